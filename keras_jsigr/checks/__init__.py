@@ -1,0 +1,1 @@
+"""Checks that speak before any training: compile settings, data, derivatives."""

@@ -1,0 +1,143 @@
+"""Does the loss fit the head? Keras lets a mismatch pass; robustness does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_jsigr.core.heads import Head
+from keras_jsigr.core.keras_private import compiled_losses
+from keras_jsigr.core.scores import HeadKind
+
+_REGRESSION = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+)
+
+
+def resolved_losses(model: keras.Model) -> list[Any]:
+    """List the losses of a compiled model, names turned into objects.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        `keras.losses.Loss` objects and the user's own functions.
+
+    Raises:
+        ValueError: If the model has no loss.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.compile_check import resolved_losses
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> net.compile(loss="mse")
+        >>> callable(resolved_losses(net)[0])
+        True
+    """
+    losses = compiled_losses(model)
+    if not losses:
+        raise ValueError(
+            f"`{model.name}` has no loss: got `compile` without `loss`, expected a "
+            "classification loss such as 'sparse_categorical_crossentropy'."
+        )
+    return [keras.losses.get(loss) for loss in losses]
+
+
+def check_loss(model: keras.Model, head: Head) -> None:
+    """Refuse a loss that reads the outputs as something they are not.
+
+    Args:
+        model: A compiled Keras model.
+        head: The head of the classifier.
+
+    Raises:
+        ValueError: If a loss expects probabilities and the model returns logits, or
+            the reverse, or if the loss is a regression loss.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.compile_check import check_loss
+        >>> from keras_jsigr.core.heads import Head
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> net.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+        >>> check_loss(net, Head("linear"))
+    """
+    for loss in resolved_losses(model):
+        name = getattr(loss, "name", None) or getattr(loss, "__name__", str(loss))
+        if isinstance(loss, _REGRESSION) or loss in _REGRESSION_FUNCTIONS:
+            raise ValueError(
+                f"J-SIGR hardens classifiers: got the regression loss '{name}', "
+                "expected a cross entropy over classes."
+            )
+        from_logits = _from_logits(loss)
+        if from_logits is None or from_logits == (head.kind == "linear"):
+            continue
+        if head.kind == "linear":
+            raise ValueError(
+                f"Loss and head disagree: got '{name}' with from_logits=False on a "
+                "model that returns logits. Use from_logits=True in the loss, or give "
+                "the last layer activation='softmax' (or 'sigmoid')."
+            )
+        raise ValueError(
+            f"Loss and head disagree: got '{name}' with from_logits=True on a model "
+            f"that ends in a {head.kind}. Use from_logits=False in the loss, or "
+            "remove the activation of the last layer."
+        )
+
+
+_REGRESSION_FUNCTIONS = tuple(
+    keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber")
+)
+_PROBABILITY_FUNCTIONS = tuple(
+    keras.losses.get(name)
+    for name in (
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+        "binary_crossentropy",
+        "categorical_focal_crossentropy",
+        "binary_focal_crossentropy",
+    )
+)
+
+
+def _from_logits(loss: Any) -> bool | None:
+    """Tell what the loss expects; `None` if it does not say."""
+    if isinstance(loss, keras.losses.Loss):
+        value = loss.get_config().get("from_logits")
+        return None if value is None else bool(value)
+    return False if loss in _PROBABILITY_FUNCTIONS else None
+
+
+def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:
+    """Tell whether the classes exclude each other.
+
+    Args:
+        model: A Keras model, compiled or not.
+        head: Its head.
+        classes: Number of outputs.
+
+    Returns:
+        `"sigmoid"` for a sigmoid head, a binary loss or a single output, else
+        `"softmax"`.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.compile_check import head_kind
+        >>> from keras_jsigr.core.heads import Head
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> head_kind(net, Head("linear"), 1)
+        'sigmoid'
+    """
+    if head.kind != "linear":
+        return head.kind
+    if classes == 1:
+        return "sigmoid"
+    binary = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+    losses = [keras.losses.get(loss) for loss in compiled_losses(model)]
+    return "sigmoid" if any(isinstance(x, binary) for x in losses) else "softmax"

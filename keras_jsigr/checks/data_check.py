@@ -1,0 +1,156 @@
+"""Labels, ranges and shapes of what `fit` receives, looked at before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_RANGE_TOLERANCE = 1e-4
+_CHUNK = 8192
+
+
+def check_training_data(
+    x: Any,
+    y: Any,
+    *,
+    specs: Any,
+    regularized: list[int],
+    classes: int,
+    input_range: tuple[float, float],
+) -> None:
+    """Refuse training data that would train something else than the user thinks.
+
+    Arrays and tensors are looked at whole; of a `keras.utils.PyDataset` and of a
+    `tf.data.Dataset` the first batch; generators are left alone, as looking would
+    use them up.
+
+    Args:
+        x: What `fit` received as `x`.
+        y: What `fit` received as `y`.
+        specs: The model's input specs.
+        regularized: Positions of the regularized inputs among the flattened inputs.
+        classes: Number of outputs of the model.
+        input_range: The declared range of the regularized inputs.
+
+    Raises:
+        ValueError: If shapes, labels or values do not fit, or are not finite.
+        TypeError: If an input has no numeric dtype.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from keras_jsigr.checks.data_check import check_training_data
+        >>> check_training_data(
+        ...     np.zeros((4, 2), "float32"), np.array([0, 1, 2, 0]), classes=3,
+        ...     specs=tf.TensorSpec((None, 2)), regularized=[0], input_range=(0, 1),
+        ... )
+    """
+    batch = _first_batch(x, y)
+    if batch is None:
+        return
+    x, y = batch
+    leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
+    if len(leaves) != len(wanted):
+        raise ValueError(
+            f"The model takes {len(wanted)} inputs: got {len(leaves)}. Pass them in "
+            "the structure the model was built with."
+        )
+    for index, (leaf, spec) in enumerate(zip(leaves, wanted, strict=True)):
+        array = _as_array(leaf, spec.name)
+        _check_shape(array, spec)
+        if index in regularized:
+            _check_values(array, spec.name, input_range)
+    labels = keras.tree.flatten(y)
+    if not labels:
+        raise ValueError(
+            "Training needs labels: got y=None. Pass class indices or one-hot rows."
+        )
+    _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes)
+
+
+def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
+    if isinstance(x, keras.utils.PyDataset):
+        return _unpack(x[0])
+    if isinstance(x, tf.data.Dataset):
+        for data in x.take(1):
+            return _unpack(data)
+        raise ValueError("The dataset is empty: got no batch, expected at least one.")
+    arrays = keras.tree.flatten(x)
+    if not arrays or not all(hasattr(leaf, "shape") for leaf in arrays):
+        return None
+    if any(leaf.shape[0] == 0 for leaf in arrays if len(leaf.shape)):
+        raise ValueError("The inputs are empty: got 0 examples, expected at least one.")
+    return x, y
+
+
+def _unpack(data: Any) -> tuple[Any, Any]:
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    return x, y
+
+
+def _as_array(leaf: Any, name: str) -> np.ndarray[Any, Any]:
+    array = np.asarray(leaf)
+    if array.dtype == object or array.dtype.kind in "USO":
+        raise TypeError(
+            f"`{name}` is not numeric: got dtype {array.dtype}, expected floats or "
+            "integers. Encode strings and ragged rows first."
+        )
+    return array
+
+
+def _check_shape(array: np.ndarray[Any, Any], spec: tf.TensorSpec) -> None:
+    shape = array.shape
+    if len(shape) == spec.shape.rank - 1 and spec.shape[-1] == 1:
+        shape = (*shape, 1)  # Keras adds this axis itself
+    if not spec.shape.is_compatible_with(shape):
+        raise ValueError(
+            f"Input `{spec.name}` has the wrong shape: got {array.shape}, expected "
+            f"{tuple(spec.shape)}. Grey images need a channel axis: x[..., None]."
+        )
+
+
+def _check_values(
+    array: np.ndarray[Any, Any], name: str, input_range: tuple[float, float]
+) -> None:
+    low, high = np.inf, -np.inf
+    for start in range(0, len(array), _CHUNK):
+        chunk = array[start : start + _CHUNK]
+        low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError(
+            f"Input `{name}` holds NaN or infinity. Remove or fill those values."
+        )
+    slack = _RANGE_TOLERANCE * (input_range[1] - input_range[0])
+    if low < input_range[0] - slack or high > input_range[1] + slack:
+        raise ValueError(
+            f"Input `{name}` leaves the declared range: got {low:g} to {high:g}, "
+            f"expected {input_range[0]:g} to {input_range[1]:g}. Declare it with "
+            f"`harden(..., input_range=({low:g}, {high:g}))`, or rescale the inputs."
+        )
+
+
+def _check_labels(y: np.ndarray[Any, Any], examples: int, classes: int) -> None:
+    if len(y) != examples:
+        raise ValueError(f"Got {examples} inputs and {len(y)} labels: expected one each.")
+    if not np.isfinite(y).all():
+        raise ValueError("The labels hold NaN or infinity. Remove those examples.")
+    rows = y.ndim == 2 and y.shape[1] == classes and classes > 1
+    if rows or classes == 1:
+        if y.min() < 0 or y.max() > 1:
+            raise ValueError(
+                f"Labels are out of range: got {y.min():g} to {y.max():g}, expected "
+                "0 to 1. One-hot rows and binary labels lie between 0 and 1."
+            )
+        return
+    if y.ndim > 2 or (y.ndim == 2 and y.shape[1] != 1):
+        raise ValueError(
+            f"Labels have the wrong shape: got {y.shape}, expected (N,), (N, 1) or "
+            f"(N, {classes}) for a model with {classes} classes."
+        )
+    if y.min() < 0 or y.max() >= classes or not np.equal(np.mod(y, 1), 0).all():
+        raise ValueError(
+            f"Labels are out of range: got {y.min():g} to {y.max():g}, expected whole "
+            f"numbers 0 to {classes - 1}. Does the model have a unit for every class?"
+        )

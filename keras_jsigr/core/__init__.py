@@ -1,0 +1,1 @@
+"""Ground floor: the pieces that attacks, penalties and saliency all stand on."""

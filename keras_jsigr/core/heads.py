@@ -1,0 +1,242 @@
+"""Logits of any classifier: find its softmax or sigmoid head and see behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.core.keras_private import leaf_layers
+
+LogitsFn = Callable[[Any], tf.Tensor]
+_LOCK = threading.RLock()
+_OPEN: dict[int, list[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last activation of a classifier and the layer that applies it.
+
+    Attributes:
+        kind: `"softmax"`, `"sigmoid"`, or `"linear"` when the model returns logits.
+        layer: The layer that applies the activation; `None` when linear.
+    """
+
+    kind: Literal["linear", "softmax", "sigmoid"]
+    layer: keras.Layer | None = None
+
+    def activate(self, logits: tf.Tensor) -> tf.Tensor:
+        """Apply the head's activation to logits `(B, C)`."""
+        if self.kind == "softmax":
+            return tf.nn.softmax(logits)
+        return tf.nn.sigmoid(logits) if self.kind == "sigmoid" else logits
+
+    @contextmanager
+    def removed(self) -> Iterator[None]:
+        """Let the model return logits inside the block.
+
+        The layer's own `activation` is set to linear and set back, so the weights, the
+        layer and the model stay the same objects. Blocks nest and run in several
+        threads (the replicas of a distribution strategy).
+
+        Yields:
+            Nothing.
+        """
+        if self.layer is None:
+            yield
+            return
+        layer, key = self.layer, id(self.layer)
+        with _LOCK:
+            state = _OPEN.setdefault(key, [0, None])
+            if state[0] == 0:
+                state[1] = _make_linear(layer)
+            state[0] += 1
+        try:
+            yield
+        finally:
+            with _LOCK:
+                state[0] -= 1
+                if state[0] == 0:
+                    state[1]()
+                    del _OPEN[key]
+
+
+def _make_linear(layer: keras.Layer) -> Callable[[], None]:
+    """Switch the layer's activation off; return what switches it on again."""
+    if isinstance(layer, keras.layers.Softmax):
+        # A Softmax layer has no activation to exchange: shadow its `call`.
+        object.__setattr__(layer, "call", lambda inputs, mask=None: inputs)
+        return lambda: object.__delattr__(layer, "call")
+    before = layer.activation
+    layer.activation = keras.activations.linear
+
+    def restore() -> None:
+        layer.activation = before
+
+    return restore
+
+
+def _candidate_kind(layer: keras.Layer) -> Literal["softmax", "sigmoid"] | None:
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax" if layer.axis in (-1, 1) else None
+    activation = getattr(layer, "activation", None)
+    if activation is keras.activations.softmax:
+        return "softmax"
+    return "sigmoid" if activation is keras.activations.sigmoid else None
+
+
+def find_head(model: keras.Model, probe: Any) -> Head:
+    """Find the softmax or sigmoid head of a classifier by trying it.
+
+    A layer is the head if the model without its activation, followed by that
+    activation, gives the model's own outputs. So it works for Functional, Sequential
+    and subclassed models alike, and an inner sigmoid (a gate) is never taken for it.
+
+    Args:
+        model: A built Keras classifier with one output `(B, C)`.
+        probe: A batch of inputs as `model` takes them.
+
+    Returns:
+        The head; `kind="linear"` if the model returns logits.
+
+    Raises:
+        ValueError: If there is not one output `(B, C)`, or if the outputs are
+            probabilities that no layer of the model accounts for.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.core.heads import find_head
+        >>> net = keras.Sequential(
+        ...     [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
+        ... )
+        >>> find_head(net, np.zeros((1, 2), "float32")).kind
+        'softmax'
+    """
+    outputs = model(probe, training=False)
+    if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
+        shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
+        raise ValueError(
+            f"`{model.name}` is not a classifier with one output: got {shapes}, "
+            "expected one tensor (B, C) of logits or probabilities. "
+            "Harden a model that ends in its class scores."
+        )
+    for layer in reversed(leaf_layers(model)):
+        kind = _candidate_kind(layer)
+        if kind is None:
+            continue
+        head = Head(kind, layer)
+        with head.removed():
+            logits = model(probe, training=False)
+        if logits.shape == outputs.shape and _close(head.activate(logits), outputs):
+            return head
+    if looks_like_probabilities(outputs):
+        raise ValueError(
+            f"`{model.name}` returns probabilities, but none of its layers ends in a "
+            "softmax. Return logits, or make the softmax the activation of the last "
+            "layer or a `keras.layers.Softmax`."
+        )
+    return Head("linear")
+
+
+def looks_like_probabilities(outputs: Any) -> bool:
+    """Tell whether rows `(B, C)` with `C > 1` are non-negative and sum to one.
+
+    Args:
+        outputs: Float `(B, C)`, any float dtype.
+
+    Returns:
+        True if every row is a distribution to 1e-2.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.core.heads import looks_like_probabilities
+        >>> looks_like_probabilities(np.array([[0.25, 0.75]]))
+        True
+    """
+    p = np.asarray(tf.cast(outputs, tf.float32))
+    return bool(
+        p.ndim == 2
+        and p.shape[1] > 1
+        and np.all(p >= 0.0)
+        and np.allclose(p.sum(-1), 1.0, atol=1e-2)
+    )
+
+
+def _close(a: tf.Tensor, b: tf.Tensor) -> bool:
+    tolerance = 1e-5 if b.dtype in (tf.float32, tf.float64) else 1e-2
+    return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))
+
+
+def as_logits(model: Any, probe: Any) -> LogitsFn:
+    """Return a function from inputs to logits for anything that classifies.
+
+    Args:
+        model: A hardened model, a Keras model (a softmax or sigmoid head is seen
+            behind), or a callable that returns logits or probabilities, a tensor or
+            a mapping with the key `logits`.
+        probe: A batch of inputs, to find out which of these it is.
+
+    Returns:
+        A traceable function from inputs to float32 logits `(B, C)` in inference mode.
+        One logit per example `z` becomes the two columns `(0, z)`, so that every user
+        of it meets at least two classes.
+
+    Raises:
+        TypeError: If `model` cannot be called.
+        ValueError: If its outputs are not `(B, C)`.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from keras_jsigr.core.heads import as_logits
+        >>> f = as_logits(lambda x: tf.reduce_sum(x, -1, keepdims=True), np.ones((1, 2)))
+        >>> f(np.ones((1, 2))).numpy().tolist()
+        [[0.0, 2.0]]
+    """
+    if not callable(model):
+        raise TypeError(
+            f"Got {type(model).__name__}, expected a Keras model or a callable that "
+            "returns logits. Pass the model itself, not its path or its outputs."
+        )
+    raw = _raw_logits(model, probe)
+
+    def logits(x: Any) -> tf.Tensor:
+        z = tf.cast(raw(x), tf.float32)
+        return tf.concat([tf.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
+
+    return logits
+
+
+def _raw_logits(model: Any, probe: Any) -> LogitsFn:
+    own = getattr(model, "logits", None)
+    if isinstance(model, keras.Model) and callable(own):
+        return lambda x: own(x, training=False)
+    if isinstance(model, keras.Model):
+        head = find_head(model, probe)
+
+        def behind(x: Any) -> tf.Tensor:
+            with head.removed():
+                return model(x, training=False)
+
+        return behind
+    outputs = _one_output(model(tf.convert_to_tensor(probe)))
+    if outputs.shape.rank != 2:
+        raise ValueError(
+            f"The model's outputs have shape {tuple(outputs.shape)}, expected (B, C). "
+            "Pass a callable that returns one row of class scores per example."
+        )
+    if not looks_like_probabilities(outputs):
+        return lambda x: _one_output(model(x))
+    tiny = np.finfo(np.float32).tiny
+    return lambda x: tf.math.log(tf.maximum(_one_output(model(x)), tiny))
+
+
+def _one_output(outputs: Any) -> tf.Tensor:
+    if isinstance(outputs, dict):
+        outputs = outputs.get("logits", next(iter(outputs.values())))
+    return tf.convert_to_tensor(outputs)

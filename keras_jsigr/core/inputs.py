@@ -1,0 +1,129 @@
+"""What a model takes: input specs and a small batch to try it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
+
+
+def input_specs(model: keras.Model) -> Any:
+    """Describe the inputs of a built model.
+
+    Args:
+        model: A built Functional, Sequential or subclassed Keras model.
+
+    Returns:
+        The structure of the model's inputs with a named `tf.TensorSpec` of batch
+        dimension `None` at every leaf.
+
+    Raises:
+        ValueError: If the model is not built, or takes several arguments.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.core.inputs import input_specs
+        >>> net = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+        >>> input_specs(net).shape
+        TensorShape([None, 2])
+    """
+    if not model.built:
+        raise ValueError(
+            f"`{model.name}` is not built: got a model without weights, expected one "
+            "that knows its input shape. Call it once on a batch, or start it with "
+            "`keras.Input(shape)`."
+        )
+    tensors = getattr(model, "inputs", None)
+    if tensors:
+        structure = tensors[0] if len(tensors) == 1 else model.input
+        return keras.tree.map_structure(
+            lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=t.name),
+            structure,
+        )
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if shapes is None:
+        raise ValueError(
+            f"`{model.name}` takes several arguments or never saw an input: expected "
+            "a model called with one (possibly nested) input. Call it once on a batch."
+        )
+    count = iter(range(1_000))
+
+    def spec(shape: Any) -> tf.TensorSpec:
+        name = f"inputs_{next(count)}" if _nested(shapes) else "inputs"
+        return tf.TensorSpec((None, *shape[1:]), keras.config.floatx(), name=name)
+
+    return keras.tree.map_shape_structure(spec, shapes)
+
+
+def _nested(shapes: Any) -> bool:
+    return isinstance(shapes, dict) or any(
+        isinstance(part, (tuple, list, dict)) for part in shapes
+    )
+
+
+def probe_batch(
+    specs: Any, input_range: tuple[float, float] = (0.0, 1.0), size: int = 2
+) -> Any:
+    """Make a small random batch that a model with these specs takes.
+
+    Args:
+        specs: A structure of `tf.TensorSpec` from `input_specs`.
+        input_range: Range of the float inputs.
+        size: Number of examples.
+
+    Returns:
+        Tensors in the same structure: floats uniform in the range (always the same
+        ones), integers and booleans zero.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.inputs import probe_batch
+        >>> probe_batch(tf.TensorSpec((None, 3), tf.float32)).shape
+        TensorShape([2, 3])
+    """
+    rng = np.random.default_rng(0)
+
+    def fill(spec: tf.TensorSpec) -> tf.Tensor:
+        shape = [size, *(side or _UNKNOWN_SIDE for side in spec.shape[1:])]
+        if not spec.dtype.is_floating:
+            return tf.zeros(shape, spec.dtype)
+        return tf.constant(rng.uniform(*input_range, shape), spec.dtype)
+
+    return keras.tree.map_structure(fill, specs)
+
+
+@contextmanager
+def unchanged_state(model: keras.Model) -> Iterator[None]:
+    """Put moving statistics and random seeds of a model back after the block.
+
+    Args:
+        model: A built Keras model.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.core.inputs import unchanged_state
+        >>> net = keras.Sequential(
+        ...     [keras.Input((2,)), keras.layers.BatchNormalization()]
+        ... )
+        >>> with unchanged_state(net):
+        ...     y = net(np.ones((4, 2)), training=True)
+        >>> net.layers[0].moving_mean.numpy().tolist()
+        [0.0, 0.0]
+    """
+    trained = {id(v) for v in model.trainable_variables}
+    state = [v for v in model.variables if id(v) not in trained]
+    before = [keras.ops.convert_to_numpy(v) for v in state]
+    try:
+        yield
+    finally:
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)

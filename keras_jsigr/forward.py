@@ -1,0 +1,208 @@
+"""The one forward pass of a training step, and what is differentiated about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.core.heads import Head
+from keras_jsigr.core.inputs import probe_batch, unchanged_state
+from keras_jsigr.penalties import (
+    Linearization,
+    PenaltyBatch,
+    PenaltySettings,
+    directional_penalties,
+    reverse_mode_penalties,
+)
+from keras_jsigr.penalties.objective import products
+from keras_jsigr.penalties.settings import REVERSE_MODE
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a step is taken, and the recorded forward pass there.
+
+    Attributes:
+        leaves: All inputs, flat, those of the regularized ones at the point.
+        structure: The user's `x`, for its structure.
+        inputs: The regularized inputs, float.
+        logits: `(B, C)`, recorded in training mode.
+        tape: The inner tape, or `None` for estimators that need none.
+    """
+
+    leaves: list[Any]
+    structure: Any
+    inputs: list[Any]
+    logits: Any
+    tape: tf.GradientTape | None
+
+
+class Forward:
+    """The base model as a function of its regularized inputs.
+
+    Args:
+        base: A built classifier.
+        head: Its head.
+        specs: Its input specs.
+        settings: The objective.
+
+    Raises:
+        ValueError: If no input can be regularized, or a named one does not exist.
+    """
+
+    def __init__(
+        self, base: keras.Model, head: Head, specs: Any, settings: PenaltySettings
+    ) -> None:
+        self._base = base
+        self.head = head
+        self.specs = specs
+        self.settings = settings
+        self.regularized = regularized_inputs(specs, settings.inputs)
+        self.unit = settings.input_range[1] - settings.input_range[0]
+        self.one_mode = self._has_one_mode()
+
+    def __call__(self, x: Any, training: bool) -> Any:
+        """Return logits for inputs in the user's structure."""
+        with self.head.removed():
+            return self._base(x, training=training)
+
+    def at(self, point: Point, inputs: list[Any], training: bool = False) -> Any:
+        """Return logits with the regularized inputs of a point exchanged."""
+        return self(self._pack(point.structure, point.leaves, inputs), training)
+
+    def point(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Point:
+        """Run the forward pass of the step, at adversarial points if asked to."""
+        leaves = list(keras.tree.flatten(x))
+        specs = keras.tree.flatten(self.specs)
+        for index in self.regularized:
+            if not leaves[index].dtype.is_floating:
+                leaves[index] = tf.cast(leaves[index], specs[index].dtype)
+        inputs = [leaves[index] for index in self.regularized]
+        if adversary is not None:
+            attacked = adversary.perturb(
+                lambda v: tf.cast(self(self._pack(x, leaves, [v]), False), tf.float32),
+                inputs[0],
+                targets,
+                seed=tf.random.experimental.stateless_fold_in(seed, 7),
+            )
+            inputs = [tf.stop_gradient(attacked)]
+            leaves[self.regularized[0]] = inputs[0]
+        if self.settings.estimator not in REVERSE_MODE or not self.terms:
+            logits = self(self._pack(x, leaves, inputs), True)
+            return Point(leaves, x, inputs, logits, None)
+        classes = targets.shape[-1]
+        tape = tf.GradientTape(
+            persistent=products(self.settings, classes) > 1,
+            watch_accessed_variables=False,
+        )
+        with tape:
+            for value in inputs:
+                tape.watch(value)
+            logits = self(self._pack(x, leaves, inputs), True)
+        return Point(leaves, x, inputs, logits, tape)
+
+    def penalties(
+        self, point: Point, batch: PenaltyBatch, weights: tuple[Any, Any]
+    ) -> dict[str, Any]:
+        """Compute the penalties of a point, float32 `(B,)` each."""
+        if not self.terms:
+            return {}
+        if point.tape is not None:
+            return reverse_mode_penalties(
+                batch,
+                Linearization(point.inputs, point.logits, point.tape, self.unit),
+            )
+        # A second pass in training mode would move BatchNormalization's statistics
+        # again and draw other dropout masks: differences are taken in inference mode.
+        logits = point.logits if self.one_mode else self.at(point, point.inputs)
+        return directional_penalties(
+            batch,
+            lambda inputs: self.at(point, inputs),
+            point.inputs,
+            logits,
+            weights=weights,
+            unit=self.unit,
+        )
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the penalties the settings ask for."""
+        settings = self.settings
+        present = {
+            "jacobian": settings.jacobian_weight > 0,
+            "selective": settings.selects,
+            "align": settings.align_weight > 0,
+        }
+        names = [name for name, on in present.items() if on]
+        fused = settings.form == "fused" and settings.estimator not in REVERSE_MODE
+        return ["fused"] if fused and names else names
+
+    def check_adversary(self, adversary: Any) -> None:
+        """Refuse an adversary that cannot perturb the inputs of this model."""
+        if not callable(getattr(adversary, "perturb", None)):
+            raise TypeError(
+                f"Got {type(adversary).__name__} as adversary, expected an attack with "
+                "`perturb`, such as keras_jsigr.attacks.FGSM(epsilon=0.1)."
+            )
+        if len(self.regularized) != 1:
+            raise ValueError(
+                f"An adversary perturbs one input: got {len(self.regularized)} "
+                "regularized inputs. Choose one with `harden(..., inputs=[name])`."
+            )
+
+    def _pack(self, structure: Any, leaves: list[Any], inputs: list[Any]) -> Any:
+        leaves = list(leaves)
+        for index, value in zip(self.regularized, inputs, strict=True):
+            leaves[index] = value
+        return keras.tree.pack_sequence_as(structure, leaves)
+
+    def _has_one_mode(self) -> bool:
+        """Find out whether training mode computes what inference mode does."""
+        probe = probe_batch(self.specs, self.settings.input_range)
+        with unchanged_state(self._base):
+            trained, inferred = self(probe, True), self(probe, False)
+        return bool(np.array_equal(np.asarray(trained), np.asarray(inferred)))
+
+
+def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
+    """Find the positions of the inputs to regularize.
+
+    Args:
+        specs: A structure of named `tf.TensorSpec`.
+        names: Names to choose; `None` chooses every float input.
+
+    Returns:
+        Positions among the flattened inputs.
+
+    Raises:
+        ValueError: If a name is unknown or names an integer input, or nothing is left.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.forward import regularized_inputs
+        >>> image = tf.TensorSpec((None, 2), tf.float32, "image")
+        >>> token = tf.TensorSpec((None, 3), tf.int32, "token")
+        >>> regularized_inputs([token, image], None)
+        [1]
+    """
+    flat = keras.tree.flatten(specs)
+    floats = {spec.name: i for i, spec in enumerate(flat) if spec.dtype.is_floating}
+    if not floats:
+        raise ValueError(
+            f"No input can be regularized: got {[s.dtype.name for s in flat]} inputs, "
+            "expected at least one of float dtype. Harden the part of the model that "
+            "comes after the embedding."
+        )
+    if names is None:
+        return list(floats.values())
+    unknown = [name for name in names if name not in floats]
+    if unknown or not names:
+        raise ValueError(
+            f"Inputs cannot be regularized: got {list(names)}, expected a choice of "
+            f"the float inputs {list(floats)}."
+        )
+    return [floats[name] for name in names]

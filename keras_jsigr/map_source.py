@@ -1,0 +1,145 @@
+"""Where the perturbation maps of a step come from: live, or a table of cached ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.forward import Forward, Point
+from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
+from keras_jsigr.saliency.sampled import expected_map, sampled_map
+
+
+class MapSource:
+    """The perturbation maps of the regularized inputs of a batch.
+
+    Args:
+        forward: The model.
+        settings: The objective.
+        table: Optional `MapTable` of cached maps.
+
+    Raises:
+        ValueError: If the settings need more than the source can give.
+    """
+
+    def __init__(
+        self, forward: Forward, settings: PenaltySettings, table: Any
+    ) -> None:
+        self._forward = forward
+        self._settings = settings
+        self._table = table
+        self._needed = settings.uses_map
+        self.reports_hits = self._needed and table is not None
+        self._banks: list[MaskBank] = []
+        if not self._needed:
+            return
+        if table is not None:
+            if len(forward.regularized) != 1:
+                raise ValueError(
+                    f"Cached maps belong to one input: got {len(forward.regularized)} "
+                    "regularized inputs. Choose one with `harden(..., inputs=[name])`."
+                )
+            return
+        if settings.needs_whole_map and settings.masks_per_step is not None:
+            raise ValueError(
+                f"selection={settings.selection!r} (or `align_weight`) needs whole "
+                "maps: got live maps of `masks_per_step="
+                f"{settings.masks_per_step}` random masks. Use masks_per_step=None "
+                "(the full grid, every step) or cached maps, or selection='soft'."
+            )
+        flat = keras.tree.flatten(forward.specs)
+        for index in forward.regularized:
+            shape = flat[index].shape[1:]
+            if not shape.is_fully_defined():
+                raise ValueError(
+                    f"Perturbation maps need a fixed input shape: got {shape} for "
+                    f"`{flat[index].name}`. Build the model with fixed sides, or use "
+                    "selection='all'."
+                )
+            self._banks.append(make_mask_bank(tuple(shape), settings.grid))
+
+    def __call__(
+        self, point: Point, targets: Any, seed: Any
+    ) -> tuple[list[Any], Any]:
+        """Return the maps, float32 `(B, *map_shape)` each, and hits `(B,)` or None."""
+        if not self._needed:
+            return [], None
+        if self._table is not None:
+            # Cached maps belong to the sample, also where an adversary moved it.
+            sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
+            maps, found = self._table(sample)
+            return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
+        return [self._live(point, targets, seed, i) for i in range(len(self._banks))], None
+
+    def _live(self, point: Point, targets: Any, seed: Any, index: int) -> Any:
+        settings, forward = self._settings, self._forward
+        logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
+        logits = tf.stop_gradient(tf.cast(logits, tf.float32))
+
+        def logits_of(value: Any) -> Any:
+            inputs = list(point.inputs)
+            inputs[index] = value
+            return tf.cast(forward.at(point, inputs), tf.float32)
+
+        bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
+        common = {
+            "baseline": settings.baseline,
+            "score": settings.saliency_score,
+            "scale": evidence_scale(logits, len(bank.masks)),
+        }
+        if settings.masks_per_step is None:
+            return expected_map(logits_of, x, logits, targets, bank, **common)
+        return sampled_map(
+            logits_of,
+            x,
+            logits,
+            targets,
+            bank,
+            seed=tf.random.experimental.stateless_fold_in(seed, 11 + index),
+            samples=settings.masks_per_step,
+            **common,
+        )
+
+    def check_hits(self, x: Any) -> None:
+        """Refuse training on arrays of which the cached maps know nothing."""
+        leaves = keras.tree.flatten(x)
+        index = self._forward.regularized[0]
+        if not self.reports_hits or not isinstance(leaves[index], np.ndarray):
+            return
+        sample = tf.convert_to_tensor(leaves[index][:256])
+        if not bool(tf.reduce_any(self._table(sample)[1])):
+            raise ValueError(
+                "The cached maps know none of the first samples: got data other than "
+                "the cache was built from. Build it from the very arrays that `fit` "
+                "receives (same scaling, no augmentation before the model)."
+            )
+
+
+def evidence_scale(logits: Any, cells: int) -> Any:
+    """Compute a typical change score of an example, `||z - mean(z)||^2 / (2 K)`.
+
+    Squared-logit scores have no natural unit. This one is the example's own: the
+    evidence that all K cells together can take away, shared among them. It needs no
+    other example, so the map does not depend on the batch.
+
+    Args:
+        logits: Float32 `(B, C)`.
+        cells: Number K of masks.
+
+    Returns:
+        Float32 `(B,)`, positive.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.map_source import evidence_scale
+        >>> evidence_scale(tf.constant([[1.0, -1.0]]), 4).numpy().tolist()
+        [0.25]
+    """
+    if logits.shape[-1] == 1:
+        logits = tf.concat([tf.zeros_like(logits), logits], axis=-1)
+    centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
+    return tf.reduce_sum(tf.square(centred), axis=-1) / (2.0 * cells) + 1e-12

@@ -1,0 +1,341 @@
+"""The hardened model: Keras' own training loop with the J-SIGR penalties in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.checks.compile_check import check_loss, head_kind
+from keras_jsigr.checks.data_check import check_training_data
+from keras_jsigr.core.exact_moments import exact_moments
+from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.inputs import input_specs, probe_batch
+from keras_jsigr.core.scores import class_targets
+from keras_jsigr.forward import Forward
+from keras_jsigr.map_source import MapSource
+from keras_jsigr.penalties import PenaltyBatch, PenaltySettings, ramp_factor
+
+_WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
+_STEPS = ("delay_steps", "ramp_steps")
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+class JSIGRModel(keras.Model):
+    """A Keras classifier whose `fit` trains it with J-SIGR.
+
+    `L = task loss + r (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`.
+    `call`, `predict` and `evaluate` are the base model's; the weights are shared with
+    it. Make one with `keras_jsigr.harden`.
+
+    Attributes:
+        base: The very model that was hardened.
+        settings: The `PenaltySettings` of the objective.
+        jacobian_weight: Scalar variable `lambda_J`; assign to it while training.
+        selective_weight: Scalar variable `lambda_S`.
+        align_weight: Scalar variable `lambda_A`.
+        delay_steps: Scalar variable: optimizer steps before the penalties start.
+        ramp_steps: Scalar variable: optimizer steps over which they grow in.
+
+    Args:
+        base: A built Keras classifier with one output `(B, C)`.
+        settings: The objective; `None` means the defaults of `harden`.
+        adversary: Optional attack; loss and penalties are taken at its points.
+        map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps; without
+            one the maps are the live, stochastic ones.
+        name: Name of the model.
+        **kwargs: Passed to `keras.Model`.
+
+    Reference:
+        arXiv 2207.13036.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr import JSIGRModel
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> JSIGRModel(net).base is net
+        True
+    """
+
+    def __init__(
+        self,
+        base: keras.Model,
+        settings: PenaltySettings | None = None,
+        *,
+        adversary: Any = None,
+        map_table: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", base.dtype_policy)
+        super().__init__(name=name or f"hardened_{base.name}", **kwargs)
+        self.base = base
+        self.settings = settings or PenaltySettings()
+        self.adversary = adversary
+        self.map_table = map_table
+        specs = input_specs(base)
+        probe = probe_batch(specs, self.settings.input_range)
+        head = find_head(base, probe)
+        self.classes = int(base(probe, training=False).shape[-1])
+        self._forward = Forward(base, head, specs, self.settings)
+        if adversary is not None:
+            self._forward.check_adversary(adversary)
+        self._maps = MapSource(self._forward, self.settings, map_table)
+        # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
+        self.built = True
+        for weight in _WEIGHTS:
+            self._scalar(weight, "float32")
+        for steps in _STEPS:
+            self._scalar(steps, "int64")
+        self._task_tracker = keras.metrics.Mean(name="task_loss")
+        self._trackers = {
+            key: keras.metrics.Mean(name=key) for key in self._tracked_names()
+        }
+
+    def _scalar(self, name: str, dtype: str) -> None:
+        value = getattr(self.settings, name)
+        variable = self.add_weight(
+            shape=(), dtype=dtype, trainable=False, autocast=False, name=name,
+            initializer=keras.initializers.Constant(value),
+        )  # fmt: skip
+        setattr(self, name, variable)
+
+    def _tracked_names(self) -> list[str]:
+        names = [f"{term}_penalty" for term in self._forward.terms]
+        return [*names, "map_hits"] if self._maps.reports_hits else names
+
+    @property
+    def head(self) -> Head:
+        """The softmax, sigmoid or linear head of the base."""
+        return self._forward.head
+
+    @property
+    def input_specs(self) -> Any:
+        """The structure of the base's inputs, a `tf.TensorSpec` at every leaf."""
+        return self._forward.specs
+
+    @property
+    def regularized(self) -> list[int]:
+        """Positions of the regularized inputs among the flattened inputs."""
+        return self._forward.regularized
+
+    def build(self, input_shape: Any = None) -> None:
+        """Do nothing: the base is built, and so is its wrapper."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return what the base returns."""
+        kwargs = {} if mask is None else {"mask": mask}
+        return self.base(inputs, training=training, **kwargs)
+
+    def logits(self, inputs: Any, training: bool = False) -> Any:
+        """Return the logits behind the head, `(B, C)`.
+
+        Args:
+            inputs: What the model takes.
+            training: Whether to run in training mode.
+
+        Returns:
+            Logits in the compute dtype of the base.
+
+        Example:
+            >>> import keras, numpy as np
+            >>> import keras_jsigr as kj
+            >>> net = keras.Sequential(
+            ...     [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
+            ... )
+            >>> kj.JSIGRModel(net).logits(np.zeros((1, 2))).numpy().tolist()
+            [[0.0, 0.0, 0.0]]
+        """
+        return self._forward(inputs, training=training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Take one step on the task loss plus the penalties."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        step = self.optimizer.iterations
+        seed = self._step_seed(step)
+        with exact_moments(), tf.GradientTape() as tape:
+            y_pred, penalties = self._penalized(x, y, seed)
+            task = self.compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+            )
+            means = {
+                key: batch_mean(value, sample_weight)
+                for key, value in penalties.items()
+            }
+            ramp = ramp_factor(step, self.delay_steps, self.ramp_steps)
+            penalty = ramp * tf.add_n([tf.zeros(()), *self._weighted(means)])
+            # As Keras does with its own extra losses: the sum over the replicas is
+            # the loss, each holds its share of the batch mean.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            loss = tf.cast(task, tf.float32) + penalty / replicas
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        count = tf.shape(keras.tree.flatten(x)[0])[0]
+        self._track_all(loss * replicas, task * replicas, means, count)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _penalized(self, x: Any, y: Any, seed: Any) -> tuple[Any, dict[str, Any]]:
+        """Run the one forward pass of the step and compute the penalties on it."""
+        targets = class_targets(
+            keras.tree.flatten(y)[0], tf.zeros((1, self.classes))
+        )
+        point = self._forward.point(x, targets, seed, self.adversary)
+        maps, hits = self._maps(point, targets, seed)
+        batch = PenaltyBatch(
+            settings=self.settings,
+            targets=targets,
+            kind=head_kind(self, self.head, self.classes),
+            maps=maps,
+            seed=seed,
+        )
+        weights = (self.jacobian_weight.value, self.selective_weight.value)
+        penalties = self._forward.penalties(point, batch, weights)
+        if hits is not None:
+            penalties["map_hits"] = hits
+        return self.head.activate(point.logits), penalties
+
+    def _weighted(self, means: dict[str, Any]) -> list[Any]:
+        weights = {
+            "jacobian": self.jacobian_weight.value,
+            "selective": self.selective_weight.value,
+            "align": self.align_weight.value,
+            "fused": 1.0,  # weighted inside
+        }
+        return [weights[k] * mean for k, mean in means.items() if k in weights]
+
+    def _step_seed(self, step: Any) -> Any:
+        """Derive the seed of a step: a resumed run draws what an unbroken one does."""
+        seed = tf.stack([tf.constant(self.settings.seed), tf.cast(step, tf.int32)])
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group if context else 0
+        return tf.random.experimental.stateless_fold_in(seed, replica)
+
+    def _track_all(
+        self, loss: Any, task: Any, means: dict[str, Any], count: Any
+    ) -> None:
+        for metric in self.metrics:
+            if metric.name == "loss":  # Keras' own tracker
+                metric.update_state(loss, sample_weight=count)
+        self._task_tracker.update_state(task, sample_weight=count)
+        for key, mean in means.items():
+            name = key if key in self._trackers else f"{key}_penalty"
+            self._trackers[name].update_state(mean, sample_weight=count)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluate as the base does; the penalties' trackers stay out of it."""
+        results = super().test_step(data)
+        own = {"task_loss", *self._trackers}
+        return {name: value for name, value in results.items() if name not in own}
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Check the compiled loss against the head, then do as Keras does."""
+        check_loss(self, self.head)
+        return super().make_train_function(force)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Look at the training data, then train as `keras.Model.fit` does.
+
+        Args:
+            x: As in `keras.Model.fit`.
+            y: As in `keras.Model.fit`.
+            *args: As in `keras.Model.fit`.
+            **kwargs: As in `keras.Model.fit`.
+
+        Returns:
+            The `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If labels, shapes or values do not fit the model and its
+                declared `input_range`, or if cached maps know none of the samples.
+        """
+        if self._compile_checked():
+            check_training_data(
+                x,
+                y,
+                specs=self.input_specs,
+                regularized=self.regularized,
+                classes=self.classes,
+                input_range=self.settings.input_range,
+            )
+            self._maps.check_hits(x)
+        return super().fit(x, y, *args, **kwargs)
+
+    def _compile_checked(self) -> bool:
+        """Check the loss; leave an uncompiled model to Keras' own message."""
+        if getattr(self, "optimizer", None) is None:
+            return False
+        check_loss(self, self.head)
+        return True
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> Any:  # noqa: A002
+        """Write a SavedModel with prediction, logits and explanation endpoints.
+
+        Args:
+            filepath: The folder to write, such as `served/fashion/1`.
+            format: `"tf_saved_model"`, or a format of `keras.Model.export`, which
+                then exports the base model.
+            **kwargs: Passed to `keras_jsigr.serving.export`, or to Keras.
+
+        Returns:
+            The path of the model card, or what Keras returns.
+        """
+        if format != "tf_saved_model":
+            return self.base.export(filepath, format=format, **kwargs)
+        from keras_jsigr.serving import export
+
+        return export(self, filepath, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs, the base included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "base": serialize(self.base),
+            "settings": self.settings.get_config(),
+            "adversary": self.adversary and serialize(self.adversary),
+            "map_table": self.map_table and serialize(self.map_table),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> JSIGRModel:
+        """Make a hardened model from what `get_config` returned."""
+        config = dict(config)
+        for part in ("base", "adversary", "map_table"):
+            if config[part] is not None:
+                config[part] = keras.saving.deserialize_keras_object(
+                    config[part], custom_objects=custom_objects
+                )
+        config["settings"] = PenaltySettings.from_config(config["settings"])
+        return cls(**config)
+
+
+def batch_mean(per_example: Any, sample_weight: Any) -> Any:
+    """Average a penalty over the batch as Keras averages the loss: `sum w_b R_b / B`.
+
+    Args:
+        per_example: Float32 `(B,)`.
+        sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
+            outputs or of time steps) count as one.
+
+    Returns:
+        Float32 scalar.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.model import batch_mean
+        >>> float(batch_mean(tf.constant([1.0, 3.0]), tf.constant([0.0, 1.0])))
+        1.5
+    """
+    leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
+    if len(leaves) == 1:
+        weight = leaves[0]
+        if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
+            per_example = per_example * tf.cast(tf.reshape(weight, (-1,)), tf.float32)
+    return tf.reduce_mean(per_example)

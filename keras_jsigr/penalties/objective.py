@@ -1,0 +1,229 @@
+"""The J-SIGR penalties of one batch, per example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_jsigr.core.scores import HeadKind, class_score
+from keras_jsigr.penalties import directional, jacobian
+from keras_jsigr.penalties.alignment import alignment_penalty
+from keras_jsigr.penalties.linearization import Linearization
+from keras_jsigr.penalties.selection import selection_weights
+from keras_jsigr.penalties.settings import PenaltySettings
+
+
+@dataclass(frozen=True)
+class PenaltyBatch:
+    """What the penalties of one batch need.
+
+    Attributes:
+        settings: The objective.
+        targets: Float32 `(B, C)`.
+        kind: Whether classes exclude each other (`"softmax"`) or not (`"sigmoid"`).
+        maps: The perturbation map of every regularized input, float32
+            `(B, *map_shape)`; empty if the settings look at no map.
+        seed: Int32 `(2,)`, new for every step.
+    """
+
+    settings: PenaltySettings
+    targets: Any
+    kind: HeadKind
+    maps: list[Any]
+    seed: Any
+
+    def fold(self, index: int) -> Any:
+        """Derive the seed of one use of randomness."""
+        return tf.random.experimental.stateless_fold_in(self.seed, index)
+
+    def select(self, inputs: list[Any]) -> list[Any]:
+        """Return penalty weights that broadcast against the inputs."""
+        settings = self.settings
+        # `all` and `random` look at no map, only at its shape.
+        maps = self.maps or [_blank_map(x) for x in inputs]
+        weights = [
+            selection_weights(
+                saliency,
+                settings.selection,
+                quantile=settings.quantile,
+                threshold=settings.threshold,
+                seed=self.fold(2 + index),
+            )
+            for index, saliency in enumerate(maps)
+        ]
+        return [_broadcastable(w, x) for w, x in zip(weights, inputs, strict=True)]
+
+    def score(self, logits: Any) -> Any:
+        """Return the class score `(B,)`."""
+        return class_score(logits, self.targets, self.settings.score, self.kind)
+
+
+def reverse_mode_penalties(
+    batch: PenaltyBatch, linearization: Linearization
+) -> dict[str, Any]:
+    """Compute the penalties with reverse-mode products of one recorded forward pass.
+
+    - `jacobian`: `R_J = 1/2 ||J||_F^2`; in the fused form with `norm="l1"`
+      `||J||_{2,1}`, the sum over inputs of the length of their Jacobian column;
+    - `selective`: `R_S = 1/2 sum_i M_i g_i^2`, or `sum_i M_i |g_i|`, with
+      `g = ds/dx` of the class score (separate form) or with the same terms as
+      `jacobian` (fused form: one projection for both penalties);
+    - `align`: `1 - cos(|ds/dx|, S)`.
+
+    Args:
+        batch: Targets, maps and settings.
+        linearization: The recorded forward pass; persistent unless the settings ask
+            for a single product (see `products`).
+
+    Returns:
+        A dict with those of the three names that the settings ask for, float32 `(B,)`.
+
+    Reference:
+        arXiv 2207.13036 (abstract), 1908.02729, 1711.09404; design of the fused form
+        in the documentation.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import *
+        >>> x = tf.ones((1, 2))
+        >>> with tf.GradientTape(persistent=True) as tape:
+        ...     tape.watch(x)
+        ...     z = x * tf.constant([2.0, 3.0])
+        >>> settings = PenaltySettings(estimator="exact", selection="all")
+        >>> b = PenaltyBatch(settings, tf.eye(1, 2), "softmax", [], [0, 1])
+        >>> reverse_mode_penalties(b, Linearization([x], z, tape))["jacobian"].numpy()
+        array([5.], dtype=float32)
+    """
+    settings, inputs = batch.settings, linearization.inputs
+    fused = settings.form == "fused"
+    penalties: dict[str, Any] = {}
+    terms: list[Any] = []
+    norm = settings.norm if fused else "squared"
+    if settings.jacobian_weight > 0 or (fused and settings.selects):
+        terms = _jacobian_terms(batch, linearization, norm)
+    if settings.jacobian_weight > 0:
+        penalties["jacobian"] = jacobian.reduce_terms(terms, norm)
+    gradients: list[Any] = []
+    if settings.align_weight > 0 or (settings.selects and not fused):
+        gradients = score_gradients(batch, linearization)
+    if settings.selects:
+        if not fused:
+            terms = jacobian.gradient_terms(gradients, settings.norm)
+        penalties["selective"] = jacobian.reduce_terms(
+            terms, settings.norm, batch.select(inputs)
+        )
+    if settings.align_weight > 0:
+        per_input = [
+            alignment_penalty(g, s) for g, s in zip(gradients, batch.maps, strict=True)
+        ]
+        penalties["align"] = tf.add_n(per_input) / len(per_input)
+    return penalties
+
+
+def score_gradients(batch: PenaltyBatch, linearization: Linearization) -> list[Any]:
+    """Compute `ds/dx = (ds/dz)^T J` for the class score `s`."""
+    logits = tf.cast(linearization.logits, tf.float32)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(logits)
+        score = batch.score(logits)
+    return linearization.vjp(tape.gradient(score, logits))
+
+
+def _jacobian_terms(
+    batch: PenaltyBatch, linearization: Linearization, norm: jacobian.NormName
+) -> list[Any]:
+    if batch.settings.estimator == "exact":
+        return jacobian.exact(linearization, norm)
+    draws = [
+        jacobian.projected(linearization, batch.fold(100 + k), norm)
+        for k in range(batch.settings.projections)
+    ]
+    return [tf.add_n(list(t)) / len(draws) for t in zip(*draws, strict=True)]
+
+
+def products(settings: PenaltySettings, classes: int) -> int:
+    """Count the reverse-mode products of one step (more than one: persistent tape)."""
+    fused = settings.form == "fused"
+    rows = classes if settings.estimator == "exact" else settings.projections
+    jacobian_products = rows * bool(
+        settings.jacobian_weight > 0 or (fused and settings.selects)
+    )
+    score_products = settings.align_weight > 0 or (settings.selects and not fused)
+    return jacobian_products + bool(score_products)
+
+
+def directional_penalties(
+    batch: PenaltyBatch,
+    forward: directional.ForwardFn,
+    inputs: list[Any],
+    logits: Any,
+    *,
+    weights: tuple[Any, Any],
+    unit: float = 1.0,
+) -> dict[str, Any]:
+    """Compute the squared penalties along random directions of input space.
+
+    The fused form draws one direction for both terms, `w = lambda_J + lambda_S M`,
+    and returns the weighted sum under the name `fused`; the separate form returns
+    `jacobian` and `selective` as `reverse_mode_penalties` does.
+
+    Args:
+        batch: Targets, maps and settings.
+        forward: Traceable function from the regularized inputs to logits `(B, C)`,
+            without side effects (inference mode).
+        inputs: The regularized inputs.
+        logits: `forward(inputs)`.
+        weights: `lambda_J` and `lambda_S`, for the fused form.
+        unit: Width of the input range.
+
+    Returns:
+        A dict of float32 `(B,)`.
+    """
+    settings = batch.settings
+    selected = batch.select(inputs) if settings.selects else None
+
+    def estimate(fn: directional.ForwardFn, outputs: Any, weights: Any, k: int) -> Any:
+        values = []
+        for projection in range(settings.projections):
+            seed = batch.fold(100 * k + projection)
+            if settings.estimator == "jvp":
+                values.append(
+                    directional.jvp(fn, inputs, weights, seed, unit=unit)[1]
+                )
+            else:
+                values.append(
+                    directional.finite_difference(
+                        fn, inputs, outputs, weights, seed, unit=unit
+                    )
+                )
+        return 0.5 * tf.add_n(values) / len(values)
+
+    if settings.form == "fused":
+        density = [tf.fill(tf.shape(x), weights[0]) for x in inputs]
+        if selected:
+            density = [
+                d + weights[1] * m for d, m in zip(density, selected, strict=True)
+            ]
+        return {"fused": estimate(forward, logits, density, 1)}
+    penalties = {}
+    if settings.jacobian_weight > 0:
+        penalties["jacobian"] = estimate(forward, logits, None, 1)
+    if settings.selects:
+        penalties["selective"] = estimate(
+            lambda xs: batch.score(forward(xs))[:, None],
+            batch.score(logits)[:, None],
+            selected,
+            2,
+        )
+    return penalties
+
+
+def _blank_map(x: Any) -> Any:
+    """Return zeros in the shape of the map of an input: channels have no map."""
+    return tf.zeros_like(x[..., 0] if x.shape.rank > 2 else x, tf.float32)
+
+
+def _broadcastable(weights: Any, x: Any) -> Any:
+    return weights[..., None] if weights.shape.rank < x.shape.rank else weights

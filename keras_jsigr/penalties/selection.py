@@ -1,0 +1,88 @@
+"""Which inputs a saliency map leaves to be penalized."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import tensorflow as tf
+
+SelectionName = Literal["hard", "soft", "threshold", "random", "inverted", "all", "none"]
+SELECTIONS: tuple[str, ...] = get_args(SelectionName)
+# Selections that are linear in the map, so an unbiased estimate of it is enough; the
+# others need the whole map, or none.
+LINEAR_SELECTIONS = ("soft", "random", "all", "none")
+
+
+def selection_weights(
+    saliency: Any,
+    selection: SelectionName = "soft",
+    *,
+    quantile: float = 0.5,
+    threshold: float | None = None,
+    seed: Any = (0, 0),
+) -> Any:
+    """Turn a perturbation saliency map `S` into penalty weights `M`.
+
+    - `soft`: `M = 1 - S`;
+    - `hard`: 1 on the least salient `quantile` of each map, else 0;
+    - `threshold`: 1 where `S` is below `threshold`; `None` means the map's mean plus
+      one standard deviation;
+    - `random` (control): `hard` on a random map, the same density;
+    - `inverted` (control): 1 on the most salient `quantile` of each map, else 0;
+    - `all`: 1 everywhere, plain input gradient regularization; `none`: 0 everywhere.
+
+    Args:
+        saliency: Float32 `(B, *map_shape)` in 0..1 (an unbiased estimate of it may
+            leave the range; see `keras_jsigr.saliency.sampled_map`).
+        selection: The rule.
+        quantile: Share of each map, in 0..1, for `hard`, `random` and `inverted`.
+        threshold: Level for `threshold`.
+        seed: Int32 `(2,)` for `random`.
+
+    Returns:
+        Float32 like `saliency`, without gradient.
+
+    Raises:
+        ValueError: If `selection` is unknown.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import selection_weights
+        >>> selection_weights(tf.constant([[0.0, 1.0]]), "hard").numpy().tolist()
+        [[1.0, 0.0]]
+    """
+    s = tf.stop_gradient(tf.cast(saliency, tf.float32))
+    if selection == "soft":
+        return 1.0 - s
+    if selection == "all":
+        return tf.ones_like(s)
+    if selection == "none":
+        return tf.zeros_like(s)
+    if selection == "hard":
+        return _least(s, quantile)
+    if selection == "inverted":
+        return _least(-s, quantile)
+    if selection == "random":
+        return _least(tf.random.stateless_uniform(tf.shape(s), seed), quantile)
+    if selection == "threshold":
+        axes = list(range(1, s.shape.rank))
+        level: Any = threshold
+        if level is None:
+            mean = tf.reduce_mean(s, axes, keepdims=True)
+            spread = tf.reduce_mean(tf.square(s - mean), axes, keepdims=True)
+            level = mean + tf.sqrt(spread)
+        return tf.cast(s < level, tf.float32)
+    raise ValueError(
+        f"Unknown selection: got {selection!r}, expected one of {SELECTIONS}."
+    )
+
+
+def _least(s: Any, quantile: float) -> Any:
+    """Mark the entries up to the per-example quantile; ties count as below it."""
+    flat = tf.reshape(s, (tf.shape(s)[0], math.prod(s.shape[1:])))
+    count = math.ceil(quantile * flat.shape[1])
+    if count == 0:
+        return tf.zeros_like(s)
+    level = tf.sort(flat, axis=1)[:, count - 1 : count]
+    return tf.reshape(tf.cast(flat <= level, tf.float32), tf.shape(s))
