@@ -8,10 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.forward import Forward, Point
 from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
-from keras_jsigr.saliency.sampled import expected_map, sampled_map
+from keras_jsigr.saliency.sampled_map import sampled_map
 
 
 class MapSource:
@@ -63,7 +65,7 @@ class MapSource:
             self._banks.append(make_mask_bank(tuple(shape), settings.grid))
 
     def __call__(
-        self, point: Point, targets: Any, seed: Any
+        self, point: Point, targets: Any, seed: Any, kind: HeadKind
     ) -> tuple[list[Any], Any]:
         """Return the maps, float32 `(B, *map_shape)` each, and hits `(B,)` or None."""
         if not self._needed:
@@ -73,9 +75,9 @@ class MapSource:
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
             maps, found = self._table(sample)
             return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
-        return [self._live(point, targets, seed, i) for i in range(len(self._banks))], None
+        return [self._live(point, targets, seed, kind, i) for i in range(len(self._banks))], None
 
-    def _live(self, point: Point, targets: Any, seed: Any, index: int) -> Any:
+    def _live(self, point: Point, targets: Any, seed: Any, kind: HeadKind, index: int) -> Any:
         settings, forward = self._settings, self._forward
         logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
@@ -86,23 +88,33 @@ class MapSource:
             return tf.cast(forward.at(point, inputs), tf.float32)
 
         bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
-        common = {
-            "baseline": settings.baseline,
-            "score": settings.saliency_score,
-            "scale": evidence_scale(logits, len(bank.masks)),
-        }
+        scale = evidence_scale(logits, bank.size)
         if settings.masks_per_step is None:
-            return expected_map(logits_of, x, logits, targets, bank, **common)
-        return sampled_map(
+            saliency, _ = expected_map(
+                logits_of,
+                x,
+                targets,
+                bank,
+                baseline=settings.baseline,
+                score=settings.saliency_score,
+                scale=scale[:, None],
+                kind=kind,
+            )
+            return saliency
+        saliency, _ = sampled_map(
             logits_of,
             x,
             logits,
             targets,
             bank,
             seed=tf.random.experimental.stateless_fold_in(seed, 11 + index),
+            baseline=settings.baseline,
+            score=settings.saliency_score,
             samples=settings.masks_per_step,
-            **common,
+            scale=scale,
+            kind=kind,
         )
+        return saliency
 
     def check_hits(self, x: Any) -> None:
         """Refuse training on arrays of which the cached maps know nothing."""

@@ -183,11 +183,12 @@ class JSIGRModel(keras.Model):
             keras.tree.flatten(y)[0], tf.zeros((1, self.classes))
         )
         point = self._forward.point(x, targets, seed, self.adversary)
-        maps, hits = self._maps(point, targets, seed)
+        kind = head_kind(self, self.head, self.classes)
+        maps, hits = self._maps(point, targets, seed, kind)
         batch = PenaltyBatch(
             settings=self.settings,
             targets=targets,
-            kind=head_kind(self, self.head, self.classes),
+            kind=kind,
             maps=maps,
             seed=seed,
         )

@@ -19,6 +19,7 @@ from keras_jsigr.core.keras_private import leaf_layers
 # that float64 leaves six digits of the difference.
 _STEP = 3e-6
 _TOLERANCE = 0.02
+_SUSPECT = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class Finding:
         return self.error is not None and self.error <= _TOLERANCE
 
 
+class UpwardPolicy(keras.DTypePolicy):
+    """Compute in float64 on float32 variables: mixed precision, upwards."""
+
+    def __init__(self) -> None:
+        super().__init__("float64")
+
+    @property
+    def variable_dtype(self) -> str:
+        """Dtype of the variables, which stay what they are."""
+        return "float32"
+
+
 @contextmanager
 def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
     """Let the layers of a model compute in float64 inside the block.
@@ -57,7 +70,7 @@ def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
-            layer.dtype_policy = "float64"
+            layer.dtype_policy = UpwardPolicy()
         yield
     finally:
         for layer, policy in zip(layers, before, strict=True):
@@ -170,6 +183,8 @@ def check_second_order(
         for layer in leaf_layers(model)
         if not layer_passes(layer)
     ]
+    if finding.error is not None and finding.error <= _SUSPECT and not culprits:
+        return  # rounding in a deep network, not a wrong derivative: those are larger
     what = (
         f"raises: {finding.reason}"
         if finding.error is None

@@ -1,0 +1,76 @@
+# Everything runs in .venv, made from the lock file. Python 3.11 to 3.13 and make are
+# all that a fresh machine needs. Another interpreter: make PYTHON=/path/to/python3.12
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK := requirements/cpu.lock
+
+# Warnings and errors of TensorFlow's native part only.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test check format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+quickstart: $(READY) ## train, attack, explain: a first tour, written to quickstart/
+	$(BIN)/python examples/quickstart.py --out quickstart
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## style, types, spelling, and the code blocks of the documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict keras_jsigr
+	$(BIN)/codespell
+	$(BIN)/python scripts/check_code_blocks.py
+
+format: $(READY) ## put the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## choose the newest allowed versions anew
+	@$(FIND_PYTHON); \
+	"$$python" -m venv --clear .venv-lock; \
+	.venv-lock/bin/python -m pip install --quiet --upgrade uv; \
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal \
+	  --fork-strategy fewest --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links \
+	  requirements/cpu.in --output-file $(LOCK); \
+	rm -rf .venv-lock
+
+clean: ## remove .venv and everything that was generated
+	rm -rf $(VENV) .venv-lock build dist quickstart *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an interrupted installation starts again from nothing.
+$(READY): $(LOCK) pyproject.toml
+	@$(FIND_PYTHON); \
+	echo "making $(VENV) with $$python (installs TensorFlow: a few minutes)"; \
+	"$$python" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Sets the shell variable `python` to the first interpreter that fits and can make an
+# environment, or stops with a message.
+define FIND_PYTHON
+set -eu; python=; \
+for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+  if "$$candidate" -c 'import ensurepip, sys; \
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then \
+    python="$$candidate"; break; \
+  fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "no Python 3.11, 3.12 or 3.13 with venv found; name one: make PYTHON=..." >&2; \
+  exit 1; \
+fi
+endef

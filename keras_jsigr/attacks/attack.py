@@ -1,0 +1,107 @@
+"""The one contract of all attacks: `attack(model, x, y) -> x_adv`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+import tensorflow as tf
+
+from keras_jsigr.attacks import settings
+from keras_jsigr.attacks.ball import BALLS
+from keras_jsigr.attacks.batches import run_batches
+from keras_jsigr.attacks.losses import LossName
+from keras_jsigr.attacks.programs import Programs
+from keras_jsigr.core.heads import LogitsFn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Search near each input for a point that the model gets wrong.
+
+    `x_adv = argmax loss(model(x'), y)` over `||x' - x|| <= epsilon` and `x'` in
+    `input_range`; with `targeted=True` the loss of the class `y` is driven down.
+
+    Calling: `attack(model, x, y=None)`. `model` is a hardened model, a Keras
+    classifier (a softmax head is seen behind) or a callable that returns `(B, C)`; it
+    is traced once per input shape and assumed not to change but for its weights. `x`
+    is float `(N, *S)`; `y` holds class indices `(N,)` or `(N, 1)`, or one-hot rows;
+    `None` stands for the model's own decisions at `x`. Returns an array or tensor like
+    `x`, in the ball and the range to 1e-6, the same for the same seed.
+
+    Args:
+        epsilon: Radius in input units, >= 0; 0 returns `x`.
+        norm: `"linf"` or `"l2"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"cross_entropy"` or `"margin"` (largest other logit minus target logit).
+        targeted: Whether `y` is the class to reach instead of the one to leave.
+        batch_size: Number of examples worked on at once.
+        seed: Of everything random; an int >= 0.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting, or `x` in a call, has the wrong type.
+        ValueError: If a setting is out of range; in a call, if `x` or `y` do not fit.
+    """
+
+    epsilon: float
+    norm: str = "linf"
+    input_range: tuple[float, float] = (0.0, 1.0)
+    loss: LossName = "cross_entropy"
+    targeted: bool = False
+    batch_size: int = 128
+    seed: int = 0
+    verbose: Literal["auto", 0, 1] = "auto"
+    _programs: Programs = field(
+        default_factory=Programs, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        self._set("epsilon", settings.number("epsilon", self.epsilon, minimum=0.0))
+        self._set("input_range", settings.interval("input_range", self.input_range))
+        self._set("batch_size", settings.count("batch_size", self.batch_size))
+        self._set("seed", settings.count("seed", self.seed, minimum=0))
+        settings.choice("norm", self.norm, BALLS)
+        settings.choice("loss", self.loss, get_args(LossName))
+        settings.choice("targeted", self.targeted, (False, True))
+        settings.choice("verbose", self.verbose, ("auto", 0, 1))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def passes(self) -> int:
+        """Number of gradient steps or queries per example, for the progress bar."""
+        return 1
+
+    @abstractmethod
+    def search(
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch, as a pure function of tensors that can be traced.
+
+        Args:
+            logits_fn: Maps inputs to float32 logits `(B, C)`.
+            x: Float `(B, *S)`.
+            targets: Float32 `(B, C)`.
+            seed: Int32 `(2,)`.
+
+        Returns:
+            The tuple of `x_adv`, like `x`, and bool `(B,)`: the gradient was finite.
+        """
+
+    def __call__(self, model: Any, x: Any, y: Any = None) -> Any:
+        """Attack `model` at `x`; see the class for arguments and result."""
+        return run_batches(self, self._programs, model, x, y)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings as plain values that JSON can hold."""
+        config = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make an attack of the settings that `get_config` returned."""
+        return cls(**config)

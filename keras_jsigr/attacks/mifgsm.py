@@ -1,0 +1,70 @@
+"""The momentum iterative fast gradient sign method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks import settings
+from keras_jsigr.attacks.engine import GradientAttack
+from keras_jsigr.attacks.normalize import mean_normalize
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class MIFGSM(GradientAttack):
+    """Take small steps along gathered gradients: weaker at home, better transferred.
+
+    `m_{t+1} = momentum * m_t + g_t / mean_i |g_ti|` and
+    `x_{t+1} = project(x_t + step_size * sign(m_{t+1}))`, with `m / ||m||_2` for the
+    sign under `norm="l2"`.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        steps: Number of gradient steps, >= 1.
+        momentum: Weight of the former steps, >= 0.
+        norm: `"linf"` or `"l2"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"cross_entropy"` or `"margin"`.
+        targeted: Whether `y` is the class to reach.
+        step_size: In input units; default `epsilon / steps`.
+        random_start: Whether to start at a random point of the ball.
+        restarts: Number of random starts; per example the strongest is kept.
+        batch_size: Number of examples worked on at once.
+        seed: Of the random starts.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1710.06081.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks import MIFGSM
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> MIFGSM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
+        [[0.75, 0.5]]
+    """
+
+    steps: int = 10
+    momentum: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        self._set("momentum", settings.number("momentum", self.momentum, minimum=0.0))
+
+    def start_state(self, x: tf.Tensor) -> Any:
+        """Return no momentum yet."""
+        return tf.zeros_like(x)
+
+    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """Return the gathered gradient, which is the new state too."""
+        gathered = self.momentum * state + mean_normalize(gradient)
+        return gathered, gathered

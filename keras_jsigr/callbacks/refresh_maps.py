@@ -1,0 +1,73 @@
+"""Keep cached perturbation maps in step with the model that is training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_jsigr.saliency import PerturbationCache
+
+
+class RefreshMaps(keras.callbacks.Callback):
+    """Compute the cached perturbation maps anew from the model every few epochs.
+
+    The maps of a frozen teacher say what mattered to the teacher. Refreshed maps say
+    what matters to the model itself, for the price of one pass over the grid every
+    `every` epochs (`K / 3` plain steps per sample).
+
+    Args:
+        x: The training inputs that the cache was built from, float `(N, *S)`.
+        y: Their labels, or `None` if the cache was built without.
+        every: Number of epochs between refreshes, >= 1.
+        start: Epoch of the first refresh, counted from 0.
+        verbose: 1 shows a progress bar for each refresh, 0 none.
+
+    Raises:
+        ValueError: If `every` or `start` is out of range; at the start of training,
+            if the model has no cached maps.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.callbacks import RefreshMaps
+        >>> RefreshMaps(np.zeros((4, 8, 8, 1), "float32"), every=2).every
+        2
+    """
+
+    def __init__(
+        self, x: Any, y: Any = None, *, every: int = 5, start: int = 1, verbose: int = 0
+    ) -> None:
+        super().__init__()
+        if every < 1 or start < 0:
+            raise ValueError(
+                f"Got every={every}, start={start}: expected every >= 1 and start >= 0."
+            )
+        self.x = x
+        self.y = y
+        self.every = every
+        self.start = start
+        self.verbose = verbose
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuse a model without cached maps."""
+        if getattr(self.model, "map_table", None) is None:
+            raise ValueError(
+                "RefreshMaps needs cached maps: got a model without. Harden it with "
+                "`maps=PerturbationCache.build(model, x, y)`."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Refresh the maps when their epoch has come."""
+        if epoch < self.start or (epoch - self.start) % self.every:
+            return
+        settings = self.model.settings
+        cache = PerturbationCache.build(
+            self.model,
+            self.x,
+            self.y,
+            grid=self.model.map_table.bank.grid,
+            baseline=settings.baseline,
+            score=settings.saliency_score,
+            verbose=self.verbose,
+        )
+        self.model.map_table.assign(cache)

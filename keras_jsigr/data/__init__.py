@@ -1,0 +1,1 @@
+"""Data files only; see `keras_jsigr.datasets`."""

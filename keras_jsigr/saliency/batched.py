@@ -1,0 +1,130 @@
+"""Run a compiled function over a data set in batches, with one trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+
+
+class BatchedExplainer:
+    """Apply `core(x, y)` to any number of examples, compiled and batch by batch.
+
+    The batch axis of the compiled function is open, so the last and shorter batch, and
+    later calls of another size, use the same trace. Keep the object to explain again
+    without tracing again: it reads the current weights of the model on every call.
+
+    Args:
+        core: Traceable function of `x` `(B, *S)` and labels `y` or `None`, to a tensor
+            with batch axis first; examples must not depend on each other.
+        batch_size: Examples per call of `core`, at least 1.
+
+    Raises:
+        ValueError: If `batch_size` is not a positive integer.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.batched import BatchedExplainer
+        >>> double = BatchedExplainer(lambda x, y: 2.0 * x, batch_size=2)
+        >>> double(np.ones((3, 1))).tolist()
+        [[2.0], [2.0], [2.0]]
+    """
+
+    def __init__(self, core: Core, batch_size: int = 128) -> None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                f"Got batch_size {batch_size!r}, expected a positive integer. "
+                "Lower it if memory runs out."
+            )
+        self.core = core
+        self.batch_size = batch_size
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, x: Any, y: Any = None) -> Any:
+        """Return what `core` gives for all examples, NumPy for NumPy.
+
+        Args:
+            x: Array or tensor `(N, *S)`; float64 arrays become float32 as in `fit`.
+            y: Labels `(N, ...)`, or `None`.
+
+        Returns:
+            `(N, ...)`: a tensor if `x` is one, else a NumPy array.
+
+        Raises:
+            ValueError: If `x` and `y` differ in length.
+        """
+        as_tensor = tf.is_tensor(x)
+        columns = [as_fit_sees(x)] + ([] if y is None else [as_fit_sees(y)])
+        count = check_lengths(*columns)
+        explain = self._function(columns)
+        parts = [
+            explain(*(column[start : start + self.batch_size] for column in columns))
+            for start in range(0, max(count, 1), self.batch_size)
+        ]
+        if as_tensor:
+            return tf.concat(parts, axis=0)
+        return np.concatenate([part.numpy() for part in parts])
+
+    def _function(self, columns: list[Any]) -> Any:
+        specs = [
+            tf.TensorSpec((None, *column.shape[1:]), tf.as_dtype(column.dtype))
+            for column in columns
+        ]
+        key = tuple(specs)
+        if key not in self._compiled:
+            compiled = tf.function(
+                lambda x, y=None: self.core(x, y), input_signature=specs
+            )
+            self._compiled[key] = compiled
+        return self._compiled[key]
+
+
+def as_fit_sees(data: Any) -> Any:
+    """Return data in the type in which `fit` hands it to a model.
+
+    Args:
+        data: Array, tensor or nested lists.
+
+    Returns:
+        The tensor, or a NumPy array, float64 cast to float32.
+
+    Example:
+        >>> from keras_jsigr.saliency.batched import as_fit_sees
+        >>> as_fit_sees([0.5]).dtype.name
+        'float32'
+    """
+    if tf.is_tensor(data):
+        return data
+    data = np.asarray(data)
+    return data.astype(np.float32) if data.dtype == np.float64 else data
+
+
+def check_lengths(x: Any, y: Any = None) -> int:
+    """Return the number of examples; refuse data and labels of unequal length.
+
+    Args:
+        x: Array `(N, ...)`.
+        y: Array `(N, ...)` or `None`.
+
+    Returns:
+        N.
+
+    Raises:
+        ValueError: If the lengths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.batched import check_lengths
+        >>> check_lengths(np.zeros((3, 2)), np.zeros(3))
+        3
+    """
+    if y is not None and len(x) != len(y):
+        raise ValueError(
+            f"Got {len(x)} examples and {len(y)} labels, expected as many of both. "
+            "Pass `y=None` to explain the model's own decisions."
+        )
+    return len(x)
