@@ -67,16 +67,17 @@ def ascend(
     if remember and attack.random_start:
         # The other iterates begin elsewhere: `x` itself may be misclassified.
         before = run.judge(origin, logits_at(origin))
-    found, finite = run.restart(before, fold_in(seed, 0))
-    if attack.restarts > 1:
+    if attack.restarts == 1:
+        found, finite = run.restart(before, fold_in(seed, 0))
+    else:
 
         def again(number: tf.Tensor, best: Found, finite: tf.Tensor) -> Any:
             new, still_finite = run.restart(before, fold_in(seed, number))
             return number + 1, stronger(new, best), finite & still_finite
 
-        _, found, finite = _loop(
-            attack.restarts, (tf.constant(1), found, finite), again
-        )
+        nothing = nothing_found(origin)
+        start = (tf.constant(0), nothing, tf.ones_like(nothing.success))
+        _, found, finite = _loop(attack.restarts, start, again)
     return round_to_input(found.x), finite
 
 
@@ -116,7 +117,6 @@ class _Run(NamedTuple):
             if self.remember and logits is not None:
                 known = self.judge(x, logits)
                 best = choose(known.success, stronger(known, best), best)
-            # A convolution's input gradient forgets its static shape.
             gradient = tf.ensure_shape(gradient, x.shape)
             usable = tf.math.is_finite(gradient)
             gradient = tf.where(usable, gradient, tf.zeros_like(gradient))

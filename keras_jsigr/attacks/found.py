@@ -59,8 +59,10 @@ def choose(take: tf.Tensor, a: Found, b: Found) -> Found:
         [[0.0], [1.0]]
     """
     rows = tf.reshape(take, [-1] + [1] * (a.x.shape.rank - 1))
+    # tf.where forgets static dimensions of one, which a loop would not accept.
+    x = tf.ensure_shape(tf.where(rows, a.x, b.x), b.x.shape)
     return Found(
-        tf.where(rows, a.x, b.x),
+        x,
         tf.where(take, a.success, b.success),
         tf.where(take, a.value, b.value),
     )

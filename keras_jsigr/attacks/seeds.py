@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-# One fixed generator: the default depends on the device and on XLA, so that the same
-# seed would give another attack there.
+# One fixed generator: the default depends on the device, so that the same seed would
+# give another attack there. (XLA has its own Philox stream: other numbers, as random.)
 ALGORITHM = "philox"
 
 
@@ -19,7 +19,7 @@ def fold_in(seed: Any, number: Any) -> tf.Tensor:
         number: Int32 scalar: the number of the restart, step or draw.
 
     Returns:
-        Int32 `(2,)`; equal arguments give equal seeds, eagerly, in a graph, under XLA.
+        Int32 `(2,)`; equal arguments give equal seeds, eagerly and in a graph.
 
     Example:
         >>> import tensorflow as tf

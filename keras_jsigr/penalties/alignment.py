@@ -33,9 +33,9 @@ def alignment_penalty(gradients: Any, saliency: Any) -> Any:
         [1.0]
     """
     magnitude = tf.abs(gradients)
-    if magnitude.shape.rank > saliency.shape.rank:
+    target = tf.stop_gradient(tf.convert_to_tensor(saliency))
+    if magnitude.shape.rank > target.shape.rank:
         magnitude = tf.reduce_sum(magnitude, axis=-1)
-    target = tf.stop_gradient(saliency)
     axes = list(range(1, target.shape.rank))
     product = tf.reduce_sum(magnitude * target, axes)
     norms = safe_sqrt(tf.reduce_sum(tf.square(magnitude), axes)) * safe_sqrt(

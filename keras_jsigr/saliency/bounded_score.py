@@ -17,7 +17,7 @@ def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tenso
     Args:
         scores: Float, any shape, non-negative.
         score: The name of the score.
-        scale: The score that becomes 1/2, positive scalar.
+        scale: The score that becomes 1/2, positive; broadcast to `scores`.
 
     Returns:
         Float32, shaped like `scores`.

@@ -78,7 +78,8 @@ def read_cache_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Array
         See `write_cache_file`.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because `np.load` leaves damaged files open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         version, checksum = header["format"], header.pop("checksum")

@@ -42,7 +42,7 @@ def expected_map(
         bank: The K masks.
         baseline: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        scale: A typical score, positive scalar, for `"squared_logits"` only.
+        scale: A typical score, positive, scalar or `(B,)`, for `"squared_logits"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
@@ -71,5 +71,6 @@ def expected_map(
     scores = perturbation_coefficients(
         logits_fn, x, targets, bank, baseline=baseline, score=score, kind=kind
     )
-    saliency = interpolate(bank, bounded_score(scores, score, scale))
+    unit = None if scale is None else tf.reshape(scale, (-1, 1))
+    saliency = interpolate(bank, bounded_score(scores, score, unit))
     return tf.stop_gradient(saliency), tf.stop_gradient(mean_score(scores))

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_jsigr.core.heads import LogitsFn
 
@@ -73,7 +74,7 @@ def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
         digest.update(str(answers.shape).encode() + answers.tobytes())
         return "logits:" + digest.hexdigest()
     for weight in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        value = np.ascontiguousarray(tf.convert_to_tensor(weight))
         digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
     return "weights:" + digest.hexdigest()
 

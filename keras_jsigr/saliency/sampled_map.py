@@ -53,8 +53,8 @@ def sampled_map(
         baseline: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         samples: Masks per example, n, 1 to K.
-        scale: A typical score, positive scalar, for `"squared_logits"` only: a
-            running mean of the second output, kept by the caller.
+        scale: A typical score, positive, for `"squared_logits"` only: a scalar (such
+            as a running mean of the second output) or one per example, `(B,)`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
@@ -96,6 +96,7 @@ def sampled_map(
     x = as_perturbable(x, bank)
     away = compute_baseline(x, baseline, layout=bank.layout) - x
     shape = (-1, *bank.map_shape)
+    unit = None if scale is None else tf.reshape(scale, (-1,))
     masks = tf.constant(bank.masks.reshape(bank.size, -1))
     hats = tf.constant(bank.hats.reshape(bank.size, -1))
     # The n largest of K uniform numbers: a draw without replacement.
@@ -106,7 +107,7 @@ def sampled_map(
         mask = tf.reshape(tf.cast(tf.gather(masks, column), x.dtype), shape)
         perturbed = logits_fn(x + expand_map(mask, x) * away)
         scores.append(change_score(logits, perturbed, targets, score, kind))
-        weight = bounded_score(scores[-1], score, scale)[:, tf.newaxis]
+        weight = bounded_score(scores[-1], score, unit)[:, tf.newaxis]
         estimate += weight * tf.gather(hats, column)
     estimate = tf.reshape(estimate * (bank.size / samples), shape)
     return tf.stop_gradient(estimate), tf.stop_gradient(mean_score(scores))

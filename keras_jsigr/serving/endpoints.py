@@ -1,0 +1,129 @@
+"""What a served model answers: its decision, its logits, and its reasons."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName, class_score
+from keras_jsigr.penalties.linearization import FLOAT16_PRESCALE
+
+EndpointFn = Callable[..., dict[str, Any]]
+
+
+def named_inputs(specs: Any) -> list[tf.TensorSpec]:
+    """Give every input of a model a name that a request can use.
+
+    Args:
+        specs: A structure of `tf.TensorSpec`.
+
+    Returns:
+        The flat specs; letters, digits and underscores in the names, each name once.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.serving.endpoints import named_inputs
+        >>> [spec.name for spec in named_inputs(tf.TensorSpec((None, 2), name="a b"))]
+        ['a_b']
+    """
+    named: list[tf.TensorSpec] = []
+    for position, spec in enumerate(keras.tree.flatten(specs)):
+        name = re.sub(r"\W", "_", spec.name or "inputs")
+        name = name if name[0].isalpha() else f"inputs_{name}"
+        if name in {other.name for other in named}:
+            name = f"{name}_{position}"
+        named.append(tf.TensorSpec(spec.shape, spec.dtype, name=name))
+    return named
+
+
+def make_endpoints(
+    model: Any, explain_score: ScoreName = "log_prob"
+) -> dict[str, EndpointFn]:
+    """Make the functions that the SavedModel consists of.
+
+    Args:
+        model: A `JSIGRModel`.
+        explain_score: What `explain` differentiates: `"log_prob"`, `"margin"` or
+            `"logit"` of the predicted class.
+
+    Returns:
+        Traceable functions of the flat inputs, by endpoint, the default one first.
+
+    Raises:
+        ValueError: If the score is unknown.
+
+    Example:
+        >>> import keras, tensorflow as tf
+        >>> from keras_jsigr.model import JSIGRModel
+        >>> from keras_jsigr.serving.endpoints import make_endpoints
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> sorted(make_endpoints(JSIGRModel(net))["explain"](tf.ones((2, 4))))
+        ['class', 'probabilities', 'saliency']
+    """
+    if explain_score not in SCORES:
+        raise ValueError(
+            f"Unknown explain_score: got {explain_score!r}, expected one of {SCORES}."
+        )
+    kind = head_kind(model, model.head, model.classes)
+    names = [spec.name for spec in named_inputs(model.input_specs)]
+
+    def logits_of(leaves: Any) -> Any:
+        inputs = keras.tree.pack_sequence_as(model.input_specs, list(leaves))
+        return model.logits(inputs, training=False)
+
+    def logits(*leaves: Any) -> dict[str, Any]:
+        return {"logits": tf.cast(logits_of(leaves), tf.float32)}
+
+    def predict(*leaves: Any) -> dict[str, Any]:
+        return _decision(logits_of(leaves), kind)
+
+    def explain(*leaves: Any) -> dict[str, Any]:
+        watched = [leaves[index] for index in model.regularized]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for value in watched:
+                tape.watch(value)
+            z = logits_of(leaves)
+            answer = _decision(z, kind)
+            targets = _as_targets(answer["class"], z, kind)
+            scale = FLOAT16_PRESCALE if z.dtype == tf.float16 else 1.0
+            total = scale * tf.reduce_sum(class_score(z, targets, explain_score, kind))
+        gradients = tape.gradient(
+            total, watched, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        for index, gradient in zip(model.regularized, gradients, strict=True):
+            single = len(model.regularized) == 1
+            name = "saliency" if single else f"saliency_{names[index]}"
+            answer[name] = _over_channels(gradient) / scale
+        return answer
+
+    return {"serving_default": predict, "logits": logits, "explain": explain}
+
+
+def _decision(logits: Any, kind: HeadKind) -> dict[str, Any]:
+    z = tf.cast(logits, tf.float32)
+    if kind == "softmax":
+        return {"probabilities": tf.nn.softmax(z), "class": tf.argmax(z, axis=-1)}
+    p = tf.nn.sigmoid(z)
+    decided = tf.cast(p > 0.5, tf.int64)
+    return {
+        "probabilities": p,
+        "class": decided[:, 0] if z.shape[-1] == 1 else decided,
+    }
+
+
+def _as_targets(decided: Any, logits: Any, kind: HeadKind) -> Any:
+    """Explain the very class that is reported, down to the last rounding error."""
+    if kind == "softmax":
+        return tf.one_hot(decided, logits.shape[-1])
+    return tf.reshape(tf.cast(decided, tf.float32), tf.shape(logits))
+
+
+def _over_channels(gradient: Any) -> Any:
+    """Sum `|g|` over the last axis, the channels, unless it is the only one."""
+    magnitude = tf.abs(tf.cast(gradient, tf.float32))
+    return tf.reduce_sum(magnitude, -1) if magnitude.shape.rank > 2 else magnitude

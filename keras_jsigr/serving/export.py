@@ -1,0 +1,113 @@
+"""Export a hardened model as a SavedModel with three endpoints and a model card."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.core.scores import ScoreName
+from keras_jsigr.model import JSIGRModel
+from keras_jsigr.serving.card_file import CARD_NAME, write_model_card
+from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, named_inputs
+from keras_jsigr.serving.folder import check_target, replaced_folder
+from keras_jsigr.serving.model_card import checked_threat_model, model_card
+
+
+def export(
+    model: JSIGRModel,
+    path: str | os.PathLike[str],
+    *,
+    explain_score: ScoreName = "log_prob",
+    threat_model: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    verbose: int = 1,
+) -> Path:
+    """Write a SavedModel that is served without keras_jsigr.
+
+    Endpoints, for any batch size `B`, with the model's own inputs by name:
+
+    - `serving_default`: `probabilities` float32 `(B, C)` and `class` int64 `(B,)`;
+      with a multi-label sigmoid head `class` is `(B, C)`, zeros and ones;
+    - `logits`: `logits` float32 `(B, C)`;
+    - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over
+      the channels (the last axis, if there are several) of `|d s / d x|` for the
+      predicted class; with several regularized inputs `saliency_<input>` for each.
+
+    All run in inference mode. Compile the model first if it returns logits: the loss
+    tells whether the classes exclude each other. The folder appears under its name
+    once it is complete.
+
+    Args:
+        model: A hardened model.
+        path: The folder to write, for TensorFlow Serving `NAME/VERSION`.
+        explain_score: The score `s`: `"log_prob"`, `"margin"` or `"logit"`.
+        threat_model: Entries for the card's `threat_model`, such as
+            `{"epsilon": 0.1, "evaluated": True, "note": "PGD-50: 61 %"}`.
+        overwrite: Whether to replace an earlier export.
+        verbose: 0 for silence; 1 for one line.
+
+    Returns:
+        The path of the model card, `model_card.json` in the folder.
+
+    Raises:
+        TypeError: If `model` is not hardened, or `threat_model` not a dict of JSON
+            values.
+        ValueError: If the score is unknown, or the path is taken.
+
+    Reference:
+        arXiv 1312.6034 (gradient saliency).
+
+    Example:
+        >>> import tempfile
+        >>> import keras
+        >>> from keras_jsigr.model import JSIGRModel
+        >>> from keras_jsigr.serving import export
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export(JSIGRModel(net), folder, verbose=0).name
+        'model_card.json'
+    """
+    if not isinstance(model, JSIGRModel):
+        raise TypeError(
+            f"Got {type(model).__name__}, expected a hardened model. Wrap it with "
+            "`keras_jsigr.harden` first, or export it with `keras.Model.export`."
+        )
+    target = Path(path).expanduser().absolute()
+    check_target(target, overwrite)
+    checked_threat_model(threat_model, [])  # now, not after minutes of tracing
+    endpoints = make_endpoints(model, explain_score)
+    with replaced_folder(target) as folder:
+        signatures = _write_saved_model(model, endpoints, folder)
+        inputs = signatures["serving_default"]["inputs"]
+        card = model_card(model, inputs, signatures, threat_model)
+        write_model_card(card, folder)
+    if verbose:
+        print(f"keras_jsigr: exported {', '.join(endpoints)} to '{target}'.")
+    return target / CARD_NAME
+
+
+def _write_saved_model(
+    model: JSIGRModel, endpoints: dict[str, EndpointFn], folder: Path
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    specs = named_inputs(model.input_specs)
+    archive = keras.export.ExportArchive()
+    # Of the base alone: nothing of the wrapper has a place in the file.
+    archive.track(model.base)
+    signatures = {}
+    for name, function in endpoints.items():
+        traced = archive.add_endpoint(name, function, input_signature=specs)
+        outputs = traced.get_concrete_function().structured_outputs
+        signatures[name] = {
+            "inputs": [_entry(spec.name, spec) for spec in specs],
+            "outputs": [_entry(key, spec) for key, spec in outputs.items()],
+        }
+    archive.write_out(str(folder), verbose=False)
+    return signatures
+
+
+def _entry(name: str, spec: tf.TensorSpec) -> dict[str, Any]:
+    return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}

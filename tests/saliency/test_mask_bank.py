@@ -1,0 +1,119 @@
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.ndimage import gaussian_filter
+
+from keras_jsigr.saliency import (
+    MaskBank,
+    expand_map,
+    interpolate,
+    make_mask_bank,
+    resolve_layout,
+)
+
+BANKS = [
+    ((28, 28, 1), 5, 25, (28, 28)),
+    ((30, 17, 3), (3, 4), 12, (30, 17)),
+    ((6, 6, 1), 1, 1, (6, 6)),
+    ((40, 3), 5, 25, (40,)),
+    ((9, 3), 5, 9, (9,)),
+    ((13,), 5, 13, (13,)),
+    ((100,), 5, 25, (100,)),
+]
+
+
+@pytest.mark.parametrize(("shape", "grid", "size", "map_shape"), BANKS)
+def test_hats_are_a_partition_of_unity_and_masks_peak_at_one(
+    shape, grid, size, map_shape
+):
+    bank = make_mask_bank(shape, grid)
+    assert bank.size == size
+    assert bank.masks.shape == bank.hats.shape == (size, *map_shape)
+    assert bank.masks.dtype == bank.hats.dtype == np.float32
+    np.testing.assert_allclose(bank.hats.sum(0), 1.0, atol=1e-6)
+    assert bank.hats.min() >= 0.0
+    assert bank.masks.min() >= 0.0
+    axes = tuple(range(1, bank.masks.ndim))
+    np.testing.assert_array_equal(bank.masks.max(axes), 1.0)
+
+
+def test_masks_equal_scipy_blur_of_discs():
+    bank = make_mask_bank((28, 21, 1), (4, 3))
+    assert bank.sigma == pytest.approx(24.5 * 5 / 80)
+    rows, columns = np.mgrid[:28, :21] + 0.5
+    for k, (i, j) in enumerate(np.ndindex(4, 3)):
+        centre = (i + 0.5) * 7, (j + 0.5) * 7
+        disc = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= 1.0
+        blurred = gaussian_filter(disc.astype(float), bank.sigma)
+        np.testing.assert_allclose(bank.masks[k], blurred / blurred.max(), atol=1e-6)
+
+
+def test_images_interpolate_bilinearly():
+    bank = make_mask_bank((8, 12, 1), (4, 3))
+    coefficients = np.random.default_rng(0).random((2, 4, 3)).astype("float32")
+    expected = tf.image.resize(coefficients[..., None], (8, 12))[..., 0]
+    np.testing.assert_allclose(
+        interpolate(bank, coefficients.reshape(2, 12)), expected, atol=1e-6
+    )
+
+
+def test_grouped_features_are_contiguous_and_balanced():
+    sizes = make_mask_bank((100,), 3).masks.sum(1)
+    assert set(sizes) == {11.0, 12.0}
+
+
+def test_config_and_pickle_make_an_equal_bank():
+    for shape, grid, *_ in BANKS:
+        bank = make_mask_bank(shape, grid)
+        for other in (
+            MaskBank.from_config(bank.get_config()),
+            pickle.loads(pickle.dumps(bank)),
+        ):
+            assert other == bank
+            assert hash(other) == hash(bank)
+            np.testing.assert_array_equal(other.masks, bank.masks)
+    assert len(pickle.dumps(make_mask_bank((200, 200, 3)))) < 1000
+    assert make_mask_bank((4,)) != make_mask_bank((5,))
+    assert make_mask_bank((4,)) != 4
+
+
+def test_layout_can_be_named():
+    assert resolve_layout((28, 28)) == "sequence"
+    bank = make_mask_bank((28, 28), layout="image")
+    assert bank.map_shape == (28, 28)
+    assert make_mask_bank((50,), 3, layout="sequence").size == 9
+
+
+def test_expand_map():
+    x = tf.ones((2, 4, 4, 3))
+    assert expand_map(tf.ones((2, 4, 4)), x).shape == (2, 4, 4, 1)
+    assert expand_map(tf.ones((2, 4)), tf.ones((2, 4))).shape == (2, 4)
+    with pytest.raises(ValueError, match="one channel axis more"):
+        expand_map(tf.ones((2, 4)), x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((None, 3),), "fixed positive lengths"),
+        (((2, 2, 2, 2),), "Reshape the data"),
+        (((4, 4, 1), 5), "at most one cell per pixel"),
+        (((4, 4, 1), 0), "positive integer"),
+        (((4, 4, 1), (1, 2, 3)), "positive integer or a pair"),
+        (((5000, 1), 5), "'mean' or 'zero'|at most 2048"),
+    ],
+)
+def test_bad_shapes_and_grids(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_mask_bank(*arguments)
+
+
+def test_bad_sigma_layout_and_coefficients():
+    with pytest.raises(ValueError, match="positive number of pixels"):
+        make_mask_bank((8, 8, 1), sigma=-1.0)
+    with pytest.raises(ValueError, match="name the layout"):
+        make_mask_bank((8,), layout="image")
+    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
+        interpolate(make_mask_bank((3,)), tf.ones((1, 2)))
