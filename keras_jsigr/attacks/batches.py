@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A progress bar for fewer than these is noise.
 _BAR_BATCHES, _BAR_PASSES = 4, 10
+_PROBES = 16
 
 
 def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) -> Any:
@@ -53,7 +54,8 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
             "`targeted=True` needs `y`: got None, expected the class to reach for each "
             "example. Pass labels, or use an attack with targeted=False."
         )
-    probe = tf.convert_to_tensor(x[:1])
+    # Several rows: one row of logits may happen to look like probabilities.
+    probe = tf.convert_to_tensor(x[:_PROBES])
     program = programs.get("search", _search_of(attack), model, probe)
     if y is None:
         decide = programs.get("decide", _decide, model, probe).run

@@ -65,7 +65,7 @@ class Programs:
             build: Takes logits function, probe and number of classes; returns the
                 function to compile and its signature.
             model: A Keras model or a callable.
-            probe: One example, float `(1, *S)`.
+            probe: A few examples, float `(n, *S)`.
 
         Returns:
             The program.
@@ -78,7 +78,7 @@ class Programs:
             programs = self._by_owner.setdefault(owner, {})
         except TypeError:  # No weak reference or no hash: compiled for this call only.
             return _compile(build, model, probe)
-        key = (name, part, tuple(probe.shape), probe.dtype)
+        key = (name, part, tuple(probe.shape[1:]), probe.dtype)
         if key not in programs:
             programs[key] = _compile(build, model, probe)
         return programs[key]

@@ -1,16 +1,16 @@
 """Saliency: what the gradient says matters, and what occlusion says matters."""
 
-from keras_jsigr.saliency.baselines import baseline
+from keras_jsigr.saliency.baselines import BaselineName, baseline
 from keras_jsigr.saliency.batched import BatchedExplainer
 from keras_jsigr.saliency.bounded_score import bounded_score
 from keras_jsigr.saliency.cache import PerturbationCache
-from keras_jsigr.saliency.change_score import change_score
+from keras_jsigr.saliency.change_score import ChangeName, change_score
 from keras_jsigr.saliency.content_keys import content_keys
 from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.gradient_map import gradient_explainer, gradient_map
 from keras_jsigr.saliency.interpolate import expand_map, interpolate
-from keras_jsigr.saliency.layout import resolve_layout
+from keras_jsigr.saliency.layout import Layout, resolve_layout
 from keras_jsigr.saliency.map_table import MapTable
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
 from keras_jsigr.saliency.perturbation import (
@@ -29,7 +29,10 @@ from keras_jsigr.saliency.perturbation_scores import (
 from keras_jsigr.saliency.sampled_map import sampled_map
 
 __all__ = [
+    "BaselineName",
     "BatchedExplainer",
+    "ChangeName",
+    "Layout",
     "MapTable",
     "MaskBank",
     "PerturbationCache",

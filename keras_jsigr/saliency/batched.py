@@ -92,6 +92,9 @@ def as_fit_sees(data: Any) -> Any:
     Returns:
         The tensor, or a NumPy array, float64 cast to float32.
 
+    Raises:
+        TypeError: If it is not an array of numbers.
+
     Example:
         >>> from keras_jsigr.saliency.batched import as_fit_sees
         >>> as_fit_sees([0.5]).dtype.name
@@ -99,7 +102,14 @@ def as_fit_sees(data: Any) -> Any:
     """
     if tf.is_tensor(data):
         return data
+    kind = type(data).__name__
     data = np.asarray(data)
+    if data.dtype.kind in "OSU" or data.ndim == 0:
+        raise TypeError(
+            f"Got {kind}, expected one array or tensor of numbers with a batch axis. "
+            "Collect a dataset into an array; for a model of several inputs pass a "
+            "callable of the one to explain."
+        )
     return data.astype(np.float32) if data.dtype == np.float64 else data
 
 
@@ -128,3 +138,29 @@ def check_lengths(x: Any, y: Any = None) -> int:
             "Pass `y=None` to explain the model's own decisions."
         )
     return len(x)
+
+
+def probe_of(x: Any) -> Any:
+    """Return the first example, to try a model on.
+
+    Args:
+        x: Array or tensor `(N, *S)`.
+
+    Returns:
+        `x[:1]`.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.batched import probe_of
+        >>> probe_of(np.zeros((3, 2))).shape
+        (1, 2)
+    """
+    if len(x) == 0:
+        raise ValueError(
+            f"Got no examples, data of shape {tuple(x.shape)}; expected at least one. "
+            "Check how the data are selected."
+        )
+    return x[:1]

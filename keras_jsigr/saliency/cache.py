@@ -18,6 +18,7 @@ from keras_jsigr.saliency.batched import (
     BatchedExplainer,
     as_fit_sees,
     check_lengths,
+    probe_of,
 )
 from keras_jsigr.saliency.build_codes import build_codes
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
@@ -114,14 +115,15 @@ class PerturbationCache:
         Raises:
             ValueError: If `path` holds the cache of another teacher, of other data or
                 settings, if it is damaged, or if an argument is out of range.
+            TypeError: If `x` is not one array of numbers.
         """
         x, y = np.asarray(as_fit_sees(x)), None if y is None else np.asarray(y)
-        if check_lengths(x, y) == 0:
-            raise ValueError("Got no examples, expected at least one. Check `x`.")
+        check_lengths(x, y)
+        probe = probe_of(x)
         bank = make_mask_bank(x.shape[1:], grid, layout=layout)
         explain = perturbation_explainer(
             teacher,
-            x[:1],
+            probe,
             bank,
             baseline=baseline,
             score=score,
@@ -134,7 +136,7 @@ class PerturbationCache:
             "baseline": baseline,
             "score": score,
             "kind": kind,
-            "teacher": fingerprint_model(teacher, as_logits(teacher, x[:1]), x),
+            "teacher": fingerprint_model(teacher, as_logits(teacher, probe), x),
             "data": fingerprint_array(x),
             "labels": fingerprint_array(y),
         }

@@ -19,10 +19,12 @@ def input_gradient(
 ) -> tf.Tensor:
     """Compute `d s_b / d x_b` with one forward and one backward pass.
 
-    An outer tape that watches the weights can differentiate the result again.
+    An outer tape that watches the weights can differentiate the result again. Tiny
+    gradients survive layers in float16.
 
     Args:
-        logits_fn: Maps inputs to logits `(B, C)`.
+        logits_fn: Maps inputs to logits `(B, C)`, each example by itself (inference
+            mode); one call.
         x: Data `(B, *S)`; integers are taken as float32.
         targets: Float `(B, C)` from `class_targets` or `predicted_targets`, or a
             function that makes them from the logits (it saves a forward pass).
@@ -50,14 +52,22 @@ def input_gradient(
     x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
-        logits = logits_fn(x)
-        chosen = tf.stop_gradient(targets(logits) if callable(targets) else targets)
+        logits = tf.cast(logits_fn(x), tf.float32)
+    chosen = tf.stop_gradient(targets(logits) if callable(targets) else targets)
+    with tf.GradientTape(watch_accessed_variables=False) as head:
+        head.watch(logits)
         total = tf.reduce_sum(class_score(logits, chosen, score, kind))
-    gradient = tape.gradient(total, x)
+    pull = head.gradient(total, logits)
+    # A confident `log_prob` has a gradient of 1e-8 at the logits, which is zero in
+    # float16 layers: pull back a cotangent of size one and scale the result instead.
+    size = tf.stop_gradient(tf.reduce_max(tf.abs(pull), axis=-1))
+    size = tf.where(size > 0.0, size, tf.ones_like(size))
+    gradient = tape.gradient(logits, x, pull / size[:, tf.newaxis])
     if gradient is None:
         raise ValueError(
             "Got logits that do not depend on the input through differentiable "
             "operations, expected a differentiable model. Remove casts to integers, "
             "lookups and NumPy code between the input and the logits."
         )
-    return gradient
+    per_example = tf.reshape(size, (-1, *[1] * (x.shape.rank - 1)))
+    return gradient * tf.cast(per_example, gradient.dtype)

@@ -13,7 +13,7 @@ from keras_jsigr.core.scores import (
     class_targets,
     predicted_targets,
 )
-from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees
+from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 
@@ -63,7 +63,7 @@ def gradient_map(
     x = as_fit_sees(x)
     return gradient_explainer(
         model,
-        x[:1],
+        probe_of(x),
         score=score,
         kind=kind,
         layout=layout,

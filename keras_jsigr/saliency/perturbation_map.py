@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.baselines import BaselineName
-from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees
+from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
 from keras_jsigr.saliency.change_score import ChangeName
 from keras_jsigr.saliency.interpolate import interpolate
 from keras_jsigr.saliency.layout import Layout
@@ -73,7 +73,7 @@ def perturbation_map(
     bank = make_mask_bank(x.shape[1:], grid, layout=layout)
     return perturbation_explainer(
         model,
-        x[:1],
+        probe_of(x),
         bank,
         baseline=baseline,
         score=score,

@@ -5,19 +5,9 @@ import pytest
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
 
-pytest.importorskip("tensorflow_probability")
-pytest.importorskip("cleverhans")
-attacks = pytest.importorskip("cleverhans.tf2.attacks")
-
-from cleverhans.tf2.attacks.fast_gradient_method import (  # noqa: E402
-    fast_gradient_method,
-)
-from cleverhans.tf2.attacks.momentum_iterative_method import (  # noqa: E402
-    momentum_iterative_method,
-)
-from cleverhans.tf2.attacks.projected_gradient_descent import (  # noqa: E402
-    projected_gradient_descent,
-)
+fgm = pytest.importorskip("cleverhans.tf2.attacks.fast_gradient_method")
+mim = pytest.importorskip("cleverhans.tf2.attacks.momentum_iterative_method")
+pgd = pytest.importorskip("cleverhans.tf2.attacks.projected_gradient_descent")
 
 NORMS = {"linf": np.inf, "l2": 2}
 CASES = [(norm, t) for norm in NORMS for t in (False, True)]
@@ -31,7 +21,7 @@ def radius(norm):
 @pytest.mark.parametrize(("norm", "targeted"), CASES)
 def test_fgsm(cnn, images, labels, norm, targeted):
     y = (labels + 1) % 5 if targeted else labels
-    theirs = fast_gradient_method(
+    theirs = fgm.fast_gradient_method(
         cnn, images, radius(norm), NORMS[norm], y=y, targeted=targeted, **COMMON
     )
     ours = FGSM(epsilon=radius(norm), norm=norm, targeted=targeted)(cnn, images, y)
@@ -42,7 +32,7 @@ def test_fgsm(cnn, images, labels, norm, targeted):
 def test_pgd(cnn, images, labels, norm, targeted):
     y = (labels + 1) % 5 if targeted else labels
     epsilon = radius(norm)
-    theirs = projected_gradient_descent(
+    theirs = pgd.projected_gradient_descent(
         cnn,
         images,
         epsilon,
@@ -64,7 +54,7 @@ def test_pgd(cnn, images, labels, norm, targeted):
 def test_mifgsm(cnn, images, labels, norm, targeted):
     y = (labels + 1) % 5 if targeted else labels
     epsilon = radius(norm)
-    theirs = momentum_iterative_method(
+    theirs = mim.momentum_iterative_method(
         cnn,
         images,
         epsilon,

@@ -100,3 +100,46 @@ def test_sigmoid_head():
     w = dense.kernel.numpy()[:, 0]
     p = expit(w.sum())
     np.testing.assert_allclose(got, [(1 - p) * w, -p * w], atol=1e-6)
+
+
+def test_tiny_gradients_survive_float16(rng):
+    def net(policy):
+        layers = [
+            keras.layers.Dense(8, activation="silu", dtype=policy),
+            keras.layers.Dense(3, dtype=policy),
+        ]
+        return keras.Sequential([keras.Input((6,)), *layers])
+
+    half, full = net("mixed_float16"), net("float32")
+    full.layers[-1].bias.assign([18.0, 0.0, 0.0])
+    half.set_weights(full.get_weights())
+    x = rng.normal(size=(5, 6)).astype("float32")
+    expected = gradient_map(full, x, [0] * 5, reduce=False)
+    assert np.abs(expected).max() < 1e-6
+    got = gradient_map(half, x, [0] * 5, reduce=False)
+    assert got.dtype == np.float32
+    # Logits of 18 are off by 1e-2 in float16, so are the probabilities.
+    np.testing.assert_allclose(got, expected, rtol=0.05, atol=0.03 * expected.max())
+
+
+def test_zero_gradient_and_double_backprop(conv_net, images):
+    x = tf.constant(images)
+    zero = input_gradient(lambda v: 0.0 * conv_net(v), x, [[0.0] * 3] * 11, "logit")
+    np.testing.assert_array_equal(zero, 0.0)
+    y = tf.one_hot([0] * 11, 3)
+    kernel = conv_net.layers[-1].kernel
+
+    def penalty():
+        return tf.reduce_sum(input_gradient(conv_net, x, y) ** 2)
+
+    with tf.GradientTape() as tape:
+        total = penalty()
+    slope = tape.gradient(total, kernel.value).numpy()
+    way = slope / np.linalg.norm(slope)
+    start, h = kernel.numpy(), 1e-2
+    kernel.assign(start + h * way)
+    up = float(penalty())
+    kernel.assign(start - h * way)
+    assert (up - float(penalty())) / (2 * h) == pytest.approx(
+        np.linalg.norm(slope), rel=1e-2
+    )

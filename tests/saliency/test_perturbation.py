@@ -209,5 +209,9 @@ def test_error_messages(conv_net, images):
         perturbation_map(conv_net, images, grid=2, batch_size=0)
     with pytest.raises(ValueError, match="11 examples and 2 labels"):
         perturbation_map(conv_net, images, [0, 1], grid=2)
+    with pytest.raises(ValueError, match="Got no examples"):
+        perturbation_map(conv_net, images[:0], grid=2)
+    with pytest.raises(TypeError, match="Got dict, expected one array"):
+        perturbation_map(conv_net, {"a": images}, grid=2)
     with pytest.raises(TypeError, match="expected a Keras model"):
         perturbation_map("model.keras", images, grid=2)
