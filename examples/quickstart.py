@@ -125,7 +125,9 @@ class EpochBar(keras.callbacks.Callback):
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
-        self.bar = keras.utils.Progbar(epochs, unit_name="epoch")
+        self.bar = keras.utils.Progbar(
+            epochs, unit_name="epoch", stateful_metrics=["loss", "accuracy"]
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Move on by one epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,20 +24,29 @@ from keras_jsigr.penalties.settings import REVERSE_MODE
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where a step is taken, and the recorded forward pass there.
+class Place:
+    """Where a step is taken.
 
     Attributes:
-        leaves: All inputs, flat, those of the regularized ones at the point.
-        structure: The user's `x`, for its structure.
+        leaves: All inputs, flat, the regularized ones where the step is taken.
+        structure: The user's `x`.
         inputs: The regularized inputs, float.
-        logits: `(B, C)`, recorded in training mode.
-        tape: The inner tape, or `None` for estimators that need none.
     """
 
     leaves: list[Any]
     structure: Any
     inputs: list[Any]
+
+
+@dataclass(frozen=True)
+class Point(Place):
+    """A place and the recorded forward pass there.
+
+    Attributes:
+        logits: `(B, C)`, recorded in training mode.
+        tape: The inner tape, or `None` for estimators that need none.
+    """
+
     logits: Any
     tape: tf.GradientTape | None
 
@@ -74,39 +84,39 @@ class Forward:
         """Return logits with the regularized inputs of a point exchanged."""
         return self(self._pack(point.structure, point.leaves, inputs), training)
 
-    def point(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Point:
-        """Run the forward pass of the step, at adversarial points if asked to."""
+    def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
+        """Find where the step is taken: at the inputs, or at adversarial points."""
         leaves = list(keras.tree.flatten(x))
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:
             if not leaves[index].dtype.is_floating:
                 leaves[index] = tf.cast(leaves[index], specs[index].dtype)
-        inputs = [leaves[index] for index in self.regularized]
         if adversary is not None:
-            attacked = adversary.perturb(
+            index = self.regularized[0]
+            leaves[index] = adversary.perturb(
                 lambda v: tf.cast(self(self._pack(x, leaves, [v]), False), tf.float32),
-                inputs[0],
+                leaves[index],
                 targets,
                 seed=tf.random.experimental.stateless_fold_in(seed, 7),
             )
-            inputs = [tf.stop_gradient(attacked)]
-            leaves[self.regularized[0]] = inputs[0]
-        if self.settings.estimator not in REVERSE_MODE or not self.terms:
-            logits = self(self._pack(x, leaves, inputs), True)
-            return Point(leaves, x, inputs, logits, None)
-        classes = targets.shape[-1]
-        tape = tf.GradientTape(
-            persistent=products(self.settings, classes) > 1,
-            watch_accessed_variables=False,
-        )
-        with tape:
-            for value in inputs:
+        return Place(leaves, x, [leaves[index] for index in self.regularized])
+
+    def record(self, place: Place, classes: int) -> Point:
+        """Run the forward pass of the step, in training mode."""
+        tape = None
+        if self.terms and self.settings.estimator in REVERSE_MODE:
+            tape = tf.GradientTape(
+                persistent=products(self.settings, classes) > 1,
+                watch_accessed_variables=False,
+            )
+        with tape or nullcontext():
+            for value in place.inputs if tape else []:
                 tape.watch(value)
-            logits = self(self._pack(x, leaves, inputs), True)
-        return Point(leaves, x, inputs, logits, tape)
+            logits = self(self._pack(place.structure, place.leaves, place.inputs), True)
+        return Point(place.leaves, place.structure, place.inputs, logits, tape)
 
     def penalties(
-        self, point: Point, batch: PenaltyBatch, weights: tuple[Any, Any]
+        self, point: Point, batch: PenaltyBatch, weights: dict[str, Any]
     ) -> dict[str, Any]:
         """Compute the penalties of a point, float32 `(B,)` each."""
         if not self.terms:

@@ -13,7 +13,7 @@ from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import input_specs, probe_batch
 from keras_jsigr.core.scores import class_targets
-from keras_jsigr.forward import Forward
+from keras_jsigr.forward import Forward, Point
 from keras_jsigr.map_source import MapSource
 from keras_jsigr.penalties import PenaltyBatch, PenaltySettings, ramp_factor
 
@@ -154,15 +154,19 @@ class JSIGRModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = self.optimizer.iterations
         seed = self._step_seed(step)
+        labels = keras.tree.flatten(y)[0]
+        targets = class_targets(labels, tf.zeros((1, self.classes)))
+        place = self._forward.place(x, targets, seed, self.adversary)
         with exact_moments(), tf.GradientTape() as tape:
-            y_pred, penalties = self._penalized(x, y, seed)
+            point = self._forward.record(place, self.classes)
+            y_pred = self.head.activate(point.logits)
+            with tape.stop_recording():
+                batch = self._batch(point, targets, seed)
+            penalties = self._forward.penalties(point, batch, self._term_weights())
             task = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
-            means = {
-                key: batch_mean(value, sample_weight)
-                for key, value in penalties.items()
-            }
+            means = {k: batch_mean(v, sample_weight) for k, v in penalties.items()}
             ramp = ramp_factor(step, self.delay_steps, self.ramp_steps)
             penalty = ramp * tf.add_n([tf.zeros(()), *self._weighted(means)])
             # As Keras does with its own extra losses: the sum over the replicas is
@@ -174,37 +178,27 @@ class JSIGRModel(keras.Model):
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         count = tf.shape(keras.tree.flatten(x)[0])[0]
+        if batch.hits is not None:
+            means["map_hits"] = tf.reduce_mean(batch.hits)
         self._track_all(loss * replicas, task * replicas, means, count)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def _penalized(self, x: Any, y: Any, seed: Any) -> tuple[Any, dict[str, Any]]:
-        """Run the one forward pass of the step and compute the penalties on it."""
-        targets = class_targets(
-            keras.tree.flatten(y)[0], tf.zeros((1, self.classes))
-        )
-        point = self._forward.point(x, targets, seed, self.adversary)
+    def _batch(self, point: Point, targets: Any, seed: Any) -> PenaltyBatch:
+        """Gather what the penalties need beside the forward pass: no gradient."""
         kind = head_kind(self, self.head, self.classes)
         maps, hits = self._maps(point, targets, seed, kind)
-        batch = PenaltyBatch(
-            settings=self.settings,
-            targets=targets,
-            kind=kind,
-            maps=maps,
-            seed=seed,
-        )
-        weights = (self.jacobian_weight.value, self.selective_weight.value)
-        penalties = self._forward.penalties(point, batch, weights)
-        if hits is not None:
-            penalties["map_hits"] = hits
-        return self.head.activate(point.logits), penalties
+        return PenaltyBatch(self.settings, targets, kind, maps, seed, hits)
 
-    def _weighted(self, means: dict[str, Any]) -> list[Any]:
-        weights = {
+    def _term_weights(self) -> dict[str, Any]:
+        return {
             "jacobian": self.jacobian_weight.value,
             "selective": self.selective_weight.value,
             "align": self.align_weight.value,
-            "fused": 1.0,  # weighted inside
         }
+
+    def _weighted(self, means: dict[str, Any]) -> list[Any]:
+        # The directional estimators weigh the fused term themselves.
+        weights = {**self._term_weights(), "fused": 1.0}
         return [weights[k] * mean for k, mean in means.items() if k in weights]
 
     def _step_seed(self, step: Any) -> Any:

@@ -43,6 +43,14 @@ class Attack(ABC):
     Raises:
         TypeError: If a setting, or `x` in a call, has the wrong type.
         ValueError: If a setting is out of range; in a call, if `x` or `y` do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks import PGD
+        >>> attack = PGD(epsilon=0.25, steps=10, norm="l2")
+        >>> x_adv = attack(lambda x: x, np.array([[0.5, 0.5]], "float32"), [0])
+        >>> PGD.from_config(attack.get_config()) == attack
+        True
     """
 
     epsilon: float

@@ -35,6 +35,18 @@ class GradientAttack(Attack):
         random_start: Whether to start anywhere in the ball instead of at `x`.
         restarts: Number of tries, >= 1; more than one needs `random_start`.
         steps: Number of gradient steps, >= 1; a setting of the iterative methods.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from keras_jsigr.attacks import PGD
+        >>> class NoisyPGD(PGD):
+        ...     stochastic = True
+        ...
+        ...     def transform(self, x, state, seed):
+        ...         return x + tf.random.stateless_normal(tf.shape(x), seed, stddev=0.1)
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> NoisyPGD(epsilon=0.25)(lambda x: x, x, [1]).tolist()
+        [[0.75, 0.5]]
     """
 
     # Whether two runs from the same start differ, as under random transforms.

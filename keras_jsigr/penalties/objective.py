@@ -26,6 +26,7 @@ class PenaltyBatch:
         maps: The perturbation map of every regularized input, float32
             `(B, *map_shape)`; empty if the settings look at no map.
         seed: Int32 `(2,)`, new for every step.
+        hits: Float32 `(B,)`, whether a cached map was found, or `None`.
     """
 
     settings: PenaltySettings
@@ -33,6 +34,7 @@ class PenaltyBatch:
     kind: HeadKind
     maps: list[Any]
     seed: Any
+    hits: Any = None
 
     def fold(self, index: int) -> Any:
         """Derive the seed of one use of randomness."""
@@ -160,7 +162,7 @@ def directional_penalties(
     inputs: list[Any],
     logits: Any,
     *,
-    weights: tuple[Any, Any],
+    weights: dict[str, Any],
     unit: float = 1.0,
 ) -> dict[str, Any]:
     """Compute the squared penalties along random directions of input space.
@@ -175,7 +177,8 @@ def directional_penalties(
             without side effects (inference mode).
         inputs: The regularized inputs.
         logits: `forward(inputs)`.
-        weights: `lambda_J` and `lambda_S`, for the fused form.
+        weights: `lambda_J` and `lambda_S` by the names `jacobian` and `selective`,
+            for the fused form.
         unit: Width of the input range.
 
     Returns:
@@ -201,10 +204,10 @@ def directional_penalties(
         return 0.5 * tf.add_n(values) / len(values)
 
     if settings.form == "fused":
-        density = [tf.fill(tf.shape(x), weights[0]) for x in inputs]
+        density = [tf.fill(tf.shape(x), tf.cast(weights["jacobian"], tf.float32)) for x in inputs]
         if selected:
             density = [
-                d + weights[1] * m for d, m in zip(density, selected, strict=True)
+                d + weights["selective"] * m for d, m in zip(density, selected, strict=True)
             ]
         return {"fused": estimate(forward, logits, density, 1)}
     penalties = {}

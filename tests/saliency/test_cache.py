@@ -64,6 +64,8 @@ def test_colliding_keys_of_different_examples_are_refused():
         sorted_rows(keys, x)
     x[2], x[0] = np.nan, np.nan
     assert sorted_rows(keys, x).tolist() == [1, 0]
+    many = np.tile(np.arange(50), 100)
+    assert sorted_rows(many, many[:, None]).tolist() == list(range(50))
 
 
 def test_round_trip_through_file_and_pickle(conv_net, images, tmp_path, capsys):
