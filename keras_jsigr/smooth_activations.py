@@ -78,7 +78,11 @@ def with_smooth_activations(
             f"`{model.name}` has no ReLU to replace: found {_found(model)}. Use the "
             "model as it is."
         )
-    _copy_state(model, copy)
+    _copy_weights(model, copy)
+    _copy_flags(swap.twins(model, copy, set()))
+    for weight, twin in zip(model.weights, copy.weights, strict=True):
+        if twin.trainable != weight.trainable:
+            twin.trainable = weight.trainable
     return copy
 
 
@@ -91,10 +95,9 @@ class _Swap:
         self._config = keras.activations.serialize(function)
         self._original = {id(layer) for layer in _walk(model)}
         self._copies: dict[int, Any] = {}
-        functions = [getattr(layer, "activation", None) for layer in _walk(model)]
-        self.custom_objects = {
-            f.__name__: f for f in [*functions, function] if hasattr(f, "__name__")
-        }
+        used = [getattr(layer, "activation", None) for layer in _walk(model)]
+        names = {getattr(f, "__name__", ""): f for f in [*used, function]}
+        self.custom_objects = {name: f for name, f in names.items() if name}
 
     def copy(self, operation: Any) -> Any:
         """Copy a layer, a model or an operation of a Functional model, once."""
@@ -116,6 +119,22 @@ class _Swap:
         if type(operation).__name__ in _RELU_OPERATIONS:
             return self._activation(operation.name, operation.output.dtype)
         return type(operation).from_config(operation.get_config())
+
+    def twins(
+        self, layer: keras.Layer, copy: keras.Layer, seen: set[int]
+    ) -> Iterator[tuple[keras.Layer, keras.Layer]]:
+        """Pair every layer with its copy, parents first."""
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        yield layer, copy
+        children, copies = _children(layer), self._copies
+        # What a constructor made again is found by its place.
+        pairs = [(c, copies[id(c)]) for c in children if id(c) in copies] or list(
+            zip(children, _children(copy), strict=True)
+        )
+        for child, twin in pairs:
+            yield from self.twins(child, twin, seen)
 
     def _activation(self, name: str, dtype: Any) -> keras.Layer:
         self.count += 1
@@ -286,9 +305,10 @@ def _build_like(model: keras.Model, copy: keras.Model) -> None:
         raise ValueError(
             f"`{model.name}` cannot be rebuilt from its input shapes {config}: {error}."
         ) from error
+    copy.built = True  # Keras builds the parts of a subclassed model only
 
 
-def _copy_state(model: keras.Model, copy: keras.Model) -> None:
+def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
     old, new = model.weights, copy.weights
     if [(w.name, w.shape) for w in old] != [(w.name, w.shape) for w in new]:
         raise ValueError(
@@ -298,11 +318,10 @@ def _copy_state(model: keras.Model, copy: keras.Model) -> None:
             "must make all weights."
         )
     copy.set_weights(model.get_weights())
-    pairs = list(zip(_walk(model), _walk(copy), strict=True))
+
+
+def _copy_flags(twins: Iterator[tuple[keras.Layer, keras.Layer]]) -> None:
     # Setting the flag of a layer sets it for all it holds: parents first, leaves last.
-    for layer, twin in sorted(pairs, key=lambda pair: not _children(pair[0])):
+    for layer, twin in sorted(twins, key=lambda pair: not _children(pair[0])):
         if twin.trainable != layer.trainable:
             twin.trainable = layer.trainable
-    for weight, twin in zip(old, new, strict=True):
-        if twin.trainable != weight.trainable:
-            twin.trainable = weight.trainable

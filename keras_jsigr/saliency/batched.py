@@ -62,7 +62,12 @@ class BatchedExplainer:
         count = check_lengths(*columns)
         explain = self._function(columns)
         parts = [
-            explain(*(column[start : start + self.batch_size] for column in columns))
+            explain(
+                *(
+                    tf.convert_to_tensor(column[start : start + self.batch_size])
+                    for column in columns
+                )
+            )
             for start in range(0, max(count, 1), self.batch_size)
         ]
         if as_tensor:
@@ -76,10 +81,10 @@ class BatchedExplainer:
         ]
         key = tuple(specs)
         if key not in self._compiled:
-            compiled = tf.function(
-                lambda x, y=None: self.core(x, y), input_signature=specs
-            )
-            self._compiled[key] = compiled
+            call = self.core if len(specs) == 2 else lambda x: self.core(x, None)
+            # The one concrete function: calling the `tf.function` itself would warn
+            # of retracing where many explainers are made, each for another model.
+            self._compiled[key] = tf.function(call).get_concrete_function(*specs)
         return self._compiled[key]
 
 

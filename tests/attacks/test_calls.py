@@ -108,12 +108,12 @@ def test_callables_without_weak_references_or_hash(cnn):
 
 
 def test_kinds(cnn):
-    x = many(3)
-    x_adv = FGSM(epsilon=0.1)(cnn, x)
-    tensor = FGSM(epsilon=0.1)(cnn, tf.constant(x), tf.argmax(cnn(x), axis=-1))
+    x, attack = many(3), FGSM(epsilon=0.1)
+    x_adv = attack(cnn, x)
+    tensor = attack(cnn, tf.constant(x), tf.argmax(cnn(x), axis=-1))
     assert tf.is_tensor(tensor)
     np.testing.assert_array_equal(x_adv, tensor)
-    np.testing.assert_array_equal(FGSM(epsilon=0.1)(cnn, tf.Variable(x)), tensor)
+    np.testing.assert_array_equal(attack(cnn, tf.Variable(x)), tensor)
 
 
 def test_label_forms(cnn):
@@ -126,7 +126,7 @@ def test_label_forms(cnn):
         list(y),
         tf.constant(y),
     ):
-        np.testing.assert_array_equal(FGSM(epsilon=0.1)(cnn, x, form), expected)
+        np.testing.assert_array_equal(attack(cnn, x, form), expected)
 
 
 def test_no_labels_means_own_decision(cnn):

@@ -12,7 +12,7 @@ ATTACKS = [
     FGSM(epsilon=0.1),
     FGSM(epsilon=0.1, random_start=True),
     PGD(epsilon=0.1, steps=3),
-    PGD(epsilon=0.5, norm="l2", steps=3, restarts=2),
+    PGD(epsilon=0.5, norm="l2", steps=2, restarts=2),
     MIFGSM(epsilon=0.1, steps=3, loss="margin"),
 ]
 
@@ -22,7 +22,9 @@ def batch(n=6):
     return tf.constant(x), tf.one_hot(tf.range(n) % 5, 5)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize(
+    "attack", ATTACKS, ids=lambda a: f"{type(a).__name__}-{a.norm}-{a.random_start}"
+)
 def test_graph_equals_eager(cnn, attack):
     x, targets = batch()
     traces = []
@@ -38,7 +40,9 @@ def test_graph_equals_eager(cnn, attack):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize(
+    "attack", ATTACKS, ids=lambda a: f"{type(a).__name__}-{a.norm}-{a.random_start}"
+)
 def test_xla(cnn, attack):
     x, targets = batch()
 

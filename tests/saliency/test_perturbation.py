@@ -215,3 +215,9 @@ def test_error_messages(conv_net, images):
         perturbation_map(conv_net, {"a": images}, grid=2)
     with pytest.raises(TypeError, match="expected a Keras model"):
         perturbation_map("model.keras", images, grid=2)
+
+
+def test_many_calls_do_not_warn_of_retracing(conv_net, images, caplog):
+    for _ in range(7):
+        perturbation_map(conv_net, images[:2], grid=1)
+    assert "retracing" not in caplog.text

@@ -22,7 +22,7 @@ def test_unbiased_within_four_standard_errors(conv_net, images, score, samples):
     bank = make_mask_bank((10, 8, 2), 3)
     kwargs = {"score": score, "scale": 0.01}
     expected, mean = expected_map(conv_net, x, y, bank, **kwargs)
-    draws = 1500
+    draws = 800
 
     @tf.function
     def draw(seed):
