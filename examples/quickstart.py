@@ -195,9 +195,7 @@ def print_table(metrics: dict, epsilon: float, images: int) -> None:
     print(f"{'':10}{'clean':>8}{'PGD-20':>9}{'MI-FGSM transfer':>19}")
     for name in ("plain", "hardened"):
         row = metrics[name]
-        print(
-            f"{name:10}{row['clean']:8.1%}{row['pgd20']:9.1%}{row['transfer']:19.1%}"
-        )
+        print(f"{name:10}{row['clean']:8.1%}{row['pgd20']:9.1%}{row['transfer']:19.1%}")
 
 
 def write_json(path: Path, content: dict) -> None:

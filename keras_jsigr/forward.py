@@ -103,7 +103,7 @@ class Forward:
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
-        tape = None
+        tape: Any = None
         if self.terms and self.settings.estimator in REVERSE_MODE:
             tape = tf.GradientTape(
                 persistent=products(self.settings, classes) > 1,

@@ -7,14 +7,15 @@ from typing import Any
 import keras
 
 from keras_jsigr.checks.second_order import check_second_order
+from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.inputs import probe_batch
 from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.penalties.jacobian import NormName
 from keras_jsigr.penalties.selection import SelectionName
 from keras_jsigr.penalties.settings import REVERSE_MODE, EstimatorName, FormName
-from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.saliency.cache import PerturbationCache
 from keras_jsigr.saliency.map_table import MapTable
 
@@ -36,8 +37,8 @@ def harden(
     maps: PerturbationCache | None = None,
     masks_per_step: int | None = 1,
     grid: int = 5,
-    baseline: str = "blur",
-    saliency_score: str = "squared_logits",
+    baseline: BaselineName = "blur",
+    saliency_score: ChangeName = "squared_logits",
     delay_steps: int = 0,
     ramp_steps: int = 200,
     input_range: tuple[float, float] = (0.0, 1.0),

@@ -15,6 +15,8 @@ from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
 from keras_jsigr.saliency.sampled_map import sampled_map
 
+_KEEP = 0.98  # memory of the typical change score: fifty steps
+
 
 class MapSource:
     """The perturbation maps of the regularized inputs of a batch.
@@ -23,17 +25,21 @@ class MapSource:
         forward: The model.
         settings: The objective.
         table: Optional `MapTable` of cached maps.
+        typical: Scalar variable: running mean of the change scores, in units of
+            `evidence_of`. A cell that changes the outputs that much counts as half
+            salient.
 
     Raises:
         ValueError: If the settings need more than the source can give.
     """
 
     def __init__(
-        self, forward: Forward, settings: PenaltySettings, table: Any
+        self, forward: Forward, settings: PenaltySettings, table: Any, typical: Any
     ) -> None:
         self._forward = forward
         self._settings = settings
         self._table = table
+        self._typical = typical
         self._needed = settings.uses_map
         self.reports_hits = self._needed and table is not None
         self._banks: list[MaskBank] = []
@@ -75,9 +81,13 @@ class MapSource:
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
             maps, found = self._table(sample)
             return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
-        return [self._live(point, targets, seed, kind, i) for i in range(len(self._banks))], None
+        return [
+            self._live(point, targets, seed, kind, i) for i in range(len(self._banks))
+        ], None
 
-    def _live(self, point: Point, targets: Any, seed: Any, kind: HeadKind, index: int) -> Any:
+    def _live(
+        self, point: Point, targets: Any, seed: Any, kind: HeadKind, index: int
+    ) -> Any:
         settings, forward = self._settings, self._forward
         logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
@@ -88,32 +98,29 @@ class MapSource:
             return tf.cast(forward.at(point, inputs), tf.float32)
 
         bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
-        scale = evidence_scale(logits, bank.size)
+        evidence = evidence_of(logits, settings.saliency_score)
+        common: dict[str, Any] = {
+            "baseline": settings.baseline,
+            "score": settings.saliency_score,
+            "scale": self._typical.value * evidence,
+            "kind": kind,
+        }
         if settings.masks_per_step is None:
-            saliency, _ = expected_map(
+            saliency, mean = expected_map(logits_of, x, targets, bank, **common)
+        else:
+            seed = tf.random.experimental.stateless_fold_in(seed, 11 + index)
+            saliency, mean = sampled_map(
                 logits_of,
                 x,
+                logits,
                 targets,
                 bank,
-                baseline=settings.baseline,
-                score=settings.saliency_score,
-                scale=scale[:, None],
-                kind=kind,
+                seed=seed,
+                samples=settings.masks_per_step,
+                **common,
             )
-            return saliency
-        saliency, _ = sampled_map(
-            logits_of,
-            x,
-            logits,
-            targets,
-            bank,
-            seed=tf.random.experimental.stateless_fold_in(seed, 11 + index),
-            baseline=settings.baseline,
-            score=settings.saliency_score,
-            samples=settings.masks_per_step,
-            scale=scale,
-            kind=kind,
-        )
+        share = tf.math.divide_no_nan(mean, tf.reduce_mean(evidence))
+        self._typical.assign(self._typical.value * _KEEP + share * (1.0 - _KEEP))
         return saliency
 
     def check_hits(self, x: Any) -> None:
@@ -131,27 +138,29 @@ class MapSource:
             )
 
 
-def evidence_scale(logits: Any, cells: int) -> Any:
-    """Compute a typical change score of an example, `||z - mean(z)||^2 / (2 K)`.
+def evidence_of(logits: Any, score: str) -> Any:
+    """Compute the unit of change scores of each example.
 
-    Squared-logit scores have no natural unit. This one is the example's own: the
-    evidence that all K cells together can take away, shared among them. It needs no
-    other example, so the map does not depend on the batch.
+    Squared logit changes are measured against `1/2 ||z - mean(z)||^2`, all the evidence
+    the example has, so that they compare across examples and while logits shrink;
+    the other scores have a unit of their own, 1.
 
     Args:
         logits: Float32 `(B, C)`.
-        cells: Number K of masks.
+        score: Name of the change score.
 
     Returns:
         Float32 `(B,)`, positive.
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.map_source import evidence_scale
-        >>> evidence_scale(tf.constant([[1.0, -1.0]]), 4).numpy().tolist()
-        [0.25]
+        >>> from keras_jsigr.map_source import evidence_of
+        >>> evidence_of(tf.constant([[1.0, -1.0]]), "squared_logits").numpy().tolist()
+        [1.0]
     """
+    if score != "squared_logits":
+        return tf.ones_like(logits[:, 0])
     if logits.shape[-1] == 1:
         logits = tf.concat([tf.zeros_like(logits), logits], axis=-1)
     centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
-    return tf.reduce_sum(tf.square(centred), axis=-1) / (2.0 * cells) + 1e-12
+    return tf.maximum(tf.reduce_sum(tf.square(centred), axis=-1) / 2.0, 1e-12)

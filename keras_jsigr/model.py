@@ -81,13 +81,21 @@ class JSIGRModel(keras.Model):
         self._forward = Forward(base, head, specs, self.settings)
         if adversary is not None:
             self._forward.check_adversary(adversary)
-        self._maps = MapSource(self._forward, self.settings, map_table)
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
         for weight in _WEIGHTS:
             self._scalar(weight, "float32")
         for steps in _STEPS:
             self._scalar(steps, "int64")
+        typical = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(1e-3),
+            trainable=False,
+            autocast=False,
+            aggregation="mean",
+            name="typical_change",
+        )
+        self._maps = MapSource(self._forward, self.settings, map_table, typical)
         self._task_tracker = keras.metrics.Mean(name="task_loss")
         self._trackers = {
             key: keras.metrics.Mean(name=key) for key in self._tracked_names()
@@ -181,7 +189,10 @@ class JSIGRModel(keras.Model):
         if batch.hits is not None:
             means["map_hits"] = tf.reduce_mean(batch.hits)
         self._track_all(loss * replicas, task * replicas, means, count)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        results: dict[str, Any] = self.compute_metrics(
+            x, y, y_pred, sample_weight=sample_weight
+        )
+        return results
 
     def _batch(self, point: Point, targets: Any, seed: Any) -> PenaltyBatch:
         """Gather what the penalties need beside the forward pass: no gradient."""
@@ -265,7 +276,9 @@ class JSIGRModel(keras.Model):
         check_loss(self, self.head)
         return True
 
-    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> Any:  # noqa: A002
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any
+    ) -> Any:
         """Write a SavedModel with prediction, logits and explanation endpoints.
 
         Args:

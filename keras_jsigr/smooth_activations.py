@@ -38,7 +38,8 @@ def with_smooth_activations(
     Replaced are ReLU and ReLU6 as the activation of any layer, `keras.layers.ReLU`
     (with any arguments), `keras.layers.Activation("relu")` and `keras.ops.relu` in
     Functional models, in nested models and custom layers too. LeakyReLU and PReLU
-    stay. A ReLU written into a custom `call` is out of reach.
+    stay. A ReLU written into a custom `call` is out of reach. A ReLU6 that is part of a
+    hand-made gate (the hard sigmoids of MobileNetV3) is replaced too.
 
     Args:
         model: A built Functional, Sequential or subclassed model; left as it is. Custom

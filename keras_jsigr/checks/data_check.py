@@ -43,8 +43,12 @@ def check_training_data(
         >>> import numpy as np, tensorflow as tf
         >>> from keras_jsigr.checks.data_check import check_training_data
         >>> check_training_data(
-        ...     np.zeros((4, 2), "float32"), np.array([0, 1, 2, 0]), classes=3,
-        ...     specs=tf.TensorSpec((None, 2)), regularized=[0], input_range=(0, 1),
+        ...     np.zeros((4, 2), "float32"),
+        ...     np.array([0, 1, 2, 0]),
+        ...     classes=3,
+        ...     specs=tf.TensorSpec((None, 2)),
+        ...     regularized=[0],
+        ...     input_range=(0, 1),
         ... )
     """
     batch = _first_batch(x, y)
@@ -133,7 +137,9 @@ def _check_values(
 
 def _check_labels(y: np.ndarray[Any, Any], examples: int, classes: int) -> None:
     if len(y) != examples:
-        raise ValueError(f"Got {examples} inputs and {len(y)} labels: expected one each.")
+        raise ValueError(
+            f"Got {examples} inputs and {len(y)} labels: expected one each."
+        )
     if not np.isfinite(y).all():
         raise ValueError("The labels hold NaN or infinity. Remove those examples.")
     rows = y.ndim == 2 and y.shape[1] == classes and classes > 1

@@ -126,7 +126,8 @@ def second_order(
         return Finding(None, "the outputs do not depend on the inputs")
     centre = [np.array(v) for v in variables]
     steps = [
-        _STEP * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
+        _STEP
+        * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
         for c in centre
     ]
     ends, places = [], []

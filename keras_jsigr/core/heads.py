@@ -194,7 +194,9 @@ def as_logits(model: Any, probe: Any) -> LogitsFn:
     Example:
         >>> import numpy as np, tensorflow as tf
         >>> from keras_jsigr.core.heads import as_logits
-        >>> f = as_logits(lambda x: tf.reduce_sum(x, -1, keepdims=True), np.ones((1, 2)))
+        >>> f = as_logits(
+        ...     lambda x: tf.reduce_sum(x, -1, keepdims=True), np.ones((1, 2))
+        ... )
         >>> f(np.ones((1, 2))).numpy().tolist()
         [[0.0, 2.0]]
     """

@@ -82,5 +82,8 @@ def per_example_sum(values: list[Any], weights: list[Any] | None = None) -> Any:
     if weights is not None:
         values = [value * weight for value, weight in zip(values, weights, strict=True)]
     return tf.add_n(
-        [tf.reduce_sum(value, axis=list(range(1, value.shape.rank))) for value in values]
+        [
+            tf.reduce_sum(value, axis=list(range(1, value.shape.rank)))
+            for value in values
+        ]
     )

@@ -192,9 +192,7 @@ def directional_penalties(
         for projection in range(settings.projections):
             seed = batch.fold(100 * k + projection)
             if settings.estimator == "jvp":
-                values.append(
-                    directional.jvp(fn, inputs, weights, seed, unit=unit)[1]
-                )
+                values.append(directional.jvp(fn, inputs, weights, seed, unit=unit)[1])
             else:
                 values.append(
                     directional.finite_difference(
@@ -204,10 +202,14 @@ def directional_penalties(
         return 0.5 * tf.add_n(values) / len(values)
 
     if settings.form == "fused":
-        density = [tf.fill(tf.shape(x), tf.cast(weights["jacobian"], tf.float32)) for x in inputs]
+        density = [
+            tf.fill(tf.shape(x), tf.cast(weights["jacobian"], tf.float32))
+            for x in inputs
+        ]
         if selected:
             density = [
-                d + weights["selective"] * m for d, m in zip(density, selected, strict=True)
+                d + weights["selective"] * m
+                for d, m in zip(density, selected, strict=True)
             ]
         return {"fused": estimate(forward, logits, density, 1)}
     penalties = {}

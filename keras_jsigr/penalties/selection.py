@@ -7,7 +7,9 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
-SelectionName = Literal["hard", "soft", "threshold", "random", "inverted", "all", "none"]
+SelectionName = Literal[
+    "hard", "soft", "threshold", "random", "inverted", "all", "none"
+]
 SELECTIONS: tuple[str, ...] = get_args(SelectionName)
 # Selections that are linear in the map, so an unbiased estimate of it is enough; the
 # others need the whole map, or none.

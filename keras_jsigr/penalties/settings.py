@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from keras_jsigr.core.choices import BASELINES, CHANGES, BaselineName, ChangeName
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.penalties.jacobian import NORMS, NormName
 from keras_jsigr.penalties.selection import (
@@ -17,8 +18,6 @@ from keras_jsigr.penalties.selection import (
 EstimatorName = Literal["vjp", "jvp", "finite_difference", "exact"]
 FormName = Literal["fused", "separate"]
 REVERSE_MODE = ("vjp", "exact")
-BASELINES = ("blur", "mean", "zero")
-SALIENCY_SCORES = ("squared_logits", "probability_drop", "sarfa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,8 @@ class PenaltySettings:
     quantile: float = 0.5
     threshold: float | None = None
     grid: int = 5
-    baseline: str = "blur"
-    saliency_score: str = "squared_logits"
+    baseline: BaselineName = "blur"
+    saliency_score: ChangeName = "squared_logits"
     masks_per_step: int | None = 1
     delay_steps: int = 0
     ramp_steps: int = 0
@@ -71,7 +70,7 @@ class PenaltySettings:
         _check_int("projections", self.projections, 1)
         _check_int("grid", self.grid, 1)
         _check_choice("baseline", self.baseline, BASELINES)
-        _check_choice("saliency_score", self.saliency_score, SALIENCY_SCORES)
+        _check_choice("saliency_score", self.saliency_score, CHANGES)
         if self.masks_per_step is not None:
             _check_int("masks_per_step", self.masks_per_step, 1)
         _check_int("delay_steps", self.delay_steps, 0)
@@ -167,6 +166,7 @@ def _check_range(value: Any) -> None:
     ok = isinstance(value, (tuple, list)) and len(value) == 2
     if not ok or not all(math.isfinite(v) for v in value) or value[0] >= value[1]:
         raise ValueError(
-            f"`input_range` must be two finite numbers, the lower first: got {value!r}. "
+            "`input_range` must be two finite numbers, the lower first: "
+            f"got {value!r}. "
             "Give the range of the inputs that `fit` receives, such as (0.0, 1.0)."
         )

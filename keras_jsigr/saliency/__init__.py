@@ -1,10 +1,11 @@
 """Saliency: what the gradient says matters, and what occlusion says matters."""
 
-from keras_jsigr.saliency.baselines import BaselineName, baseline
+from keras_jsigr.core.choices import BaselineName, ChangeName
+from keras_jsigr.saliency.baselines import baseline
 from keras_jsigr.saliency.batched import BatchedExplainer
 from keras_jsigr.saliency.bounded_score import bounded_score
 from keras_jsigr.saliency.cache import PerturbationCache
-from keras_jsigr.saliency.change_score import ChangeName, change_score
+from keras_jsigr.saliency.change_score import change_score
 from keras_jsigr.saliency.content_keys import content_keys
 from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.gradient import input_gradient

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.choices import BASELINES, BaselineName
 from keras_jsigr.saliency.gaussian_blur import gaussian_blur
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
-
-BaselineName = Literal["blur", "mean", "zero"]
-BASELINES: tuple[str, ...] = get_args(BaselineName)
 
 
 def baseline(

@@ -81,11 +81,15 @@ class BatchedExplainer:
         ]
         key = tuple(specs)
         if key not in self._compiled:
-            call = self.core if len(specs) == 2 else lambda x: self.core(x, None)
             # The one concrete function: calling the `tf.function` itself would warn
             # of retracing where many explainers are made, each for another model.
-            self._compiled[key] = tf.function(call).get_concrete_function(*specs)
+            # No AutoGraph: there is no Python control flow on tensors to convert.
+            compiled = tf.function(self._call, autograph=False)
+            self._compiled[key] = compiled.get_concrete_function(*specs)
         return self._compiled[key]
+
+    def _call(self, x: tf.Tensor, y: tf.Tensor | None = None) -> tf.Tensor:
+        return self.core(x, y)
 
 
 def as_fit_sees(data: Any) -> Any:

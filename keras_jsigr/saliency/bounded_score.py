@@ -6,18 +6,21 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.saliency.change_score import ChangeName, check_change
+from keras_jsigr.core.choices import ChangeName
+from keras_jsigr.saliency.change_score import check_change
 
 
 def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tensor:
     """Bring change scores to [0, 1] one by one, `phi(s)`.
 
-    `phi(s) = s / (s + scale)` for `"squared_logits"` (0 for s = 0), else `phi(s) = s`.
+    `phi(s) = s / (s + scale)`, zero for `s = 0`; `phi(s) = s` without a scale, for the
+    scores that lie in [0, 1] themselves.
 
     Args:
         scores: Float, any shape, non-negative.
         score: The name of the score.
-        scale: The score that becomes 1/2, positive; broadcast to `scores`.
+        scale: The score that becomes 1/2, positive; broadcast to `scores`. May be
+            `None` for `"probability_drop"` and `"sarfa"`.
 
     Returns:
         Float32, shaped like `scores`.
@@ -32,7 +35,7 @@ def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tenso
     """
     check_scale(score, scale)
     scores = tf.cast(scores, tf.float32)
-    if score != "squared_logits":
+    if scale is None:
         return scores
     return tf.math.divide_no_nan(scores, scores + tf.cast(scale, tf.float32))
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.baselines import BaselineName
 from keras_jsigr.saliency.batched import (
     BatchedExplainer,
     as_fit_sees,
@@ -22,7 +22,6 @@ from keras_jsigr.saliency.batched import (
 )
 from keras_jsigr.saliency.build_codes import build_codes
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
-from keras_jsigr.saliency.change_score import ChangeName
 from keras_jsigr.saliency.content_keys import content_keys
 from keras_jsigr.saliency.fingerprint import (
     check_identity,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.choices import CHANGES, ChangeName
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.perturbation_scores import (
     probability_drop,
     sarfa,
     squared_logits,
 )
-
-ChangeName = Literal["squared_logits", "probability_drop", "sarfa"]
-CHANGES: tuple[str, ...] = get_args(ChangeName)
 
 
 def change_score(

@@ -6,15 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.baselines import BaselineName
 from keras_jsigr.saliency.bounded_score import (
     bounded_score,
     check_scale,
     mean_score,
 )
-from keras_jsigr.saliency.change_score import ChangeName
 from keras_jsigr.saliency.interpolate import interpolate
 from keras_jsigr.saliency.mask_bank import MaskBank
 from keras_jsigr.saliency.perturbation import perturbation_coefficients
@@ -42,7 +41,7 @@ def expected_map(
         bank: The K masks.
         baseline: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        scale: A typical score, positive, scalar or `(B,)`, for `"squared_logits"`.
+        scale: A typical score, positive, scalar or `(B,)`; `"squared_logits"` needs it.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:

@@ -6,11 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.baselines import BaselineName, check_baseline
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
-from keras_jsigr.saliency.change_score import ChangeName, change_score, check_change
+from keras_jsigr.saliency.baselines import check_baseline
+from keras_jsigr.saliency.change_score import change_score, check_change
 from keras_jsigr.saliency.interpolate import expand_map
 from keras_jsigr.saliency.mask_bank import MaskBank
 

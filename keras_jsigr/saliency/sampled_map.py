@@ -6,16 +6,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.baselines import BaselineName, check_baseline
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
+from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.bounded_score import (
     bounded_score,
     check_scale,
     mean_score,
 )
-from keras_jsigr.saliency.change_score import ChangeName, change_score
+from keras_jsigr.saliency.change_score import change_score
 from keras_jsigr.saliency.interpolate import expand_map
 from keras_jsigr.saliency.mask_bank import MaskBank
 from keras_jsigr.saliency.perturbation import as_perturbable
@@ -39,9 +40,9 @@ def sampled_map(
 
     `S~ = K / n sum_{k in draw} phi(s_k) hat_k` with n distinct masks drawn uniformly
     per example, so `E[S~] = sum_k phi(s_k) hat_k`, the `expected_map`. `phi` brings a
-    score to [0, 1] pointwise: the identity for `"probability_drop"` and `"sarfa"`, and
-    `s / (s + scale)` for `"squared_logits"`. The estimate reaches up to `K / n`: do not
-    clip it, a penalty that is linear in it stays unbiased.
+    score to [0, 1] pointwise: `s / (s + scale)`, or the identity without a scale. The
+    estimate reaches up to `K / n`: do not clip it, a penalty that is linear in it stays
+    unbiased.
 
     Args:
         logits_fn: Maps inputs to logits `(B, C)` in inference mode; called n times.
@@ -53,8 +54,8 @@ def sampled_map(
         baseline: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         samples: Masks per example, n, 1 to K.
-        scale: A typical score, positive, for `"squared_logits"` only: a scalar (such
-            as a running mean of the second output) or one per example, `(B,)`.
+        scale: A typical score, positive: a scalar (such as a running mean of the
+            second output) or one per example, `(B,)`; `"squared_logits"` needs it.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:

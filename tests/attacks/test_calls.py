@@ -117,15 +117,10 @@ def test_kinds(cnn):
 
 
 def test_label_forms(cnn):
-    x, y = many(6), np.array([0, 1, 2, 3, 4, 0])
-    expected = FGSM(epsilon=0.1)(cnn, x, y)
-    for form in (
-        y[:, None],
-        np.eye(5)[y],
-        y.astype("float32"),
-        list(y),
-        tf.constant(y),
-    ):
+    x, y, attack = many(6), np.array([0, 1, 2, 3, 4, 0]), FGSM(epsilon=0.1)
+    expected = attack(cnn, x, y)
+    rows, tensor = np.eye(5)[y], tf.constant(y)
+    for form in (y[:, None], rows, y.astype("float32"), list(y), tensor):
         np.testing.assert_array_equal(attack(cnn, x, form), expected)
 
 

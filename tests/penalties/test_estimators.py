@@ -58,9 +58,7 @@ def test_exact_is_the_closed_form_of_a_quadratic_model(matrix):
     lin = linearize(lambda x: tf.square(x) @ tf.constant(matrix, tf.float32), x)
     jacobian = 2.0 * x.numpy()[:, :, None] * matrix
     expected = 0.5 * np.square(jacobian).sum((1, 2))
-    np.testing.assert_allclose(
-        reduce_terms(exact(lin), "squared"), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(reduce_terms(exact(lin), "squared"), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["squared", "l1"])

@@ -217,7 +217,8 @@ def test_error_messages(conv_net, images):
         perturbation_map("model.keras", images, grid=2)
 
 
-def test_many_calls_do_not_warn_of_retracing(conv_net, images, caplog):
+def test_many_calls_do_not_warn_of_retracing(conv_net, images, caplog, monkeypatch):
+    monkeypatch.setattr(tf.get_logger(), "propagate", True)
     for _ in range(7):
         perturbation_map(conv_net, images[:2], grid=1)
     assert "retracing" not in caplog.text

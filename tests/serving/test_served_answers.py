@@ -104,6 +104,14 @@ def test_saliency_of_several_inputs(served: Any, name: str) -> None:
     assert len(outputs) == 2 + len(gradients)
 
 
+def test_no_file_of_the_model_names_this_package(served: Any) -> None:
+    folder = served["softmax"].card.parent
+    files = [f for f in folder.rglob("*") if f.is_file() and f.suffix != ".json"]
+    assert len(files) >= 3
+    for file in files:
+        assert b"keras_jsigr" not in file.read_bytes(), file.name
+
+
 def test_signatures_take_named_inputs_of_any_batch_size(served: Any) -> None:
     loaded = tf.saved_model.load(str(served["token"].card.parent))
     assert sorted(loaded.signatures) == ["explain", "logits", "serving_default"]
