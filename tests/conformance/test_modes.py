@@ -116,7 +116,8 @@ def test_sample_weights(golden, train, assert_same_weights):
     """Weights of one change nothing; an example of weight zero has no influence."""
     plain, ones = golden.compiled(), golden.compiled()
     train(golden, plain)
-    train(golden, ones, golden.x, golden.y, np.ones(len(golden.y)))
+    ones_weight = np.ones(len(golden.y), "float32")
+    train(golden, ones, golden.x, golden.y, sample_weight=ones_weight)
     assert_same_weights(plain, ones)
     if golden.couples:
         return
