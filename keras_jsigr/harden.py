@@ -23,8 +23,8 @@ from keras_jsigr.saliency.map_table import MapTable
 def harden(
     model: keras.Model,
     *,
-    jacobian_weight: float = 0.01,
-    selective_weight: float = 0.03,
+    jacobian_weight: float = 0.005,
+    selective_weight: float = 0.015,
     align_weight: float = 0.0,
     form: FormName = "fused",
     norm: NormName = "l1",

@@ -36,8 +36,8 @@ class PenaltySettings:
         'vjp'
     """
 
-    jacobian_weight: float = 0.01
-    selective_weight: float = 0.03
+    jacobian_weight: float = 0.005
+    selective_weight: float = 0.015
     align_weight: float = 0.0
     form: FormName = "fused"
     norm: NormName = "l1"

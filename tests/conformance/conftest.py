@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
@@ -62,7 +62,7 @@ class Golden:
         self, optimizer: Any = None, harden: dict[str, Any] | None = None, **kwargs: Any
     ) -> kj.JSIGRModel:
         robust = self.harden(**(harden or {}))
-        optimizer = optimizer or keras.optimizers.Adam(1e-2)
+        optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
         kwargs = {"loss": self.loss(), "metrics": ["accuracy"], **kwargs}
         robust.compile(optimizer, **kwargs)
         return robust
@@ -247,12 +247,31 @@ def assert_same_weights():
     return check
 
 
+@pytest.fixture(scope="session")
+def _references() -> dict[str, kj.JSIGRModel]:
+    return {}
+
+
 @pytest.fixture
-def quiet_archive():
-    """Keras says that sub-layers of a model were not called before saving: allow it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Skipping variable loading", UserWarning)
-        yield
+def reference(golden, train, _references) -> kj.JSIGRModel:
+    """The golden after one epoch in graph mode, for other modes to compare with."""
+    if golden.name not in _references:
+        robust = golden.compiled()
+        train(golden, robust)
+        _references[golden.name] = robust
+    return _references[golden.name]
+
+
+@pytest.fixture
+def two_devices() -> tf.distribute.Strategy:
+    """Two logical devices.
+
+    Without collective operations: their keys are counted per strategy, so those of two
+    strategies in one process collide.
+    """
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
