@@ -1,11 +1,11 @@
 """Robust, explainable Keras classifiers in one call: J-SIGR training for Keras 3."""
 
 from keras_jsigr import attacks, callbacks, datasets, penalties, saliency, serving
+from keras_jsigr.activations import with_smooth_activations
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import PerturbationCache, gradient_map, perturbation_map
-from keras_jsigr.smooth_activations import with_smooth_activations
 
 __version__ = "0.1.0"
 

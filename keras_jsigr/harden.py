@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_jsigr.activations.relu import has_relu
 from keras_jsigr.checks.second_order import check_second_order
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.inputs import probe_batch
@@ -214,7 +215,7 @@ def _say_what_matters(robust: JSIGRModel) -> None:
             f"keras_jsigr: `{head.layer.name}` ends in a {head.kind}; the penalties "
             "use the logits before it."
         )
-    relu = [layer for layer in leaf_layers(robust.base) if is_relu(layer)]
+    relu = [layer for layer in leaf_layers(robust.base) if has_relu(layer)]
     if relu:
         print(
             f"keras_jsigr: {len(relu)} ReLU layers. Smooth activations train better "
@@ -222,25 +223,3 @@ def _say_what_matters(robust: JSIGRModel) -> None:
             "86 % and transfer accuracy from 74 to 76 % at equal settings. "
             "See keras_jsigr.with_smooth_activations."
         )
-
-
-def is_relu(layer: keras.Layer) -> bool:
-    """Tell whether a layer applies a ReLU.
-
-    Args:
-        layer: A Keras layer.
-
-    Returns:
-        True for `ReLU` layers and for layers with `activation="relu"`.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.harden import is_relu
-        >>> is_relu(keras.layers.Dense(1, activation="relu"))
-        True
-    """
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, keras.layers.ReLU) or activation in (
-        keras.activations.relu,
-        keras.activations.relu6,
-    )

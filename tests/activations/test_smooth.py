@@ -14,7 +14,7 @@ from keras_jsigr.core.inputs import input_specs
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
-from keras_jsigr.smooth_activations import with_smooth_activations
+from keras_jsigr import with_smooth_activations
 
 L = keras.layers
 
