@@ -7,22 +7,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.checks.compile_check import check_loss, head_kind
-from keras_jsigr.checks.data_check import check_training_data
+from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import input_specs, probe_batch
 from keras_jsigr.core.scores import class_targets
-from keras_jsigr.forward import Forward, Point
-from keras_jsigr.map_source import MapSource
-from keras_jsigr.penalties import PenaltyBatch, PenaltySettings, ramp_factor
+from keras_jsigr.penalties import (
+    PenaltyBatch,
+    PenaltySettings,
+    batch_mean,
+    ramp_factor,
+)
+from keras_jsigr.training.checked_model import CheckedModel
+from keras_jsigr.training.forward import Forward, Point
+from keras_jsigr.training.map_source import MapSource
 
 _WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 _STEPS = ("delay_steps", "ramp_steps")
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(keras.Model):
+class JSIGRModel(CheckedModel):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
     `L = task loss + r (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`.
@@ -112,6 +117,10 @@ class JSIGRModel(keras.Model):
     def _tracked_names(self) -> list[str]:
         names = [f"{term}_penalty" for term in self._forward.terms]
         return [*names, "map_hits"] if self._maps.reports_hits else names
+
+    def check_samples(self, x: Any) -> None:
+        """Refuse arrays of which the cached maps know nothing."""
+        self._maps.check_hits(x)
 
     @property
     def head(self) -> Head:
@@ -236,46 +245,6 @@ class JSIGRModel(keras.Model):
         own = {"task_loss", *self._trackers}
         return {name: value for name, value in results.items() if name not in own}
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """Check the compiled loss against the head, then do as Keras does."""
-        check_loss(self, self.head)
-        return super().make_train_function(force)
-
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Look at the training data, then train as `keras.Model.fit` does.
-
-        Args:
-            x: As in `keras.Model.fit`.
-            y: As in `keras.Model.fit`.
-            *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`.
-
-        Returns:
-            The `keras.callbacks.History`.
-
-        Raises:
-            ValueError: If labels, shapes or values do not fit the model and its
-                declared `input_range`, or if cached maps know none of the samples.
-        """
-        if self._compile_checked():
-            check_training_data(
-                x,
-                y,
-                specs=self.input_specs,
-                regularized=self.regularized,
-                classes=self.classes,
-                input_range=self.settings.input_range,
-            )
-            self._maps.check_hits(x)
-        return super().fit(x, y, *args, **kwargs)
-
-    def _compile_checked(self) -> bool:
-        """Check the loss; leave an uncompiled model to Keras' own message."""
-        if getattr(self, "optimizer", None) is None:
-            return False
-        check_loss(self, self.head)
-        return True
-
     def export(
         self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any
     ) -> Any:
@@ -322,28 +291,3 @@ class JSIGRModel(keras.Model):
                 )
         config["settings"] = PenaltySettings.from_config(config["settings"])
         return cls(**config)
-
-
-def batch_mean(per_example: Any, sample_weight: Any) -> Any:
-    """Average a penalty over the batch as Keras averages the loss: `sum w_b R_b / B`.
-
-    Args:
-        per_example: Float32 `(B,)`.
-        sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
-            outputs or of time steps) count as one.
-
-    Returns:
-        Float32 scalar.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.model import batch_mean
-        >>> float(batch_mean(tf.constant([1.0, 3.0]), tf.constant([0.0, 1.0])))
-        1.5
-    """
-    leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
-    if len(leaves) == 1:
-        weight = leaves[0]
-        if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
-            per_example = per_example * tf.cast(tf.reshape(weight, (-1,)), tf.float32)
-    return tf.reduce_mean(per_example)

@@ -1,6 +1,7 @@
 """The penalties of J-SIGR as free functions on tensors, per example."""
 
 from keras_jsigr.penalties.alignment import alignment_penalty
+from keras_jsigr.penalties.batch_mean import batch_mean
 from keras_jsigr.penalties.directional import finite_difference, jvp
 from keras_jsigr.penalties.jacobian import exact, projected
 from keras_jsigr.penalties.linearization import Linearization
@@ -18,6 +19,7 @@ __all__ = [
     "PenaltyBatch",
     "PenaltySettings",
     "alignment_penalty",
+    "batch_mean",
     "directional_penalties",
     "exact",
     "finite_difference",

@@ -193,7 +193,7 @@ def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.forward import regularized_inputs
+        >>> from keras_jsigr.training.forward import regularized_inputs
         >>> image = tf.TensorSpec((None, 2), tf.float32, "image")
         >>> token = tf.TensorSpec((None, 3), tf.int32, "token")
         >>> regularized_inputs([token, image], None)

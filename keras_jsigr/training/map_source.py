@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.forward import Forward, Point
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
 from keras_jsigr.saliency.sampled_map import sampled_map
+from keras_jsigr.training.forward import Forward, Point
 
 _KEEP = 0.98  # memory of the typical change score: fifty steps
 
@@ -154,7 +154,7 @@ def evidence_of(logits: Any, score: str) -> Any:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.map_source import evidence_of
+        >>> from keras_jsigr.training.map_source import evidence_of
         >>> evidence_of(tf.constant([[1.0, -1.0]]), "squared_logits").numpy().tolist()
         [1.0]
     """

@@ -1,0 +1,33 @@
+"""From a penalty per example to the scalar that joins the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def batch_mean(per_example: Any, sample_weight: Any) -> Any:
+    """Average a penalty over the batch as Keras averages the loss: `sum w_b R_b / B`.
+
+    Args:
+        per_example: Float32 `(B,)`.
+        sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
+            outputs or of time steps) count as one.
+
+    Returns:
+        Float32 scalar.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import batch_mean
+        >>> float(batch_mean(tf.constant([1.0, 3.0]), tf.constant([0.0, 1.0])))
+        1.5
+    """
+    leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
+    if len(leaves) == 1:
+        weight = leaves[0]
+        if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
+            per_example = per_example * tf.cast(tf.reshape(weight, (-1,)), tf.float32)
+    return tf.reduce_mean(per_example)

@@ -1,0 +1,227 @@
+"""Seeing behind the heads of every kind of model."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_jsigr.core.heads import as_logits, find_head, looks_like_probabilities
+
+X = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype("float32")
+
+
+class WithHead(keras.Model):
+    """The head is made first and used last."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.last = layers.Dense(4, activation=activation)
+        self.gate = layers.Dense(6, activation="sigmoid")
+        self.flatten = layers.Flatten()
+
+    def call(self, x):
+        return self.last(self.gate(self.flatten(x)))
+
+
+class Bare(keras.Model):
+    """Its softmax belongs to no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = layers.Flatten()
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        return keras.ops.softmax(self.dense(self.flatten(x)))
+
+
+def called(model):
+    model(X)
+    return model
+
+
+def sequential(*tail):
+    return keras.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), *tail])
+
+
+def functional(activation):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3)(inputs)
+    gate = layers.Dense(6, activation="sigmoid")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 6))(gate)])  # squeeze and excite
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(4, activation=activation)(x))
+
+
+def nested(activation):
+    inner = keras.Sequential(
+        [layers.Input((5,)), layers.Dense(4, activation=activation)]
+    )
+    inputs = layers.Input((8, 8, 3))
+    return keras.Model(inputs, inner(layers.Dense(5)(layers.Flatten()(inputs))))
+
+
+MODELS = {
+    "sequential": lambda a: sequential(layers.Dense(4, activation=a)),
+    "functional with gate": functional,
+    "subclassed": lambda a: called(WithHead(a)),
+    "nested": nested,
+    "activation layer": lambda a: sequential(
+        layers.Dense(4), layers.Activation(a or "linear")
+    ),
+    "float32 head": lambda a: sequential(
+        layers.Dense(4, dtype="mixed_float16"),
+        layers.Activation(a or "linear", dtype="float32"),
+    ),
+}
+
+
+@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_finds_the_head_and_its_logits(kind, activation):
+    model = MODELS[kind](activation)
+    outputs, weights = model(X).numpy(), model.get_weights()
+    head = find_head(model, X)
+    assert head.kind == (activation or "linear")
+    assert (head.layer is None) == (activation is None)
+    with head.removed():
+        logits = model(X)
+    np.testing.assert_allclose(head.activate(logits), outputs, atol=1e-6)
+    if activation:
+        assert not np.allclose(logits, outputs)
+    np.testing.assert_array_equal(model(X), outputs)  # restored
+    for left, right in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_softmax_layer():
+    model = sequential(layers.Dense(4), layers.Softmax())
+    outputs = model(X).numpy()
+    head = find_head(model, X)
+    assert (head.kind, head.layer) == ("softmax", model.layers[-1])
+    with head.removed():
+        np.testing.assert_allclose(tf.nn.softmax(model(X)), outputs, atol=1e-6)
+    assert "call" not in vars(model.layers[-1])
+    np.testing.assert_array_equal(model(X), outputs)
+
+
+def test_inner_gate_of_a_linear_model_is_no_head():
+    assert find_head(functional(None), X).kind == "linear"
+    assert find_head(called(WithHead(None)), X).kind == "linear"
+
+
+def test_binary_head():
+    head = find_head(sequential(layers.Dense(1, activation="sigmoid")), X)
+    assert head.kind == "sigmoid"
+
+
+def test_probabilities_without_a_head_are_refused():
+    with pytest.raises(ValueError, match="none of its layers ends in a softmax"):
+        find_head(called(Bare()), X)
+
+
+@pytest.mark.parametrize("tail", [(), (layers.Reshape((4, 48)),)], ids=["B,S", "B,T,C"])
+def test_only_one_row_of_scores_per_example(tail):
+    if not tail:
+        inputs = layers.Input((8, 8, 3))
+        x = layers.Flatten()(inputs)
+        model = keras.Model(inputs, [layers.Dense(2)(x), layers.Dense(3)(x)])
+    else:
+        model = sequential(*tail)
+    with pytest.raises(ValueError, match="not a classifier with one output"):
+        find_head(model, X)
+
+
+@pytest.mark.parametrize("tail", ["dense", "softmax layer"])
+def test_removed_nests_and_restores_after_exceptions(tail):
+    tails = {
+        "dense": [layers.Dense(4, activation="softmax")],
+        "softmax layer": [layers.Dense(4), layers.Softmax()],
+    }
+    model = sequential(*tails[tail])
+    outputs, head = model(X).numpy(), find_head(model, X)
+    with pytest.raises(RuntimeError, match="inside"), head.removed():
+        with head.removed():
+            logits = model(X).numpy()
+        np.testing.assert_array_equal(model(X), logits)  # still removed
+        raise RuntimeError("inside")
+    np.testing.assert_array_equal(model(X), outputs)
+
+
+def test_removed_in_several_threads():
+    model = sequential(layers.Dense(4, activation="softmax"))
+    outputs, head = model(X).numpy(), find_head(model, X)
+    with head.removed():
+        logits = model(X).numpy()
+    gate, wrong = threading.Barrier(4), []
+
+    def work():
+        gate.wait()
+        for _ in range(20):
+            with head.removed():
+                if not np.array_equal(model(X), logits):
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    np.testing.assert_array_equal(model(X), outputs)
+
+
+def test_as_logits_of_keras_models_agree_with_their_probabilities():
+    model = sequential(layers.Dense(4, activation="softmax"))
+    logits = as_logits(model, X)(X)
+    np.testing.assert_allclose(tf.nn.softmax(logits), model(X), atol=1e-6)
+
+
+def test_as_logits_of_callables():
+    z = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], "float32")
+    x = tf.zeros((2, 1))
+    p = tf.nn.softmax(z)
+    np.testing.assert_allclose(as_logits(lambda x: z, x)(x), z)
+    np.testing.assert_allclose(as_logits(lambda x: p, x)(x), np.log(p), rtol=1e-5)
+    answer = {"class": tf.argmax(z, 1), "logits": z}
+    np.testing.assert_allclose(as_logits(lambda x: answer, x)(x), z)
+    served = {"output_0": p}
+    np.testing.assert_allclose(as_logits(lambda x: served, x)(x), np.log(p), rtol=1e-5)
+
+
+def test_as_logits_of_certain_probabilities_is_finite():
+    certain = as_logits(lambda x: tf.constant([[1.0, 0.0]]), tf.zeros((1, 1)))
+    assert np.isfinite(certain(tf.zeros((1, 1)))).all()
+
+
+def test_as_logits_of_one_output_has_two_columns():
+    model = sequential(layers.Dense(1, activation="sigmoid"))
+    logits = as_logits(model, X)(X).numpy()
+    assert logits.shape == (2, 2)
+    assert (logits[:, 0] == 0).all()
+    np.testing.assert_allclose(
+        tf.nn.softmax(logits)[:, 1:], model(X), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_as_logits_refuses_what_does_not_classify():
+    with pytest.raises(TypeError, match="expected a Keras model or a callable"):
+        as_logits("model.keras", X)
+    with pytest.raises(ValueError, match=r"expected \(B, C\)"):
+        as_logits(lambda x: x, X)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[0.2, 0.8], [1.0, 0.0]], True),
+        ([[0.2, 0.9], [1.0, 0.0]], False),
+        ([[-0.2, 1.2]], False),
+        ([[1.0]], False),
+    ],
+)
+def test_looks_like_probabilities(rows, expected):
+    assert looks_like_probabilities(np.array(rows, "float32")) is expected
