@@ -147,7 +147,7 @@ def draw_maps(plain: keras.Model, robust: keras.Model, x: np.ndarray, to: Path) 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    x = x[:8]
+    x = x[:6]
     columns = {
         "image": x.mean(-1),
         "gradient, plain": kj.gradient_map(plain, x),

@@ -116,8 +116,8 @@ def jvp(
         >>> import tensorflow as tf
         >>> from keras_jsigr.penalties import jvp
         >>> outputs, norm = jvp(lambda x: 2.0 * x[0], [tf.ones((1, 1))], None, [0, 1])
-        >>> float(outputs), norm.shape
-        (2.0, TensorShape([1]))
+        >>> outputs.numpy().tolist(), norm.shape
+        ([[2.0]], TensorShape([1]))
     """
     tangents = [
         tf.cast(t * unit, x.dtype)

@@ -178,7 +178,12 @@ def _goldens() -> dict[str, Golden]:
     def floats(*shape: int) -> np.ndarray:
         return rng.uniform(0.0, 1.0, (EXAMPLES, *shape)).astype("float32")
 
-    grey, colour, rows, series = floats(8, 8, 1), floats(8, 8, 3), floats(6), floats(5, 4)
+    grey, colour, rows, series = (
+        floats(8, 8, 1),
+        floats(8, 8, 3),
+        floats(6),
+        floats(5, 4),
+    )
     y = np.arange(EXAMPLES) % CLASSES
     both = {"image": grey, "tokens": rng.integers(0, 7, (EXAMPLES, 4)).astype("int32")}
     goldens = [
@@ -223,9 +228,7 @@ def train():
         own = {"val_task_loss", "val_map_hits"}
         assert not [k for k in history if k in own or re.match("val_.*_penalty", k)]
         after = robust.base.get_weights()
-        assert any(
-            not np.array_equal(a, b) for a, b in zip(before, after, strict=True)
-        )
+        assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
         assert all(np.isfinite(w).all() for w in after)
         units = 1 if golden.binary else CLASSES
         predictions = robust.predict(golden.x, batch_size=EXAMPLES, verbose=0)

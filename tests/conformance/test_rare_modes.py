@@ -46,9 +46,7 @@ def test_class_weights(golden, train, assert_same_weights):
 
 @on("mlp", "subclassed")
 def test_one_hot_smoothing(golden, train):
-    loss = keras.losses.CategoricalCrossentropy(
-        golden.from_logits, label_smoothing=0.1
-    )
+    loss = keras.losses.CategoricalCrossentropy(golden.from_logits, label_smoothing=0.1)
     robust = golden.compiled(loss=loss)
     y = np.eye(3, dtype="float32")[golden.y]
     before = robust.base.get_weights()
@@ -70,9 +68,7 @@ def test_steps_per_execution(golden, train, reference, assert_same_weights):
 def test_gradient_accumulation(golden, train, assert_same_weights):
     """Two half batches accumulated are one whole batch."""
     sgd = keras.optimizers.SGD
-    halves = golden.compiled(
-        sgd(0.1, gradient_accumulation_steps=2), harden=EXACT
-    )
+    halves = golden.compiled(sgd(0.1, gradient_accumulation_steps=2), harden=EXACT)
     whole = golden.compiled(sgd(0.1), harden=EXACT)
     train(golden, halves)
     train(golden, whole, batch_size=2 * BATCH)
@@ -225,7 +221,7 @@ def test_generator(golden, train, reference, assert_same_weights):
             yield golden.part(index * BATCH, (index + 1) * BATCH)
 
     robust = golden.compiled()
-    train(golden, robust, batches())
+    train(golden, robust, batches(), steps_per_epoch=2)
     assert_same_weights(robust, reference)
 
 

@@ -24,9 +24,7 @@ def softmax_score(z, t, score):
     if score == "logit":
         return (t * z).sum(1)
     y, rows = t.argmax(1), np.arange(len(z))
-    others = np.stack(
-        [np.delete(np.exp(row), k) for row, k in zip(z, y, strict=True)]
-    )
+    others = np.stack([np.delete(np.exp(row), k) for row, k in zip(z, y, strict=True)])
     return z[rows, y] - np.log(others.sum(1))
 
 

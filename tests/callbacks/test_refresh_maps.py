@@ -1,0 +1,94 @@
+"""Refreshed maps follow the model, without a retrace."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_jsigr as kj
+from keras_jsigr.callbacks import RefreshMaps
+
+N = 12
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 1, (N, 6, 6, 1)).astype("float32"), np.arange(N) % 3
+
+
+def net():
+    return keras.Sequential(
+        [layers.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)]
+    )
+
+
+def compiled(robust):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(0.5), loss)
+    return robust
+
+
+@pytest.fixture
+def cached(data):
+    model = net()
+    cache = kj.PerturbationCache.build(model, *data, grid=2, verbose=0)
+    return compiled(kj.harden(model, maps=cache, verbose=0))
+
+
+class Watch(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.codes = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.codes.append(np.array(self.model.map_table.codes))
+
+
+def test_table_changes_in_its_epochs_only(data, cached, monkeypatch):
+    traces = []
+    original = kj.JSIGRModel.train_step
+
+    def counted(self, batch):
+        traces.append(1)
+        return original(self, batch)
+
+    monkeypatch.setattr(kj.JSIGRModel, "train_step", counted)
+    first = np.array(cached.map_table.codes)
+    watch = Watch()
+    history = cached.fit(
+        *data,
+        batch_size=6,
+        epochs=6,
+        verbose=0,
+        callbacks=[RefreshMaps(*data, every=2, start=1), watch],
+    ).history
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip([first, *watch.codes], watch.codes, strict=False)
+    ]
+    assert same == [True, False, True, False, True, False]
+    assert history["map_hits"] == [1.0] * 6
+    assert len(traces) == 1
+
+
+def test_refreshed_maps_are_those_of_the_model(data, cached):
+    cached.fit(*data, epochs=1, verbose=0)
+    callback = RefreshMaps(*data, every=1, start=0)
+    callback.set_model(cached)
+    callback.on_epoch_begin(0)
+    fresh = kj.PerturbationCache.build(cached, *data, grid=2, verbose=0)
+    np.testing.assert_array_equal(cached.map_table.codes, fresh.codes)
+    np.testing.assert_array_equal(cached.map_table.keys, fresh.keys)
+
+
+def test_without_cached_maps(data):
+    robust = compiled(kj.harden(net(), verbose=0))
+    with pytest.raises(ValueError, match="needs cached maps"):
+        robust.fit(*data, verbose=0, callbacks=[RefreshMaps(*data)])
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"start": -1}])
+def test_bad_settings(data, wrong):
+    with pytest.raises(ValueError, match="expected every >= 1 and start >= 0"):
+        RefreshMaps(*data, **wrong)

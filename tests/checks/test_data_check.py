@@ -1,0 +1,188 @@
+"""Bad training data is refused before training, in words."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr.checks.data_check import check_training_data
+
+N, CLASSES = 6, 3
+
+
+def x():
+    return np.linspace(0, 1, N * 4, dtype="float32").reshape(N, 4)
+
+
+def y():
+    return np.arange(N) % CLASSES
+
+
+def check(x, y, **kwargs):
+    settings = {
+        "specs": tf.TensorSpec((None, 4), tf.float32, "pixels"),
+        "regularized": [0],
+        "classes": CLASSES,
+        "input_range": (0.0, 1.0),
+    }
+    check_training_data(x, y, **{**settings, **kwargs})
+
+
+def with_value(array, value):
+    array = np.array(array, "float32")
+    array.reshape(-1)[-1] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        y(),
+        y()[:, None],
+        y().astype("float32"),
+        np.eye(CLASSES)[y()],
+        np.full((N, CLASSES), 0.3),
+        tf.constant(y()),
+    ],
+    ids=["sparse", "column", "float", "one-hot", "soft", "tensor"],
+)
+def test_good_labels(labels):
+    check(x(), labels)
+
+
+def test_good_inputs():
+    check(x() + 1e-5, y())  # rounding is no offence
+    check(tf.constant(x()), y())
+    check((x() * 255).astype("uint8"), y(), input_range=(0, 255))
+    check(x()[..., None], y(), specs=tf.TensorSpec((None, None, 1)))
+    check(x(), y(), specs=tf.TensorSpec((None, 4, 1)))  # Keras adds the axis
+
+
+@pytest.mark.parametrize("bad", [-1, CLASSES, 0.5])
+def test_labels_out_of_range(bad):
+    with pytest.raises(ValueError, match="Labels are out of range: got .* 0 to 2"):
+        check(x(), with_value(y(), bad))
+
+
+def test_labels_of_one_output():
+    check(x(), np.arange(N) % 2, classes=1)
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        check(x(), y(), classes=1)
+
+
+def test_rows_out_of_range():
+    with pytest.raises(ValueError, match="Labels are out of range"):
+        check(x(), np.eye(CLASSES)[y()] * 255)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_labels_not_finite(bad):
+    with pytest.raises(ValueError, match="labels hold NaN"):
+        check(x(), with_value(y(), bad))
+
+
+@pytest.mark.parametrize("shape", [(N, 5), (N, 2, 2)])
+def test_labels_of_the_wrong_shape(shape):
+    with pytest.raises(ValueError, match="Labels have the wrong shape"):
+        check(x(), np.zeros(shape))
+
+
+def test_labels_missing():
+    with pytest.raises(ValueError, match="Training needs labels"):
+        check(x(), None)
+
+
+def test_lengths_differ():
+    with pytest.raises(ValueError, match="Got 6 inputs and 5 labels"):
+        check(x(), y()[:-1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, -1])
+def test_inputs_not_finite(bad, where):
+    array = x()
+    array[where, where] = bad
+    with pytest.raises(ValueError, match="`pixels` holds NaN or infinity"):
+        check(array, y())
+
+
+@pytest.mark.parametrize("scale", [255.0, -1.0])
+def test_inputs_out_of_range(scale):
+    with pytest.raises(ValueError, match="`pixels` leaves the declared range") as error:
+        check(x() * scale, y())
+    assert "input_range=(" in str(error.value)
+
+
+def test_values_late_in_a_long_array_are_seen():
+    long = np.zeros((20_000, 4), "float32")
+    long[-1] = 2.0
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(long, np.zeros(20_000))
+
+
+def test_inputs_of_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"wrong shape: got \(6, 3\), expected"):
+        check(x()[:, :3], y())
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([["a"] * 4] * N), np.array([[None] * 4] * N, object)]
+)
+def test_inputs_not_numeric(array):
+    with pytest.raises(TypeError, match="`pixels` is not numeric"):
+        check(array, y())
+
+
+def test_inputs_empty():
+    with pytest.raises(ValueError, match="inputs are empty"):
+        check(x()[:0], y()[:0])
+
+
+def test_inputs_too_few():
+    specs = {"a": tf.TensorSpec((None, 4)), "b": tf.TensorSpec((None, 4))}
+    with pytest.raises(ValueError, match="takes 2 inputs: got 1"):
+        check(x(), y(), specs=specs)
+
+
+def test_only_regularized_inputs_are_held_to_the_range():
+    specs = {"a": tf.TensorSpec((None, 4), name="a"), "b": tf.TensorSpec((None, 4))}
+    check({"a": x() * 9, "b": x()}, y(), specs=specs, regularized=[1])
+    with pytest.raises(ValueError, match="`a` leaves"):
+        check({"a": x() * 9, "b": x()}, y(), specs=specs, regularized=[0, 1])
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return x() * self.scale, y(), np.ones(N)
+
+
+def test_first_batch_of_a_py_dataset():
+    check(Batches(1.0), None)
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(Batches(9.0), None)
+
+
+def test_first_batch_of_a_stream():
+    def stream(scale):
+        return tf.data.Dataset.from_tensor_slices((x() * scale, y())).batch(2)
+
+    check(stream(1.0), None)
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(stream(9.0), None)
+    with pytest.raises(ValueError, match="dataset is empty"):
+        check(stream(1.0).take(0), None)
+    with pytest.raises(ValueError, match="needs labels"):
+        check(tf.data.Dataset.from_tensor_slices(x()).batch(2), None)
+
+
+def test_generators_are_left_alone():
+    generator = ((x() * 9, y()) for _ in range(1))
+    check(generator, None)
+    assert len(list(generator)) == 1

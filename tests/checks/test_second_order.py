@@ -1,0 +1,216 @@
+"""The probe at wrap time: right networks pass, wrong ones are named, none is moved."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_jsigr import harden
+from keras_jsigr.checks.second_order import double_precision, second_order
+
+conv, dense = layers.Conv2D, layers.Dense
+
+
+def image_net(*middle, first=()):
+    return keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            *first,
+            conv(4, 3, padding="same"),
+            *middle,
+            layers.Flatten(),
+            dense(3),
+        ]
+    )
+
+
+def series_net(*middle):
+    return keras.Sequential([layers.Input((6, 4)), *middle, dense(3)])
+
+
+def attention_net():
+    inputs = layers.Input((6, 4))
+    x = layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    x = layers.LayerNormalization()(layers.Add()([x, inputs]))
+    return keras.Model(inputs, dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+GOOD = {
+    "relu": lambda: image_net(layers.ReLU()),
+    "leaky relu": lambda: image_net(layers.LeakyReLU()),
+    "gelu": lambda: image_net(layers.Activation("gelu")),
+    "max pooling": lambda: image_net(layers.MaxPooling2D()),
+    "average pooling": lambda: image_net(layers.AveragePooling2D(2)),
+    "batch": lambda: image_net(layers.BatchNormalization()),
+    "group": lambda: image_net(layers.GroupNormalization(2)),
+    "layer": lambda: image_net(layers.LayerNormalization()),
+    "dropout": lambda: image_net(layers.Dropout(0.3), layers.SpatialDropout2D(0.3)),
+    "nearest": lambda: image_net(layers.UpSampling2D(interpolation="nearest")),
+    "rescaling": lambda: image_net(first=[layers.Rescaling(2.0, -1.0)]),
+    "flip": lambda: image_net(first=[layers.RandomFlip()]),
+    "softmax": lambda: image_net(layers.Flatten(), dense(3, activation="softmax")),
+    "lstm": lambda: series_net(layers.LSTM(4)),
+    "attention": attention_net,
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", GOOD)
+def test_right_networks_pass(name, policy):
+    keras.config.set_dtype_policy(policy)
+    harden(GOOD[name](), verbose=0)
+
+
+BAD = {
+    "bilinear Resizing first": (
+        lambda: image_net(first=[layers.Resizing(6, 6, name="culprit")]),
+        "wrong by",
+    ),
+    "bilinear Resizing inside": (
+        lambda: image_net(layers.Resizing(6, 6, name="culprit")),
+        "wrong by",
+    ),
+    "bilinear UpSampling2D": (
+        lambda: image_net(
+            layers.UpSampling2D(interpolation="bilinear", name="culprit")
+        ),
+        "wrong by",
+    ),
+    "bicubic": (
+        lambda: image_net(layers.Resizing(6, 6, "bicubic", name="culprit")),
+        "raises",
+    ),
+    "softsign": (
+        lambda: image_net(layers.Activation("softsign", name="culprit")),
+        "raises",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_networks_are_refused(name):
+    make, how = BAD[name]
+    with pytest.raises(ValueError, match="second derivative") as error:
+        harden(make(), verbose=0)
+    message = str(error.value)
+    assert "`culprit`" in message
+    assert how in message
+    assert "estimator='finite_difference'" in message
+    assert "norm='squared'" in message
+
+
+@pytest.mark.parametrize("name", ["bilinear Resizing inside", "softsign"])
+def test_the_way_out_trains(name):
+    keras.utils.set_random_seed(0)
+    robust = harden(
+        BAD[name][0](), estimator="finite_difference", norm="squared", verbose=0
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("adam", loss)
+    x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype("float32")
+    history = robust.fit(x, np.array([0, 1, 2, 0]), verbose=0).history
+    assert np.isfinite(history["fused_penalty"]).all()
+
+
+def test_probe_false_does_not_ask():
+    harden(BAD["softsign"][0](), probe=False, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["batch", "dropout", "max pooling", "lstm"])
+def test_the_probe_leaves_everything_as_it_was(name):
+    model = GOOD[name]()
+    before = [v.numpy() for v in model.variables]
+    policies = [layer.dtype_policy for layer in model._flatten_layers()]
+    harden(model, verbose=0)
+    for variable, value in zip(model.variables, before, strict=True):
+        assert variable.numpy().tobytes() == value.tobytes(), variable.path
+    assert [layer.dtype_policy for layer in model._flatten_layers()] == policies
+
+
+def test_a_refusal_leaves_everything_as_it_was():
+    model = BAD["bilinear Resizing inside"][0]()
+    before = [v.numpy() for v in model.variables]
+    with pytest.raises(ValueError, match="second derivative"):
+        harden(model, verbose=0)
+    for variable, value in zip(model.variables, before, strict=True):
+        assert variable.numpy().tobytes() == value.tobytes()
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+class Insists(layers.Layer):
+    """Computes in float32 whatever its policy says."""
+
+    def build(self, shape):
+        self.scale = self.add_weight((shape[-1],), initializer="ones")
+
+    def call(self, x):
+        tf.debugging.assert_type(x, tf.float32)
+        return tf.raw_ops.Mul(x=x, y=tf.cast(self.scale, tf.float32))
+
+
+def test_a_layer_that_insists_on_float32_passes():
+    harden(image_net(Insists()), verbose=0)
+
+
+class Gathers(layers.Layer):
+    """Has gradients that are not dense."""
+
+    def build(self, shape):
+        self.table = self.add_weight((5, shape[-1]), initializer="glorot_uniform")
+
+    def call(self, x):
+        return x * tf.gather(tf.convert_to_tensor(self.table), [2])[0]
+
+
+def test_sparse_gradients_pass():
+    harden(image_net(Gathers()), verbose=0)
+
+
+class Shell(keras.Model):
+    """A subclassed model around a network: its own policy casts the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = image_net(layers.Activation("silu"))
+
+    def call(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_subclassed_models_pass(policy):
+    keras.config.set_dtype_policy(policy)
+    model = Shell()
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    harden(model, verbose=0)
+
+
+@tf.custom_gradient
+def forgetful(x):
+    """The sine, whose derivative pretends to be constant."""
+    cosine = tf.stop_gradient(tf.cos(x))
+    return tf.sin(x), lambda upstream: upstream * cosine
+
+
+def test_second_order_measures_the_error():
+    w = tf.Variable(np.random.default_rng(0).standard_normal((3, 2)))
+    x = tf.constant(np.random.default_rng(1).standard_normal((4, 3)))
+    right = second_order(lambda x: tf.sin(x @ w), x, [w])
+    assert right.passed
+    assert right.error < 1e-4
+    wrong = second_order(lambda x: forgetful(x @ w), x, [w])
+    assert not wrong.passed
+    assert wrong.error > 0.05
+
+
+def test_double_precision_computes_in_float64_and_goes_back():
+    model = image_net(layers.BatchNormalization())
+    x = tf.random.uniform((2, 8, 8, 3), seed=0)
+    before = model(x)
+    with double_precision(model):
+        wide = model(tf.cast(x, tf.float64))
+    assert wide.dtype == tf.float64
+    np.testing.assert_allclose(wide, before, atol=1e-5)
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+    np.testing.assert_array_equal(model(x), before)
