@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.saliency import PerturbationCache
 
 
@@ -14,7 +15,8 @@ class RefreshMaps(keras.callbacks.Callback):
 
     The maps of a frozen teacher say what mattered to the teacher. Refreshed maps say
     what matters to the model itself, for the price of one pass over the grid every
-    `every` epochs (`K / 3` plain steps per sample).
+    `every` epochs (`K / 3` plain steps per sample). Occlusion and score are those of
+    the model's settings, the masks those of its cache.
 
     Args:
         x: The training inputs that the cache was built from, float `(N, *S)`.
@@ -60,14 +62,17 @@ class RefreshMaps(keras.callbacks.Callback):
         """Refresh the maps when their epoch has come."""
         if epoch < self.start or (epoch - self.start) % self.every:
             return
-        settings = self.model.settings
+        model, settings = self.model, self.model.settings
+        bank = model.map_table.bank
         cache = PerturbationCache.build(
-            self.model,
+            model,
             self.x,
             self.y,
-            grid=self.model.map_table.bank.grid,
+            grid=bank.grid,
+            layout=bank.layout,
             baseline=settings.baseline,
             score=settings.saliency_score,
+            kind=head_kind(model, model.head, model.classes),
             verbose=self.verbose,
         )
-        self.model.map_table.assign(cache)
+        model.map_table.assign(cache)
