@@ -21,13 +21,14 @@ from keras_jsigr.penalties import (
 from keras_jsigr.training.checked_model import CheckedModel
 from keras_jsigr.training.forward import Forward, Point
 from keras_jsigr.training.map_source import MapSource
+from keras_jsigr.training.resumable_model import ResumableModel
 
 _WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 _STEPS = ("delay_steps", "ramp_steps")
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(CheckedModel):
+class JSIGRModel(ResumableModel, CheckedModel):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
     `L = task loss + r (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`.

@@ -261,6 +261,24 @@ def test_penalties_are_per_unit_of_the_range(data, form, norm):
     np.testing.assert_allclose(*reported, rtol=1e-4)
 
 
+@pytest.mark.parametrize("names", [["z"], ["a"], None])
+def test_inputs_by_name_are_those_by_position(names):
+    """Keras takes a dict for a model that lists its inputs; `z` comes before `a`."""
+    rng = np.random.default_rng(0)
+    z, a = layers.Input((4,), name="z"), layers.Input((4,), name="a")
+    x = [rng.uniform(0, 1, (N, 4)).astype("float32") for _ in range(2)]
+    outputs = layers.Dense(3)(layers.Concatenate()([z, layers.Rescaling(5.0)(a)]))
+    model = keras.Model([z, a], outputs)
+    exact = {"estimator": "exact", "selection": "all", "verbose": 0}
+    robust = compiled(harden(model, inputs=names, **exact), keras.optimizers.SGD(0.0))
+    y = np.arange(N) % 3
+    reported = [
+        robust.fit(inputs, y, verbose=0).history["jacobian_penalty"][0]
+        for inputs in (x, {"z": x[0], "a": x[1]})
+    ]
+    assert reported[1] == pytest.approx(reported[0], rel=1e-5)
+
+
 # Adversaries
 
 

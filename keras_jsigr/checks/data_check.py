@@ -66,7 +66,7 @@ def check_training_data(
         _check_shape(array, spec)
         if index in regularized:
             _check_values(array, spec.name, input_range)
-    labels = keras.tree.flatten(y)
+    labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
         raise ValueError(
             "Training needs labels: got y=None. Pass class indices or one-hot rows."

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.inputs import unchanged_state
-from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.keras_private import all_layers, leaf_layers
 
 # A relative step: small enough that no ReLU of a network changes sides, large enough
 # that float64 leaves six digits of the difference.
@@ -66,7 +66,7 @@ def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    layers = leaf_layers(model) if isinstance(model, keras.Model) else [model]
+    layers = all_layers(model)
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
@@ -119,12 +119,12 @@ def second_order(
     try:
         with tf.GradientTape() as outer:
             value = penalty()
-        derivative = outer.gradient(value, variables)
+        derivative = outer.gradient(value, [_primary(v) for v in variables])
     except (LookupError, tf.errors.OpError, NotImplementedError) as error:
         return Finding(None, str(error).splitlines()[0])
     if float(value) == 0.0:
         return Finding(None, "the outputs do not depend on the inputs")
-    centre = [np.array(v) for v in variables]
+    centre = [np.array(_primary(v)) for v in variables]
     steps = [
         _STEP
         * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
@@ -134,19 +134,25 @@ def second_order(
     for sign in (0.5, -0.5):
         for variable, c, step in zip(variables, centre, steps, strict=True):
             variable.assign(c + sign * step)
-        places.append([np.array(v, np.float64) for v in variables])
+        places.append([np.array(_primary(v), np.float64) for v in variables])
         ends.append(float(penalty()))
     for variable, c in zip(variables, centre, strict=True):
         variable.assign(c)
     # float32 weights round the step: take the step that was really made.
     predicted = sum(
-        float(np.sum(np.asarray(d, np.float64) * (up - down)))
+        float(np.sum(np.asarray(tf.convert_to_tensor(d), np.float64) * (up - down)))
         for d, up, down in zip(derivative, *places, strict=True)
         if d is not None
     )
     measured = ends[0] - ends[1]
     scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * float(value))
     return Finding(abs(measured - predicted) / scale)
+
+
+def _primary(variable: Any) -> Any:
+    """Return what a tape knows a variable by: under a strategy, its first replica."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    return getattr(value, "values", [value])[0]
 
 
 def _spread(c: Any, rng: np.random.Generator) -> Any:
@@ -173,7 +179,7 @@ def check_second_order(
         full = [*leaves[:index], value, *leaves[index + 1 :]]
         return forward(keras.tree.pack_sequence_as(x, full), True)
 
-    variables = [v.value for v in model.trainable_variables]
+    variables = list(model.trainable_variables)
     if not variables:
         return
     finding = _try_in_double(model, network, leaves[index], variables)
@@ -217,6 +223,17 @@ def _try_in_double(
             return Finding(0.0) if finding.error is not None else finding
 
 
+def _input_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
+    """Return the shape of a layer's only input, `None` if it has none or several."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if shape is None:  # activations and the like are never built
+        shape = getattr(getattr(layer, "input", None), "shape", None)
+    single = isinstance(shape, (tuple, list)) and all(
+        side is None or isinstance(side, int) for side in shape
+    )
+    return tuple(shape) if single else None
+
+
 def layer_passes(layer: keras.Layer) -> bool:
     """Test one layer alone, between two smooth maps.
 
@@ -226,10 +243,8 @@ def layer_passes(layer: keras.Layer) -> bool:
     Returns:
         False if its second derivatives are missing or wrong.
     """
-    shape = (layer.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, (tuple, list)) or not all(
-        side is None or isinstance(side, int) for side in shape
-    ):
+    shape = _input_shape(layer)
+    if shape is None:
         return True
     rng = np.random.default_rng(2)
     x = tf.constant(rng.uniform(0.1, 1.0, [2, *(s or 8 for s in shape[1:])]))

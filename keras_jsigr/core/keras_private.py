@@ -11,6 +11,26 @@ from typing import Any
 import keras
 
 
+def all_layers(model: keras.Layer) -> list[keras.Layer]:
+    """List a model or layer and all layers it holds, parents first.
+
+    Args:
+        model: Any Keras model or layer.
+
+    Returns:
+        The layers, each once, `model` itself among them.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.core.keras_private import all_layers
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> [type(layer).__name__ for layer in all_layers(net)][0]
+        'Sequential'
+    """
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    return list({id(layer): layer for layer in layers}.values())
+
+
 def leaf_layers(model: keras.Model) -> list[keras.Layer]:
     """List the layers of `model` that hold no other layers, in order of creation.
 

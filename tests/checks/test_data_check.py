@@ -60,7 +60,7 @@ def test_good_inputs():
 
 @pytest.mark.parametrize("bad", [-1, CLASSES, 0.5])
 def test_labels_out_of_range(bad):
-    with pytest.raises(ValueError, match="Labels are out of range: got .* 0 to 2"):
+    with pytest.raises(ValueError, match=r"Labels are out of range: got .* 0 to 2"):
         check(x(), with_value(y(), bad))
 
 
