@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -43,6 +44,7 @@ class JSIGRModel(ResumableModel, CheckedModel):
         align_weight: Scalar variable `lambda_A`.
         delay_steps: Scalar variable: optimizer steps before the penalties start.
         ramp_steps: Scalar variable: optimizer steps over which they grow in.
+        steps_taken: Scalar variable: training steps so far.
 
     Args:
         base: A built Keras classifier with one output `(B, C)`.
@@ -90,30 +92,27 @@ class JSIGRModel(ResumableModel, CheckedModel):
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
         for weight in _WEIGHTS:
-            self._scalar(weight, "float32")
+            setattr(self, weight, self._scalar(weight, getattr(self.settings, weight)))
         for steps in _STEPS:
-            self._scalar(steps, "int64")
-        typical = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(1e-3),
-            trainable=False,
-            autocast=False,
-            aggregation="mean",
-            name="typical_change",
+            value = getattr(self.settings, steps)
+            setattr(self, steps, self._scalar(steps, value, dtype="int64"))
+        self.steps_taken = self._scalar(
+            "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
+        typical = self._scalar("typical_change", 1e-3, aggregation="mean")
         self._maps = MapSource(self._forward, self.settings, map_table, typical)
         self._task_tracker = keras.metrics.Mean(name="task_loss")
         self._trackers = {
             key: keras.metrics.Mean(name=key) for key in self._tracked_names()
         }
 
-    def _scalar(self, name: str, dtype: str) -> None:
-        value = getattr(self.settings, name)
-        variable = self.add_weight(
-            shape=(), dtype=dtype, trainable=False, autocast=False, name=name,
-            initializer=keras.initializers.Constant(value),
-        )  # fmt: skip
-        setattr(self, name, variable)
+    def _scalar(
+        self, name: str, value: float, dtype: str = "float32", **kwargs: Any
+    ) -> Any:
+        constant = keras.initializers.Constant(value)
+        return self.add_weight(
+            (), constant, dtype, trainable=False, autocast=False, name=name, **kwargs
+        )
 
     def _tracked_names(self) -> list[str]:
         names = [f"{term}_penalty" for term in self._forward.terms]
@@ -170,31 +169,31 @@ class JSIGRModel(ResumableModel, CheckedModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        step = self.optimizer.iterations
-        seed = self._step_seed(step)
+        seed = self._step_seed()
         labels = keras.tree.flatten(y)[0]
         targets = class_targets(labels, tf.zeros((1, self.classes)))
         place = self._forward.place(x, targets, seed, self.adversary)
         with exact_moments(), tf.GradientTape() as tape:
             point = self._forward.record(place, self.classes)
             y_pred = self.head.activate(point.logits)
-            with tape.stop_recording():
-                batch = self._batch(point, targets, seed)
-            penalties = self._forward.penalties(point, batch, self._term_weights())
+            # Now: the next pass of the base replaces the losses its layers added.
             task = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
+            with tape.stop_recording():
+                batch = self._batch(point, targets, seed)
+            penalties = self._forward.penalties(point, batch, self._term_weights())
             means = {k: batch_mean(v, sample_weight) for k, v in penalties.items()}
-            ramp = ramp_factor(step, self.delay_steps, self.ramp_steps)
+            ramp = ramp_factor(
+                self.optimizer.iterations, self.delay_steps, self.ramp_steps
+            )
             penalty = ramp * tf.add_n([tf.zeros(()), *self._weighted(means)])
             # As Keras does with its own extra losses: the sum over the replicas is
             # the loss, each holds its share of the batch mean.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = tf.cast(task, tf.float32) + penalty / replicas
             scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._apply(tape, scaled)
         count = tf.shape(keras.tree.flatten(x)[0])[0]
         if batch.hits is not None:
             means["map_hits"] = tf.reduce_mean(batch.hits)
@@ -203,6 +202,17 @@ class JSIGRModel(ResumableModel, CheckedModel):
             x, y, y_pred, sample_weight=sample_weight
         )
         return results
+
+    def _apply(self, tape: tf.GradientTape, loss: Any) -> None:
+        variables = self.trainable_variables
+        if variables:
+            gradients = tape.gradient(loss, variables)
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        else:
+            warnings.warn(
+                "The model does not have any trainable weights.", stacklevel=2
+            )
+        self.steps_taken.assign_add(1)
 
     def _batch(self, point: Point, targets: Any, seed: Any) -> PenaltyBatch:
         """Gather what the penalties need beside the forward pass: no gradient."""
@@ -222,9 +232,13 @@ class JSIGRModel(ResumableModel, CheckedModel):
         weights = {**self._term_weights(), "fused": 1.0}
         return [weights[k] * mean for k, mean in means.items() if k in weights]
 
-    def _step_seed(self, step: Any) -> Any:
-        """Derive the seed of a step: a resumed run draws what an unbroken one does."""
-        seed = tf.stack([tf.constant(self.settings.seed), tf.cast(step, tf.int32)])
+    def _step_seed(self) -> Any:
+        """Derive the seed of a step: a resumed run draws what an unbroken one does.
+
+        Not from `optimizer.iterations`, which stand still while gradients accumulate.
+        """
+        step = tf.cast(self.steps_taken.value, tf.int32)
+        seed = tf.stack([tf.constant(self.settings.seed), step])
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context else 0
         return tf.random.experimental.stateless_fold_in(seed, replica)

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.inputs import in_structure
+
 _RANGE_TOLERANCE = 1e-4
 _CHUNK = 8192
 
@@ -54,7 +56,7 @@ def check_training_data(
     batch = _first_batch(x, y)
     if batch is None:
         return
-    x, y = batch
+    x, y = in_structure(batch[0], specs), batch[1]
     leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
     if len(leaves) != len(wanted):
         raise ValueError(
@@ -71,7 +73,8 @@ def check_training_data(
         raise ValueError(
             "Training needs labels: got y=None. Pass class indices or one-hot rows."
         )
-    _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes)
+    if hasattr(labels[0], "shape"):  # Keras has its own message for lists
+        _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes)
 
 
 def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:

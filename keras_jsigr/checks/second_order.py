@@ -228,10 +228,10 @@ def _input_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
     shape = (layer.get_build_config() or {}).get("input_shape")
     if shape is None:  # activations and the like are never built
         shape = getattr(getattr(layer, "input", None), "shape", None)
-    single = isinstance(shape, (tuple, list)) and all(
-        side is None or isinstance(side, int) for side in shape
-    )
-    return tuple(shape) if single else None
+    if not isinstance(shape, (tuple, list)):
+        return None
+    plain = all(side is None or isinstance(side, int) for side in shape)
+    return tuple(shape) if plain else None
 
 
 def layer_passes(layer: keras.Layer) -> bool:

@@ -127,3 +127,29 @@ def unchanged_state(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)
+
+
+def in_structure(x: Any, specs: Any) -> Any:
+    """Arrange inputs given by name the way the model lists them.
+
+    Keras takes `{name: array}` for a model whose inputs are a list; flattening that
+    dict would sort its names.
+
+    Args:
+        x: Inputs as `fit` takes them.
+        specs: A structure of named `tf.TensorSpec` from `input_specs`.
+
+    Returns:
+        `x`, or its values in the structure of `specs`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.inputs import in_structure
+        >>> specs = [tf.TensorSpec((None,), name="b"), tf.TensorSpec((None,), name="a")]
+        >>> in_structure({"a": 1, "b": 2}, specs)
+        [2, 1]
+    """
+    names = [spec.name for spec in keras.tree.flatten(specs)]
+    if not isinstance(x, dict) or isinstance(specs, dict) or not set(names) <= set(x):
+        return x
+    return keras.tree.pack_sequence_as(specs, [x[name] for name in names])

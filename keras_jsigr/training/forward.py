@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import Head
-from keras_jsigr.core.inputs import probe_batch, unchanged_state
+from keras_jsigr.core.inputs import in_structure, probe_batch, unchanged_state
 from keras_jsigr.penalties import (
     Linearization,
     PenaltyBatch,
@@ -86,6 +86,7 @@ class Forward:
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
         """Find where the step is taken: at the inputs, or at adversarial points."""
+        x = in_structure(x, self.specs)
         leaves = list(keras.tree.flatten(x))
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:

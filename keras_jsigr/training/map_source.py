@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.inputs import in_structure
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency.expected_map import expected_map
@@ -62,11 +63,11 @@ class MapSource:
         flat = keras.tree.flatten(forward.specs)
         for index in forward.regularized:
             shape = flat[index].shape[1:]
-            if not shape.is_fully_defined():
+            if not shape.is_fully_defined() or shape.rank > 3:
                 raise ValueError(
-                    f"Perturbation maps need a fixed input shape: got {shape} for "
-                    f"`{flat[index].name}`. Build the model with fixed sides, or use "
-                    "selection='all'."
+                    f"Perturbation maps need features (D,), sequences (T, D) or images "
+                    f"(H, W, C) of fixed sides: got {shape} for `{flat[index].name}`. "
+                    "Build the model with such an input, or use selection='all'."
                 )
             self._banks.append(make_mask_bank(tuple(shape), settings.grid))
 
@@ -125,7 +126,7 @@ class MapSource:
 
     def check_hits(self, x: Any) -> None:
         """Refuse training on arrays of which the cached maps know nothing."""
-        leaves = keras.tree.flatten(x)
+        leaves = keras.tree.flatten(in_structure(x, self._forward.specs))
         index = self._forward.regularized[0]
         if not self.reports_hits or not isinstance(leaves[index], np.ndarray):
             return

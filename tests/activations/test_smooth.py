@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_jsigr import with_smooth_activations
 from keras_jsigr.core.inputs import input_specs
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
-from keras_jsigr import with_smooth_activations
 
 L = keras.layers
 
