@@ -23,13 +23,15 @@ from keras_jsigr.training.checked_model import CheckedModel
 from keras_jsigr.training.forward import Forward, Point
 from keras_jsigr.training.map_source import MapSource
 from keras_jsigr.training.resumable_model import ResumableModel
+from keras_jsigr.training.step_seed import step_seed
+from keras_jsigr.training.tracked_model import TrackedModel
 
 _WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 _STEPS = ("delay_steps", "ramp_steps")
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(ResumableModel, CheckedModel):
+class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
     `L = task loss + r (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`.
@@ -101,10 +103,7 @@ class JSIGRModel(ResumableModel, CheckedModel):
         )
         typical = self._scalar("typical_change", 1e-3, aggregation="mean")
         self._maps = MapSource(self._forward, self.settings, map_table, typical)
-        self._task_tracker = keras.metrics.Mean(name="task_loss")
-        self._trackers = {
-            key: keras.metrics.Mean(name=key) for key in self._tracked_names()
-        }
+        self.make_trackers(["task_loss", *self._reported()])
 
     def _scalar(
         self, name: str, value: float, dtype: str = "float32", **kwargs: Any
@@ -114,7 +113,7 @@ class JSIGRModel(ResumableModel, CheckedModel):
             (), constant, dtype, trainable=False, autocast=False, name=name, **kwargs
         )
 
-    def _tracked_names(self) -> list[str]:
+    def _reported(self) -> list[str]:
         names = [f"{term}_penalty" for term in self._forward.terms]
         return [*names, "map_hits"] if self._maps.reports_hits else names
 
@@ -169,7 +168,8 @@ class JSIGRModel(ResumableModel, CheckedModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        seed = self._step_seed()
+        # Not from `optimizer.iterations`: those pause while gradients accumulate.
+        seed = step_seed(self.settings.seed, self.steps_taken.value)
         labels = keras.tree.flatten(y)[0]
         targets = class_targets(labels, tf.zeros((1, self.classes)))
         place = self._forward.place(x, targets, seed, self.adversary)
@@ -195,9 +195,10 @@ class JSIGRModel(ResumableModel, CheckedModel):
             scaled = self.optimizer.scale_loss(loss)
         self._apply(tape, scaled)
         count = tf.shape(keras.tree.flatten(x)[0])[0]
+        parts = {f"{name}_penalty": mean for name, mean in means.items()}
         if batch.hits is not None:
-            means["map_hits"] = tf.reduce_mean(batch.hits)
-        self._track_all(loss * replicas, task * replicas, means, count)
+            parts["map_hits"] = tf.reduce_mean(batch.hits)
+        self.track(loss * replicas, {"task_loss": task * replicas, **parts}, count)
         results: dict[str, Any] = self.compute_metrics(
             x, y, y_pred, sample_weight=sample_weight
         )
@@ -231,34 +232,6 @@ class JSIGRModel(ResumableModel, CheckedModel):
         # The directional estimators weigh the fused term themselves.
         weights = {**self._term_weights(), "fused": 1.0}
         return [weights[k] * mean for k, mean in means.items() if k in weights]
-
-    def _step_seed(self) -> Any:
-        """Derive the seed of a step: a resumed run draws what an unbroken one does.
-
-        Not from `optimizer.iterations`, which stand still while gradients accumulate.
-        """
-        step = tf.cast(self.steps_taken.value, tf.int32)
-        seed = tf.stack([tf.constant(self.settings.seed), step])
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group if context else 0
-        return tf.random.experimental.stateless_fold_in(seed, replica)
-
-    def _track_all(
-        self, loss: Any, task: Any, means: dict[str, Any], count: Any
-    ) -> None:
-        for metric in self.metrics:
-            if metric.name == "loss":  # Keras' own tracker
-                metric.update_state(loss, sample_weight=count)
-        self._task_tracker.update_state(task, sample_weight=count)
-        for key, mean in means.items():
-            name = key if key in self._trackers else f"{key}_penalty"
-            self._trackers[name].update_state(mean, sample_weight=count)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """Evaluate as the base does; the penalties' trackers stay out of it."""
-        results = super().test_step(data)
-        own = {"task_loss", *self._trackers}
-        return {name: value for name, value in results.items() if name not in own}
 
     def export(
         self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any

@@ -104,7 +104,11 @@ def test_one_step_equals_numpy(data, case, devices, weighted):
         **{**defaults, **CASES[case]}, estimator="exact", selection="all"
     )
     strategy = (
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        tf.distribute.MirroredStrategy(
+            ["CPU:0", "CPU:1"],
+            # Several strategies in one process would share collective instances.
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
         if devices == 2
         else tf.distribute.get_strategy()
     )
