@@ -1,5 +1,14 @@
 """Robust, explainable Keras classifiers in one call: J-SIGR training for Keras 3."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"keras_jsigr runs on TensorFlow: got the Keras backend "
+        f"'{keras.backend.backend()}'. Set KERAS_BACKEND=tensorflow before Keras is "
+        "imported."
+    )
+
 from keras_jsigr import attacks, callbacks, datasets, penalties, saliency, serving
 from keras_jsigr.activations import with_smooth_activations
 from keras_jsigr.harden import harden, unwrap
