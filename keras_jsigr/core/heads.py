@@ -85,10 +85,11 @@ def _make_linear(layer: keras.Layer) -> Callable[[], None]:
 def _candidate_kind(layer: keras.Layer) -> Literal["softmax", "sigmoid"] | None:
     if isinstance(layer, keras.layers.Softmax):
         return "softmax" if layer.axis in (-1, 1) else None
-    activation = getattr(layer, "activation", None)
-    if activation is keras.activations.softmax:
+    # By name, so that tf.nn.softmax counts too; `find_head` verifies by numbers.
+    name = getattr(getattr(layer, "activation", None), "__name__", "")
+    if "softmax" in name:
         return "softmax"
-    return "sigmoid" if activation is keras.activations.sigmoid else None
+    return "sigmoid" if "sigmoid" in name else None
 
 
 def find_head(model: keras.Model, probe: Any) -> Head:

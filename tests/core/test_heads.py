@@ -226,3 +226,23 @@ def test_as_logits_refuses_what_does_not_classify():
 )
 def test_looks_like_probabilities(rows, expected):
     assert looks_like_probabilities(np.array(rows, "float32")) is expected
+
+
+def test_activations_of_tensorflow_are_heads_too():
+    for function, kind in ((tf.nn.softmax, "softmax"), (tf.nn.sigmoid, "sigmoid")):
+        net = keras.Sequential(
+            [keras.Input((2,)), keras.layers.Dense(3, activation=function)]
+        )
+        x = np.random.default_rng(0).uniform(0, 1, (4, 2)).astype("float32")
+        head, p = find_head(net, x), net(x)
+        assert head.kind == kind
+        with head.removed():
+            np.testing.assert_allclose(head.activate(net(x)), p, rtol=1e-5)
+
+
+def test_a_lookalike_is_not_the_head():
+    """log_softmax has softmax in its name, but not its values."""
+    net = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(3, activation="log_softmax")]
+    )
+    assert find_head(net, np.ones((2, 2), "float32")).kind == "linear"
