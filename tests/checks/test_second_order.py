@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_jsigr import harden
-from keras_jsigr.checks.second_order import double_precision, second_order
+from keras_jsigr.checks.double_precision import double_precision
+from keras_jsigr.checks.second_order import second_order
 
 conv, dense = layers.Conv2D, layers.Dense
 
@@ -214,3 +215,56 @@ def test_double_precision_computes_in_float64_and_goes_back():
     np.testing.assert_allclose(wide, before, atol=1e-5)
     assert all(v.dtype == "float32" for v in model.trainable_variables)
     np.testing.assert_array_equal(model(x), before)
+
+
+class Custom(layers.Layer):
+    """A ReLU, or a bilinear resizing, written into a custom call."""
+
+    def __init__(self, resize, **kwargs):
+        super().__init__(**kwargs)
+        self.resize = resize
+
+    def call(self, inputs):
+        if self.resize:
+            return tf.image.resize(inputs, (7, 7))
+        return tf.nn.relu(inputs)
+
+
+def custom_net(resize):
+    return keras.Sequential(
+        [
+            layers.Input((16, 16, 3)),
+            layers.Conv2D(64, 3, padding="same"),
+            Custom(resize, name="custom"),
+            layers.Conv2D(64, 3, activation="silu"),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
+
+
+def test_kinks_in_custom_code_are_no_reason_to_refuse():
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        harden(custom_net(resize=False), verbose=0)
+
+
+def test_wrong_derivatives_in_custom_code_are_found():
+    with pytest.raises(ValueError, match="`custom`"):
+        harden(custom_net(resize=True), verbose=0)
+
+
+def test_a_large_rectified_network_passes():
+    """A million units: some change sides in any finite difference."""
+    net = keras.Sequential([layers.Input((64, 64, 3))])
+    for _ in range(2):
+        net.add(layers.Conv2D(64, 3, padding="same"))
+        net.add(layers.ReLU())
+        net.add(layers.Conv2D(64, 3, padding="same", activation="relu"))
+        net.add(layers.MaxPooling2D())
+    net.add(layers.Flatten())
+    net.add(layers.Dense(3))
+    harden(net, verbose=0)
+    assert net.layers[0].activation is keras.activations.linear
+    assert net.layers[2].activation is keras.activations.relu
+    assert "call" not in vars(net.layers[1])

@@ -1,0 +1,122 @@
+"""Does TensorFlow differentiate this network twice, and rightly? Numbers decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.checks.double_precision import double_precision
+from keras_jsigr.checks.second_order import Finding, second_order
+from keras_jsigr.checks.smooth_stand_ins import smooth_stand_ins
+from keras_jsigr.core.exact_moments import exact_moments
+from keras_jsigr.core.inputs import unchanged_state
+from keras_jsigr.core.keras_private import leaf_layers
+
+_SUSPECT = 0.1
+
+
+def check_second_order(
+    model: keras.Model, forward: Callable[[Any, bool], Any], x: Any, index: int
+) -> None:
+    """Refuse a network whose second derivatives are missing or wrong.
+
+    Args:
+        model: The base model.
+        forward: Function from `x` and a training flag to logits.
+        x: A probe batch in the model's input structure.
+        index: Position of the input to differentiate for.
+
+    Raises:
+        ValueError: If the derivatives do not agree; names the layer where it can.
+    """
+    leaves = list(keras.tree.flatten(x))
+
+    def network(value: Any) -> Any:
+        full = [*leaves[:index], value, *leaves[index + 1 :]]
+        return forward(keras.tree.pack_sequence_as(x, full), True)
+
+    variables = list(model.trainable_variables)
+    if not variables:
+        return
+    finding = _try_in_double(model, network, leaves[index], variables)
+    if finding.passed:
+        return
+    culprits = [
+        f"`{layer.name}` ({type(layer).__name__})"
+        for layer in leaf_layers(model)
+        if not layer_passes(layer)
+    ]
+    if finding.error is not None and finding.error <= _SUSPECT and not culprits:
+        return  # rounding in a deep network, not a wrong derivative: those are larger
+    what = (
+        f"raises: {finding.reason}"
+        if finding.error is None
+        else f"is wrong by {finding.error:.0%}, silently"
+    )
+    where = f" of {', '.join(culprits)}" if culprits else f" of `{model.name}`"
+    raise ValueError(
+        f"TensorFlow's second derivative{where} {what}. J-SIGR by double "
+        "backpropagation would train on it. Use estimator='finite_difference' with "
+        "norm='squared', which needs none, or exchange the layer."
+    )
+
+
+def _try_in_double(
+    model: keras.Model, network: Callable[[Any], Any], x: Any, variables: list[Any]
+) -> Finding:
+    def replayed(value: Any) -> Any:
+        with unchanged_state(model):  # same dropout mask, same statistics every time
+            return network(value)
+
+    with exact_moments(), smooth_stand_ins(leaf_layers(model)):
+        try:
+            with double_precision(model):
+                return second_order(replayed, tf.cast(x, tf.float64), variables)
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+            # A custom layer that insists on float32: numbers are then too coarse to
+            # compare, but a missing gradient still shows.
+            finding = second_order(replayed, x, variables)
+            return Finding(0.0) if finding.error is not None else finding
+
+
+def _input_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
+    """Return the shape of a layer's only input, `None` if it has none or several."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if shape is None:  # activations and the like are never built
+        shape = getattr(getattr(layer, "input", None), "shape", None)
+    if not isinstance(shape, (tuple, list)):
+        return None
+    plain = all(side is None or isinstance(side, int) for side in shape)
+    return tuple(shape) if plain else None
+
+
+def layer_passes(layer: keras.Layer) -> bool:
+    """Test one layer alone, between two smooth maps.
+
+    Args:
+        layer: A built layer; layers with several inputs are taken to pass.
+
+    Returns:
+        False if its second derivatives are missing or wrong.
+    """
+    shape = _input_shape(layer)
+    if shape is None:
+        return True
+    rng = np.random.default_rng(2)
+    x = tf.constant(rng.uniform(0.1, 1.0, [2, *(s or 8 for s in shape[1:])]))
+    scale = tf.Variable(rng.uniform(0.5, 1.5, x.shape[1:]), dtype=tf.float64)
+
+    def network(value: Any) -> Any:
+        with unchanged_state(layer):
+            y = tf.cast(layer(tf.sin(value * scale), training=True), tf.float64)
+        return tf.reshape(tf.sin(y), (2, -1))
+
+    try:
+        with exact_moments(), smooth_stand_ins([layer]), double_precision(layer):
+            return second_order(network, x, [scale]).passed
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+        return True
