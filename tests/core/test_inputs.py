@@ -32,7 +32,8 @@ def test_sequential():
 def test_functional_dict_keeps_names_dtypes_and_structure():
     a = layers.Input((2,), name="a")
     b = layers.Input((3,), dtype="int32", name="b")
-    model = keras.Model({"a": a, "b": b}, layers.Concatenate()([a, a]))
+    embedded = layers.Flatten()(layers.Embedding(4, 2)(b))
+    model = keras.Model({"a": a, "b": b}, layers.Concatenate()([a, embedded]))
     specs = input_specs(model)
     assert set(specs) == {"a", "b"}
     assert (specs["a"].name, specs["a"].dtype) == ("a", tf.float32)
