@@ -80,9 +80,9 @@ class Forward:
         with self.head.removed():
             return self._base(x, training=training)
 
-    def at(self, point: Point, inputs: list[Any], training: bool = False) -> Any:
-        """Return logits with the regularized inputs of a point exchanged."""
-        return self(self._pack(point.structure, point.leaves, inputs), training)
+    def at(self, point: Point, inputs: list[Any]) -> Any:
+        """Return inference logits with the regularized inputs of a point exchanged."""
+        return self(self._pack(point.structure, point.leaves, inputs), False)
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
         """Find where the step is taken: at the inputs, or at adversarial points."""

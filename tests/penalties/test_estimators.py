@@ -64,20 +64,16 @@ def test_exact_is_the_closed_form_of_a_quadratic_model(matrix):
 @pytest.mark.parametrize("norm", ["squared", "l1"])
 def test_projection_is_unbiased_within_standard_errors(matrix, weights, norm):
     x = tf.zeros((B, D))
-    lin = linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
     w = [tf.constant(weights, tf.float32)]
 
     @tf.function
     def draw(seed):
-        return reduce_terms(projected(lin_again(x), seed, norm), norm, w)
-
-    def lin_again(x):
-        return linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
+        lin = linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
+        return reduce_terms(projected(lin, seed, norm), norm, w)
 
     samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
     assert samples.std(0).min() > 0
     within_standard_errors(samples, closed_form(matrix, weights, norm))
-    del lin
 
 
 @pytest.mark.parametrize("estimator", ["finite_difference", "jvp"])
