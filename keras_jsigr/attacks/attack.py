@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import tensorflow as tf
 
@@ -12,8 +16,12 @@ from keras_jsigr.attacks import settings
 from keras_jsigr.attacks.ball import BALLS
 from keras_jsigr.attacks.batches import run_batches
 from keras_jsigr.attacks.losses import LossName
+from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.attacks.programs import Programs
 from keras_jsigr.core.heads import LogitsFn
+
+# What an attack sees of the model: all of it, outputs, only decisions, or nothing.
+Access = Literal["white box", "black box", "decision", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +31,22 @@ class Attack(ABC):
     `x_adv = argmax loss(model(x'), y)` over `||x' - x|| <= epsilon` and `x'` in
     `input_range`; with `targeted=True` the loss of the class `y` is driven down.
 
-    Calling: `attack(model, x, y=None)`. `model` is a hardened model, a Keras
-    classifier (a softmax head is seen behind) or a callable that returns `(B, C)`; it
-    is traced once per input shape and assumed not to change but for its weights. `x`
-    is float `(N, *S)`; `y` holds class indices `(N,)` or `(N, 1)`, or one-hot rows;
-    `None` stands for the model's own decisions at `x`. Returns an array or tensor like
-    `x`, in the ball and the range to 1e-6, the same for the same seed.
+    Calling: `attack(model, x, y=None, *, epsilons=None, region=None)`. `model` is a
+    hardened model, a Keras classifier (a softmax head is seen behind) or a callable
+    that returns `(B, C)`; it is traced once per input shape and assumed not to change
+    but for its weights. `x` is float `(N, *S)`; `y` holds class indices `(N,)` or
+    `(N, 1)`, or one-hot rows; `None` stands for the model's own decisions at `x`.
+    `region` is 1 where an input may change and 0 elsewhere, of shape `(N, *S)` or one
+    that broadcasts to it; an image may leave out its channels. Returns an array or
+    tensor like `x`, in the ball and the range to 1e-6, the same for the same seed; with
+    `epsilons` a list of them, one per radius, by the same compiled program.
 
     Args:
         epsilon: Radius in input units, >= 0; 0 returns `x`.
         norm: `"linf"` or `"l2"`.
         input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"` or `"margin"` (largest other logit minus target logit).
+        loss: `"cross_entropy"`, `"margin"` (largest other logit minus target logit) or
+            `"dlr"` (the margin over the spread of the largest logits).
         targeted: Whether `y` is the class to reach instead of the one to leave.
         batch_size: Number of examples worked on at once.
         seed: Of everything random; an int >= 0.
@@ -61,13 +73,18 @@ class Attack(ABC):
     batch_size: int = 128
     seed: int = 0
     verbose: Literal["auto", 0, 1] = "auto"
+    access: ClassVar[Access] = "white box"
+    # Whether the method knows a search without limit (minimum-norm attacks).
+    unlimited: ClassVar[bool] = False
+
     _programs: Programs = field(
         default_factory=Programs, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
-        self._set("epsilon", settings.number("epsilon", self.epsilon, minimum=0.0))
+        if not (self.unlimited and self.epsilon == math.inf):
+            self._set("epsilon", settings.number("epsilon", self.epsilon, minimum=0.0))
         self._set("input_range", settings.interval("input_range", self.input_range))
         self._set("batch_size", settings.count("batch_size", self.batch_size))
         self._set("seed", settings.count("seed", self.seed, minimum=0))
@@ -80,36 +97,90 @@ class Attack(ABC):
         object.__setattr__(self, name, value)
 
     @property
+    def name(self) -> str:
+        """What the attack is called in reports."""
+        return type(self).__name__
+
+    @property
     def passes(self) -> int:
         """Number of gradient steps or queries per example, for the progress bar."""
         return 1
 
     @abstractmethod
     def search(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor
+        self, logits_fn: LogitsFn, problem: Problem, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch, as a pure function of tensors that can be traced.
 
+        Inside, `self.epsilon` is a scalar tensor: one program serves all radii.
+
         Args:
             logits_fn: Maps inputs to float32 logits `(B, C)`.
-            x: Float `(B, *S)`.
-            targets: Float32 `(B, C)`.
+            problem: The batch.
             seed: Int32 `(2,)`.
 
         Returns:
-            The tuple of `x_adv`, like `x`, and bool `(B,)`: the gradient was finite.
+            The tuple of `x_adv`, like `problem.x`, and bool `(B,)`: the gradient was
+            finite.
         """
 
-    def __call__(self, model: Any, x: Any, y: Any = None) -> Any:
+    def __call__(
+        self,
+        model: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        epsilons: Sequence[float] | None = None,
+        region: Any = None,
+    ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
-        return run_batches(self, self._programs, model, x, y)
+        if epsilons is None:
+            return run_batches(self, self._programs, model, x, y, region=region)
+        attacks = [self.at(epsilon) for epsilon in epsilons]
+        return [attack(model, x, y, region=region) for attack in attacks]
+
+    def at(self, epsilon: float) -> Self:
+        """Return the same attack at another radius; compiled programs are shared.
+
+        Args:
+            epsilon: Radius in input units, >= 0.
+
+        Returns:
+            The attack.
+
+        Example:
+            >>> from keras_jsigr.attacks import PGD
+            >>> PGD(epsilon=0.1).at(0.2).epsilon
+            0.2
+        """
+        other = dataclasses.replace(self, epsilon=epsilon)
+        other._set("_programs", self._programs)
+        return other
+
+    def traced_at(self, epsilon: tf.Tensor) -> Self:
+        """Return the attack with a tensor for its radius, as `search` needs it.
+
+        Args:
+            epsilon: Scalar of the dtype the search computes in.
+
+        Returns:
+            A copy that only `search` may be called on.
+        """
+        other = copy.copy(self)
+        other._set("epsilon", epsilon)
+        return other
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings as plain values that JSON can hold."""
         config = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        if config["epsilon"] == math.inf:
+            config["epsilon"] = None
         return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Make an attack of the settings that `get_config` returned."""
+        config = dict(config)
+        if config.get("epsilon", 0.0) is None:
+            config["epsilon"] = math.inf
         return cls(**config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -20,7 +20,11 @@ class Ball(Protocol):
     origin: tf.Tensor
 
     def __init__(
-        self, origin: tf.Tensor, epsilon: float, input_range: tuple[float, float]
+        self,
+        origin: tf.Tensor,
+        epsilon: Any,
+        input_range: tuple[float, float],
+        region: tf.Tensor | None = None,
     ) -> None:
         """Surround `origin` by the points closer than `epsilon` and in the range."""
 
@@ -39,8 +43,9 @@ class LinfBall:
 
     Args:
         origin: Float32 or float64 `(B, *S)`.
-        epsilon: Radius in input units.
+        epsilon: Radius in input units, a number or a scalar of the same dtype.
         input_range: `(low, high)` in input units.
+        region: Like `origin`, zero where the points must not differ from it.
 
     Example:
         >>> import tensorflow as tf
@@ -51,13 +56,20 @@ class LinfBall:
     """
 
     def __init__(
-        self, origin: tf.Tensor, epsilon: float, input_range: tuple[float, float]
+        self,
+        origin: tf.Tensor,
+        epsilon: Any,
+        input_range: tuple[float, float],
+        region: tf.Tensor | None = None,
     ) -> None:
         self.origin = origin
         self._epsilon = epsilon
         # The box does not move: built once, every projection is one clipping.
         self._lower = tf.maximum(self._edge(origin - epsilon), input_range[0])
         self._upper = tf.minimum(self._edge(origin + epsilon), input_range[1])
+        if region is not None:
+            self._lower = tf.where(region > 0, self._lower, origin)
+            self._upper = tf.where(region > 0, self._upper, origin)
 
     def _edge(self, edge: tf.Tensor) -> tf.Tensor:
         # In 0..255 the rounding of `x + epsilon` alone leaves the ball by 7e-6.
@@ -85,8 +97,9 @@ class L2Ball:
 
     Args:
         origin: Float32 or float64 `(B, *S)`.
-        epsilon: Radius in input units.
+        epsilon: Radius in input units, a number or a scalar of the same dtype.
         input_range: `(low, high)` in input units.
+        region: Like `origin`, zero where the points must not differ from it.
 
     Example:
         >>> import tensorflow as tf
@@ -97,10 +110,15 @@ class L2Ball:
     """
 
     def __init__(
-        self, origin: tf.Tensor, epsilon: float, input_range: tuple[float, float]
+        self,
+        origin: tf.Tensor,
+        epsilon: Any,
+        input_range: tuple[float, float],
+        region: tf.Tensor | None = None,
     ) -> None:
         self.origin = origin
         self._range = input_range
+        self._region = region
         # Room for the rounding of the norm, so that the result is never outside.
         self._epsilon = epsilon * (1.0 - 1e-6)
 
@@ -115,10 +133,12 @@ class L2Ball:
         the result is in both sets; where both bind it need not be the nearest point.
         """
         delta = x - self.origin
-        longest = tf.maximum(l2_norm(delta), tf.cast(self._epsilon, x.dtype))
-        return tf.clip_by_value(
-            self.origin + delta * (self._epsilon / longest), *self._range
-        )
+        if self._region is not None:
+            delta *= self._region
+        # An infinite radius divided by itself would be no number.
+        length = tf.maximum(l2_norm(delta), tf.constant(1e-30, x.dtype))
+        shrink = tf.minimum(tf.cast(self._epsilon, x.dtype) / length, 1.0)
+        return tf.clip_by_value(self.origin + delta * shrink, *self._range)
 
     def sample(self, seed: tf.Tensor) -> tf.Tensor:
         """Draw uniformly from the ball, then clip to the range.
@@ -126,17 +146,21 @@ class L2Ball:
         The direction is Gaussian and the radius `epsilon * u^(1/d)`.
         """
         shape, dtype = tf.shape(self.origin), self.origin.dtype
-        direction = safe_normalize(
-            tf.random.stateless_normal(
-                shape, fold_in(seed, 0), dtype=dtype, alg=ALGORITHM
-            )
+        noise = tf.random.stateless_normal(
+            shape, fold_in(seed, 0), dtype=dtype, alg=ALGORITHM
         )
+        dimensions = tf.cast(tf.reduce_prod(shape[1:]), dtype)
+        if self._region is not None:
+            noise *= self._region
+            axes = list(range(1, self.origin.shape.rank))
+            dimensions = tf.reduce_sum(self._region, axes, keepdims=True)
+            dimensions = tf.maximum(dimensions, 1.0)
         one_each = tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
         u = tf.random.stateless_uniform(
             one_each, fold_in(seed, 1), dtype=dtype, alg=ALGORITHM
         )
-        radius = u ** (1.0 / tf.cast(tf.reduce_prod(shape[1:]), dtype))
-        return self.project(self.origin + self._epsilon * radius * direction)
+        radius = self._epsilon * u ** (1.0 / dimensions)
+        return self.project(self.origin + radius * safe_normalize(noise))
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}

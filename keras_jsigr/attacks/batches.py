@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.inputs import check_inputs, check_model
+from keras_jsigr.attacks.inputs import check_inputs, check_model, check_region
 from keras_jsigr.attacks.labels import target_rows
+from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.attacks.programs import Programs
+from keras_jsigr.attacks.rounding import working_dtype
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.scores import predicted_targets
 
@@ -23,7 +25,15 @@ _BAR_BATCHES, _BAR_PASSES = 4, 10
 _PROBES = 16
 
 
-def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) -> Any:
+def run_batches(
+    attack: Attack,
+    programs: Programs,
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    region: Any = None,
+) -> Any:
     """Attack all of `x`, batch by batch, with one compiled program.
 
     Args:
@@ -32,6 +42,7 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
         model: A Keras model of one input, or a callable.
         x: Float `(N, *S)`, NumPy array or eager tensor, in the attack's range.
         y: Labels, or `None` for the model's own decisions.
+        region: 1 where an input may change, 0 elsewhere; `None`: everywhere.
 
     Returns:
         Same kind, shape and dtype as `x`.
@@ -56,7 +67,10 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
         )
     # Several rows: one row of logits may happen to look like probabilities.
     probe = tf.convert_to_tensor(x[:_PROBES])
-    program = programs.get("search", _search_of(attack), model, probe)
+    dtype = working_dtype(probe.dtype)
+    region = None if region is None else check_region(region, tuple(x.shape))
+    name = "search" if region is None else "search in a region"
+    program = programs.get(name, _search_of(attack, region), model, probe)
     if y is None:
         decide = programs.get("decide", _decide, model, probe).run
     else:
@@ -64,6 +78,7 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
     if attack.epsilon == 0.0:
         return x.copy() if isinstance(x, np.ndarray) else tf.identity(x)
 
+    epsilon = tf.constant(attack.epsilon, dtype)
     results, healthy = [], []
     starts = range(0, len(x), attack.batch_size)
     bar = _progress_bar(attack, len(starts))
@@ -72,7 +87,8 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
         batch = tf.convert_to_tensor(x[part])
         seed = tf.constant([attack.seed, number], tf.int32)
         targets = decide(batch) if y is None else rows[part]
-        x_adv, finite = program.run(batch, targets, seed)
+        where = [] if region is None else [tf.convert_to_tensor(region[part], dtype)]
+        x_adv, finite = program.run(batch, targets, seed, epsilon, *where)
         results.append(x_adv)
         healthy.append(finite)
         if bar is not None:
@@ -83,13 +99,29 @@ def run_batches(attack: Attack, programs: Programs, model: Any, x: Any, y: Any) 
     return tf.concat(results, axis=0)
 
 
-def _search_of(attack: Attack) -> Any:
+def _search_of(attack: Attack, region: Any) -> Any:
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
-        def search(x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> Any:
-            return attack.search(logits_fn, x, targets, seed)
+        dtype = working_dtype(probe.dtype)
 
-        rows = tf.TensorSpec((None, classes), tf.float32)
-        return search, [_spec(probe), rows, tf.TensorSpec((2,), tf.int32)]
+        def search(
+            x: tf.Tensor,
+            targets: tf.Tensor,
+            seed: tf.Tensor,
+            epsilon: tf.Tensor,
+            *where: tf.Tensor,
+        ) -> Any:
+            problem = Problem(x, targets, *where)
+            return attack.traced_at(epsilon).search(logits_fn, problem, seed)
+
+        signature = [
+            _spec(probe),
+            tf.TensorSpec((None, classes), tf.float32),
+            tf.TensorSpec((2,), tf.int32),
+            tf.TensorSpec((), dtype),
+        ]
+        if region is not None:
+            signature.append(tf.TensorSpec((None, *probe.shape[1:]), dtype))
+        return search, signature
 
     return build
 

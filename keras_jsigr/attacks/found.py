@@ -20,6 +20,10 @@ class Found(NamedTuple):
     success: tf.Tensor
     value: tf.Tensor
 
+    def take(self, rows: tf.Tensor) -> Found:
+        """Return what was found for the examples with these numbers, int32 `(A,)`."""
+        return Found(*(tf.gather(t, rows) for t in self))
+
 
 def nothing_found(x: tf.Tensor) -> Found:
     """Return what every other point is stronger than.
@@ -88,3 +92,25 @@ def stronger(new: Found, old: Found) -> Found:
     """
     better = (new.success == old.success) & (new.value > old.value)
     return choose((new.success & ~old.success) | better, new, old)
+
+
+def place(new: Found, rows: tf.Tensor, old: Found) -> Found:
+    """Put the points found for some examples among those of all.
+
+    Args:
+        new: Points of `A` examples.
+        rows: Int32 `(A,)`, their numbers.
+        old: Points of all examples.
+
+    Returns:
+        `old` with `new` in its rows.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.found import nothing_found, place
+        >>> one, two = nothing_found(tf.ones((1, 1))), nothing_found(tf.zeros((2, 1)))
+        >>> place(one, tf.constant([1]), two).x.numpy().tolist()
+        [[0.0], [1.0]]
+    """
+    pairs = zip(old, new, strict=True)
+    return Found(*(tf.tensor_scatter_nd_update(a, rows[:, None], b) for a, b in pairs))

@@ -98,3 +98,42 @@ def _check_values(x: Any, input_range: tuple[float, float]) -> None:
             f"expected [{low:g}, {high:g}]. Set `input_range` to the range of your "
             "data, and `epsilon` in its units, or rescale `x`."
         )
+
+
+def check_region(region: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Check where inputs may change and return it in the shape of the inputs.
+
+    Args:
+        region: Zeros and ones or bools, of shape `(N, *S)` or one that broadcasts to
+            it, with or without the last axis of `S` (the channels of an image).
+        shape: `(N, *S)`.
+
+    Returns:
+        Float32 `(N, *S)`, a view.
+
+    Raises:
+        ValueError: If it does not broadcast or holds other values.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.inputs import check_region
+        >>> check_region(np.eye(2), (5, 2, 2, 3)).shape
+        (5, 2, 2, 3)
+    """
+    values = np.asarray(region)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"`region` holds other values than 0 and 1: got {values.min()} to "
+            f"{values.max()}. Pass for instance `maps > threshold`."
+        )
+    values = values.astype("float32")
+    for candidate in (values, values[..., None]):
+        # The channels can only be left out where the other axes are all named.
+        try:
+            return np.broadcast_to(candidate, shape)
+        except ValueError:
+            continue
+    raise ValueError(
+        f"`region` has shape {values.shape}, expected {shape}, {shape[:-1]} or one "
+        "that broadcasts to them. Give one region per example."
+    )

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.problem import Problem
+
 
 class Iterate(NamedTuple):
     """What is known in one step of the loop.
@@ -15,14 +17,14 @@ class Iterate(NamedTuple):
         gradient: Like `x`; of the loss to drive up, finite.
         logits: Float32 `(B, C)` at `x`, or `None` if the gradient hook did not ask the
             model there.
-        targets: Float32 `(B, C)`.
-        state: What `start_state` or the last `update` returned.
+        problem: The inputs and labels of these examples.
+        state: What `start_state` or the last `update` returned; each leaf `(B, ...)`.
         step: Int32 scalar, from zero.
     """
 
     x: tf.Tensor
     gradient: tf.Tensor
     logits: tf.Tensor | None
-    targets: tf.Tensor
+    problem: Problem
     state: Any
     step: tf.Tensor

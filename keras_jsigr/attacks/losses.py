@@ -6,9 +6,10 @@ from typing import Literal
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.dlr import dlr_loss
 from keras_jsigr.core.scores import class_score
 
-LossName = Literal["cross_entropy", "margin"]
+LossName = Literal["cross_entropy", "margin", "dlr"]
 # Hard targets are exactly one; the room is for targets kept in half precision.
 _HARD = 1.0 - 1e-3
 
@@ -19,7 +20,8 @@ def attack_loss(
     """Compute the loss of the target class: the larger, the less it is predicted.
 
     - `cross_entropy`: `logsumexp_j z_j - z_y`;
-    - `margin`: `max_{j != y} z_j - z_y`, positive exactly where misclassified.
+    - `margin`: `max_{j != y} z_j - z_y`, positive exactly where misclassified;
+    - `dlr`: the margin divided by the largest minus the third largest logit.
 
     Args:
         logits: Float `(B, C)`; `C = 1` means one sigmoid unit.
@@ -30,7 +32,8 @@ def attack_loss(
         Float32 `(B,)`.
 
     Reference:
-        arXiv 1412.6572 (cross entropy), arXiv 1608.04644 (margin).
+        arXiv 1412.6572 (cross entropy), arXiv 1608.04644 (margin), arXiv 2003.01690
+        (dlr).
 
     Example:
         >>> import tensorflow as tf
@@ -43,6 +46,8 @@ def attack_loss(
     targets = tf.cast(targets, tf.float32)
     if loss == "cross_entropy":
         return -class_score(z, targets, "log_prob")
+    if loss == "dlr":
+        return dlr_loss(z, targets)
     if z.shape[-1] == 1:
         return -class_score(z, targets, "margin")
     target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
@@ -80,7 +85,7 @@ def ascent_loss(
         >>> tape.gradient(loss, z).numpy().tolist()
         [[-1.0, 1.0]]
     """
-    if loss == "margin":
+    if loss != "cross_entropy":
         return attack_loss(logits, targets, loss)
     targets = tf.cast(targets, tf.float32)
     odds = -class_score(logits, targets, "margin")

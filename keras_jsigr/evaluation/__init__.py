@@ -1,0 +1,1 @@
+"""Honest evaluation: worst case over a suite, transfer, diagnostics, a report."""
