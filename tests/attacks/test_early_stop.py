@@ -1,0 +1,98 @@
+"""With `early_stop`, examples that were fooled cost nothing any more."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr.attacks import MIFGSM, PGD
+
+W = np.random.default_rng(3).normal(size=(6, 4)).astype("float32")
+
+
+class Counting:
+    """A bent linear model that counts the rows it was shown."""
+
+    def __init__(self):
+        self.rows = tf.Variable(0)
+
+    def __call__(self, x):
+        self.rows.assign_add(tf.shape(x)[0])
+        return tf.tanh(x @ W) * 3.0
+
+
+def problem(n=40):
+    x = np.random.default_rng(4).uniform(0.2, 0.8, (n, 6)).astype("float32")
+    return x, np.argmax(np.tanh(x @ W), axis=-1)
+
+
+def fooled(x, y):
+    return np.argmax(np.tanh(x @ W), axis=-1) != y
+
+
+@pytest.mark.parametrize("kind", [PGD, MIFGSM])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fools_the_same_examples(kind, norm):
+    x, y = problem()
+    radius = {"linf": 0.1, "l2": 0.2}[norm]
+    attack = kind(epsilon=radius, norm=norm, steps=12, random_start=False)
+    patient, hasty = attack, kind(**{**attack.get_config(), "early_stop": True})
+    expected = fooled(patient(Counting(), x, y), y)
+    assert 0.1 < expected.mean() < 0.9
+    assert np.array_equal(fooled(hasty(Counting(), x, y), y), expected)
+
+
+def test_an_example_stays_where_it_was_first_fooled():
+    x, y = problem()
+    settings = {"epsilon": 0.1, "random_start": False, "step_size": 0.01}
+    long = PGD(**settings, steps=30, early_stop=True)(Counting(), x, y)
+    for steps in (3, 6, 12):
+        short = PGD(**settings, steps=steps)(Counting(), x, y)
+        at_once = fooled(short, y)
+        shorter = np.abs(long - x).max(axis=1) <= 0.01 * steps + 1e-6
+        assert shorter[at_once].all()
+
+
+def test_the_model_is_not_asked_about_fooled_examples():
+    x, y = problem()
+    rows = {}
+    for early_stop in (False, True):
+        model = Counting()
+        attack = PGD(
+            epsilon=0.1, steps=20, restarts=3, early_stop=early_stop, batch_size=40
+        )
+        x_adv = attack(model, x, y)
+        model.rows.assign(0)
+        again = attack(model, x, y)
+        np.testing.assert_array_equal(x_adv, again)
+        rows[early_stop] = int(model.rows)
+        share = fooled(x_adv, y).mean()
+    # All: 20 gradients and one last look, three times, and one look at the inputs.
+    assert rows[False] == 40 * (3 * 21 + 1)
+    left = round(40 * (1 - share))
+    assert left * (3 * 21 + 1) <= rows[True] < rows[False] * (1 - 0.5 * share)
+
+
+def test_a_misclassified_example_is_returned_as_it_is():
+    x, y = problem()
+    wrong = (y + 1) % 4
+    x_adv = PGD(epsilon=0.1, restarts=2, early_stop=True)(Counting(), x, wrong)
+    np.testing.assert_array_equal(x_adv, x)
+
+
+def test_batch_and_order_do_not_matter():
+    x, y = problem()
+    attack = PGD(epsilon=0.1, steps=8, random_start=False, early_stop=True)
+    together = attack(Counting(), x, y)
+    apart = np.concatenate([attack(Counting(), x[i : i + 7], y[i : i + 7])
+                            for i in range(0, 40, 7)])  # fmt: skip
+    np.testing.assert_allclose(together, apart, atol=1e-6)
+
+
+def test_targeted():
+    x, y = problem()
+    goal = (y + 1) % 4
+    settings = {"epsilon": 0.3, "steps": 15, "random_start": False, "targeted": True}
+    slow = PGD(**settings)(Counting(), x, goal)
+    fast = PGD(**settings, early_stop=True)(Counting(), x, goal)
+    assert (~fooled(slow, goal)).sum() > 5
+    assert np.array_equal(fooled(slow, goal), fooled(fast, goal))
