@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -59,6 +59,37 @@ class MIFGSM(GradientAttack):
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._set("momentum", settings.number("momentum", self.momentum, minimum=0.0))
+
+    @classmethod
+    def nips2017(
+        cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any
+    ) -> Self:
+        """Make the attack that won the NIPS 2017 competition, as its authors set it.
+
+        Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random
+        start. They ran it on an ensemble in logits, with the ensemble's own decisions
+        for labels: `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`. Their
+        auxiliary heads of the Inception networks are left out.
+
+        Args:
+            input_range: `(low, high)` of valid inputs.
+            others: Further settings, such as `targeted` or `batch_size`.
+
+        Returns:
+            The attack.
+
+        Reference:
+            arXiv 1710.06081, section 4.
+
+        Example:
+            >>> from keras_jsigr.attacks import MIFGSM
+            >>> MIFGSM.nips2017(input_range=(0.0, 255.0)).epsilon
+            16.0
+        """
+        low, high = settings.interval("input_range", input_range)
+        fixed = {"steps": 10, "momentum": 1.0, "random_start": False}
+        epsilon = 16.0 * (high - low) / 255.0
+        return cls(epsilon=epsilon, input_range=(low, high), **(fixed | others))
 
     def start_state(self, x: tf.Tensor) -> Any:
         """Return no momentum yet."""

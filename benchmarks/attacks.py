@@ -1,0 +1,234 @@
+"""Speed and strength of the attacks beside ART, Foolbox and cleverhans.
+
+    python benchmarks/attacks.py            # what is missing in results/attacks.json
+    python benchmarks/attacks.py --quick    # a smoke run in a minute or two
+    python benchmarks/attacks.py --table    # the table of what is there
+
+All libraries run in one process on the same images and networks at the same budget, in
+turn: every round times each of them once. A figure is the median over the rounds. The
+first call, which compiles, is timed apart. Every cell is on disk once it is measured.
+The peers come from requirements/judges.txt; one that is absent or fails is a cell with
+the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+from judges import nets, table
+from judges.budget import Budget, Run
+from judges.figures import distances, still_correct
+from judges.peers import LIBRARIES, OURS, find
+from judges.store import Store
+
+import keras_jsigr as kj
+
+HERE = Path(__file__).parent
+LINF = Budget(epsilon=nets.EPSILON)
+CLOSEST = Budget(norm="l2", steps=50)
+
+BUDGETS: dict[str, Budget] = {
+    "FGSM": LINF,
+    "PGD": replace(LINF, steps=20, step_size=0.125 * nets.EPSILON, random_start=True),
+    "MI-FGSM": replace(LINF, steps=10, step_size=0.1 * nets.EPSILON),
+    "DeepFool-L2": CLOSEST,
+    "CW-L2": replace(CLOSEST, steps=100, searches=5),
+    "Square": replace(LINF, steps=1000),
+    "standard": replace(LINF, steps=100, random_start=True),
+}
+MINIMUM_NORM = ("DeepFool-L2", "CW-L2")
+
+# Images of a timed call. Slow peers get fewer: a call should end in a minute or so.
+IMAGES = {"reference": 512, "resnet20": 64}
+FEWER: dict[tuple[str, str, str], int] = {
+    ("reference", "DeepFool-L2", "ART"): 64,
+    ("reference", "DeepFool-L2", "Foolbox"): 128,
+    ("reference", "CW-L2", "ART"): 8,
+    ("reference", "CW-L2", "Foolbox"): 128,
+    ("reference", "Square", "ART"): 128,
+    ("reference", "standard", "ART"): 128,
+    ("resnet20", "DeepFool-L2", "ART"): 8,
+    ("resnet20", "DeepFool-L2", "Foolbox"): 16,
+    ("resnet20", "CW-L2", "ART"): 4,
+    ("resnet20", "CW-L2", "Foolbox"): 16,
+    ("resnet20", "Square", "ART"): 16,
+    ("resnet20", "standard", "ART"): 16,
+}
+# The reference net is the adversarially trained one: there, attacks run to their end.
+RECIPE_OF = {"reference": "pgd", "resnet20": "resnet20"}
+
+
+def main() -> None:
+    options = parse_options()
+    store = Store(options.out, settings_of(options))
+    if not options.table:
+        run_all(store, options)
+    print(table.attacks_table(store.cells, list(RECIPE_OF), list(BUDGETS)))
+
+
+def run_all(store: Store, options: argparse.Namespace) -> None:
+    """Measure the rows that are not there yet."""
+    data = kj.datasets.load("fashion_mnist", verbose=False)
+    for net in options.nets:
+        model = None
+        for attack in options.attacks:
+            names = [f"{net}/{attack}/{library}" for library in LIBRARIES]
+            if all(store.has(name) for name in names):
+                continue
+            if model is None:
+                model = nets.load(RECIPE_OF[net], data, options.cache, options.quick)
+            measure_row(store, model, net, attack, data, options)
+
+
+def measure_row(
+    store: Store,
+    model: Any,
+    net: str,
+    attack: str,
+    data: kj.datasets.Dataset,
+    options: argparse.Namespace,
+) -> None:
+    """Time one attack by all libraries in turn."""
+    budget = budget_of(attack, options)
+    runs: dict[str, Run] = {}
+    cells: dict[str, dict[str, Any]] = {}
+    for library in LIBRARIES:
+        make, reason = find(library, attack)
+        if make is None:
+            store.put(f"{net}/{attack}/{library}", {"missing": reason})
+            continue
+        cell = cells[library] = {
+            "images": images_of(net, attack, library, options), "seconds": [],
+        }  # fmt: skip
+        x, y = data.x_test[: cell["images"]], data.y_test[: cell["images"]]
+        with trouble_in(cell):
+            runs[library] = make(model, budget)
+            cell["first_call"], cell["x_adv"] = timed(runs[library], x, y)
+    for number in range(options.rounds):
+        for library, cell in cells.items():
+            # What took a minute at the first call is timed once, not five times.
+            slow = cell.get("first_call", 0.0) > options.patience
+            if "error" in cell or (slow and number > 0):
+                continue
+            x, y = data.x_test[: cell["images"]], data.y_test[: cell["images"]]
+            with trouble_in(cell):
+                seconds, cell["x_adv"] = timed(runs[library], x, y)
+                cell["seconds"].append(seconds)
+    reached = cells.get(OURS, {}).get("x_adv")
+    for library, cell in cells.items():
+        finished = finish(cell, model, attack, data, budget, reached)
+        store.put(f"{net}/{attack}/{library}", finished)
+        print(f"{net}, {attack}, {library}: {finished}", flush=True)
+
+
+def finish(
+    cell: dict[str, Any],
+    model: Any,
+    attack: str,
+    data: kj.datasets.Dataset,
+    budget: Budget,
+    reached: np.ndarray | None,
+) -> dict[str, Any]:
+    """Turn times and examples into figures; `reached` are our examples."""
+    x_adv = cell.pop("x_adv", None)
+    if "error" in cell or x_adv is None:
+        return cell
+    seconds = cell.pop("seconds")
+    cell["seconds"] = round(float(np.median(seconds)), 4)
+    cell["first_call"] = round(cell["first_call"], 3)
+    cell["rounds"] = len(seconds)
+    cell["images_per_second"] = round(cell["images"] / float(np.median(seconds)), 2)
+    cell["load"] = round(os.getloadavg()[0], 2)
+    x, y = data.x_test[: cell["images"]], data.y_test[: cell["images"]]
+
+    def strength(examples: np.ndarray) -> dict[str, Any]:
+        if attack not in MINIMUM_NORM:
+            left = still_correct(model, x, examples, y, budget.epsilon)
+            return {"accuracy": round(float(np.mean(left)), 4)}
+        far = distances(model, x, examples, y, budget.norm)
+        return {
+            "median_distance": round(float(np.median(far)), 4),
+            "failed": round(float(np.mean(np.isinf(far))), 4),
+        }
+
+    cell |= strength(x_adv)
+    if reached is not None and len(reached) >= len(x):
+        # On the same images, for a peer that had fewer.
+        cell["ours"] = strength(reached[: len(x)])
+    return cell
+
+
+def timed(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    start = time.perf_counter()
+    x_adv = run(x, y)
+    return time.perf_counter() - start, np.asarray(x_adv)
+
+
+@contextlib.contextmanager
+def trouble_in(cell: dict[str, Any]) -> Iterator[None]:
+    """Write what a library raises into its cell, and keep it from printing."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # whatever a peer may do
+        cell["error"] = f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def budget_of(attack: str, options: argparse.Namespace) -> Budget:
+    budget = BUDGETS[attack]
+    if not options.quick:
+        return budget
+    return replace(budget, steps=min(budget.steps, 5), searches=2)
+
+
+def images_of(net: str, attack: str, library: str, options: argparse.Namespace) -> int:
+    if options.quick:
+        return 16
+    return FEWER.get((net, attack, library), IMAGES[net])
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "budgets": {name: vars(budget_of(name, options)) for name in BUDGETS},
+        "nets": {n: nets.recipe_of(r, options.quick) for n, r in RECIPE_OF.items()},
+        "quick": options.quick,
+    }
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--out", type=Path, default=None, help="the JSON file of results")
+    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
+    add("--nets", nargs="+", choices=list(RECIPE_OF), default=list(RECIPE_OF))
+    add("--attacks", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
+    add("--rounds", type=int, default=5)
+    add("--patience", type=float, default=30.0, help="seconds; slower: one round")
+    add("--quick", action="store_true", help="a smoke run, figures without meaning")
+    add("--table", action="store_true", help="print what is there, measure nothing")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = 1
+    if options.out is None:
+        name = "cache/attacks-quick.json" if options.quick else "results/attacks.json"
+        options.out = HERE / name
+    return options
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    main()

@@ -1,0 +1,202 @@
+"""Whether our training and evaluation give the published figures where they are known.
+
+    python benchmarks/harness.py            # trains and judges what is not there yet
+
+On all of Fashion-MNIST with the reference net conv4x4-s2(16, 32) + fc100 (ReLU):
+
+- PGD training at Linf 0.1 is published with 88.46 % clean and 78.5 % worst-case
+  accuracy (arXiv 1810.07481, table 1, first 1,000 test images): the same recipe here
+  must reach 87 and 76.
+- Plain training is published with 90.50 and 4.0: it must fall to 4 or less.
+- FGSM training without a random start is the textbook case of a false defence: it must
+  look fine under FGSM, fall to 2 or less in the worst case, and the diagnostics must
+  say so.
+
+Robust accuracy is the per-example worst case over the standard suite on the first 1,000
+test images. A training that is killed goes on at its last finished epoch; every report
+is saved once it is made. `--quick` is a smoke run on the embedded sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from judges import nets
+from judges.figures import correct, still_correct
+from judges.store import Store
+
+import keras_jsigr as kj
+
+HERE = Path(__file__).parent
+COMMON = {"net": "reference", "activation": "relu", "source": "idx", "seed": 0}
+
+# The recipe, and what its network must show: bounds in percent.
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {
+        "recipe": {"defence": None, "epochs": 10, "rate": 2e-3, "batch": 128},
+        "clean": (90.0, 100.0),
+        "robust": (0.0, 4.0),
+        "published": "90.50 / 4.0",
+    },
+    "PGD training": {
+        "recipe": {"defence": "PGD-7", "epochs": 60, "rate": 3e-3, "batch": 128},
+        "clean": (87.0, 100.0),
+        "robust": (76.0, 100.0),
+        "published": "88.46 / 78.5",
+    },
+    "FGSM training, no random start": {
+        "recipe": {"defence": "FGSM", "epochs": 15, "rate": 2e-3, "batch": 128},
+        "robust": (0.0, 2.0),
+        "finding": True,
+        "published": "91.94 / 0 (another net, Linf 0.3)",
+    },
+}
+
+
+class Progress(keras.callbacks.Callback):
+    """Print clean and PGD-50 accuracy on 1,000 test images now and then."""
+
+    def __init__(self, data: kj.datasets.Dataset, epsilon: float, every: int) -> None:
+        super().__init__()
+        self.x, self.y = data.x_test[:1000], data.y_test[:1000]
+        self.attack = kj.attacks.PGD(epsilon=epsilon, steps=50, verbose=0)
+        self.every = every
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Print a line for this epoch."""
+        line = f"epoch {epoch + 1}, {time.perf_counter() - self.start:.0f} s"
+        line += "".join(f", {name} {value:.4f}" for name, value in (logs or {}).items())
+        if (epoch + 1) % self.every == 0:
+            hardened = isinstance(self.model, kj.JSIGRModel)
+            net = kj.unwrap(self.model) if hardened else self.model
+            x, y = self.x, self.y
+            left = still_correct(net, x, self.attack(net, x, y), y, self.attack.epsilon)
+            line += f", clean {correct(net, x, y).mean():.3f}, PGD-50 {left.mean():.3f}"
+        print(line, flush=True)
+
+
+def recipe_of(case: dict[str, Any], options: argparse.Namespace) -> nets.Recipe:
+    recipe = {**COMMON, **case["recipe"], "epsilon": options.epsilon}
+    if options.epochs is not None:
+        recipe["epochs"] = options.epochs
+    if options.quick:
+        recipe |= {"source": "sample", "epochs": 1, "images": 2_000}
+    return recipe
+
+
+def judge(
+    net: keras.Model, data: kj.datasets.Dataset, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return what the evaluation says of a network."""
+    x, y = data.x_test[: options.images], data.y_test[: options.images]
+    fast = kj.attacks.FGSM(epsilon=options.epsilon, verbose=0)
+    report = kj.evaluation.evaluate(net, x, y, epsilon=options.epsilon, verbose=0)
+    suspects = [f for f in report.findings if f.status == "suspect"]
+    survivors = still_correct(net, x, fast(net, x, y), y, options.epsilon)
+    return {
+        "clean, all test images": percent(correct(net, data.x_test, data.y_test)),
+        "clean": round(100 * report.clean.accuracy, 2),
+        "FGSM": percent(survivors),
+        "robust": round(100 * report.robust.accuracy, 2),
+        "attacks": {
+            r.name: round(100 * r.accuracy.accuracy, 2) for r in report.attacks
+        },
+        "images": len(x),
+        "suspect": {finding.rule: finding.says for finding in suspects},
+        "seconds": round(report.seconds["total"], 1),
+    }
+
+
+def percent(hits: np.ndarray) -> float:
+    return round(100 * float(np.mean(hits)), 2)
+
+
+def failures(case: dict[str, Any], cell: dict[str, Any]) -> list[str]:
+    """Say which expectations a network does not meet."""
+    found = []
+    for figure in ("clean", "robust"):
+        low, high = case.get(figure, (0.0, 100.0))
+        if not low <= cell[figure] <= high:
+            found.append(f"{figure} {cell[figure]:.1f}, expected {low:g} to {high:g}")
+    if case.get("finding") and not cell["suspect"]:
+        found.append("the diagnostics found nothing suspect")
+    return found
+
+
+def print_table(store: Store) -> bool:
+    """Print all cases; tell whether every one that was run is as it must be."""
+    print("\n| training | clean | FGSM | worst case | published | verdict |")
+    print("| --- " * 6 + "|")
+    fine = True
+    for name, case in CASES.items():
+        cell = store.cells.get(name)
+        if cell is None:
+            print(f"| {name} | not run | | | {case['published']} | |")
+            continue
+        wrong = failures(case, cell)
+        fine &= not wrong
+        print(
+            f"| {name} | {cell['clean']:.1f} | {cell['FGSM']:.1f} | "
+            f"{cell['robust']:.1f} | {case['published']} | "
+            f"{'; '.join(wrong) or 'as expected'} |"
+        )
+    for name, cell in store.cells.items():
+        for rule, says in cell["suspect"].items():
+            print(f"\n{name}, {rule}: {says}")
+    return fine
+
+
+def main() -> None:
+    options = parse_options()
+    recipes = {name: recipe_of(case, options) for name, case in CASES.items()}
+    store = Store(options.out, {"recipes": recipes, "images": options.images})
+    source = "sample" if options.quick else "idx"
+    data = kj.datasets.load("fashion_mnist", source=source, data_dir=options.data_dir)
+    for name in options.cases:
+        if store.has(name):
+            continue
+        print(f"\n{name}", flush=True)
+        slug = "harness-" + "".join(c if c.isalnum() else "-" for c in name.lower())
+        path = nets.file_of(slug, recipes[name], options.cache)
+        progress = Progress(data, options.epsilon, options.every)
+        net = nets.train(recipes[name], data, path, [progress])
+        if not options.train_only:
+            store.put(name, judge(net, data, options))
+            print(store.cells[name], flush=True)
+    if not print_table(store) and not options.quick:
+        raise SystemExit("The harness does not give the published figures.")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--out", type=Path, default=None, help="the JSON file of results")
+    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
+    add("--data-dir", default=None, help="folder of the IDX files of Fashion-MNIST")
+    add("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    add("--epochs", type=int, default=None, help="instead of each recipe's own")
+    add("--epsilon", type=float, default=nets.EPSILON, help="Linf, inputs in 0..1")
+    add("--images", type=int, default=1000, help="test images of the worst case")
+    add("--every", type=int, default=5, help="epochs between two progress figures")
+    add("--train-only", action="store_true", help="train and keep, judge later")
+    add("--quick", action="store_true", help="a smoke run, figures without meaning")
+    options = parser.parse_args()
+    if options.quick:
+        options.images = min(options.images, 32)
+    if options.out is None:
+        name = "cache/harness-quick.json" if options.quick else "results/harness.json"
+        options.out = HERE / name
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Other libraries as judges of our attacks: one thin function per attack."""

@@ -1,0 +1,56 @@
+"""What an attack reached, in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# Allowed overrun of radius and range: rounding of float32.
+_SLACK = 1e-5
+
+
+def correct(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Tell which images the model classifies rightly, bool `(N,)`."""
+    return model.predict(x, batch_size=256, verbose=0).argmax(-1) == y
+
+
+def still_correct(
+    model: Any,
+    x: np.ndarray,
+    x_adv: np.ndarray,
+    y: np.ndarray,
+    epsilon: float,
+    norm: str = "linf",
+) -> np.ndarray:
+    """Tell which images survive an attack within the ball, bool `(N,)`.
+
+    A point outside of the ball or the range 0..1 does not count as a success, nor does
+    an attack that turns a wrong decision into the right one as a defence.
+    """
+    inside = (lengths(x_adv - x, norm) <= epsilon + _SLACK) & _in_range(x_adv)
+    fooled = ~correct(model, x_adv, y) & inside
+    return correct(model, x, y) & ~fooled
+
+
+def lengths(changes: np.ndarray, norm: str) -> np.ndarray:
+    """Measure perturbations, float `(N,)`."""
+    order = np.inf if norm == "linf" else 2
+    return np.linalg.norm(changes.reshape(len(changes), -1), order, axis=-1)
+
+
+def distances(
+    model: Any, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, norm: str
+) -> np.ndarray:
+    """Measure how far the model was moved to be fooled, float `(N,)`.
+
+    Zero where it errs at `x` already; infinite where it was not fooled within 0..1.
+    """
+    far = lengths(x_adv - x, norm)
+    fooled = ~correct(model, x_adv, y) & _in_range(x_adv)
+    return np.where(correct(model, x, y), np.where(fooled, far, np.inf), 0.0)
+
+
+def _in_range(x: np.ndarray) -> np.ndarray:
+    flat = x.reshape(len(x), -1)
+    return (flat.min(-1) >= -_SLACK) & (flat.max(-1) <= 1 + _SLACK)

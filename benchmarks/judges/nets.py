@@ -1,0 +1,232 @@
+"""The networks that the attacks are judged and timed on, trained once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_jsigr as kj
+
+CACHE = Path(__file__).parents[1] / "cache"
+EPSILON = 0.1  # Linf, inputs in 0..1: the radius of every Fashion-MNIST figure here
+
+# Everything that decides what a trained network is; its hash names the file.
+Recipe = dict[str, Any]
+_TRAINING: Recipe = {"net": "reference", "batch": 128, "rate": 2e-3, "seed": 0}
+_SAMPLE: Recipe = {**_TRAINING, "source": "sample", "activation": "silu", "epochs": 15}
+RECIPES: dict[str, Recipe] = {
+    "plain": {**_SAMPLE, "defence": None},
+    "hardened": {**_SAMPLE, "defence": "harden"},
+    "pgd": {**_SAMPLE, "defence": "PGD-7"},
+    "resnet20": {**_SAMPLE, "net": "resnet20", "activation": "relu", "epochs": 3}
+    | {"defence": None},
+}
+
+
+def reference_net(activation: str, seed: int) -> keras.Model:
+    """Build conv4x4-s2(16, 32) + fc100 with logits.
+
+    Args:
+        activation: Of the hidden layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 28 x 28 images of ten classes.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="image"),
+            layers.Conv2D(16, 4, strides=2, padding="same", activation=activation),
+            layers.Conv2D(32, 4, strides=2, padding="same", activation=activation),
+            layers.Flatten(),
+            layers.Dense(100, activation=activation),
+            layers.Dense(10),
+        ]
+    )
+
+
+def resnet20(activation: str, seed: int) -> keras.Model:
+    """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
+
+    Args:
+        activation: Of all layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 28 x 28 images of ten classes, with logits.
+
+    Reference:
+        arXiv 1512.03385, section 4.2 (shortcuts by 1 x 1 convolutions).
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+
+    def convolution(x: Any, width: int, strides: int) -> Any:
+        x = layers.Conv2D(width, 3, strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = keras.Input((28, 28, 1), name="image")
+    x = layers.Activation(activation)(convolution(inputs, 16, 1))
+    for width in (16, 32, 64):
+        for block in range(3):
+            strides = 2 if width > 16 and block == 0 else 1
+            inner = layers.Activation(activation)(convolution(x, width, strides))
+            inner = convolution(inner, width, 1)
+            if strides > 1:
+                x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
+            x = layers.Activation(activation)(x + inner)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+NETS: dict[str, Callable[[str, int], keras.Model]] = {
+    "reference": reference_net,
+    "resnet20": resnet20,
+}
+
+
+def adversary(defence: str, epsilon: float) -> Any:
+    """Return the attack that a network is trained against.
+
+    Args:
+        defence: `"FGSM"` (no random start), or `"PGD-k"` (step `2.5 epsilon / k`).
+        epsilon: Linf radius, inputs in 0..1.
+
+    Returns:
+        An attack of keras_jsigr.
+    """
+    if defence == "FGSM":
+        return kj.attacks.FGSM(epsilon=epsilon)
+    return kj.attacks.PGD(epsilon=epsilon, steps=int(defence.removeprefix("PGD-")))
+
+
+def untrained(recipe: Recipe) -> keras.Model:
+    """Make the model whose `fit` follows the recipe; `kj.unwrap` what it returns.
+
+    Args:
+        recipe: See `RECIPES`; `"epsilon"` is that of the adversary.
+
+    Returns:
+        The network itself or the hardened one around it.
+    """
+    model = NETS[recipe["net"]](recipe["activation"], recipe["seed"])
+    defence = recipe["defence"]
+    if defence is None:
+        return model
+    if defence == "harden":
+        steps = recipe["epochs"] * -(-12_000 // recipe["batch"])
+        return kj.harden(model, ramp_steps=steps // 5, verbose=0)
+    attack = adversary(defence, recipe.get("epsilon", EPSILON))
+    # Without penalties a step is the adversary's gradients and the plain step.
+    return kj.harden(
+        model,
+        jacobian_weight=0.0,
+        selective_weight=0.0,
+        adversary=attack,
+        probe=False,
+        verbose=0,
+    )
+
+
+def train(
+    recipe: Recipe, data: kj.datasets.Dataset, path: Path, callbacks: Any = ()
+) -> keras.Model:
+    """Train by the recipe, or load what was trained before.
+
+    A training that was killed goes on at its last finished epoch.
+
+    Args:
+        recipe: See `RECIPES`; `"images"` limits those trained on.
+        data: The images.
+        path: The `.keras` file to keep the network in.
+        callbacks: Further Keras callbacks.
+
+    Returns:
+        The plain Keras network, with logits.
+    """
+    if path.exists():
+        return keras.models.load_model(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = untrained(recipe)
+    x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
+    steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
+    rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    backup = keras.callbacks.BackupAndRestore(str(path.with_suffix("")) + "-backup")
+    start = time.perf_counter()
+    model.fit(
+        x,
+        y,
+        epochs=recipe["epochs"],
+        batch_size=recipe["batch"],
+        verbose=0,
+        callbacks=[backup, *callbacks],
+    )
+    print(f"trained {path.stem} in {time.perf_counter() - start:.0f} s", flush=True)
+    net = model if recipe["defence"] is None else kj.unwrap(model)
+    # Under a temporary name first, for a network that is there is taken as whole.
+    temporary = path.with_name(f"{path.stem}-unfinished.keras")
+    net.save(temporary)
+    temporary.replace(path)
+    return net
+
+
+def file_of(name: str, recipe: Recipe, cache: Path) -> Path:
+    """Name the file of a trained network after what it is.
+
+    Args:
+        name: Of the network, for people.
+        recipe: Of the network.
+        cache: The folder of trained networks.
+
+    Returns:
+        Such as `cache/plain-1f2e3d4c.keras`.
+    """
+    text = json.dumps(recipe, sort_keys=True)
+    return cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.keras"
+
+
+def recipe_of(name: str, quick: bool = False) -> Recipe:
+    """Return a recipe; the quick one trains for one epoch on 2,000 images.
+
+    Args:
+        name: A key of `RECIPES`.
+        quick: Whether the network is for a smoke run.
+
+    Returns:
+        The recipe.
+    """
+    return RECIPES[name] | ({"epochs": 1, "images": 2_000} if quick else {})
+
+
+def load(
+    name: str,
+    data: kj.datasets.Dataset,
+    cache: Path = CACHE,
+    quick: bool = False,
+) -> keras.Model:
+    """Return a trained network, from the cache if it is there.
+
+    Args:
+        name: A key of `RECIPES`.
+        data: The embedded sample of Fashion-MNIST.
+        cache: The folder of trained networks.
+        quick: Whether the network is for a smoke run.
+
+    Returns:
+        A plain Keras model with logits.
+    """
+    recipe = recipe_of(name, quick)
+    return train(recipe, data, file_of(name, recipe, Path(cache)))

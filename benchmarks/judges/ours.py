@@ -1,0 +1,115 @@
+"""The attacks of keras_jsigr, called as those of the other libraries are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import keras_jsigr as kj
+from judges.budget import Budget, Make, Run
+
+
+def _run(model: Any, attack: Any) -> Run:
+    def run(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return attack(model, x, y)
+
+    return run
+
+
+def _common(budget: Budget) -> dict[str, Any]:
+    return {
+        "epsilon": budget.epsilon,
+        "norm": budget.norm,
+        "batch_size": budget.batch_size,
+        "seed": budget.seed,
+        "verbose": 0,
+    }
+
+
+def _stepping(budget: Budget) -> dict[str, Any]:
+    return {
+        **_common(budget),
+        "steps": budget.steps,
+        "step_size": budget.step_size,
+        "random_start": budget.random_start,
+        "restarts": budget.restarts,
+    }
+
+
+def fgsm(model: Any, budget: Budget) -> Run:
+    """Prepare `FGSM`."""
+    return _run(model, kj.attacks.FGSM(**_common(budget)))
+
+
+def pgd(model: Any, budget: Budget) -> Run:
+    """Prepare `PGD`."""
+    return _run(model, kj.attacks.PGD(**_stepping(budget)))
+
+
+def mifgsm(model: Any, budget: Budget) -> Run:
+    """Prepare `MIFGSM`."""
+    return _run(model, kj.attacks.MIFGSM(**_stepping(budget)))
+
+
+def _auto_pgd(loss: str) -> Make:
+    def make(model: Any, budget: Budget) -> Run:
+        settings = _stepping(budget)
+        del settings["step_size"]
+        return _run(model, kj.attacks.APGD(**settings, loss=loss))
+
+    return make
+
+
+def _deepfool(norm: str) -> Make:
+    def make(model: Any, budget: Budget) -> Run:
+        attack = kj.attacks.DeepFool(
+            norm=norm,
+            steps=budget.steps,
+            overshoot=budget.overshoot,
+            batch_size=budget.batch_size,
+            verbose=0,
+        )
+        return _run(model, attack)
+
+    return make
+
+
+def carlini_wagner(model: Any, budget: Budget) -> Run:
+    """Prepare `CarliniWagner`."""
+    attack = kj.attacks.CarliniWagner(
+        steps=budget.steps,
+        searches=budget.searches,
+        learning_rate=budget.rate,
+        initial_constant=budget.constant,
+        abort_early=False,  # all steps are taken, as the others do
+        batch_size=budget.batch_size,
+        verbose=0,
+    )
+    return _run(model, attack)
+
+
+def square(model: Any, budget: Budget) -> Run:
+    """Prepare `Square`."""
+    attack = kj.attacks.Square(**_common(budget), queries=budget.steps)
+    return _run(model, attack)
+
+
+def standard(model: Any, budget: Budget) -> Run:
+    """Prepare the standard suite."""
+    return _run(model, kj.attacks.standard(budget.epsilon, norm=budget.norm))
+
+
+ATTACKS: dict[str, Make] = {
+    "FGSM": fgsm,
+    "PGD": pgd,
+    "MI-FGSM": mifgsm,
+    "APGD-CE": _auto_pgd("cross_entropy"),
+    "APGD-DLR": _auto_pgd("dlr"),
+    "DeepFool-L2": _deepfool("l2"),
+    "DeepFool-Linf": _deepfool("linf"),
+    "CW-L2": carlini_wagner,
+    "Square": square,
+    "standard": standard,
+}
+MISSING: dict[str, str] = {}

@@ -1,0 +1,64 @@
+"""Results that survive a kill: every cell is on disk as soon as it is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "adversarial-robustness-toolbox",
+    "cleverhans",
+    "foolbox",
+    "keras",
+    "numpy",
+    "tensorflow-cpu",
+    "tensorflow",
+)
+
+
+class Store:
+    """A JSON file of cells by name.
+
+    Args:
+        path: The file; read if it exists.
+        settings: What the cells depend on. Cells of other settings are dropped.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        content = json.loads(self.path.read_text()) if self.path.exists() else {}
+        same = content.get("settings") == settings
+        self.cells: dict[str, Any] = content.get("cells", {}) if same else {}
+        self._settings = settings
+
+    def has(self, name: str) -> bool:
+        """Tell whether a cell is there and holds no error."""
+        return name in self.cells and "error" not in self.cells[name]
+
+    def put(self, name: str, cell: Any) -> None:
+        """Keep a cell, in memory and on disk."""
+        self.cells[name] = cell
+        content = {
+            "cells": self.cells,
+            "settings": self._settings,
+            "versions": versions(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.path)
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions of what was measured, and the number of CPUs."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "cpus": os.cpu_count()}

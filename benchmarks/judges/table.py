@@ -1,0 +1,74 @@
+"""Markdown tables of the results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judges.peers import LIBRARIES, OURS
+
+Cells = dict[str, dict[str, Any]]
+
+
+def attacks_table(cells: Cells, nets: list[str], attacks: list[str]) -> str:
+    """Lay out speed and strength: a row per attack, a column per library.
+
+    Args:
+        cells: By `net/attack/library`.
+        nets: In the order to show.
+        attacks: In the order to show.
+
+    Returns:
+        One table per net; notes below say what a peer could not do.
+    """
+    lines: list[str] = []
+    for net in nets:
+        notes: list[str] = []
+        lines += [
+            f"\n**{net}**: images per second, then accuracy or median distance\n",
+            f"| attack | {' | '.join(LIBRARIES)} | ratio to the fastest peer |",
+            "| --- " * (len(LIBRARIES) + 2) + "|",
+        ]
+        for attack in attacks:
+            row = {name: cells.get(f"{net}/{attack}/{name}") for name in LIBRARIES}
+            texts = [_text(cell, attack, name, notes) for name, cell in row.items()]
+            lines.append(f"| {attack} | {' | '.join(texts)} | {_ratio(row)} |")
+        lines += ["", *(f"{i}. {note}" for i, note in enumerate(notes, 1))]
+    return "\n".join(lines)
+
+
+def _text(
+    cell: dict[str, Any] | None, attack: str, library: str, notes: list[str]
+) -> str:
+    if cell is None:
+        return "not run"
+    if "missing" in cell or "error" in cell:
+        notes.append(f"{library}, {attack}: {cell.get('missing') or cell['error']}")
+        return f"- ({len(notes)})"
+    speed = cell["images_per_second"]
+    text = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
+    if "accuracy" in cell:
+        text += f", {cell['accuracy']:.1%}"
+    else:
+        text += f", {cell['median_distance']:.3f}"
+        if cell["failed"]:
+            text += f", {cell['failed']:.0%} failed"
+    ours = cell.get("ours", {})
+    strength = "accuracy" if "accuracy" in cell else "median_distance"
+    notes_on = f"{cell['images']} images, {cell['rounds']} rounds"
+    if library != OURS and ours and cell["rounds"] == 1:
+        number = f"{ours[strength]:.1%}" if strength == "accuracy" else ours[strength]
+        notes.append(f"{library}, {attack}: {notes_on}; ours on them: {number}")
+        text += f" ({len(notes)})"
+    return text
+
+
+def _ratio(row: dict[str, dict[str, Any] | None]) -> str:
+    speeds = {
+        name: cell["images_per_second"]
+        for name, cell in row.items()
+        if cell and "images_per_second" in cell
+    }
+    ours = speeds.pop(OURS, None)
+    if ours is None or not speeds:
+        return "-"
+    return f"{ours / max(speeds.values()):.1f}x"

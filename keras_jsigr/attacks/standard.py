@@ -1,0 +1,69 @@
+"""The suite of attacks that needs no choice."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.apgd_targeted import APGDT
+from keras_jsigr.attacks.fab import FAB
+from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.suite import Suite
+
+_STEPS, _CLASSES, _QUERIES = 100, 9, 5000
+
+
+def standard(
+    epsilon: float,
+    *,
+    norm: str = "linf",
+    input_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: Literal["auto", 0, 1] = "auto",
+) -> Suite:
+    """Make the suite of AutoAttack: two gradients, a boundary and no gradient at all.
+
+    In turn, each on what is left: APGD-CE (100 steps), APGD-T (the 9 most likely wrong
+    classes, 100 steps each), FAB-T (the same) and Square (5000 queries). All leave an
+    example alone once it is misclassified.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        batch_size: Number of examples worked on at once.
+        seed: Of everything random; an int >= 0.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Returns:
+        The suite.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 2003.01690; arXiv 2103.01208 (L1).
+
+    Example:
+        >>> from keras_jsigr.attacks.standard import standard
+        >>> [attack.name for attack in standard(8 / 255).attacks]
+        ['APGD-CE', 'APGD-T', 'FAB-T', 'Square']
+    """
+    shared: dict[str, Any] = {
+        "epsilon": epsilon,
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": verbose,
+    }
+    return Suite(
+        [
+            APGD(steps=_STEPS, early_stop=True, **shared),
+            APGDT(steps=_STEPS, target_classes=_CLASSES, early_stop=True, **shared),
+            FAB(steps=_STEPS, target_classes=_CLASSES, **shared),
+            Square(queries=_QUERIES, **shared),
+        ]
+    )

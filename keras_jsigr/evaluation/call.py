@@ -1,0 +1,187 @@
+"""A call of `evaluate`, checked: all that can be wrong is found before any attack."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_jsigr.attacks import settings
+from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.inputs import check_inputs
+from keras_jsigr.evaluation.checks import (
+    check_class_names,
+    check_data,
+    check_epsilon,
+    check_radii,
+    check_texts,
+)
+from keras_jsigr.evaluation.identity import data_identity, model_identity
+from keras_jsigr.evaluation.log import Log
+from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
+from keras_jsigr.evaluation.named_attacks import attacks_of
+from keras_jsigr.evaluation.parts.about import model_name, versions
+from keras_jsigr.evaluation.parts.curve import default_radii
+from keras_jsigr.evaluation.parts.linear import RIVALS
+from keras_jsigr.evaluation.predictions import classified_rightly
+from keras_jsigr.evaluation.store import Store
+from keras_jsigr.evaluation.task import Task, widest_radius
+
+_CURVE_STEPS = 50
+_PROBES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Hold what `evaluate` has to do.
+
+    Attributes:
+        task: What all parts share.
+        name: Of the model.
+        title: Of the report.
+        attacks: The suite.
+        curve_attack: Behind the curve.
+        radii: Of the curve, ascending.
+        stop_at_chance: Whether the curve ends where guessing is as good.
+        surrogates: Other models by name.
+        transfer_attacks: To run against them.
+        diagnostics: Whether to look for symptoms of gradient masking.
+        examples: How many to show.
+        fingerprint: Of the data.
+        settings: Of the call, for the report.
+    """
+
+    task: Task
+    name: str
+    title: str
+    attacks: list[Any]
+    curve_attack: Any
+    radii: list[float]
+    stop_at_chance: bool
+    surrogates: dict[str, Any]
+    transfer_attacks: list[Any]
+    diagnostics: bool
+    examples: int
+    fingerprint: str
+    settings: dict[str, Any]
+
+
+def check_call(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    epsilon: float,
+    norm: str,
+    attacks: Any,
+    surrogates: Mapping[str, Any] | Sequence[Any] | None,
+    epsilons: Sequence[float] | None,
+    transfer_attacks: Any,
+    input_range: tuple[float, float],
+    class_names: Sequence[str] | None,
+    diagnostics: bool,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    title: str | None,
+    resume: str | os.PathLike[str] | None,
+    verbose: Any,
+) -> Call:
+    """Check the arguments of `evaluate` and prepare its work.
+
+    Args: those of `evaluate`.
+
+    Returns:
+        The prepared call.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or does not fit the others.
+    """
+    settings.choice("verbose", verbose, ("auto", 0, 1))
+    settings.choice("diagnostics", diagnostics, (False, True))
+    examples = settings.count("examples", examples, minimum=0)
+    batch_size = settings.count("batch_size", batch_size)
+    seed = settings.count("seed", seed, minimum=0)
+    check_texts(title=title, resume=resume)
+    input_range = settings.interval("input_range", input_range)
+    x = check_inputs(x, input_range)
+    size = math.prod(x.shape[1:])
+    threat: dict[str, Any] = {
+        "epsilon": check_epsilon(epsilon, norm, input_range, size),
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    suite = attacks_of(attacks, **threat)
+    if transfer_attacks is None:
+        images = len(x.shape) == 4
+        transfer_attacks = ["mi-fgsm", "di-fgsm"] if images else ["mi-fgsm"]
+    transfer = attacks_of(transfer_attacks, transfer=True, **threat)
+    radii = (
+        default_radii(threat["epsilon"], widest_radius(norm, input_range, size))
+        if epsilons is None
+        else check_radii("epsilons", epsilons)
+    )
+
+    probe = np.asarray(x[:_PROBES])
+    classes = check_logits(model, probe, batch_size).shape[-1]
+    x, labels = check_data(x, y, input_range, classes)
+    others = check_surrogates(surrogates, model, x, classes)
+    names = check_class_names(class_names, classes)
+    logits = check_logits(model, x, batch_size)
+    fingerprint = data_identity(x, labels)
+    task = Task(
+        model=model,
+        x=x,
+        y=labels,
+        logits=logits,
+        right=classified_rightly(logits, labels),
+        class_names=names,
+        log=Log(verbose),
+        store=_store(resume, model, x, fingerprint),
+        **threat,
+    )
+    name = model_name(getattr(model, "base", model))
+    return Call(
+        task=task,
+        name=name,
+        title=name if title is None else str(title),
+        attacks=suite,
+        curve_attack=APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat),
+        radii=radii,
+        stop_at_chance=epsilons is None,
+        surrogates=others,
+        transfer_attacks=transfer,
+        diagnostics=diagnostics,
+        examples=examples,
+        fingerprint=fingerprint,
+        settings={
+            "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
+            "surrogates": list(others),
+            "transfer_attacks": [attack.name for attack in transfer] if others else [],
+            "epsilons": radii,
+            "linearized_rivals": RIVALS,
+            "diagnostics": diagnostics,
+            "examples": examples,
+            "batch_size": batch_size,
+            "seed": seed,
+        },
+    )
+
+
+def _store(resume: Any, model: Any, x: Any, fingerprint: str) -> Store:
+    if resume is None:
+        return Store(None, {})
+    own = versions()
+    identity = {
+        "model": model_identity(model, x),
+        "data": fingerprint,
+        "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
+    }
+    return Store(resume, identity)

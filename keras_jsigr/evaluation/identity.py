@@ -1,0 +1,106 @@
+"""Fingerprints of models and data, equal only if the evaluation would be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.keras_private import all_layers
+from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
+
+_PROBES = 16
+
+
+def model_identity(model: Any, x: Any) -> str:
+    """Hash what a model computes: its weights and its architecture.
+
+    A Keras model gives weights and configuration, without the names of its layers and
+    without the compile state. An ensemble gives those of its `models`. Any other
+    callable gives its logits on the first 16 examples, to three digits.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable.
+        x: Float `(N, *S)`.
+
+    Returns:
+        SHA-256, hexadecimal.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.identity import model_identity
+        >>> x = np.ones((1, 2), "float32")
+        >>> model_identity(lambda x: x, x) == model_identity(lambda x: 2 * x, x)
+        False
+    """
+    members = getattr(model, "models", None)
+    if isinstance(members, list | tuple) and not isinstance(model, keras.Model):
+        parts = [type(model).__name__, *(model_identity(part, x) for part in members)]
+        parts += [str(getattr(model, name, "")) for name in ("weights", "fuse")]
+    else:
+        # The penalties of a hardened model and their schedule play no part here.
+        base = getattr(model, "base", None)
+        model = base if isinstance(base, keras.Model) else model
+        probe = tf.convert_to_tensor(x[:_PROBES])
+        known = isinstance(model, keras.Model)
+        logits_fn = None if known else as_logits(model, probe)
+        parts = [fingerprint_model(model, logits_fn, probe)]  # type: ignore[arg-type]
+        parts.append(_architecture(model) if known else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def data_identity(x: Any, y: Any) -> str:
+    """Hash examples and labels.
+
+    Args:
+        x: `(N, *S)`.
+        y: `(N,)`.
+
+    Returns:
+        SHA-256, hexadecimal.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.identity import data_identity
+        >>> x = np.ones((2, 2))
+        >>> data_identity(x, [0, 1]) == data_identity(x, [1, 0])
+        False
+    """
+    parts = fingerprint_array(x) + fingerprint_array(y)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _architecture(model: keras.Model) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = keras.saving.serialize_keras_object(model)
+    except Exception:
+        # A subclassed model without `get_config`: its weights have to do.
+        return type(model).__qualname__
+    # Keras numbers layers through the whole process: the same model built twice has
+    # other names. What counts is their order.
+    layers = all_layers(model)
+    named = [*layers, *(op for f in layers for op in getattr(f, "operations", []))]
+    names: dict[str, str] = {}
+    for layer in named:
+        names.setdefault(layer.name, f"#{len(names)}")
+    plain = _without_names(config, names)
+    return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _without_names(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            str(key): _without_names(item, names)
+            for key, item in value.items()
+            if key != "compile_config"
+        }
+    if isinstance(value, list | tuple):
+        return [_without_names(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

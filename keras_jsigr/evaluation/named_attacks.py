@@ -1,0 +1,177 @@
+"""Attacks by name, and whatever the user gives as the attacks of an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
+from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.apgd_targeted import APGDT
+from keras_jsigr.attacks.bim import BIM
+from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.transfer_presets import (
+    DIFGSM,
+    NIFGSM,
+    SIFGSM,
+    TIFGSM,
+    VMIFGSM,
+)
+
+# What each name stands for.
+_NAMED: dict[str, Callable[..., Attack]] = {
+    "fgsm": FGSM,
+    "bim": BIM,
+    "pgd": partial(PGD, steps=50, early_stop=True),
+    "apgd-ce": partial(APGD, early_stop=True),
+    "apgd-dlr": partial(APGD, loss="dlr", early_stop=True),
+    "apgd-t": partial(APGDT, early_stop=True),
+    "square": Square,
+    "mi-fgsm": MIFGSM,
+    "ni-fgsm": NIFGSM,
+    "di-fgsm": DIFGSM,
+    "ti-fgsm": TIFGSM,
+    "si-fgsm": SIFGSM,
+    "vmi-fgsm": VMIFGSM,
+}
+
+
+def attack_names() -> list[str]:
+    """List the names that `named_attack` knows.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> from keras_jsigr.evaluation.named_attacks import attack_names
+        >>> "pgd" in attack_names()
+        True
+    """
+    return list(_NAMED)
+
+
+def named_attack(name: str, **settings: Any) -> Attack:
+    """Make an attack of a name.
+
+    Args:
+        name: One of `attack_names()`.
+        **settings: Of the attack: `epsilon`, `norm`, `input_range` and so on.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: If there is no attack of this name, or a setting is out of range.
+
+    Example:
+        >>> from keras_jsigr.evaluation.named_attacks import named_attack
+        >>> named_attack("pgd", epsilon=0.1).steps
+        50
+    """
+    if name not in _NAMED:
+        raise ValueError(
+            f"Unknown attack: got {name!r}, expected 'standard' or one of "
+            f"{attack_names()}. Pass one of these names, or an attack object."
+        )
+    return _NAMED[name](**settings)
+
+
+def attacks_of(
+    given: Any,
+    *,
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+    batch_size: int,
+    seed: int,
+    transfer: bool = False,
+) -> list[Attack]:
+    """Make the attacks of a threat model of what the user gave.
+
+    Args:
+        given: `"standard"`, another name, a suite (anything with `attacks`), an
+            attack, or a list of attacks and names.
+        epsilon: Radius in input units.
+        norm: Of the perturbation.
+        input_range: `(low, high)` of valid inputs.
+        batch_size: Of the attacks given by name.
+        seed: Of the attacks given by name.
+        transfer: Whether the examples are for other models: then attacks of another
+            radius are welcome, and none stops as soon as its own model is fooled.
+
+    Returns:
+        At least one attack, all with this radius, norm and range.
+
+    Raises:
+        TypeError: If something else is given.
+        ValueError: If a name is unknown, none is given, or an attack belongs to
+            another threat model.
+
+    Example:
+        >>> from keras_jsigr.attacks import FGSM
+        >>> from keras_jsigr.evaluation.named_attacks import attacks_of
+        >>> threat = dict(epsilon=0.1, norm="linf", input_range=(0.0, 1.0))
+        >>> found = attacks_of(["fgsm", "pgd"], batch_size=64, seed=0, **threat)
+        >>> [attack.name for attack in found]
+        ['FGSM', 'PGD']
+    """
+    shared: dict[str, Any] = {
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": 0,
+    }
+    if isinstance(given, str) and given == "standard":
+        from keras_jsigr.attacks.standard import standard
+
+        given = standard(epsilon, **shared)
+    given = getattr(given, "attacks", given)
+    if isinstance(given, str | Attack):
+        given = [given]
+    if not isinstance(given, Sequence) or not given:
+        raise TypeError(
+            f"`attacks` is {given!r}, expected 'standard', a suite, or a list of at "
+            f"least one attack or name of {attack_names()}."
+        )
+    made = []
+    for attack in given:
+        if isinstance(attack, str):
+            attack = named_attack(attack, epsilon=epsilon, **shared)
+        if not isinstance(attack, Attack):
+            raise TypeError(
+                f"`attacks` holds a {type(attack).__name__}, expected attacks such as "
+                "keras_jsigr.attacks.PGD(...) or their names."
+            )
+        _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
+        if transfer and getattr(attack, "early_stop", False):
+            changed: Any = {"early_stop": False}
+            attack = dataclasses.replace(attack, **changed)
+        made.append(attack.at(epsilon))
+    return made
+
+
+def _check_threat(
+    attack: Attack,
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+    *,
+    any_radius: bool,
+) -> None:
+    pairs: list[tuple[str, Any, Any]] = [
+        ("norm", attack.norm, norm),
+        ("input_range", attack.input_range, input_range),
+    ]
+    if not any_radius and attack.epsilon != math.inf:
+        pairs.append(("epsilon", attack.epsilon, epsilon))
+    for name, got, expected in pairs:
+        if got != expected:
+            raise ValueError(
+                f"{attack.name} belongs to another threat model: got {name} {got!r}, "
+                f"expected {expected!r}. Make it with `{name}={expected!r}`, or "
+                "evaluate under its own threat model."
+            )

@@ -1,0 +1,1 @@
+"""The parts of an evaluation: each a function of the task, each may fail alone."""

@@ -1,0 +1,71 @@
+"""Whether points are in the ball and the range, measured apart from the attacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def within(
+    x_adv: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+) -> npt.NDArray[np.bool_]:
+    """Tell per example whether a point is in the ball and the range, up to rounding.
+
+    Args:
+        x_adv: Float `(N, *S)`.
+        x: Float `(N, *S)`, the centres.
+        epsilon: Radius in input units.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)`.
+
+    Returns:
+        Bool `(N,)`; False where a value is NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.parts.inside import within
+        >>> x = np.zeros((2, 1), "float32")
+        >>> within(x + [[0.1], [0.2]], x, 0.1, "linf", (0.0, 1.0)).tolist()
+        [True, False]
+    """
+    low, high = input_range
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    near = distance(x_adv, x, norm) <= epsilon * (1.0 + 1e-4) + slack
+    flat = x_adv.reshape(len(x_adv), -1).astype(np.float64)
+    valid: npt.NDArray[np.bool_] = (
+        near & (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
+    )
+    return valid
+
+
+def distance(
+    x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str
+) -> npt.NDArray[np.float64]:
+    """Return the length of each perturbation.
+
+    Args:
+        x_adv: Float `(N, *S)`.
+        x: Float `(N, *S)`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+
+    Returns:
+        Float64 `(N,)` in input units.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.parts.inside import distance
+        >>> distance(np.array([[3.0, 4.0]]), np.zeros((1, 2)), "l2").tolist()
+        [5.0]
+    """
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    difference = x_adv.astype(np.float64) - x.astype(np.float64)
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(
+        difference.reshape(len(x), -1), order, axis=1
+    )
+    return lengths

@@ -1,0 +1,72 @@
+"""Logits and decisions of any classifier on arrays of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.attacks.programs import Programs
+from keras_jsigr.core.heads import LogitsFn
+
+PROGRAMS = Programs()
+_PROBES = 16
+
+
+def predict_logits(model: Any, x: Any, batch_size: int = 128) -> npt.NDArray[Any]:
+    """Compute the logits of a model, compiled and batch by batch.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        x: Float `(N, *S)`.
+        batch_size: Examples per call of the model.
+
+    Returns:
+        Float32 `(N, C)`; a model of one sigmoid unit has two columns, `(0, z)`.
+
+    Raises:
+        TypeError: If `model` cannot be called.
+        ValueError: If its outputs are not `(B, C)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.predictions import predict_logits
+        >>> predict_logits(lambda x: 2.0 * x, np.ones((3, 2), "float32")).tolist()
+        [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
+    """
+    program = PROGRAMS.get("logits", _logits, model, tf.convert_to_tensor(x[:_PROBES]))
+    if len(x) == 0:
+        return np.zeros((0, program.classes), np.float32)
+    parts = [
+        program.run(tf.convert_to_tensor(x[start : start + batch_size])).numpy()
+        for start in range(0, len(x), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
+    """Tell per example whether the largest logit is that of the label.
+
+    Args:
+        logits: Float `(N, C)`; a row with NaN or infinity is no right answer.
+        labels: Integers `(N,)`.
+
+    Returns:
+        Bool `(N,)`.
+
+    Example:
+        >>> from keras_jsigr.evaluation.predictions import classified_rightly
+        >>> classified_rightly([[1.0, 2.0], [1.0, 2.0]], [0, 1]).tolist()
+        [False, True]
+    """
+    logits = np.asarray(logits)
+    finite = np.isfinite(logits).all(axis=-1)
+    right: npt.NDArray[np.bool_] = finite & (logits.argmax(-1) == np.asarray(labels))
+    return right
+
+
+def _logits(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
+    del classes
+    return logits_fn, [tf.TensorSpec((None, *probe.shape[1:]), probe.dtype)]

@@ -1,0 +1,213 @@
+"""The result of an evaluation: plain data, its file, and its pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from keras_jsigr.evaluation.json_codec import from_json, to_json
+from keras_jsigr.evaluation.rate import Rate
+from keras_jsigr.evaluation.records import (
+    AttackRecord,
+    ClassRecord,
+    CurvePoint,
+    ExampleRecord,
+    Finding,
+    LinearizedRecord,
+    TransferRecord,
+)
+from keras_jsigr.evaluation.saving import save_reports
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Hold everything that `evaluate` found, as plain data that fits into JSON.
+
+    Attributes:
+        title: What the page is called.
+        model: `name`, `parameters`, `classes`, `input_shape`, `hardened` (bool) and
+            `settings` (of the hardened model, or None).
+        threat_model: `norm`, `epsilon`, `input_range`.
+        data: `images` (their number) and `fingerprint`.
+        clean: Accuracy without attack.
+        robust: Accuracy under the per-example worst case of the suite: the headline.
+        attacks: What each attack did, in the order run.
+        classes: The same per class.
+        curve: Accuracy over the radius, ascending; the first radius is 0.
+        curve_attack: `name` and `config` of the attack behind the curve.
+        chance: Accuracy of guessing: the largest class's share, or one over the number
+            of classes if that is more.
+        transfer: Accuracy on examples made against other models, and the same attacks
+            with white-box access (source equal to target).
+        linearized: Distribution of the linearized robustness, if it was computed.
+        findings: What the diagnostics say.
+        examples: Some fooled examples with pictures.
+        settings: Arguments of the `evaluate` call.
+        versions: Of `python`, `tensorflow`, `keras`, `numpy`, `keras_jsigr`.
+        seconds: Wall time of each part, and `total`.
+        errors: Parts that crashed, in words.
+        saliency: Metrics of the saliency maps, if any.
+
+    Raises:
+        TypeError: If something in it does not fit into JSON.
+        ValueError: If something in it has the wrong type.
+
+    Example:
+        >>> import os, tempfile
+        >>> from keras_jsigr.evaluation.report import Report
+        >>> from keras_jsigr.evaluation.rate import Rate
+        >>> empty = dict.fromkeys(("model", "data", "curve_attack"), {})
+        >>> empty |= dict.fromkeys(("settings", "versions", "seconds"), {})
+        >>> lists = ("attacks", "classes", "curve", "transfer", "findings")
+        >>> empty |= {name: [] for name in (*lists, "examples", "errors")}
+        >>> report = Report(
+        ...     title="A net",
+        ...     threat_model={"norm": "linf", "epsilon": 0.1},
+        ...     clean=Rate(90, 100),
+        ...     robust=Rate(60, 100),
+        ...     chance=0.1,
+        ...     linearized=None,
+        ...     **empty,
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "report.json")
+        ...     report.save(path)
+        ...     Report.load(path) == report
+        True
+    """
+
+    title: str
+    model: dict[str, Any]
+    threat_model: dict[str, Any]
+    data: dict[str, Any]
+    clean: Rate
+    robust: Rate
+    attacks: list[AttackRecord]
+    classes: list[ClassRecord]
+    curve: list[CurvePoint]
+    curve_attack: dict[str, Any]
+    chance: float
+    transfer: list[TransferRecord]
+    linearized: LinearizedRecord | None
+    findings: list[Finding]
+    examples: list[ExampleRecord]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    errors: list[str]
+    saliency: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Bring all values to the types that a file gives back."""
+        hints = typing.get_type_hints(type(self))
+        for field in fields(self):
+            value = to_json(getattr(self, field.name), field.name)
+            plain = from_json(hints[field.name], value, field.name)
+            object.__setattr__(self, field.name, plain)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as `.json`, or as a page: `.html`, `.md` or `.png`.
+
+        Args:
+            path: The suffix says the format; parent folders are made. The file appears
+                whole or not at all.
+
+        Raises:
+            ValueError: If the suffix is none of these.
+            ImportError: If a format needs a package that is not installed.
+        """
+        save_reports([self], path, self.to_document)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the contents of the JSON file: `schema` and one key per attribute."""
+        document: dict[str, Any] = to_json(self)
+        return {"schema": SCHEMA, **document}
+
+    @classmethod
+    def from_document(cls, document: Any, origin: str = "the report") -> Report:
+        """Make a report of what `to_document` returned.
+
+        Args:
+            document: JSON values.
+            origin: Where they come from, for messages.
+
+        Returns:
+            The report.
+
+        Raises:
+            ValueError: If it is no report, or one of a newer format.
+        """
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(
+                f"{origin} is no report that this version can read: got schema "
+                f"{schema!r}, expected {SCHEMA}. Update keras_jsigr, or make the "
+                "report again."
+            )
+        rest = {key: value for key, value in document.items() if key != "schema"}
+        report: Report = from_json(cls, rest, origin)
+        return report
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Read a report that `save` wrote as `.json`.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The report, equal to the one saved.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, no report, or of a newer format.
+        """
+        return cls.from_document(read_json(path), f"'{path}'")
+
+    def summary(self) -> str:
+        """Say the result in a few sentences."""
+        from keras_jsigr.evaluation.page.summary import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Report({self.title!r}, clean {self.clean.accuracy:.1%}, robust "
+            f"{self.robust.accuracy:.1%}, {self.threat_model})"
+        )
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a file of strict JSON.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The values in it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no strict JSON.
+
+    Example:
+        See `Report`.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON number")
+
+    text = Path(path).read_bytes()
+    try:
+        return json.loads(text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"'{path}' is no JSON file: {error}. Give a file that `save` wrote with "
+            "the suffix .json."
+        ) from error

@@ -1,0 +1,96 @@
+"""The picture: it decodes, shows something, and leaves matplotlib as it was."""
+
+import dataclasses
+import io
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_jsigr.evaluation.page.figure import png_figure
+from keras_jsigr.evaluation.page.palette import LINES, heat
+from keras_jsigr.evaluation.page.panels import drawable
+
+
+def pixels(reports):
+    with Image.open(io.BytesIO(png_figure(reports))) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def shown(image, color):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((image == wanted).all(-1).sum())
+
+
+@pytest.fixture(scope="module")
+def image(two_reports):
+    return pixels(two_reports)
+
+
+def test_draws_lines_bars_and_matrices(image, two_reports):
+    assert image.shape[1] > 1000
+    for color in LINES["light"][:2]:
+        assert shown(image, color) > 2000
+    assert shown(image, LINES["light"][2]) == 0
+    at_limit = [r for r in two_reports[1].transfer if r.epsilon == 0.1]
+    for record in at_limit:
+        assert shown(image, heat(record.accuracy.accuracy, "light").ground) > 1000
+
+
+def test_bars_are_as_high_as_the_accuracy(report):
+    """The tallest bar against the others, in pixels."""
+    image = pixels([dataclasses.replace(report, curve=[], transfer=[])])
+    wanted = [int(LINES["light"][0][i : i + 2], 16) for i in (1, 3, 5)]
+    columns = (image == wanted).all(-1)[:, image.shape[1] // 2 :].sum(0)
+    heights = [columns.max()]
+    for low, high in ((0.2, 0.55), (0.55, 0.99)):
+        a, b = (int(share * len(columns)) for share in (low, high))
+        heights.append(int(np.median(columns[a:b][columns[a:b] > 0])))
+    clean, first, last = report.clean.accuracy, 0.424, report.robust.accuracy
+    assert heights[1] / heights[0] == pytest.approx(first / clean, abs=0.02)
+    assert heights[2] / heights[0] == pytest.approx(last / clean, abs=0.02)
+
+
+def test_works_without_optional_parts(bare):
+    image = pixels([bare])
+    assert shown(image, LINES["light"][0]) > 1000
+
+
+def test_names_cannot_become_formulas(hostile):
+    assert pixels([hostile, hostile]).std() > 5
+
+
+@pytest.mark.parametrize(
+    "name", ["_left out", "$x^2$", "$\\frac{", "模型\x07\ud800", ""]
+)
+def test_draws_any_name(make_report, name):
+    reports = [make_report(name), make_report("Plain", kept=14)]
+    assert pixels(reports).std() > 5
+
+
+def test_replaces_what_the_font_lacks():
+    assert drawable("a\n模 ε") == "a ? ε"
+    assert drawable("x" * 50, 10) == "x" * 9 + "…"
+
+
+def test_leaves_matplotlib_alone(report):
+    import matplotlib.pyplot as plt
+
+    before = matplotlib.get_backend(), dict(matplotlib.rcParams), plt.get_fignums()
+    png_figure([report])
+    after = matplotlib.get_backend(), dict(matplotlib.rcParams), plt.get_fignums()
+    assert before == after
+
+
+def test_without_matplotlib_says_what_to_install(report, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-jsigr\[report\]"'):
+        png_figure([report])
+
+
+def test_refuses_nothing():
+    with pytest.raises(ValueError, match="got no report"):
+        png_figure([])

@@ -1,0 +1,176 @@
+"""Linearized robustness: linear models, an independent count, invariances, limits."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr.evaluation.linearized import (
+    Linearized,
+    linearized_record,
+    linearized_robustness,
+)
+
+RNG = np.random.default_rng(3)
+ORDERS = {"linf": 1, "l2": 2, "l1": np.inf}
+W = RNG.normal(size=(12, 5)).astype("float32")
+B = RNG.normal(size=5).astype("float32")
+X = RNG.uniform(0.3, 0.7, (20, 12)).astype("float32")
+
+
+def linear(x):
+    return tf.reshape(x, (-1, 12)) @ W + B
+
+
+def by_hand(z, jacobian, order):
+    """The definition, one example and class after the other, in float64."""
+    result = []
+    for scores, rows in zip(z.astype(float), jacobian.astype(float), strict=True):
+        i = scores.argmax()
+        result.append(
+            min(
+                (scores[i] - scores[j])
+                / np.linalg.norm((rows[i] - rows[j]).ravel(), order)
+                for j in range(len(scores))
+                if j != i
+            )
+        )
+    return np.array(result)
+
+
+@pytest.mark.parametrize("norm", ORDERS)
+@pytest.mark.parametrize("shape", [(12,), (4, 3), (2, 2, 3)])
+def test_linear_model(norm, shape):
+    found = linearized_robustness(
+        linear, X.reshape(-1, *shape), norm=norm, batch_size=7
+    )
+    jacobian = np.broadcast_to(W.T, (20, 5, 12))
+    np.testing.assert_allclose(
+        found.robustness, by_hand(X @ W + B, jacobian, ORDERS[norm]), rtol=1e-4
+    )
+    ordered = np.sort(X @ W + B)
+    np.testing.assert_allclose(found.margin, ordered[:, -1] - ordered[:, -2], rtol=1e-4)
+
+
+def test_it_is_the_distance_to_the_boundary_of_a_linear_model():
+    """The best step towards each class crosses the boundary there and not before."""
+    rho = linearized_robustness(linear, X, norm="linf").robustness
+    for x, radius in zip(X, rho, strict=True):
+        own = (x @ W + B).argmax()
+        best = [x * 0 + np.sign(W[:, j] - W[:, own]) for j in range(5)]
+        for factor in (0.98, 1.02):
+            reached = [(x + factor * radius * d) @ W + B for d in best]
+            assert any(z.argmax() != own for z in reached) == (factor > 1)
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("cnn", "linf"), ("lstm", "l2")])
+def test_deep_models(kind, norm):
+    layers = keras.layers
+    shape = {"cnn": (6, 6, 2), "lstm": (5, 3)}[kind]
+    body = {
+        "cnn": [
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(4, activation="softmax"),
+        ],
+        "lstm": [layers.LSTM(5), layers.Dense(4)],
+    }[kind]
+    model = keras.Sequential([keras.Input(shape), *body])
+    x = RNG.uniform(size=(9, *shape)).astype("float32")
+    z, jacobian = _jacobian(model, x, kind == "cnn")
+    found = linearized_robustness(model, x, norm=norm)
+    expected = by_hand(z, jacobian, ORDERS[norm])
+    np.testing.assert_allclose(found.robustness, expected, rtol=2e-3)
+
+
+def _jacobian(model, x, head):
+    below = keras.Sequential(model.layers[:-1]) if head else model
+
+    def forward(x):
+        dense = model.layers[-1]
+        return below(x) @ dense.kernel + dense.bias if head else model(x)
+
+    with tf.GradientTape(persistent=True) as tape:
+        x = tf.constant(x)
+        tape.watch(x)
+        z = forward(x)
+        columns = [z[:, c] for c in range(z.shape[-1])]
+    rows = [tape.gradient(column, x).numpy() for column in columns]
+    return z.numpy(), np.stack(rows, axis=1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e4])
+def test_scale_and_shift_of_the_logits_do_not_matter(scale):
+    def scaled(x):
+        return scale * linear(x)
+
+    for norm in ORDERS:
+        plain = linearized_robustness(linear, X, norm=norm)
+        other = linearized_robustness(scaled, X, norm=norm)
+        np.testing.assert_allclose(other.robustness, plain.robustness, rtol=1e-4)
+        np.testing.assert_allclose(other.gradient, scale * plain.gradient, rtol=1e-4)
+
+
+def test_fewer_rivals_give_an_upper_bound():
+    every = linearized_robustness(linear, X).robustness
+    several = [
+        linearized_robustness(linear, X, rivals=n).robustness for n in (1, 2, 4, 9)
+    ]
+    for weaker, stronger in itertools.pairwise(several):
+        assert (weaker >= stronger - 1e-7).all()
+    assert (several[0] > every + 1e-6).any()
+    np.testing.assert_array_equal(several[2], every)
+    np.testing.assert_array_equal(several[3], every)
+
+
+def test_zero_gradient():
+    def flat(x):
+        return 0.0 * x[:, :2] + tf.constant([[1.0, 0.0]])
+
+    def tie(x):
+        return 0.0 * x[:, :2]
+
+    assert np.isinf(linearized_robustness(flat, X).robustness).all()
+    assert (linearized_robustness(tie, X).robustness == 0).all()
+    with pytest.raises(ValueError, match="do not depend on its input"):
+        linearized_robustness(lambda x: tf.ones((tf.shape(x)[0], 2)), X)
+
+
+def test_binary_head():
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1, "sigmoid")])
+    kernel = model.layers[0].kernel.numpy()[:, 0]
+    found = linearized_robustness(model, X, norm="l2").robustness
+    z = np.abs(X @ kernel)
+    np.testing.assert_allclose(found, z / np.linalg.norm(kernel), rtol=1e-3)
+
+
+def test_batches_and_half_precision():
+    whole = linearized_robustness(linear, X).robustness
+    parts = linearized_robustness(linear, X, batch_size=3).robustness
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+    def half(x):
+        return linear(tf.cast(x, tf.float32))
+
+    found = linearized_robustness(half, X.astype("float16")).robustness
+    np.testing.assert_allclose(found, whole, rtol=0.05, atol=2e-3)
+
+
+def test_record():
+    values = np.arange(1, 101, dtype="float32")
+    record = linearized_record(Linearized(values, 2 * values, 3 * values), "l2")
+    assert dict(record.quantiles)[0.5] == 50
+    assert dict(record.quantiles)[0.05] == 5
+    assert (record.norm, record.margin, record.gradient) == ("l2", 100, 150)
+    infinite = np.full(4, np.inf, "float32")
+    record = linearized_record(Linearized(infinite, values[:4], 0 * values[:4]), "l2")
+    assert [value for _, value in record.quantiles] == [np.inf] * 7
+
+
+def test_bad_settings():
+    for settings in ({"norm": "l3"}, {"rivals": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            linearized_robustness(linear, X, **settings)
