@@ -73,7 +73,7 @@ def escape(text: str) -> str:
     """
     text = re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
     # At the start of a line these would begin a list or underline a heading.
-    return re.sub(r"^(\d*)([-+.)=])", r"\1\\\2", text)
+    return re.sub(r"^(\d*)([-+.)=])(?=\2|\s|$)", r"\1\\\2", text)
 
 
 def _summary(report: Report) -> str:

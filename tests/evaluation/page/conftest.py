@@ -189,7 +189,8 @@ def build_bare(title="Nothing but figures"):
 
 HOSTILE = (
     "\"'><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>"
-    "</style></title>{{ 7 * 7 }} |`$\\frac{ *a*_b_ [c](javascript:alert(1)) 模型\ud800\x07"
+    "</style></title>{{ 7 * 7 }} |`$\\frac{ *a*_b_ [c](javascript:alert(1)) 模型"
+    "\ud800\x07"
 )
 
 

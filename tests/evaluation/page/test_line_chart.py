@@ -72,7 +72,7 @@ def test_marks_radius_and_guessing(svg):
 def test_tooltips_name_the_figures(svg):
     titles = [title.text for title in svg.iter("title")]
     assert len(titles) == 5
-    assert titles[1] == "<b>&, ε = 0.1: 50.0 % (95 % interval 40.4–59.6 %)"
+    assert titles[1] == "<b>&, ε = 0.1: 50.0 % (95 % interval 40.4\u201359.6 %)"
 
 
 def test_nothing_leaves_the_drawing(svg):

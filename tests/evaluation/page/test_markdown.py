@@ -73,6 +73,8 @@ def test_names_cannot_become_markup(hostile):
         ("- a", r"\- a"),
         ("1. a", r"1\. a"),
         ("two\nlines", "two lines"),
+        ("0.05", "0.05"),
+        ("---", r"\---"),
         ("plain 12.5 %, (a-b)", "plain 12.5 %, (a-b)"),
         ("=== ", r"\==="),
         ("", ""),

@@ -33,8 +33,8 @@ def test_says_what_was_attacked_how(report):
     assert "6 attacks, APGD-CE, APGD-T, FAB-T, Square, Transfer (MI-FGSM) and" in words
     assert "at most 0.1 in the L∞ norm" in words
     assert "1,000 examples" in words
-    assert "92.0 % are classified rightly (95 % interval 90.2–93.5 %)" in words
-    assert "41.2 % remain right (95 % interval 38.2–44.3 %)" in words
+    assert "92.0 % are classified rightly (95 % interval 90.2\u201393.5 %)" in words
+    assert "41.2 % remain right (95 % interval 38.2\u201344.3 %)" in words
     assert "Attacks that were not run may break more" in words
     assert "Stopped with an error: Square" in words
 

@@ -91,11 +91,10 @@
       buttons[1].disabled = page === last;
     };
     const turn = (step) => {
+      const focused = document.activeElement;
       show(page + step);
-      // A disabled button would lose the focus of the keyboard.
-      if (buttons.includes(document.activeElement) && document.activeElement.disabled) {
-        buttons.find((button) => !button.disabled)?.focus();
-      }
+      // A disabled button loses the focus of the keyboard.
+      if (focused.disabled) buttons.find((button) => !button.disabled)?.focus();
     };
     for (const button of buttons) {
       button.addEventListener("click", () => turn(Number(button.dataset.step)));
