@@ -173,7 +173,7 @@ class Attack(ABC):
     def get_config(self) -> dict[str, Any]:
         """Return the settings as plain values that JSON can hold."""
         config = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        if config["epsilon"] == math.inf:
+        if config.get("epsilon") == math.inf:
             config["epsilon"] = None
         return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 

@@ -25,7 +25,7 @@ class BorrowedCurvature:
         TypeError: If one of them cannot be called.
 
     Reference:
-        arXiv 1710.10547, section 3 (softplus in the place of ReLU).
+        arXiv 1710.10547 (softplus in the place of ReLU).
 
     Example:
         >>> import tensorflow as tf

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_jsigr.attacks.closest import lengths, like
+from keras_jsigr.attacks.linear_projection import linear_projection
 from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.core.heads import LogitsFn
 
@@ -17,7 +18,6 @@ NO_GRADIENT = (
     "gradient, expected one. Attack it with a method that needs none, or attack a "
     "surrogate."
 )
-_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 class Boundary(NamedTuple):
@@ -38,19 +38,25 @@ def nearest_boundary(
     logits_fn: LogitsFn,
     problem: Problem,
     point: tf.Tensor,
-    rivals: tf.Tensor,
+    rivals: tf.Tensor | None,
+    input_range: tuple[float, float],
     norm: str,
 ) -> Boundary:
     """Linearize the logits and return the plane of the nearest rival.
 
-    The nearest is `argmin_k |z_k - z_y| / ||grad (z_k - z_y)||_q` with the dual norm
-    `q`. One forward pass and one backward pass per rival; only the best is kept.
+    The nearest has the shortest way from the point to its plane, within the range;
+    where that ends before the plane, it is taken as long as at the same pace it would
+    be. With room enough this is `argmin_k |z_k - z_y| / ||grad (z_k - z_y)||_q` with
+    the dual norm `q`. One forward pass and one backward pass per rival; only the best
+    is kept.
 
     Args:
         logits_fn: Maps inputs to float logits `(B, C)`.
         problem: The batch.
         point: Float32 or float64 `(B, *S)`, where to linearize.
-        rivals: Int32 `(B, K)` from `rival_classes`, `K >= 1` static.
+        rivals: Int32 `(B, K)` from `rival_classes`, `K >= 1` static; `None`: the other
+            class with the largest logit at the point.
+        input_range: `(low, high)` in input units.
         norm: `"linf"`, `"l2"` or `"l1"`: what distances are measured in.
 
     Returns:
@@ -68,7 +74,7 @@ def nearest_boundary(
         >>> from keras_jsigr.attacks.problem import Problem
         >>> x, rivals = tf.constant([[0.75, 0.5]]), tf.constant([[1]])
         >>> problem = Problem(x, tf.constant([[1.0, 0.0]]))
-        >>> plane = nearest_boundary(lambda x: x, problem, x, rivals, "l2")
+        >>> plane = nearest_boundary(lambda x: x, problem, x, rivals, (0.0, 1.0), "l2")
         >>> plane.weights.numpy().tolist(), plane.gap.numpy().tolist()
         ([[-1.0, 1.0]], [-0.25])
     """
@@ -90,14 +96,15 @@ def nearest_boundary(
         weights = tf.where(usable, gradient, tf.zeros_like(gradient))
         return Boundary(weights, gap, tf.reduce_all(usable, axis=axes))
 
+    if rivals is None:
+        rivals = rival_classes(logits, problem.targets, 1)
     if rivals.shape[-1] == 1:
         return plane(rivals[:, 0])
 
     def body(number: tf.Tensor, best: Boundary, nearest: tf.Tensor) -> Any:
         new = plane(rivals[:, number])
-        slope = lengths(new.weights, _DUAL[norm])
-        distance = tf.abs(new.gap) / tf.where(slope > 0, slope, tf.ones_like(slope))
-        take = (slope > 0) & (distance < nearest)
+        distance = _distance(new, point, input_range, norm)
+        take = distance < nearest
         weights = tf.where(like(take, point), new.weights, best.weights)
         best = Boundary(
             tf.ensure_shape(weights, point.shape),
@@ -117,6 +124,17 @@ def nearest_boundary(
         maximum_iterations=count,
     )
     return best
+
+
+def _distance(
+    plane: Boundary, point: tf.Tensor, input_range: tuple[float, float], norm: str
+) -> tf.Tensor:
+    foot = linear_projection(point, plane.weights, plane.gap, input_range, norm)
+    length = lengths(foot - point, norm)
+    gained = tf.abs(plane.gap) - tf.abs(value_at(plane, point, foot))
+    share = tf.math.divide_no_nan(gained, tf.abs(plane.gap))
+    infinite = tf.fill(tf.shape(length), tf.constant(float("inf"), length.dtype))
+    return tf.where(share > 0, tf.math.divide_no_nan(length, share), infinite)
 
 
 def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:

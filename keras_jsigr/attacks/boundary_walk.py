@@ -67,21 +67,27 @@ class BoundaryWalk:
         """Return which points fool the model, bool `(A,)`, and how it saw them."""
         seen = part.see(x)
         logits = tf.cast(self._logits_fn(seen), tf.float32)
-        return self._attack.fools(logits, part)[0], tf.cast(seen, x.dtype)
+        return self._attack.margin(logits, part) > 0, tf.cast(seen, x.dtype)
 
     def going_on(self, best: Closest) -> tf.Tensor:
         """Tell which examples to work on, bool `(B,)`."""
         return best.found & self._attack.unfinished(best)
 
-    def start(self, known: Closest, seed: tf.Tensor) -> tuple[Closest, int]:
+    def start(
+        self, known: Closest, decisions: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Closest, int]:
         """Find a point at the boundary for each example.
+
+        Args:
+            known: The inputs, at distance zero where they fool already.
+            decisions: Int64 `(B,)`, the model's classes at the inputs.
+            seed: Int32 `(2,)`.
 
         Returns:
             The points, at an infinite distance where there is none; and the largest
-            number of queries per example, with the one for `known`.
+            number of queries per example, with the one at the inputs.
         """
         problem, origin = self._problem, self._problem.origin
-        decisions = tf.argmax(problem.logits(self._logits_fn, origin), axis=-1)
         other, there = other_examples(
             origin, decisions, problem.targets, targeted=self._attack.targeted
         )
@@ -102,7 +108,7 @@ class BoundaryWalk:
         near = self.to_boundary(
             problem.take(rows), tf.gather(found.x, rows), known.take(rows)
         )[1]
-        return put(near, rows, known), 3 + _TRIES + self._bisections
+        return put(near, rows, known), 2 + _TRIES + self._bisections
 
     def draws(self, number: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
         """Return how many draws turn `number`, from one, may have; zero: none."""

@@ -105,10 +105,15 @@ class CarliniWagner(MinimumNormAttack):
         return super().margin(logits, problem) - self.confidence
 
     def approach(
-        self, logits_fn: LogitsFn, problem: Problem, known: Closest, seed: tf.Tensor
+        self,
+        logits_fn: LogitsFn,
+        problem: Problem,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
     ) -> tuple[Closest, tf.Tensor]:
         """Minimise with all constants; see `MinimumNormAttack.approach`."""
-        del seed
+        del logits, seed
 
         def one_try(search: Any, best: Closest, finite: tf.Tensor) -> Any:
             best, state = self._minimise(logits_fn, problem, search.constant, best)

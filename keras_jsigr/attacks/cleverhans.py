@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -16,7 +12,7 @@ import tensorflow as tf
 from keras_jsigr.attacks import settings
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.ball import BALLS
-from keras_jsigr.attacks.closest import like
+from keras_jsigr.attacks.cleverhans_pure import cleverhans_attack, pure
 from keras_jsigr.attacks.losses import LossName
 from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.attacks.seeds import fold_in
@@ -35,7 +31,6 @@ _REFUSED = {
     "madry_et_al": "it is projected_gradient_descent with random_start=True. Use that",
 }
 _ORDERS = {"linf": float("inf"), "l2": 2}
-_LOCK = threading.RLock()
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -47,8 +42,9 @@ class CleverHansAttack(Attack):
     logits, both ends of the range are given (with one, nothing is clipped), its checks
     are off (`sanity_checks=True` crashes under NumPy 1.24 and later), the random start
     follows `seed`, its trace is compiled once per model and radius and dies with the
-    model, and the result is brought into ball and range. It computes in float32 and
-    returns the last iterate, whether an earlier one fooled the model or not.
+    model, NaN in a gradient counts as zero, and the result is brought into ball and
+    range. It computes in float32 and returns the last iterate, whether an earlier one
+    fooled the model or not.
 
     Needs `pip install "keras-jsigr[attacks]"`.
 
@@ -175,8 +171,8 @@ class CleverHansAttack(Attack):
             return problem.logits(logits_fn, tf.cast(x, origin.dtype))
 
         start = tf.cast(ball.sample(fold_in(seed, 0)) - origin, tf.float32)
-        method, own = _attack_of(self.method), self._own_arguments()
-        with _pure(start):
+        method, own = cleverhans_attack(self.method), self._own_arguments()
+        with pure(start) as healthy:
             x = method(
                 model_fn,
                 tf.cast(problem.x, tf.float32),
@@ -188,10 +184,8 @@ class CleverHansAttack(Attack):
                 targeted=self.targeted,
                 sanity_checks=False,
             )
-        finite = tf.reduce_all(tf.math.is_finite(x), axis=list(range(1, x.shape.rank)))
         x = ball.project(tf.cast(x, origin.dtype))
-        x = tf.where(like(finite, x), x, origin)
-        return problem.see(x), finite
+        return problem.see(x), tf.reduce_all(healthy, axis=0)
 
     def _own_arguments(self) -> dict[str, Any]:
         if self.method == "fast_gradient_method":
@@ -206,52 +200,3 @@ class CleverHansAttack(Attack):
         if self.method == "projected_gradient_descent":
             own["rand_init"] = self.random_start
         return own
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(f"cleverhans.tf2.attacks.{name}")
-    except ImportError as error:
-        raise ImportError(
-            "CleverHansAttack needs cleverhans, which could not be imported: "
-            f'{error}. Run pip install "keras-jsigr[attacks]".'
-        ) from error
-
-
-def _attack_of(method: str) -> Any:
-    return getattr(_module(method), method)
-
-
-@contextmanager
-def _pure(start: tf.Tensor) -> Iterator[None]:
-    """Keep cleverhans free of hidden state while it is traced.
-
-    Its gradients come from one global `tf.function`, which would keep a trace of every
-    model for ever: the plain function below it does the same. Its random start draws
-    from TensorFlow's global state: `start` takes its place.
-    """
-    fgm, pgd, mim = (
-        _module(name)
-        for name in (
-            "fast_gradient_method",
-            "projected_gradient_descent",
-            "momentum_iterative_method",
-        )
-    )
-    with _LOCK, ExitStack() as stack:
-        for module in (fgm, mim):
-            plain = module.compute_gradient.python_function
-            stack.enter_context(_replaced(module, "compute_gradient", plain))
-        random = "random_lp_vector"
-        stack.enter_context(_replaced(pgd, random, lambda *_, **__: start))
-        yield
-
-
-@contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)

@@ -79,12 +79,16 @@ class DeepFool(MinimumNormAttack):
         return self.steps
 
     def approach(
-        self, logits_fn: LogitsFn, problem: Problem, known: Closest, seed: tf.Tensor
+        self,
+        logits_fn: LogitsFn,
+        problem: Problem,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
     ) -> tuple[Closest, tf.Tensor]:
         """Take steps until all are fooled; see `MinimumNormAttack.approach`."""
         del seed
         origin = problem.origin
-        logits = problem.logits(logits_fn, origin)
         rivals = rival_classes(logits, problem.targets, self.candidates)
 
         def one_step(on_plane: tf.Tensor, best: Closest, finite: tf.Tensor) -> Any:
@@ -96,6 +100,7 @@ class DeepFool(MinimumNormAttack):
                 part,
                 self._beyond(foot, part.origin),
                 tf.gather(rivals, rows),
+                self.input_range,
                 self.norm,
             )
             foot = linear_projection(

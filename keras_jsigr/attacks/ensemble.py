@@ -36,7 +36,7 @@ class LogitsEnsemble:
             are compared in the first call.
 
     Reference:
-        arXiv 1710.06081, section 3.4.
+        arXiv 1710.06081.
 
     Example:
         >>> import tensorflow as tf

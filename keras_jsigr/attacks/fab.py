@@ -109,11 +109,15 @@ class FAB(MinimumNormAttack):
         return self.steps * self.restarts * (self.target_classes or 1)
 
     def approach(
-        self, logits_fn: LogitsFn, problem: Problem, known: Closest, seed: tf.Tensor
+        self,
+        logits_fn: LogitsFn,
+        problem: Problem,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
     ) -> tuple[Closest, tf.Tensor]:
         """Take all steps of all runs; see `MinimumNormAttack.approach`."""
         origin, one_by_one = problem.origin, self.target_classes is not None
-        logits = problem.logits(logits_fn, origin)
         count = self.target_classes or logits.shape[-1]
         rivals = rival_classes(logits, problem.targets, count)
         runs = self.restarts * (rivals.shape[-1] if one_by_one else 1)
@@ -136,7 +140,9 @@ class FAB(MinimumNormAttack):
             point, against = tf.gather(x, rows), tf.gather(rivals, rows)
             if one_by_one:
                 against = against[:, run // self.restarts, None]
-            plane = nearest_boundary(logits_fn, part, point, against, self.norm)
+            plane = nearest_boundary(
+                logits_fn, part, point, against, self.input_range, self.norm
+            )
             point = fab_step(
                 point,
                 part.origin,

@@ -70,7 +70,7 @@ def smooth_gradient(gradient: tf.Tensor, length: int) -> tf.Tensor:
         ValueError: If the inputs are no images.
 
     Reference:
-        arXiv 1904.02884, eq. 9.
+        arXiv 1904.02884.
 
     Example:
         >>> import tensorflow as tf

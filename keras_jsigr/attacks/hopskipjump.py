@@ -79,18 +79,24 @@ class HopSkipJump(MinimumNormAttack):
         """Number of queries per example."""
         return self.queries
 
-    def fools(self, logits: tf.Tensor, problem: Problem) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tell who fools the model; of the margin no more than its sign."""
-        wrong = misclassified(logits, problem.targets) != self.targeted
-        wrong &= ~tf.reduce_any(tf.math.is_nan(logits), axis=-1)
-        return wrong, tf.where(wrong, 1.0, -1.0)
+    def margin(self, logits: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Return one where the decision fools and minus one elsewhere, `(B,)`."""
+        fools = misclassified(logits, problem.targets) != self.targeted
+        fools &= ~tf.reduce_any(tf.math.is_nan(logits), axis=-1)
+        return tf.where(fools, 1.0, -1.0)
 
     def approach(
-        self, logits_fn: LogitsFn, problem: Problem, known: Closest, seed: tf.Tensor
+        self,
+        logits_fn: LogitsFn,
+        problem: Problem,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
     ) -> tuple[Closest, tf.Tensor]:
         """Walk along the boundary; see `MinimumNormAttack.approach`."""
         walk = BoundaryWalk(self, logits_fn, problem)
-        best, asked = walk.start(known, fold_in(seed, 0))
+        decisions = tf.argmax(logits, axis=-1)
+        best, asked = walk.start(known, decisions, fold_in(seed, 0))
 
         def turn(
             number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest

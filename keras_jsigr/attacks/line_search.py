@@ -54,10 +54,6 @@ def line_search(
         # Between both to the last digit, so that range and region stay kept.
         return tf.clip_by_value(origin + like(share, x) * (x - origin), lower, upper)
 
-    def ask(share: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        fools, margin = judge(at(share))
-        return fools, tf.cast(margin, x.dtype)
-
     def body(
         turn: tf.Tensor, low: tf.Tensor, high: tf.Tensor, below: Any, above: Any
     ) -> Any:
@@ -65,8 +61,11 @@ def line_search(
             tf.math.divide_no_nan(below, below - above), 0.0, 1.0
         )
         aimed = zero_at + _BEYOND * (high - zero_at)
-        share = tf.where(turn % 2 == 0, aimed, (low + high) / 2)
-        fools, margin = ask(share)
+        share = tf.where(turn % 2 == 0, aimed, (low + high) / 2.0)
+        # The first two turns tell the margins at both ends.
+        share = tf.where(turn == 0, zero, tf.where(turn == 1, zero + 1.0, share))
+        fools, margin = judge(at(share))
+        margin = tf.cast(margin, x.dtype)
         return (
             turn + 1,
             tf.where(fools, low, share),
@@ -76,9 +75,11 @@ def line_search(
         )
 
     zero = tf.zeros(tf.shape(x)[:1], x.dtype)
-    start = (tf.constant(0), zero, zero + 1.0, ask(zero)[1], ask(zero + 1.0)[1])
     _, _, high, _, _ = tf.while_loop(
-        lambda turn, *_: turn < passes, body, start, maximum_iterations=passes
+        lambda *_: tf.size(zero) > 0,
+        body,
+        (tf.constant(0), zero, zero + 1.0, zero, zero),
+        maximum_iterations=passes + 2,
     )
     # With a share of one, `origin + (x - origin)` need not be `x`.
     return tf.where(like(high < 1.0, x), at(high), x)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_jsigr.attacks.losses import LossName
-from keras_jsigr.core.scores import class_score
+from keras_jsigr.core.scores import class_score, hard_targets
 
-# Hard targets are exactly one; the room is for targets kept in half precision.
-_HARD = 1.0 - 1e-3
 # Products with gradients stay normal numbers in float32.
 _SMALLEST = -60.0
 
@@ -44,5 +42,4 @@ def loss_slope(
     slope = tf.exp(tf.maximum(-tf.nn.softplus(odds), _SMALLEST))
     if logits.shape[-1] == 1:
         return slope
-    hard = tf.reduce_max(targets, axis=-1) >= _HARD
-    return tf.where(hard, slope, tf.ones_like(slope))
+    return tf.where(hard_targets(targets), slope, tf.ones_like(slope))

@@ -7,11 +7,9 @@ from typing import Literal
 import tensorflow as tf
 
 from keras_jsigr.attacks.dlr import dlr_loss
-from keras_jsigr.core.scores import class_score
+from keras_jsigr.core.scores import class_score, hard_targets
 
 LossName = Literal["cross_entropy", "margin", "dlr"]
-# Hard targets are exactly one; the room is for targets kept in half precision.
-_HARD = 1.0 - 1e-3
 
 
 def attack_loss(
@@ -91,8 +89,7 @@ def ascent_loss(
     odds = -class_score(logits, targets, "margin")
     if logits.shape[-1] == 1:
         return odds
-    hard = tf.reduce_max(targets, axis=-1) >= _HARD
-    return tf.where(hard, odds, attack_loss(logits, targets))
+    return tf.where(hard_targets(targets), odds, attack_loss(logits, targets))
 
 
 def misclassified(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

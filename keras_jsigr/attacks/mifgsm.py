@@ -79,7 +79,7 @@ class MIFGSM(GradientAttack):
             The attack.
 
         Reference:
-            arXiv 1710.06081, section 4.
+            arXiv 1710.06081.
 
         Example:
             >>> from keras_jsigr.attacks import MIFGSM

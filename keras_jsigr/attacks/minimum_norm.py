@@ -77,13 +77,19 @@ class MinimumNormAttack(Attack):
 
     @abstractmethod
     def approach(
-        self, logits_fn: LogitsFn, problem: Problem, known: Closest, seed: tf.Tensor
+        self,
+        logits_fn: LogitsFn,
+        problem: Problem,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
     ) -> tuple[Closest, tf.Tensor]:
         """Search one batch, as a pure function of tensors that can be traced.
 
         Args:
             logits_fn: Maps inputs to float32 logits `(B, C)`.
             problem: The batch.
+            logits: Float32 `(B, C)` at the inputs.
             known: The inputs themselves, at distance zero where they fool already.
             seed: Int32 `(2,)`.
 
@@ -145,11 +151,8 @@ class MinimumNormAttack(Attack):
         def judge(x: tf.Tensor, best: Closest) -> Closest:
             return self.judge(logits_fn, part, x, best)[0]
 
-        before = known.take(rows)
-        near: Closest = tf.cond(
-            tf.size(rows) > 0,
-            lambda: touch(judge, logits_fn, part, before, self.input_range, self.norm),
-            lambda: before,
+        near = touch(
+            judge, logits_fn, part, known.take(rows), self.input_range, self.norm
         )
         return put(near, rows, known)
 
@@ -160,10 +163,10 @@ class MinimumNormAttack(Attack):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Find the closest fooling points of one batch; see `Attack.search`."""
         origin = problem.origin
-        margin = self.margin(problem.logits(logits_fn, origin), problem)
-        nothing = none_closer(origin)
-        start = closer(nothing, origin, margin > 0, origin, self.norm)
-        closest, finite = self.approach(logits_fn, problem, start, seed)
+        logits, nothing = problem.logits(logits_fn, origin), none_closer(origin)
+        wrong = self.margin(logits, problem) > 0
+        known = closer(nothing, origin, wrong, origin, self.norm)
+        closest, finite = self.approach(logits_fn, problem, logits, known, seed)
         closest = self._moved_back(logits_fn, problem, closest)
         x = within(closest.x, origin, self.epsilon, self.norm, self.input_range)
         return problem.see(x), finite
@@ -177,10 +180,7 @@ class MinimumNormAttack(Attack):
         def judge(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return self.judge(logits_fn, part, x, best)[1:]
 
-        def shorter() -> tf.Tensor:
-            return line_search(judge, part.origin, best.x, self.search_passes)
-
-        x = tf.cond(tf.size(rows) > 0, shorter, lambda: best.x)
+        x = line_search(judge, part.origin, best.x, self.search_passes)
         x = tf.cast(part.see(tf.ensure_shape(x, best.x.shape)), x.dtype)
         distance = lengths(x - part.origin, self.norm)
         return put(Closest(x, distance), rows, known)

@@ -126,10 +126,10 @@ def momentum_step(
         ...     start_momentum,
         ... )
         >>> x, zero = tf.constant([[0.5]]), tf.constant(0)
-        >>> state = ascent.start_momentum(x, 0.5)
+        >>> state = start_momentum(x, 0.5)
         >>> ball = LinfBall(x, 0.25, (0.0, 1.0))
         >>> iterate = Iterate(x, tf.ones((1, 1)), None, None, state, zero)
-        >>> ascent.momentum_step(ball, iterate, tf.zeros(1), 10)[0].numpy().tolist()
+        >>> momentum_step(ball, iterate, tf.zeros(1), 10)[0].numpy().tolist()
         [[0.75]]
     """
     before: MomentumState = iterate.state
@@ -139,7 +139,7 @@ def momentum_step(
     move = per_example(state.step_size, x) * ball.steepest(gradient)
     target = ball.project(x + move)
     # Nothing went before the first step.
-    new = tf.where(iterate.step == 0, 1.0, tf.constant(_NEW, x.dtype))
+    new = tf.cast(tf.where(iterate.step == 0, 1.0, _NEW), x.dtype)
     moved = x + new * (target - x) + (1.0 - new) * (x - before.previous)
     return ball.project(moved), state._replace(previous=x)
 

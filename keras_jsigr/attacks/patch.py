@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 import keras
@@ -140,11 +140,6 @@ class Patch(Attack):
             lambda number, *_: number < tries, again, start, maximum_iterations=tries
         )
         return problem.see(found.x), finite
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the settings as plain values that JSON can hold."""
-        config = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
     def _pgd(self, restarts: int) -> PGD:
         low, high = self.input_range

@@ -49,7 +49,8 @@ class Problem(NamedTuple):
         Returns:
             Like `x`: unchanged outside the region, rounded towards `origin`.
         """
-        origin = self.origin
+        # At the start `point` may be the very tensor that `origin` is.
+        origin = tf.stop_gradient(self.origin)
         if self.region is not None:
             point = tf.where(self.region > 0, point, origin)
         return round_towards(point, origin, self.x.dtype)

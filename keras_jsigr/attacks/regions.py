@@ -32,9 +32,6 @@ def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> An
         TypeError: If `maps` hold no numbers or `share` is none.
         ValueError: If `share` is out of range, or a map is empty or not finite.
 
-    Reference:
-        Saliency-restricted attacks as in arXiv 1511.07528 (there by single pixels).
-
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.attacks.regions import salient_region

@@ -21,7 +21,7 @@ def scale_copy(x: tf.Tensor, number: Any) -> tf.Tensor:
         Like `x`.
 
     Reference:
-        arXiv 1908.06281, eq. 8.
+        arXiv 1908.06281.
 
     Example:
         >>> import tensorflow as tf

@@ -41,7 +41,9 @@ class SPSA(GradientAttack):
         delta: Their distance from the iterate in each component, in input units;
             default one hundredth of the input range.
         optimizer: `"adam"`, or `"steepest"` for `x + step_size * sign(g)` under
-            `"linf"` and `g / ||g||_2` for the sign under `"l2"`.
+            `"linf"` and `g / ||g||_2` for the sign under `"l2"`; default Adam under
+            `"linf"`, as in the paper, and else the steepest step, as Adam evens out
+            components that these norms want uneven.
         norm: `"linf"`, `"l2"` or `"l1"`.
         input_range: `(low, high)` of valid inputs.
         loss: `"margin"`, the paper's, or any other.
@@ -78,7 +80,7 @@ class SPSA(GradientAttack):
     steps: int = 40
     samples: int = 128
     delta: float | None = None
-    optimizer: Optimizer = "adam"
+    optimizer: Optimizer | None = None
     early_stop: bool = True
 
     def __post_init__(self) -> None:
@@ -93,12 +95,17 @@ class SPSA(GradientAttack):
         if self.delta is not None:
             delta = settings.number("delta", self.delta, minimum=0.0, above=True)
             self._set("delta", delta)
-        settings.choice("optimizer", self.optimizer, get_args(Optimizer))
+        settings.choice("optimizer", self.optimizer, (None, *get_args(Optimizer)))
 
     @property
     def passes(self) -> int:
         """Number of queries per example."""
         return (self.samples + 1) * self.steps * self.restarts
+
+    @property
+    def _adam(self) -> bool:
+        default = "adam" if self.norm == "linf" else "steepest"
+        return (self.optimizer or default) == "adam"
 
     def default_step_size(self) -> float:
         """Return `5 * epsilon / steps`."""
@@ -106,7 +113,7 @@ class SPSA(GradientAttack):
 
     def start_state(self, x: tf.Tensor) -> Any:
         """Return no running means yet."""
-        return (tf.zeros_like(x), tf.zeros_like(x)) if self.optimizer == "adam" else ()
+        return (tf.zeros_like(x), tf.zeros_like(x)) if self._adam else ()
 
     def gradient(
         self,
@@ -136,7 +143,7 @@ class SPSA(GradientAttack):
 
     def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
         """Return the next point and running means."""
-        if self.optimizer == "steepest":
+        if not self._adam:
             return super().update(ball, iterate)
         x, gradient = iterate.x, iterate.gradient
         first, second = iterate.state

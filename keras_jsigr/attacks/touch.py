@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.boundary import nearest_boundary, rival_classes, value_at
+from keras_jsigr.attacks.boundary import nearest_boundary, value_at
 from keras_jsigr.attacks.closest import Closest
 from keras_jsigr.attacks.linear_projection import linear_projection
 from keras_jsigr.attacks.problem import Problem
@@ -62,9 +62,7 @@ def touch(
     origin = problem.origin
 
     def body(turn: tf.Tensor, best: Closest) -> Any:
-        logits = problem.logits(logits_fn, best.x)
-        rivals = rival_classes(logits, problem.targets, 1)
-        plane = nearest_boundary(logits_fn, problem, best.x, rivals, norm)
+        plane = nearest_boundary(logits_fn, problem, best.x, None, input_range, norm)
         gap = value_at(plane, best.x, origin)
         beyond = tf.gather(tf.constant(_BEYOND, gap.dtype), turn) * tf.abs(gap)
         target = linear_projection(
@@ -72,10 +70,11 @@ def touch(
         )
         return turn + 1, judge(target, best)
 
-    turns = len(_BEYOND)
-    start = (tf.constant(0), known)
     closest: Closest
     _, closest = tf.while_loop(
-        lambda turn, _: turn < turns, body, start, maximum_iterations=turns
+        lambda turn, best: tf.size(best.distance) > 0,
+        body,
+        (tf.constant(0), known),
+        maximum_iterations=len(_BEYOND),
     )
     return closest

@@ -45,7 +45,7 @@ def gradient_variance(
         Like `x`.
 
     Reference:
-        arXiv 2103.15571, eq. 6 (there `"linf"`).
+        arXiv 2103.15571 (there `"linf"`).
 
     Example:
         >>> import tensorflow as tf

@@ -9,6 +9,8 @@ import tensorflow as tf
 ScoreName = Literal["log_prob", "margin", "logit"]
 HeadKind = Literal["softmax", "sigmoid"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
+# Hard targets are exactly one; the room is for targets kept in half precision.
+_HARD = 1.0 - 1e-3
 
 
 def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
@@ -67,6 +69,24 @@ def predicted_targets(logits: tf.Tensor, kind: HeadKind = "softmax") -> tf.Tenso
     return tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
 
 
+def hard_targets(targets: tf.Tensor) -> tf.Tensor:
+    """Tell which rows name one class and not a mixture of several.
+
+    Args:
+        targets: Float `(B, C)`.
+
+    Returns:
+        Bool `(B,)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.scores import hard_targets
+        >>> hard_targets(tf.constant([[0.0, 1.0], [0.2, 0.8]])).numpy().tolist()
+        [True, False]
+    """
+    return tf.reduce_max(targets, axis=-1) >= _HARD
+
+
 def class_score(
     logits: tf.Tensor,
     targets: tf.Tensor,
@@ -118,10 +138,18 @@ def class_score(
         signed = (2.0 * targets - 1.0) * z
         per_class = tf.math.log_sigmoid(signed) if score == "log_prob" else signed
         return tf.reduce_sum(per_class, axis=-1)
-    if score == "log_prob":
-        return tf.reduce_sum(targets * tf.nn.log_softmax(z), axis=-1)
     if score == "logit":
         return tf.reduce_sum(targets * z, axis=-1)
+    odds = _log_odds(z, targets)
+    if score == "margin":
+        return odds
+    # Where p_y rounds to one, the gradient of log_softmax loses z_y; that of the log
+    # odds keeps it. Both forms are equal for one-hot rows.
+    soft = tf.reduce_sum(targets * tf.nn.log_softmax(z), axis=-1)
+    return tf.where(hard_targets(targets), tf.math.log_sigmoid(odds), soft)
+
+
+def _log_odds(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     others = tf.where(target > 0, tf.fill(tf.shape(z), z.dtype.min), z)
     return tf.reduce_sum(target * z, axis=-1) - tf.reduce_logsumexp(others, axis=-1)

@@ -21,10 +21,11 @@ from keras_jsigr.evaluation.checks import (
     check_texts,
 )
 from keras_jsigr.evaluation.identity import data_identity, model_identity
+from keras_jsigr.evaluation.json_codec import to_json
 from keras_jsigr.evaluation.log import Log
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
 from keras_jsigr.evaluation.named_attacks import attacks_of
-from keras_jsigr.evaluation.parts.about import model_name, versions
+from keras_jsigr.evaluation.parts.about import about_model, versions
 from keras_jsigr.evaluation.parts.curve import default_radii
 from keras_jsigr.evaluation.parts.linear import RIVALS
 from keras_jsigr.evaluation.predictions import classified_rightly
@@ -42,6 +43,7 @@ class Call:
     Attributes:
         task: What all parts share.
         name: Of the model.
+        about: What the report says of the model.
         title: Of the report.
         attacks: The suite.
         curve_attack: Behind the curve.
@@ -57,6 +59,7 @@ class Call:
 
     task: Task
     name: str
+    about: dict[str, Any]
     title: str
     attacks: list[Any]
     curve_attack: Any
@@ -147,10 +150,12 @@ def check_call(
         store=_store(resume, model, x, fingerprint),
         **threat,
     )
-    name = model_name(getattr(model, "base", model))
+    about = to_json(about_model(model, x.shape[1:], classes), "the model's settings")
+    name = about["name"]
     return Call(
         task=task,
         name=name,
+        about=about,
         title=name if title is None else str(title),
         attacks=suite,
         curve_attack=APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat),
@@ -182,6 +187,7 @@ def _store(resume: Any, model: Any, x: Any, fingerprint: str) -> Store:
     identity = {
         "model": model_identity(model, x),
         "data": fingerprint,
+        "dtype": x.dtype.name,
         "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
     }
     return Store(resume, identity)

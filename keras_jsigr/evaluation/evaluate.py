@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras_jsigr.evaluation.call import Call, check_call
-from keras_jsigr.evaluation.parts.about import about_model, versions
+from keras_jsigr.evaluation.parts.about import versions
 from keras_jsigr.evaluation.parts.classes import by_class, chance
 from keras_jsigr.evaluation.parts.curve import run_curve
 from keras_jsigr.evaluation.parts.examples import show_examples
@@ -71,8 +71,8 @@ def evaluate(
         attacks: `"standard"`, a suite, or a list of attacks and names of attacks.
         surrogates: Other models of the same classes, a list or by name, to make
             examples against; never the weights under evaluation.
-        epsilons: Radii of the curve; `None`: from a quarter of `epsilon` on, until
-            guessing is as good.
+        epsilons: Radii of the curve; `None`: from a quarter of `epsilon` to `epsilon`,
+            and on until guessing is as good.
         transfer_attacks: A list of attacks and names, run at `epsilon` and twice that;
             `None`: MI-FGSM, and for images its combination with diverse inputs.
         input_range: `(low, high)` of valid inputs.
@@ -155,7 +155,7 @@ def run_call(call: Call) -> Report:
     with log.part("suite"):
         run_suite(task, call.attacks, suite)
     with log.part("curve"):
-        stop_at = guessing if call.stop_at_chance else 0.0
+        stop_at = guessing if call.stop_at_chance else None
         run_curve(task, call.curve_attack, call.radii, stop_at=stop_at, points=curve)
     if call.surrogates:
         with log.part("transfer"):
@@ -181,7 +181,7 @@ def run_call(call: Call) -> Report:
     images = len(task.x)
     return Report(
         title=call.title,
-        model=about_model(task.model, task.x.shape[1:], task.logits.shape[-1]),
+        model=call.about,
         threat_model={
             "norm": task.norm,
             "epsilon": task.epsilon,

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import as_logits
@@ -22,7 +23,7 @@ def model_identity(model: Any, x: Any) -> str:
 
     A Keras model gives weights and configuration, without the names of its layers and
     without the compile state. An ensemble gives those of its `models`. Any other
-    callable gives its logits on the first 16 examples, to three digits.
+    callable gives its logits on the first 16 examples, exactly.
 
     Args:
         model: A Keras classifier, a hardened model or a callable.
@@ -47,10 +48,11 @@ def model_identity(model: Any, x: Any) -> str:
         base = getattr(model, "base", None)
         model = base if isinstance(base, keras.Model) else model
         probe = tf.convert_to_tensor(x[:_PROBES])
-        known = isinstance(model, keras.Model)
-        logits_fn = None if known else as_logits(model, probe)
-        parts = [fingerprint_model(model, logits_fn, probe)]  # type: ignore[arg-type]
-        parts.append(_architecture(model) if known else "")
+        logits_fn = as_logits(model, probe)
+        if isinstance(model, keras.Model):
+            parts = [fingerprint_model(model, logits_fn, probe), _architecture(model)]
+        else:
+            parts = [np.asarray(logits_fn(probe)).tobytes().hex()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

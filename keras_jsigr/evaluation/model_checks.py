@@ -13,6 +13,8 @@ from keras_jsigr.attacks.inputs import check_model
 from keras_jsigr.evaluation.parts.about import model_name
 from keras_jsigr.evaluation.predictions import predict_logits
 
+_PROBES = 16
+
 
 def check_logits(
     model: Any, x: npt.NDArray[Any], batch_size: int
@@ -61,6 +63,36 @@ def check_logits(
     return logits
 
 
+def class_count(name: str, model: Any, probe: npt.NDArray[Any]) -> int:
+    """Try a model and return its number of classes.
+
+    Args:
+        name: What it is called in messages.
+        model: A Keras classifier or a callable.
+        probe: Some examples, float `(n, *S)`.
+
+    Returns:
+        The number of its logits.
+
+    Raises:
+        ValueError: If it cannot be used on them.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.model_checks import class_count
+        >>> class_count("twin", lambda x: x, np.ones((1, 2), "float32"))
+        2
+    """
+    try:
+        return int(check_logits(model, probe, len(probe)).shape[-1])
+    except Exception as error:
+        raise ValueError(
+            f"The {name} cannot be used on `x`, examples of shape {probe.shape[1:]}: "
+            f"got {type(error).__name__}: {error} Expected a model of the same inputs "
+            "and classes."
+        ) from error
+
+
 def check_model_fits(name: str, model: Any, x: npt.NDArray[Any], classes: int) -> None:
     """Check that another model takes the same inputs and knows the same classes.
 
@@ -78,14 +110,7 @@ def check_model_fits(name: str, model: Any, x: npt.NDArray[Any], classes: int) -
         >>> from keras_jsigr.evaluation.model_checks import check_model_fits
         >>> check_model_fits("twin", lambda x: x, np.ones((1, 2), "float32"), 2)
     """
-    try:
-        found = check_logits(model, x[:16], 16).shape[-1]
-    except Exception as error:
-        raise ValueError(
-            f"The {name} cannot be used on `x` of shape {x.shape}: got "
-            f"{type(error).__name__}: {error} Expected a model of the same inputs and "
-            "classes."
-        ) from error
+    found = class_count(name, model, x[:_PROBES])
     if found != classes:
         raise ValueError(
             f"The {name} has {found} classes, expected {classes}. Pass models of the "

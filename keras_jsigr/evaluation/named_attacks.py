@@ -12,6 +12,12 @@ from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.apgd_targeted import APGDT
 from keras_jsigr.attacks.bim import BIM
+from keras_jsigr.attacks.carlini_wagner import CarliniWagner
+from keras_jsigr.attacks.deepfool import DeepFool
+from keras_jsigr.attacks.fab import FAB
+from keras_jsigr.attacks.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.spsa import SPSA
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.transfer_presets import (
     DIFGSM,
@@ -20,6 +26,7 @@ from keras_jsigr.attacks.transfer_presets import (
     TIFGSM,
     VMIFGSM,
 )
+from keras_jsigr.evaluation.json_codec import to_json
 
 # What each name stands for.
 _NAMED: dict[str, Callable[..., Attack]] = {
@@ -29,7 +36,15 @@ _NAMED: dict[str, Callable[..., Attack]] = {
     "apgd-ce": partial(APGD, early_stop=True),
     "apgd-dlr": partial(APGD, loss="dlr", early_stop=True),
     "apgd-t": partial(APGDT, early_stop=True),
+    "fab": FAB,
+    "fab-t": partial(FAB, target_classes=9),
+    "deepfool": DeepFool,
+    "carlini-wagner": CarliniWagner,
     "square": Square,
+    "spsa": SPSA,
+    "hopskipjump": HopSkipJump,
+    "uniform-noise": UniformNoise,
+    "gaussian-noise": GaussianNoise,
     "mi-fgsm": MIFGSM,
     "ni-fgsm": NIFGSM,
     "di-fgsm": DIFGSM,
@@ -146,6 +161,13 @@ def attacks_of(
                 f"`attacks` holds a {type(attack).__name__}, expected attacks such as "
                 "keras_jsigr.attacks.PGD(...) or their names."
             )
+        if attack.targeted:
+            raise ValueError(
+                f"{attack.name} is targeted: got targeted=True, expected False. `y` "
+                "holds the true classes, which it would make the model predict."
+            )
+        # Now, and not when the report is made of it after hours.
+        to_json(attack.get_config(), f"{attack.name}.get_config()")
         _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
         if transfer and getattr(attack, "early_stop", False):
             changed: Any = {"early_stop": False}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from keras_jsigr.attacks import settings
+from keras_jsigr.attacks.inputs import check_inputs
 from keras_jsigr.evaluation.checks import check_data, check_radii
-from keras_jsigr.evaluation.model_checks import check_model_fits
+from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of
 from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.records import TransferRecord
@@ -91,7 +92,9 @@ def transfer_matrix(
     targets = list(models) if targets is None else list(targets)
     for name in targets:
         settings.choice("targets", name, tuple(models))
-    classes = int(predict_logits(next(iter(models.values())), x[:1]).shape[-1])
+    x = check_inputs(x, input_range)
+    first, one = next(iter(models.items()))
+    classes = class_count(f"model '{first}'", one, np.asarray(x[:16]))
     x, rows = check_data(x, y, input_range, classes)
     for name, model in models.items():
         check_model_fits(f"model '{name}'", model, x, classes)

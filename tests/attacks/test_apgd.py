@@ -227,7 +227,7 @@ def trained():
     z = model(x).numpy()
     right = np.argmax(z, axis=1) == y
     assert right.mean() > 0.9
-    return model, x[right][-160:], y[right][-160:]
+    return model, x[right][-100:], y[right][-100:]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def trained():
 def test_not_weaker_than_pgd(trained, norm, loss):
     """Equal numbers of gradients, and the step size of PGD is the usual one."""
     model, x, y = trained
-    same = {"epsilon": SMALL[norm], "norm": norm, "loss": loss, "steps": 25}
+    same = {"epsilon": SMALL[norm], "norm": norm, "loss": loss, "steps": 15}
     values = []
     for method in (PGD, APGD):
         z = model(method(**same)(model, x, y))
@@ -246,12 +246,11 @@ def test_not_weaker_than_pgd(trained, norm, loss):
     assert (stronger > 0).sum() >= (weaker > 0).sum()
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_more_steps_do_not_harm(trained, norm):
+def test_more_steps_do_not_harm(trained):
     model, x, y = trained
     values = []
-    for steps in (5, 40):
-        attack = APGD(epsilon=SMALL[norm], norm=norm, steps=steps)
+    for steps in (5, 25):
+        attack = APGD(epsilon=SMALL["l2"], norm="l2", steps=steps)
         z = model(attack(model, x, y))
         values.append(float(tf.reduce_mean(attack_loss(z, tf.one_hot(y, 6), "margin"))))
     assert values == sorted(values)
@@ -265,7 +264,7 @@ def test_early_stop_fools_the_same_examples(trained, norm, loss):
     hits = []
     for early_stop in (False, True):
         attack = APGD(
-            epsilon=SMALL[norm], norm=norm, loss=loss, steps=12, early_stop=early_stop
+            epsilon=SMALL[norm], norm=norm, loss=loss, steps=9, early_stop=early_stop
         )
         x_adv = attack(model, x, y)
         moved = np.abs(x_adv.astype("float64") - x).reshape(len(x), -1)
@@ -354,8 +353,27 @@ def test_region(trained):
     model, x, y = trained
     region = np.zeros((8, 8, 1))
     region[2:5] = 1
-    for norm in ("linf", "l1"):
-        attack = APGD(epsilon=SMALL[norm], norm=norm, steps=5)
-        changed = np.abs(attack(model, x, y, region=region) - x).max(0) > 0
-        assert changed[2:5].any()
-        assert not changed[region == 0].any()
+    attack = APGD(epsilon=SMALL["l1"], norm="l1", steps=10)
+    changed = np.abs(attack(model, x, y, region=region) - x).max(0) > 0
+    assert changed[2:5].any()
+    assert not changed[region == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "norm"), [("float64", "l2"), ("float64", "l1"), ("float16", "l1")]
+)
+def test_other_precisions(dtype, norm):
+    x = np.random.default_rng(8).uniform(size=(5, 6)).astype(dtype)
+    attack = APGD(epsilon=0.3, norm=norm, steps=4, restarts=2)
+
+    def model(x):
+        return network(tf.cast(x, tf.float32))
+
+    x_adv = attack(model, x)
+    assert x_adv.dtype == dtype
+    moved = x_adv.astype("float64") - x.astype("float64")
+    length = np.linalg.norm(moved, 1 if norm == "l1" else 2, axis=1)
+    assert length.max() <= 0.3 + 1e-6
+    assert length.max() > 0.1
+    assert x_adv.min() >= 0.0
+    assert x_adv.max() <= 1.0

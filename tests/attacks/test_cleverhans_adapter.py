@@ -1,9 +1,7 @@
 """cleverhans under our contract: equal to our attacks where the methods coincide."""
 
-import builtins
 import gc
 import sys
-import warnings
 import weakref
 
 import numpy as np
@@ -14,16 +12,12 @@ from keras_jsigr.attacks import FGSM, MIFGSM, PGD
 from keras_jsigr.attacks.bim import BIM
 from keras_jsigr.attacks.cleverhans import CleverHansAttack
 
-SETTINGS = [
-    {"norm": norm, "targeted": targeted}
-    for norm in ("linf", "l2")
-    for targeted in (False, True)
-]
+SETTINGS = [{"norm": "linf", "targeted": False}, {"norm": "l2", "targeted": True}]
 PAIRS = {
     "fast_gradient_method": lambda **s: FGSM(**s),
-    "projected_gradient_descent": lambda **s: PGD(steps=10, random_start=False, **s),
-    "basic_iterative_method": lambda **s: BIM(steps=10, **s),
-    "momentum_iterative_method": lambda **s: MIFGSM(steps=10, **s),
+    "projected_gradient_descent": lambda **s: PGD(steps=4, random_start=False, **s),
+    "basic_iterative_method": lambda **s: BIM(steps=4, **s),
+    "momentum_iterative_method": lambda **s: MIFGSM(steps=4, **s),
 }
 
 
@@ -47,11 +41,12 @@ def _cleverhans():
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("method", PAIRS)
 def test_equals_our_own(method, settings):
-    x = inputs(12)
+    # Away from the range: under L2 cleverhans clips first and projects then.
+    x = 0.35 + 0.3 * inputs(12)
     own = np.argmax(network(x), axis=-1)
     y = (own + 1) % 5 if settings["targeted"] else own
     settings = {"epsilon": 0.02 if settings["norm"] == "linf" else 0.1, **settings}
-    theirs = CleverHansAttack(method=method, **settings)(network, x, y)
+    theirs = CleverHansAttack(method=method, steps=4, **settings)(network, x, y)
     # Ours may return an earlier iterate that fooled: compare with the last one.
     seed = tf.constant([0, 0])
     ours = PAIRS[method](**settings).perturb(
@@ -194,18 +189,9 @@ def test_settings():
 
 
 def test_missing_cleverhans(monkeypatch):
-    real = builtins.__import__
-
-    def importing(name, *args, **kwargs):
-        if name.startswith("cleverhans"):
-            raise ImportError("No module named 'cleverhans'")
-        return real(name, *args, **kwargs)
-
     for name in [name for name in sys.modules if name.split(".")[0] == "cleverhans"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cleverhans", None)
-    monkeypatch.setattr(builtins, "__import__", importing)
     attack = CleverHansAttack(epsilon=0.1)
-    with warnings.catch_warnings(), pytest.raises(ImportError, match="pip install"):
-        warnings.simplefilter("ignore")
+    with pytest.raises(ImportError, match="pip install"):
         attack(network, inputs(2))

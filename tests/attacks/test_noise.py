@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks.ball import BALLS
+from keras_jsigr.attacks.l1_ball import L1Ball
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
 
 RNG = np.random.default_rng(21)
@@ -68,6 +69,22 @@ def test_keeps_the_first_success_else_the_largest_loss(kind):
         ways["first" if len(fooled) else "largest"] += 1
         assert len(fooled) or len(near) == 21
     assert min(ways.values()) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_l1(monkeypatch, kind):
+    monkeypatch.setitem(BALLS, "l1", L1Ball)
+    x = inputs(9)
+    x_adv = kind(epsilon=2.0, norm="l1", draws=5)(network, x)
+    lengths = np.abs(x_adv.astype("float64") - x).sum(axis=1)
+    assert (lengths <= 2.0 + 1e-6).all()
+    assert lengths.max() > 0.5
+    ball = L1Ball(tf.zeros((50, 3000)), 2.0, (-9.0, 9.0))
+    noise = GaussianNoise(epsilon=2.0, norm="l1").draw(ball, None, tf.constant([0, 1]))
+    lengths = np.abs(noise).sum(axis=1) / 2.0
+    # The deviation of |n| is sqrt(1 - 2 / pi) and its mean sqrt(2 / pi).
+    error = np.sqrt((np.pi / 2 - 1) / 3000 / 50)
+    assert abs(lengths.mean() - 1) < 5 * error
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr import gradient_map, with_smooth_activations
+from keras_jsigr import gradient_map
 from keras_jsigr.attacks.borrowed_curvature import BorrowedCurvature
 from keras_jsigr.attacks.map_mass import flat_map, mass_share, odds_gradient
 from keras_jsigr.attacks.problem import Problem
@@ -16,17 +16,9 @@ from keras_jsigr.attacks.saliency_attack import SaliencyAttack
 TOP = 0.1
 
 
-def trained(activation):
-    """Tell three bars on noise apart, 8 x 8 pixels."""
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(16)
-    y = rng.integers(0, 3, 300)
-    x = rng.uniform(0.2, 0.6, (300, 8, 8, 1))
-    for number, label in enumerate(y):
-        x[number, 2 * label + 1 : 2 * label + 3, 2:6] += 0.3
-    x = x.astype("float32")
+def build(activation):
     dense = keras.layers.Dense
-    net = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((8, 8, 1)),
             keras.layers.Flatten(),
@@ -35,6 +27,19 @@ def trained(activation):
             dense(3),
         ]
     )
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """A network that tells three bars on noise apart, and images of 8 x 8 pixels."""
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(16)
+    y = rng.integers(0, 3, 300)
+    x = rng.uniform(0.2, 0.6, (300, 8, 8, 1))
+    for number, label in enumerate(y):
+        x[number, 2 * label + 1 : 2 * label + 3, 2:6] += 0.3
+    x = x.astype("float32")
+    net = build("silu")
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(net.trainable_variables)
 
@@ -52,11 +57,6 @@ def trained(activation):
     return net, x[:20]
 
 
-@pytest.fixture(scope="module")
-def smooth():
-    return trained("silu")
-
-
 def top(maps):
     flat = np.reshape(maps, (len(maps), -1))
     count = round(TOP * flat.shape[1])
@@ -65,8 +65,15 @@ def top(maps):
 
 
 def explain(net, x):
-    # The map of the log probability, but for its scale, and exact for sure decisions.
-    return gradient_map(net, x, score="margin")
+    """The map of the log odds: that of the log probability but for its scale."""
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        z = net(x)
+        decided = tf.one_hot(tf.argmax(z, 1), 3)
+        others = tf.reduce_logsumexp(z - 1e9 * decided, axis=1)
+        odds = tf.reduce_sum(decided * z, axis=1) - others
+    return np.abs(tape.gradient(odds, x)).sum(axis=3)
 
 
 def intersection(net, x, x_adv):
@@ -104,6 +111,16 @@ def test_the_map_moves_and_the_class_stays(smooth, norm, epsilon):
     assert kept.mean() < by_chance.mean() - 0.2
 
 
+def test_maps_are_those_of_gradient_map(smooth):
+    net, x = smooth
+    z = tf.constant(net(x))
+    problem = Problem(tf.constant(x), tf.one_hot(tf.argmax(z, 1), 3))
+    ours = flat_map(odds_gradient(net, problem.x, problem)[0]).numpy()
+    theirs = gradient_map(net, x, score="margin").reshape(20, 64)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(explain(net, x).reshape(20, 64), theirs, atol=1e-5)
+
+
 def test_deterministic_in_one_trace_and_at_any_radius(smooth):
     net, x = smooth
     runs = []
@@ -137,10 +154,11 @@ def test_region(smooth):
     assert mass(net, x, x_adv).mean() < mass(net, x, x).mean() - 0.01
 
 
-def test_relu_by_borrowed_curvature():
-    net, x = trained("relu")
-    stand_in = with_smooth_activations(net, "softplus")
-    attack = SaliencyAttack(epsilon=0.1, top=TOP)
+def test_relu_by_borrowed_curvature(smooth):
+    stand_in, x = smooth
+    net = build("relu")
+    net.set_weights(stand_in.get_weights())
+    attack = SaliencyAttack(epsilon=0.1, top=TOP, steps=20)
     x_adv = attack(BorrowedCurvature(net, stand_in), x)
     np.testing.assert_array_equal(np.argmax(net(x_adv), 1), np.argmax(net(x), 1))
     # Judged on the ReLU network itself.

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_jsigr.attacks.ball import BALLS
+from keras_jsigr.attacks.l1_ball import L1Ball
 from keras_jsigr.attacks.spsa import SPSA
 from keras_jsigr.attacks.spsa_gradient import spsa_gradient
 
@@ -81,15 +83,17 @@ def test_no_room_no_gradient():
     assert (found[:, 1] == 0).all()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "steepest"])
-@pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("optimizer", "loss"),
+    [(None, "margin"), ("adam", "cross_entropy"), ("steepest", "margin")],
+)
 def test_linear_optimum_linf(optimizer, loss):
     y = np.arange(9) % 2
     x_adv = SPSA(epsilon=0.1, loss=loss, optimizer=optimizer, **SHARP)(linear, X, y)
     np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "steepest"])
+@pytest.mark.parametrize("optimizer", ["adam", None])
 def test_linear_optimum_l2(optimizer):
     y, w = np.arange(9) % 2, downhill(np.arange(9) % 2)
     attack = SPSA(epsilon=0.2, norm="l2", optimizer=optimizer, **SHARP)
@@ -98,6 +102,16 @@ def test_linear_optimum_l2(optimizer):
     # Adam evens out the components: its fixed point is close to the best only.
     assert (gained > (0.8 if optimizer == "adam" else 0.97) * best).all()
     assert (gained <= best * (1 + 1e-5)).all()
+
+
+def test_linear_l1(monkeypatch):
+    monkeypatch.setitem(BALLS, "l1", L1Ball)
+    y, w = np.arange(9) % 2, downhill(np.arange(9) % 2)
+    x_adv = SPSA(epsilon=0.2, norm="l1", **SHARP)(linear, X, y)
+    assert (np.abs(x_adv - X).sum(axis=1) <= 0.2 + 1e-6).all()
+    # The best is all of the radius on the component of the largest slope.
+    gained = np.sum((x_adv - X) * w, axis=1)
+    np.testing.assert_allclose(gained, 0.2 * np.abs(w).max(axis=1), rtol=1e-4)
 
 
 def test_targeted_and_range():

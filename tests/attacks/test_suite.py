@@ -245,9 +245,9 @@ def test_standard_finds_the_optimum_of_a_linear_model():
         )
     epsilon = float(np.median(distance))
     suite = standard(epsilon, verbose=0)
-    # The last one, Square, would take 5000 queries for those that none can fool.
-    outcomes = list(Suite(suite.attacks[:3]).run(linear, x, y))
-    assert [o.error for o in outcomes] == [None] * 3
+    # The others would take thousands of steps for those that none can fool.
+    outcomes = list(Suite(suite.attacks[:2]).run(linear, x, y))
+    assert [o.error for o in outcomes] == [None] * 2
     fooled = np.zeros(len(x), bool)
     for outcome in outcomes:
         fooled[outcome.rows[outcome.broken]] = True

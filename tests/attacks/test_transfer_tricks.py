@@ -195,7 +195,7 @@ def test_mean_over(count):
 def test_variance_of_a_square(norm, power):
     """With the gradient `x^2` it is `E (x + r)^2 - x^2 = E r^2 = side^2 / 3`."""
     x = tf.constant(RNG.uniform(-1, 1, (8, 50)))
-    samples, side = 200, 3.0 / 50**power
+    samples, side = 50, 3.0 / 50**power
     region = tf.constant(np.repeat([[1.0, 0.0]], 25, axis=1).reshape(1, 50))
     variance = gradient_variance(
         lambda x, seed: x**2,

@@ -125,3 +125,17 @@ def test_predicted_targets():
     assert predicted_targets(z).numpy().tolist() == [[0.0, 1.0, 0.0]]
     assert predicted_targets(z, "sigmoid").numpy().tolist() == [[1.0, 1.0, 0.0]]
     assert predicted_targets(z[:, 2:]).numpy().tolist() == [[0.0]]
+
+
+def test_log_prob_keeps_the_direction_of_a_sure_decision():
+    # p_y rounds to one: the gradient must still be that of the log odds.
+    z = tf.constant([[30.0, 0.0, 1.0]])
+    targets = class_targets([0], z)
+    pulls = {}
+    for score in ("log_prob", "margin"):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = class_score(z, targets, score)
+        pull = tape.gradient(value, z).numpy()[0]
+        pulls[score] = pull / np.abs(pull).sum()
+    np.testing.assert_allclose(pulls["log_prob"], pulls["margin"], rtol=1e-5)

@@ -259,6 +259,23 @@ def test_mismatches_are_told(changes, word):
     assert mismatches([one, one, one]) == mismatches([one]) == []
 
 
+def test_other_surrogates_matter_only_if_they_changed_something():
+    def with_transfer(source, broken):
+        record = AttackRecord(
+            name="Transfer",
+            access="transfer",
+            config={"sources": [source]},
+            attacked=50,
+            broken=broken,
+            accuracy=Rate(50 - broken, 100),
+            seconds=1.0,
+        )
+        return make_report(attacks=[*make_report().attacks, record])
+
+    assert mismatches([with_transfer("a", 0), with_transfer("b", 0)]) == []
+    assert len(mismatches([with_transfer("a", 1), with_transfer("b", 0)])) == 1
+
+
 def test_codec_keeps_types():
     values = {"a": [1, 1.0, True, None, "x", [], {}], "b": {"c": -math.inf}}
     assert from_json(Any, json.loads(json.dumps(to_json(values)))) == values

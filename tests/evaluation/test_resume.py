@@ -146,7 +146,7 @@ def test_anything_else_is_computed_anew(tmp_path, calls, settings):
         {"model": build(W * 1.01)},
         {"x": X[::-1]},
         {"y": np.where(Y == 0, 1, Y)},
-        {"epsilon": 0.021, "attacks": ["fgsm"]},
+        {"epsilon": 0.021, "attacks": [ATTACKS[0].at(0.021)]},
         {"attacks": [FGSM(epsilon=0.02, loss="margin")]},
     ):
         arguments = {"model": NET, "x": X, "y": Y, **settings, **changes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_jsigr.attacks import MIFGSM
+from keras_jsigr.attacks.losses import LossName
 from keras_jsigr.evaluation.diagnostics.subject import Subject
 from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
 from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
@@ -13,14 +14,14 @@ from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
 QUERIES = 500
 # A weak white-box attack misses one or two examples of a hundred honestly.
 TOLERATED = 0.02
-LOSSES = ("cross_entropy", "dlr")
+LOSSES: tuple[LossName, ...] = ("cross_entropy", "dlr")
 
 
 def black_box_beats_white_box(subject: Subject) -> Verdict:
     """Try what PGD-50 left with Square and with examples made against surrogates.
 
-    The examples that fall get a second, stronger white-box attack (APGD of 100 steps
-    with two losses and three restarts): what it finds was only a matter of effort. What remains could
+    The examples that fall get stronger white-box attacks (APGD of 100 steps, two losses
+    and three restarts): what they find was only a matter of effort. What remains could
     be fooled all along, but the gradients do not lead there.
 
     Args:
@@ -58,7 +59,8 @@ def black_box_beats_white_box(subject: Subject) -> Verdict:
     says = (
         f"Attacks without its gradient fooled the model at "
         f"{percent(len(fallen) / total)} of {total} examples where white-box attacks "
-        f"did not; more effort of those still fails at {percent(len(unexplained) / total)}."
+        f"did not; more effort of those still fails at "
+        f"{percent(len(unexplained) / total)}."
     )
     advice = (
         "The gradients do not lead to errors that exist. Quote the per-example worst "

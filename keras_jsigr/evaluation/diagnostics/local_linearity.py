@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.ball import BALLS
 from keras_jsigr.attacks.losses import ascent_loss
+from keras_jsigr.attacks.normalize import safe_normalize
 from keras_jsigr.attacks.rounding import working_dtype
 from keras_jsigr.attacks.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
@@ -21,13 +22,15 @@ from keras_jsigr.evaluation.diagnostics.verdict import (
 )
 
 DRAWS = 4
-# Mean cosine. Plain, adversarially trained and hardened networks had 0.50 to 0.99 even
-# at three times the radius they were trained for, collapsed ones 0.20 to 0.42.
-ALIGNED = 0.4
+# Mean cosine. On Fashion-MNIST plain, adversarially trained and hardened networks had
+# 0.86 to 0.96 at their radius and 0.57 or more at three times that, collapsed ones 0.27
+# to 0.46.
+ALIGNED = 0.5
 # No better than chance in practice: gradients are shattered, whatever the accuracy.
 SHATTERED = 0.1
-# The symptom of catastrophic overfitting: one step leaves at least half of the accuracy
-# without attack, many steps take at least half of that.
+# The symptom of catastrophic overfitting: one step leaves much of the accuracy without
+# attack, many steps take at least half of that.
+MUCH = 0.4
 HALF = 0.5
 
 
@@ -53,34 +56,34 @@ def local_linearity(subject: Subject) -> Verdict:
         arXiv 2007.02617 (alignment), arXiv 1907.02610 (gamma).
     """
     rows = subject.rows
-    cosine, gamma, gain = subject.compute(
+    known, cosine, gamma, gain = subject.compute(
         "local linearity",
         _look_around(subject.norm, subject.input_range),
         rows,
         subject.epsilon,
     )
-    known = np.isfinite(cosine)
     if not known.any():
         raise NotApplicableError(
-            "All gradients are zero, so they have no direction: see zero_gradients."
+            "All gradients are zero: they have no direction to compare."
         )
     alignment = float(cosine[known].mean())
     one, many = subject.under_fgsm[rows], subject.under_pgd[rows]
     share_one, share_many, total = one.mean(), many.mean(), len(rows)
     refuted = (
-        share_one >= HALF
+        share_one >= MUCH
         and share_many <= HALF * share_one
         and clearly_moved(
             int((one & ~many).sum()), int((many & ~one).sum()), total, 0.0
         )
     )
-    tiny = np.finfo(np.float32).tiny
-    error = float(np.median(gamma[known] / np.maximum(gain[known], tiny)))
+    # At a corner of the range nothing is gained: one stands for any large ratio.
+    gain = np.maximum(gain, gamma)
+    relative = gamma[known] / np.where(gain > 0, gain, 1.0)[known]
     figures = {
         "alignment": alignment,
         "standard_error": float(cosine[known].std() / np.sqrt(known.sum())),
         "gamma": float(np.median(gamma)),
-        "relative_gamma": error,
+        "relative_gamma": float(np.median(relative)),
         "kept_under_one_step": float(share_one),
         "kept_under_many": float(share_many),
     }
@@ -129,15 +132,17 @@ def _look_around(norm: str, input_range: tuple[float, float]) -> Any:
             return tf.abs(there - loss - dot(point - origin, gradient))
 
         step = ball.project(origin + _longest(ball, gradient, epsilon))
-        gamma, cosine = error(step, look(step)[0]), tf.zeros_like(loss)
-        for draw in range(DRAWS):
-            point = ball.sample(fold_in(seed, draw))
+
+        def draw(number: tf.Tensor, cosine: tf.Tensor, gamma: tf.Tensor) -> Any:
+            point = tf.ensure_shape(ball.sample(fold_in(seed, number)), x.shape)
             there, turned = look(point)
-            gamma = tf.maximum(gamma, error(point, there))
-            size = tf.sqrt(dot(gradient, gradient) * dot(turned, turned))
-            # NaN where either is zero: no direction.
-            cosine += dot(gradient, turned) / size / DRAWS
-        return cosine, gamma, dot(step - origin, gradient)
+            cosine += dot(safe_normalize(gradient), safe_normalize(turned)) / DRAWS
+            return number + 1, cosine, tf.maximum(gamma, error(point, there))
+
+        start = (tf.constant(0), tf.zeros_like(loss), error(step, look(step)[0]))
+        _, cosine, gamma = tf.while_loop(lambda n, *_: n < DRAWS, draw, start)
+        known = tf.reduce_any(gradient != 0, axes)
+        return known, cosine, gamma, dot(step - origin, gradient)
 
     return body
 

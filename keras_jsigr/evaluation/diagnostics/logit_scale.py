@@ -12,8 +12,8 @@ from keras_jsigr.evaluation.diagnostics.subject import Subject
 from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_moved
 from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
 
-# Of all examples. Losses differ in the rival they go for: the margin finds up to five in
-# a hundred more on honest networks, saturation hides most of them.
+# Of all examples. Losses differ in the rival they go for: on honest networks the margin
+# finds up to five in a hundred more, where saturation hides nearly all.
 TOLERATED = 0.1
 
 

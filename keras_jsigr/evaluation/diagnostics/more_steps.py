@@ -15,7 +15,7 @@ TOLERATED = 0.02
 
 
 def more_steps(subject: Subject) -> Verdict:
-    """Attack what PGD-50 left with twice the steps, then with four random starts.
+    """Attack with twice the steps from the same starts, then from four others.
 
     Args:
         subject: The model under diagnosis.
@@ -29,7 +29,8 @@ def more_steps(subject: Subject) -> Verdict:
     total = len(subject.rows)
     left = np.flatnonzero(subject.under_pgd)
     longer = PGD(steps=2 * PGD_STEPS, early_stop=True, **subject.settings)
-    after_steps = np.flatnonzero(subject.under(longer, left))
+    # All examples, so that each begins where it did; those that fall end early.
+    after_steps = np.flatnonzero(subject.under_pgd & subject.under(longer))
     again = {**subject.settings, "seed": subject.seed + 1}
     starts = PGD(steps=PGD_STEPS, restarts=RESTARTS, early_stop=True, **again)
     after_all = np.flatnonzero(subject.under(starts, after_steps))

@@ -66,6 +66,9 @@ def attack_rows(
         seconds += piece.info["seconds"]
         outside += piece.info["outside"]
         found.append((part[piece.arrays["broken"]], piece.arrays["x_adv"]))
+        if len(rows) > size:
+            done = start + len(part)
+            task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
     if outside and error is None:
         error = (
             f"{outside} of its points were not finite, or outside of the ball or the "

@@ -31,7 +31,9 @@ def default_radii(epsilon: float, widest: float) -> list[float]:
         [0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0]
     """
     factors = [*_FACTORS, *(16.0 * 2.0**k for k in range(20))]
-    return [f * epsilon for f in factors if f * epsilon < widest] + [widest]
+    # To 12 digits: 0.075 reads better than 0.07500000000000001.
+    radii = [epsilon if f == 1.0 else float(f"{f * epsilon:.12g}") for f in factors]
+    return [radius for radius in radii if radius < widest] + [widest]
 
 
 def run_curve(
@@ -39,7 +41,7 @@ def run_curve(
     attack: Any,
     radii: Sequence[float],
     *,
-    stop_at: float,
+    stop_at: float | None,
     points: list[CurvePoint],
 ) -> None:
     """Attack with growing radii; who is fooled at one is fooled at all larger ones.
@@ -48,13 +50,15 @@ def run_curve(
         task: The evaluation.
         attack: Any that knows its radius.
         radii: Ascending, in input units.
-        stop_at: Accuracy at which no larger radius is tried.
+        stop_at: Accuracy at which no radius beyond that of the task is tried; `None`:
+            all are.
         points: Filled point by point, so that nothing is lost.
     """
     right = task.right.copy()
     points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
     for radius in radii:
-        if points[-1].accuracy.accuracy <= stop_at:
+        low = stop_at is not None and points[-1].accuracy.accuracy <= stop_at
+        if low and points[-1].epsilon >= task.epsilon:
             break
         found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(right))
         if found.error is not None:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from keras_jsigr.evaluation.parts.inside import distance
 from keras_jsigr.evaluation.parts.pictures import (
+    as_images,
     difference_picture,
     image_picture,
-    is_image,
     map_picture,
 )
 from keras_jsigr.evaluation.parts.suite import SuiteResult
@@ -83,14 +83,21 @@ def spread(
 def _pictures(
     task: Task, x: npt.NDArray[Any], x_adv: npt.NDArray[Any]
 ) -> list[dict[str, str]]:
-    if not is_image(x.shape[1:]):
+    images, attacked = as_images(x), as_images(x_adv)
+    if images is None or attacked is None:
         return [{} for _ in x]
 
     def maps(inputs: npt.NDArray[Any]) -> Any:
         # The log odds: the gradient of a log probability vanishes with confidence.
-        return gradient_map(task.model, inputs, score="margin")
+        return gradient_map(
+            task.model,
+            inputs,
+            score="margin",
+            layout="image",
+            batch_size=task.batch_size,
+        )
 
-    columns = zip(x, x_adv, maps(x), maps(x_adv), strict=True)
+    columns = zip(images, attacked, maps(x), maps(x_adv), strict=True)
     return [
         {
             "image": image_picture(clean, task.input_range),

@@ -15,21 +15,26 @@ _RAMP = np.array(
 )
 
 
-def is_image(shape: tuple[int, ...]) -> bool:
-    """Tell whether examples of a shape can be shown.
+def as_images(x: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Return examples in the shape of images, if that is what they are.
 
     Args:
-        shape: Of one example.
+        x: Float `(N, *S)`.
 
     Returns:
-        True for `(H, W, 1)` and `(H, W, 3)`.
+        Float `(N, H, W, 1)` or `(N, H, W, 3)`; `None` for anything else. Squares
+        `(N, H, H)` are taken for grey images.
 
     Example:
-        >>> from keras_jsigr.evaluation.parts.pictures import is_image
-        >>> is_image((28, 28, 1)), is_image((13,))
-        (True, False)
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.parts.pictures import as_images
+        >>> as_images(np.zeros((5, 28, 28))).shape
+        (5, 28, 28, 1)
+        >>> as_images(np.zeros((5, 13)))
     """
-    return len(shape) == 3 and shape[-1] in (1, 3)
+    if x.ndim == 4 and x.shape[-1] in (1, 3):
+        return x
+    return x[..., None] if x.ndim == 3 and x.shape[1] == x.shape[2] else None
 
 
 def image_picture(x: npt.NDArray[Any], input_range: tuple[float, float]) -> str:
