@@ -9,8 +9,17 @@ if keras.backend.backend() != "tensorflow":
         "imported."
     )
 
-from keras_jsigr import attacks, callbacks, datasets, penalties, saliency, serving
+from keras_jsigr import (
+    attacks,
+    callbacks,
+    datasets,
+    evaluation,
+    penalties,
+    saliency,
+    serving,
+)
 from keras_jsigr.activations import with_smooth_activations
+from keras_jsigr.evaluation import Report, compare, evaluate
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
@@ -22,9 +31,13 @@ __all__ = [
     "JSIGRModel",
     "PenaltySettings",
     "PerturbationCache",
+    "Report",
     "attacks",
     "callbacks",
+    "compare",
     "datasets",
+    "evaluate",
+    "evaluation",
     "gradient_map",
     "harden",
     "penalties",

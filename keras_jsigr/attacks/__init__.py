@@ -1,10 +1,79 @@
 """Adversarial attacks on one compiled engine: `attack(model, x, y) -> x_adv`."""
 
+from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.apgd_targeted import APGDT
 from keras_jsigr.attacks.attack import Attack
+from keras_jsigr.attacks.bim import BIM
+from keras_jsigr.attacks.borrowed_curvature import BorrowedCurvature
+from keras_jsigr.attacks.carlini_wagner import CarliniWagner
+from keras_jsigr.attacks.cleverhans import CleverHansAttack
+from keras_jsigr.attacks.deepfool import DeepFool
 from keras_jsigr.attacks.engine import GradientAttack
+from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.fgsm import FGSM
+from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.iterate import Iterate
 from keras_jsigr.attacks.mifgsm import MIFGSM
+from keras_jsigr.attacks.minimum_norm import MinimumNormAttack
+from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.patch import Patch
 from keras_jsigr.attacks.pgd import PGD
+from keras_jsigr.attacks.problem import Problem
+from keras_jsigr.attacks.regions import salient_region
+from keras_jsigr.attacks.saliency_attack import SaliencyAttack
+from keras_jsigr.attacks.spsa import SPSA
+from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.standard import standard
+from keras_jsigr.attacks.suite import Suite
+from keras_jsigr.attacks.transfer_attack import TransferAttack
+from keras_jsigr.attacks.transfer_presets import (
+    DIFGSM,
+    NIFGSM,
+    SIFGSM,
+    TIFGSM,
+    VMIFGSM,
+)
 
-__all__ = ["FGSM", "MIFGSM", "PGD", "Attack", "GradientAttack", "Iterate"]
+__all__ = [
+    # With gradients.
+    "APGD",
+    "APGDT",
+    "BIM",
+    "FGSM",
+    "PGD",
+    # The closest point.
+    "FAB",
+    "CarliniWagner",
+    "DeepFool",
+    # To fool other models.
+    "DIFGSM",
+    "LogitsEnsemble",
+    "MIFGSM",
+    "NIFGSM",
+    "SIFGSM",
+    "TIFGSM",
+    "TransferAttack",
+    "VMIFGSM",
+    # Without gradients.
+    "SPSA",
+    "GaussianNoise",
+    "HopSkipJump",
+    "Square",
+    "UniformNoise",
+    # Regions and explanations.
+    "BorrowedCurvature",
+    "Patch",
+    "SaliencyAttack",
+    "salient_region",
+    # Several in turn, and other libraries.
+    "CleverHansAttack",
+    "Suite",
+    "standard",
+    # To write one.
+    "Attack",
+    "GradientAttack",
+    "Iterate",
+    "MinimumNormAttack",
+    "Problem",
+]

@@ -111,9 +111,8 @@ class _Run(NamedTuple):
     ) -> tuple[Found, tf.Tensor]:
         """Start anew and take all steps; `known` is what was found already."""
         ball = self.ball(problem)
-        x = ball.origin
-        if self.attack.random_start:
-            x = ball.sample(fold_in(seed, 0))
+        start_seed = fold_in(seed, 0)
+        x = self.attack.start_point(self.logits_fn, problem, ball, start_seed)
         if self.remember and self.attack.early_stop and self.attack.steps > 1:
             return self._shrinking(problem, x, known, seed)
         return self._steady(ball, problem, x, known, seed)

@@ -43,7 +43,7 @@ class Attack(ABC):
 
     Args:
         epsilon: Radius in input units, >= 0; 0 returns `x`.
-        norm: `"linf"` or `"l2"`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
         input_range: `(low, high)` of valid inputs.
         loss: `"cross_entropy"`, `"margin"` (largest other logit minus target logit) or
             `"dlr"` (the margin over the spread of the largest logits).

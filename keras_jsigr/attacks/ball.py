@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.l1_ball import L1Ball
 from keras_jsigr.attacks.normalize import l2_norm, safe_normalize
 from keras_jsigr.attacks.seeds import ALGORITHM, fold_in
 
@@ -163,4 +164,4 @@ class L2Ball:
         return self.project(self.origin + radius * safe_normalize(noise))
 
 
-BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

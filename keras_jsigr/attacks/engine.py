@@ -86,6 +86,12 @@ class GradientAttack(Attack):
         """Return the step length in input units used for `step_size=None`."""
         return self.epsilon / self.steps
 
+    def start_point(
+        self, logits_fn: LogitsFn, problem: Problem, ball: Ball, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Return where the search starts; a random point of the ball if asked."""
+        return ball.sample(seed) if self.random_start else ball.origin
+
     def start_state(self, x: tf.Tensor) -> Any:
         """Return what a method carries from step to step; nothing by default."""
         return ()

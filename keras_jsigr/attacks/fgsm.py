@@ -21,9 +21,9 @@ class FGSM(GradientAttack):
 
     Args:
         epsilon: Radius in input units, >= 0.
-        norm: `"linf"` or `"l2"`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
         input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"` or `"margin"`.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
         targeted: Whether `y` is the class to reach.
         step_size: In input units; default `epsilon`, with a random start
             `1.25 * epsilon`.

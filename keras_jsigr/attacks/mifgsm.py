@@ -26,9 +26,9 @@ class MIFGSM(GradientAttack):
         epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps, >= 1.
         momentum: Weight of the former steps, >= 0.
-        norm: `"linf"` or `"l2"`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
         input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"` or `"margin"`.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
         targeted: Whether `y` is the class to reach.
         step_size: In input units; default `epsilon / steps`.
         random_start: Whether to start at a random point of the ball.

@@ -20,9 +20,9 @@ class PGD(GradientAttack):
     Args:
         epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps, >= 1.
-        norm: `"linf"` or `"l2"`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
         input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"` or `"margin"`.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
         targeted: Whether `y` is the class to reach.
         step_size: In input units; default `2.5 * epsilon / steps`, so that the whole
             ball can be crossed.

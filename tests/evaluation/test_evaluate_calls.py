@@ -192,23 +192,16 @@ def test_diagnostics_are_told_what_is_known(settings, monkeypatch):
     np.testing.assert_array_equal(wrong, moved)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_other_precisions(settings, dtype):
-    x = X.astype(dtype)
-
+def test_half_precision(settings):
     def as_float32(x):
         return model(tf.cast(x, tf.float32))
 
-    settings |= {"model": as_float32, "x": x, "surrogates": {"o": as_other}}
-    found = evaluate(**{**settings, "transfer_attacks": [ONE], "examples": 2})
+    settings |= {"model": as_float32, "x": X.astype("float16"), "examples": 2}
+    found = evaluate(**settings)
     assert found.errors == []
     assert found.attacks[0].error is None
-    assert abs(found.robust.correct - 15) < 15
+    assert 0 < found.robust.correct < found.clean.correct
     assert found.linearized is not None
-
-
-def as_other(x):
-    return other(tf.cast(x, tf.float32))
 
 
 # ---- attacks by name and in suites

@@ -31,14 +31,6 @@ def test_ends_solve_the_score_equation(correct, total):
     assert 0 <= rate.low <= rate.accuracy <= rate.high <= 1
 
 
-def test_scipy_agrees():
-    stats = pytest.importorskip("scipy.stats")
-    for correct, total in CASES:
-        rate = Rate(correct, total)
-        ci = stats.binomtest(correct, total).proportion_ci(0.95, method="wilson")
-        assert (rate.low, rate.high) == pytest.approx((ci.low, ci.high), abs=1e-12)
-
-
 def test_known_values():
     """Worked out beforehand, to ten digits."""
     rate = Rate(80, 100)

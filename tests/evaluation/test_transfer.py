@@ -34,6 +34,8 @@ class Linear:
 A = Linear(RNG.normal(size=10))
 NEAR = Linear(A.w * np.where(np.arange(10) < 3, -1, 1))
 FAR = Linear(RNG.normal(size=10))
+# Shared by the tests: an attack compiles once per model.
+ONE, MANY = FGSM(epsilon=0.3), MIFGSM(epsilon=0.3, steps=3)
 MODELS = {"a": A, "near": NEAR, "far": FAR}
 Y = (X @ A.w + A.b > 0).astype(int)
 
@@ -44,7 +46,7 @@ def known(source, target, y=Y, epsilon=EPSILON):
     return target.right(X + epsilon * step.astype("float32"), Y)
 
 
-@pytest.mark.parametrize("attack", [FGSM(epsilon=0.3), MIFGSM(epsilon=0.3, steps=3)])
+@pytest.mark.parametrize("attack", [ONE, MANY])
 def test_known_transfer(attack):
     records = transfer_matrix(
         MODELS, X, Y, attacks=[attack], epsilons=[EPSILON, 2 * EPSILON]
@@ -63,13 +65,13 @@ def test_known_transfer(attack):
 
 def test_order_and_targets():
     records = transfer_matrix(
-        MODELS, X, Y, attacks=["fgsm", "bim"], epsilons=[0.1, 0.05], targets=["far"]
+        MODELS, X, Y, attacks=[ONE, MANY], epsilons=[0.1, 0.05], targets=["far"]
     )
     found = [(r.source, r.attack, r.epsilon, r.target) for r in records]
     expected = [
         (source, attack, epsilon, "far")
         for source in MODELS
-        for attack in ("FGSM", "BIM")
+        for attack in (ONE.name, MANY.name)
         for epsilon in (0.05, 0.1)
     ]
     assert found == expected
@@ -81,7 +83,7 @@ def test_own_labels():
         {"far": FAR, "a": A},
         X,
         Y,
-        attacks=["fgsm"],
+        attacks=[ONE],
         epsilons=[EPSILON],
         targets=["a"],
         labels="own",
@@ -99,7 +101,7 @@ def test_only_correct():
         MODELS,
         X,
         Y,
-        attacks=["fgsm"],
+        attacks=[ONE],
         epsilons=[EPSILON],
         targets=["near", "far"],
         only_correct=True,
@@ -119,12 +121,12 @@ def test_examples_are_made_once_per_source(monkeypatch):
         return call(self, model, x, y, **kwargs)
 
     monkeypatch.setattr(FGSM, "__call__", counted)
-    transfer_matrix(MODELS, X, Y, attacks=["fgsm"], epsilons=[0.05, 0.1])
+    transfer_matrix(MODELS, X, Y, attacks=[ONE], epsilons=[0.05, 0.1])
     assert made == [0.05, 0.1] * 3
 
 
 def test_stored_cells(tmp_path, monkeypatch):
-    settings = dict(attacks=["fgsm"], epsilons=[EPSILON])
+    settings = dict(attacks=[ONE], epsilons=[EPSILON])
     first = transfer_matrix(MODELS, X, Y, store=Store(tmp_path, {}), **settings)
 
     def never(*args, **kwargs):
@@ -150,8 +152,9 @@ def test_attacks_do_not_stop_early():
     """Stopping where the source is fooled would leave the examples too weak."""
     eager = PGD(epsilon=0.1, early_stop=True, random_start=False)
     strong = PGD(epsilon=0.1, random_start=False)
+    models = {"a": A, "far": FAR}
     one, other = (
-        transfer_matrix(MODELS, X, Y, attacks=[attack], epsilons=[0.1])
+        transfer_matrix(models, X, Y, attacks=[attack], epsilons=[0.1])
         for attack in (eager, strong)
     )
     assert one == other

@@ -18,12 +18,12 @@ def judge(rule, subject):
 
 def logits_of_margins(x):
     """100 times the first feature is the margin of class 0."""
-    margin = 100.0 * x[:, :1]
-    return tf.concat([margin, tf.zeros_like(margin)], axis=-1)
+    half = 50.0 * x[:, :1]
+    return tf.concat([half, -half], axis=-1)
 
 
 def test_zero_gradients_counts_the_saturated(subject_of):
-    # |dL/dx| = 100 / (1 + exp(m)) falls below 1e-12 at m = 32.2.
+    # |dL/dx| = 100 / (1 + exp(m)) falls below 1e-12 at a margin of 32.2.
     x = (np.arange(100, dtype="float32") / 100)[:, None] + 0.001
     verdict = judge("zero_gradients", subject_of(logits_of_margins, x, x[:, 0] * 0))
     margins = 100 * x[:, 0].astype("float64")
