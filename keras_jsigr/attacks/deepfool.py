@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +17,20 @@ from keras_jsigr.attacks.minimum_norm import MinimumNormAttack, refuse_targeted
 from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.core.heads import LogitsFn
 
+# Where many components have no room left, the whole way to the plane within the range
+# is so long that the plane means nothing there: steps are clipped after they are taken.
+_UNLIMITED = (-math.inf, math.inf)
+
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(MinimumNormAttack):
     """Move onto the nearest of the linearized class boundaries until one is crossed.
 
-    `r_{i+1} = r_i + d_i` with `d_i` the shortest way from `x + r_i`, within the range,
-    to the plane of the nearest rival, linearized at `x + (1 + overshoot) r_i`; the
-    model is asked at the latter points. A quick first estimate of the distance: a few
-    steps suffice as a rule, and an example that is fooled takes no more. FAB and
-    Carlini and Wagner's attack get closer.
+    `r_{i+1} = r_i + d_i` with `d_i` the shortest way to the plane of the nearest rival,
+    linearized at `clip(x + (1 + overshoot) r_i)`, where the model is asked. A quick
+    first estimate of the distance: a few steps suffice as a rule, and an example that
+    is fooled takes no more. FAB gets closer.
 
     Args:
         epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
@@ -100,11 +104,11 @@ class DeepFool(MinimumNormAttack):
                 part,
                 self._beyond(foot, part.origin),
                 tf.gather(rivals, rows),
-                self.input_range,
+                _UNLIMITED,
                 self.norm,
             )
             foot = linear_projection(
-                foot, plane.weights, plane.gap, self.input_range, self.norm
+                foot, plane.weights, plane.gap, _UNLIMITED, self.norm
             )
             point = self._beyond(foot, part.origin)
             near, _, _ = self.judge(logits_fn, part, point, near)

@@ -1,6 +1,7 @@
 """Auto-PGD against a reference of its own, and what it has to be better at."""
 
 import math
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -11,8 +12,13 @@ from keras_jsigr.attacks import PGD
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.ascent import ascend
 from keras_jsigr.attacks.ball import BALLS
+from keras_jsigr.attacks.iterate import Iterate
 from keras_jsigr.attacks.losses import attack_loss, misclassified
-from keras_jsigr.attacks.momentum_ascent import checkpoints
+from keras_jsigr.attacks.momentum_ascent import (
+    checkpoints,
+    momentum_step,
+    start_momentum,
+)
 from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.attacks.seeds import fold_in
 
@@ -199,6 +205,41 @@ def test_checkpoints():
         assert marks[-1] < steps
 
 
+def step_sizes(values):
+    """Feed given objectives to a hundred steps, and note the step size of each."""
+    x, sizes = tf.constant([[0.5]]), []
+    ball, state = BALLS["linf"](x, 0.1, (0.0, 1.0)), start_momentum(x, 1.0)
+    for step, value in enumerate(values):
+        iterate = Iterate(x, tf.ones_like(x), None, None, state, tf.constant(step))
+        value = tf.constant([value], tf.float32)
+        _, state = momentum_step(ball, iterate, value, 100)
+        sizes.append(float(state.step_size[0]))
+    return sizes
+
+
+def falls(sizes):
+    """Return the steps at which the step size was halved."""
+    assert {b / a for a, b in pairwise(sizes)} <= {1.0, 0.5}
+    return [step for step in range(1, len(sizes)) if sizes[step] < sizes[step - 1]]
+
+
+def test_the_step_size_is_kept_while_most_steps_climb():
+    assert falls(step_sizes(np.arange(100))) == []
+    # Five steps down leave 17 of 22 that climb, six leave too few.
+    for down, halved in ((5, []), (6, [22])):
+        values = np.cumsum([0.0, *[-0.1] * down, *[1.0] * (22 - down)])
+        assert falls(step_sizes(values)) == halved
+
+
+def test_the_step_size_is_halved_every_other_time_without_a_better_point():
+    """The best point is the first; all other steps climb, but not as high."""
+    values = [100.0, *np.arange(22) / 10]
+    # From the best again, a step down and small steps up, span after span.
+    for span in (19, 16, 13):
+        values += [*np.arange(span) / 10]
+    assert falls(step_sizes(values[:71])) == [22, 57]
+
+
 SMALL = {"linf": 0.05, "l2": 0.25, "l1": 0.8}
 
 
@@ -285,12 +326,8 @@ def test_linear_optimum(norm):
     down = np.stack([w[:, 1 - k] - w[:, k] for k in y])
     attack = APGD(epsilon=0.25, norm=norm, steps=60)
     gained = ((attack(lambda x: x @ w, x, y) - x) * down).sum(1)
-    size = np.abs(down)
-    if norm == "linf":
-        best = 0.25 * size.sum(1)
-    else:
-        best = 0.25 * np.linalg.norm(down, axis=1)
-    np.testing.assert_allclose(gained, best, rtol=1e-4)
+    dual = np.linalg.norm(down, 1 if norm == "linf" else 2, axis=1)
+    np.testing.assert_allclose(gained, 0.25 * dual, rtol=1e-4)
 
 
 def test_l1_fills_one_component_after_the_other():

@@ -40,7 +40,7 @@ def data():
 
 @pytest.fixture(scope="session")
 def test_set(data):
-    return half_size(data.x_test[:150]), data.y_test[:150]
+    return half_size(data.x_test[:120]), data.y_test[:120]
 
 
 def half_size(x):
@@ -57,12 +57,12 @@ def honest(data):
         robust = harden(net, verbose=0, probe=False, **settings)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         robust.compile(keras.optimizers.Adam(2e-3), loss)
-        x, y = half_size(data.x_train[:1500]), data.y_train[:1500]
+        x, y = half_size(data.x_train[:1200]), data.y_train[:1200]
         robust.fit(x, y, epochs=epochs, batch_size=64, verbose=0)
         return robust
 
     off = {"jacobian_weight": 0.0, "selective_weight": 0.0}
-    adversary = PGD(epsilon=EPSILON, steps=3)
+    adversary = PGD(epsilon=EPSILON, steps=2)
     return {
         "plain": train(8, **off).base,
         "adversarial": train(8, adversary=adversary, **off).base,

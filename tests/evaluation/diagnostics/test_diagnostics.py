@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import FGSM
 from keras_jsigr.attacks.ball import BALLS
 from keras_jsigr.evaluation.diagnostics import diagnose, diagnostics
 from keras_jsigr.evaluation.diagnostics.rules import RULES, Rule
@@ -56,7 +55,7 @@ def test_honest_networks_pass(honest_findings, name):
     assert [(f.rule, f.says) for f in findings if f.status != "ok"] == []
     assert all(f.advice == "" for f in findings)
     for f in findings:
-        assert f.figures["examples"] == f.figures["examples_given"] == 150
+        assert f.figures["examples"] == f.figures["examples_given"] == 120
         assert all(np.isfinite(list(f.figures.values())))
     document = json.loads(json.dumps(to_json(findings)))
     assert from_json(list[Finding], document) == findings
@@ -72,19 +71,19 @@ def test_networks_are_what_they_should_be(honest_findings):
     assert robust["plain"] + 0.15 < min(robust["adversarial"], robust["hardened"])
 
 
-@pytest.mark.parametrize("norm", sorted(set(BALLS) - {"linf"}))
-def test_other_norms(norm):
-    findings = diagnostics(linear, X, Y, epsilon=0.2, norm=norm, verbose=0)
-    assert [f.status for f in findings] == ["ok"] * len(RULES)
-
-
-def test_one_sigmoid_unit_in_half_precision():
+def test_one_sigmoid_unit_in_half_precision_under_l2():
     keras.utils.set_random_seed(0)
     layers = [keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")]
     net = keras.Sequential(layers)
-    x = X.astype("float16")
-    y = np.asarray(net(X) > 0.5, int)
-    findings = diagnostics(net, x, y, epsilon=0.05, verbose=0, batch_size=50)
+    x, y = X.astype("float16"), np.asarray(net(X) > 0.5, int)
+    settings = {"epsilon": 0.1, "norm": "l2", "batch_size": 50}
+    findings = diagnostics(net, x, y, verbose=0, **settings)
+    assert [f.status for f in findings] == ["ok"] * len(RULES)
+
+
+@pytest.mark.skipif("l1" not in BALLS, reason="no L1 ball")
+def test_l1():
+    findings = diagnostics(linear, X, Y, epsilon=0.2, norm="l1", verbose=0)
     assert [f.status for f in findings] == ["ok"] * len(RULES)
 
 
@@ -139,7 +138,7 @@ def test_same_seed_same_figures():
     def masked(x):
         return tf.round(6.0 * x)
 
-    few = {name: RULES[name] for name in ("more_steps", "noise")}
+    few = {name: RULES[name] for name in ("softmax_outputs", "noise")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnose, "RULES", few)
         runs = [
@@ -172,15 +171,3 @@ def test_refuses_before_any_work(cheap, change, error, words):
     call = {"model": linear, "x": X, "y": Y, "epsilon": 0.1, "verbose": 0} | change
     with pytest.raises(error, match=words):
         diagnostics(call.pop("model"), call.pop("x"), call.pop("y"), **call)
-
-
-def test_fgsm_is_compiled_once_for_all_rules(subject_of):
-    subject, calls = subject_of(linear, X, Y), []
-    original = FGSM.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            FGSM, "__call__", lambda *args: calls.append(1) or original(*args)
-        )
-        RULES["single_step_beats_iterative"].judge(subject)
-        RULES["local_linearity"].judge(subject)
-    assert len(calls) == 1
