@@ -74,7 +74,13 @@ def ascend(
 
     best = known if attack.early_stop else nothing_found(origin)
     start = (tf.constant(0), best, tf.ones_like(best.success))
-    _, found, finite = _loop(attack.restarts, start, again)
+    _, found, finite = tf.while_loop(
+        lambda number, best, _: (number < attack.restarts)
+        & tf.reduce_any(~(best.success & attack.early_stop)),
+        again,
+        start,
+        maximum_iterations=attack.restarts,
+    )
     return found, finite
 
 
@@ -194,7 +200,13 @@ class _Run(NamedTuple):
             shape_invariants=tf.nest.map_structure(_any_rows, start),
             maximum_iterations=attack.steps,
         )
-        return place(self.judge(x, problem.take(rows)), rows, best), finite
+        # Models need not bear an empty batch (TensorFlow's fused kernels do not).
+        found = tf.cond(
+            tf.size(rows) > 0,
+            lambda: place(self.judge(x, problem.take(rows)), rows, best),
+            lambda: best,
+        )
+        return found, finite
 
     def _gradient(
         self, problem: Problem, x: tf.Tensor, state: Any, step: tf.Tensor, seed: Any

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks import settings
 from keras_jsigr.attacks.boundary import nearest_boundary, rival_classes
-from keras_jsigr.attacks.closest import Closest, put, true_rows
+from keras_jsigr.attacks.closest import Closest, lengths, like, put, true_rows
 from keras_jsigr.attacks.linear_projection import linear_projection
 from keras_jsigr.attacks.minimum_norm import MinimumNormAttack, refuse_targeted
 from keras_jsigr.attacks.problem import Problem
@@ -20,6 +20,9 @@ from keras_jsigr.core.heads import LogitsFn
 # Where many components have no room left, the whole way to the plane within the range
 # is so long that the plane means nothing there: steps are clipped after they are taken.
 _UNLIMITED = (-math.inf, math.inf)
+# Added to the length of a step, in widths of the range: steps that shrink with the gap
+# would approach the boundary for ever.
+_LEAST = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -93,6 +96,7 @@ class DeepFool(MinimumNormAttack):
         """Take steps until all are fooled; see `MinimumNormAttack.approach`."""
         del seed
         origin = problem.origin
+        least = _LEAST * (self.input_range[1] - self.input_range[0])
         rivals = rival_classes(logits, problem.targets, self.candidates)
 
         def one_step(on_plane: tf.Tensor, best: Closest, finite: tf.Tensor) -> Any:
@@ -107,9 +111,11 @@ class DeepFool(MinimumNormAttack):
                 _UNLIMITED,
                 self.norm,
             )
-            foot = linear_projection(
+            way = -foot + linear_projection(
                 foot, plane.weights, plane.gap, _UNLIMITED, self.norm
             )
+            extra = tf.math.divide_no_nan(least, lengths(way, self.norm))
+            foot += (1.0 + like(extra, way)) * way
             point = self._beyond(foot, part.origin)
             near, _, _ = self.judge(logits_fn, part, point, near)
             healthy = plane.finite & tf.gather(finite, rows)

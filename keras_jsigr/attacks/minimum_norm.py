@@ -15,6 +15,7 @@ from keras_jsigr.attacks import settings
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.ball import BALLS
 from keras_jsigr.attacks.batches import run_batches
+from keras_jsigr.attacks.boundary import safe_margin
 from keras_jsigr.attacks.closest import (
     Closest,
     closer,
@@ -30,10 +31,6 @@ from keras_jsigr.attacks.problem import Problem
 from keras_jsigr.attacks.rounding import round_towards, working_dtype
 from keras_jsigr.attacks.touch import touch
 from keras_jsigr.core.heads import LogitsFn
-
-# The least margin of a fooling point, as a share of the largest logit: what sums in
-# another order make of float32.
-_SAFE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +118,7 @@ class MinimumNormAttack(Attack):
         """
         seen = problem.see(x)
         logits = tf.cast(logits_fn(seen), tf.float32)
-        # A point on the boundary itself would be right again in another batch size.
-        safe = _SAFE * tf.reduce_max(tf.abs(logits), axis=-1)
-        margin = self.margin(logits, problem) - safe
+        margin = self.margin(logits, problem) - safe_margin(logits)
         seen, fools = tf.cast(seen, x.dtype), margin > 0
         return closer(known, seen, fools, problem.origin, self.norm), fools, margin
 

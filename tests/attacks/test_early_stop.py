@@ -96,3 +96,19 @@ def test_targeted():
     fast = PGD(**settings, early_stop=True)(Counting(), x, goal)
     assert (~fooled(slow, goal)).sum() > 5
     assert np.array_equal(fooled(slow, goal), fooled(fast, goal))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("start", [False, True])
+def test_a_model_never_sees_an_empty_batch(steps, start):
+    def model(x):
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(x)[0])]):
+            return tf.identity(x) @ W
+
+    x, _ = problem()
+    y = np.argmax(x @ W, axis=-1)
+    attack = PGD(epsilon=0.9, steps=steps, random_start=start, early_stop=True,
+                 restarts=2 if start else 1)  # fmt: skip
+    share = np.mean(np.argmax(attack(model, x, y) @ W, axis=-1) != y)
+    assert share == 1 or (steps == 1 and share > 0.5)
+    np.testing.assert_array_equal(attack(model, x, (y + 1) % 4), x)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from keras_jsigr.attacks import MIFGSM
+from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.losses import LossName
+from keras_jsigr.attacks.square import Square
 from keras_jsigr.evaluation.diagnostics.subject import Subject
 from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
 from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
@@ -33,9 +35,6 @@ def black_box_beats_white_box(subject: Subject) -> Verdict:
     Reference:
         arXiv 1802.00420, section 3.1; arXiv 1902.06705, section 4.3; arXiv 1912.00049.
     """
-    from keras_jsigr.attacks.apgd import APGD
-    from keras_jsigr.attacks.square import Square
-
     total = len(subject.rows)
     left = np.flatnonzero(subject.under_white_box)
     square = Square(queries=QUERIES, **subject.settings)

@@ -37,7 +37,13 @@ def epsilon_curve(subject: Subject) -> Verdict:
     rows, total = subject.rows, len(subject.rows)
     widest = widest_radius(subject.norm, subject.input_range, subject.x[0].size)
     radii = [f * subject.epsilon for f in FACTORS if f * subject.epsilon < widest]
-    curve = [subject.under(subject.pgd.at(radius)) for radius in (*radii, widest)]
+    radii.append(widest)
+    curve = [
+        subject.under_pgd
+        if radius == subject.epsilon
+        else subject.under(subject.pgd.at(radius))
+        for radius in radii
+    ]
     pairs = list(pairwise(curve))
     risen = [int((~a & b)[rows].sum()) for a, b in pairs]
     fallen = [int((a & ~b)[rows].sum()) for a, b in pairs]
@@ -51,11 +57,11 @@ def epsilon_curve(subject: Subject) -> Verdict:
     above = chance < 1.0 and clearly_more(end, len(subject.x), chance)
     figures = {
         f"accuracy_at_{radius:g}": float(right.mean())
-        for radius, right in zip((*radii, widest), curve, strict=True)
+        for radius, right in zip(radii, curve, strict=True)
     }
     change = max(up - down for up, down in zip(risen, fallen, strict=True))
     figures |= {"largest_rise": max(change, 0) / total, "chance": chance}
-    listed = ", ".join(f"{percent(right.mean())}" for right in curve)
+    listed = ", ".join(percent(float(right.mean())) for right in curve)
     says = (
         f"Over growing radii PGD leaves {listed}; the last one covers the whole range, "
         f"where guessing has {percent(chance)}."

@@ -71,20 +71,28 @@ def test_networks_are_what_they_should_be(honest_findings):
     assert robust["plain"] + 0.15 < min(robust["adversarial"], robust["hardened"])
 
 
-def test_one_sigmoid_unit_in_half_precision_under_l2():
+@pytest.fixture
+def own(monkeypatch):
+    """The rules that compute with norms and dtypes themselves; no attack's own."""
+    names = ("zero_gradients", "randomness", "logit_scale", "local_linearity", "noise")
+    few = {name: RULES[name] for name in names}
+    monkeypatch.setattr(diagnose, "RULES", few)
+
+
+def test_one_sigmoid_unit_in_half_precision_under_l2(own):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")]
     net = keras.Sequential(layers)
     x, y = X.astype("float16"), np.asarray(net(X) > 0.5, int)
     settings = {"epsilon": 0.1, "norm": "l2", "batch_size": 50}
     findings = diagnostics(net, x, y, verbose=0, **settings)
-    assert [f.status for f in findings] == ["ok"] * len(RULES)
+    assert [f.status for f in findings] == ["ok"] * 5
 
 
 @pytest.mark.skipif("l1" not in BALLS, reason="no L1 ball")
-def test_l1():
+def test_l1(own):
     findings = diagnostics(linear, X, Y, epsilon=0.2, norm="l1", verbose=0)
-    assert [f.status for f in findings] == ["ok"] * len(RULES)
+    assert [f.status for f in findings] == ["ok"] * 5
 
 
 def test_always_wrong_model_is_skipped_not_accused():
@@ -165,6 +173,7 @@ def test_same_seed_same_figures():
         ({"surrogates": [linear]}, ValueError, "itself"),
         ({"results": [X]}, TypeError, "`results`"),
         ({"results": {"mine": X[:5]}}, ValueError, "one point per example"),
+        ({"results": {"mine": X + 0.101}}, ValueError, "60 points outside"),
     ],
 )
 def test_refuses_before_any_work(cheap, change, error, words):
