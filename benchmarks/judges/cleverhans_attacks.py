@@ -42,9 +42,10 @@ def pgd(model: Any, budget: Budget) -> Run:
 
     if budget.restarts > 1:
         raise ValueError("cleverhans has no restarts")
+    # Once, and not in every call: it empties the caches of compiled functions.
+    tf.random.set_seed(budget.seed)
 
     def run(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        tf.random.set_seed(budget.seed)
         return module.projected_gradient_descent(
             model,
             tf.constant(x),

@@ -30,11 +30,9 @@ def _prepared(model: Any, attack: Any, budget: Budget, epsilon: float | None) ->
         )
         return clipped.numpy()
 
-    def seeded(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        tf.random.set_seed(budget.seed)
-        return in_batches(run, budget.batch_size)(x, y)
-
-    return seeded
+    # Once, and not in every call: it empties the caches of compiled functions.
+    tf.random.set_seed(budget.seed)
+    return in_batches(run, budget.batch_size)
 
 
 def _fixed(choose: Callable[[Any, Budget], Any]) -> Make:

@@ -75,8 +75,10 @@ def ascend(
     best = known if attack.early_stop else nothing_found(origin)
     start = (tf.constant(0), best, tf.ones_like(best.success))
     _, found, finite = tf.while_loop(
-        lambda number, best, _: (number < attack.restarts)
-        & tf.reduce_any(~(best.success & attack.early_stop)),
+        lambda number, best, _: (
+            (number < attack.restarts)
+            & tf.reduce_any(~(best.success & attack.early_stop))
+        ),
         again,
         start,
         maximum_iterations=attack.restarts,
@@ -135,7 +137,7 @@ class _Run(NamedTuple):
             gradient, logits, healthy = self._gradient(problem, x, state, step, seed)
             if self.remember and logits is not None:
                 now = self.judge(x, problem, logits)
-                best = choose(now.success, stronger(now, best), best)
+                best = self._noted(now, best)
             x, state = attack.update(
                 ball, Iterate(x, gradient, logits, problem, state, step)
             )
@@ -153,8 +155,17 @@ class _Run(NamedTuple):
         _, x, _, best, finite = end
         if not self.remember:
             return best._replace(x=x), finite
-        last = self.judge(x, problem)
-        return choose(last.success | ~best.success, last, best), finite
+        return self._last(self.judge(x, problem), best), finite
+
+    def _noted(self, now: Found, best: Found) -> Found:
+        if self.attack.keep_best:
+            return stronger(now, best)
+        return choose(now.success, stronger(now, best), best)
+
+    def _last(self, last: Found, best: Found) -> Found:
+        if self.attack.keep_best:
+            return stronger(last, best)
+        return choose(last.success | ~best.success, last, best)
 
     def _shrinking(
         self, problem: Problem, x: tf.Tensor, best: Found, seed: tf.Tensor
@@ -177,7 +188,7 @@ class _Run(NamedTuple):
             )
             if logits is not None:
                 now = self.judge(x, part, logits)
-                best = place(now, rows, best)
+                best = place(self._noted(now, best.take(rows)), rows, best)
                 left = _open_rows(now)
                 rows, x, gradient, logits, state = tf.nest.map_structure(
                     lambda t: tf.gather(t, left), (rows, x, gradient, logits, state)
@@ -200,13 +211,8 @@ class _Run(NamedTuple):
             shape_invariants=tf.nest.map_structure(_any_rows, start),
             maximum_iterations=attack.steps,
         )
-        # Models need not bear an empty batch (TensorFlow's fused kernels do not).
-        found = tf.cond(
-            tf.size(rows) > 0,
-            lambda: place(self.judge(x, problem.take(rows)), rows, best),
-            lambda: best,
-        )
-        return found, finite
+        last = self._last(self.judge(x, problem.take(rows)), best.take(rows))
+        return place(last, rows, best), finite
 
     def _gradient(
         self, problem: Problem, x: tf.Tensor, state: Any, step: tf.Tensor, seed: Any

@@ -66,13 +66,8 @@ class BoundaryWalk:
     def ask(self, part: Problem, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which points fool the model, bool `(A,)`, and how it saw them."""
         seen = part.see(x)
-        # No model is asked about nothing: TensorFlow's fused kernels do not bear it.
-        fools = tf.cond(
-            tf.shape(seen)[0] > 0,
-            lambda: self._attack.margin(self._logits_fn(seen), part) > 0,
-            lambda: tf.zeros(tf.shape(seen)[:1], tf.bool),
-        )
-        return fools, tf.cast(seen, x.dtype)
+        logits = tf.cast(self._logits_fn(seen), tf.float32)
+        return self._attack.margin(logits, part) > 0, tf.cast(seen, x.dtype)
 
     def going_on(self, best: Closest) -> tf.Tensor:
         """Tell which examples to work on, bool `(B,)`."""

@@ -55,6 +55,8 @@ class GradientAttack(Attack):
 
     # Whether two runs from the same start differ, as under random transforms.
     stochastic: ClassVar[bool] = False
+    # Whether the strongest iterate counts where none succeeds, instead of the last.
+    keep_best: ClassVar[bool] = False
 
     step_size: float | None = None
     random_start: bool = False

@@ -29,8 +29,37 @@ class Program:
 Build = Callable[[LogitsFn, tf.Tensor, int], tuple[Callable[..., Any], list[Any]]]
 
 
+def never_empty(logits_fn: LogitsFn) -> LogitsFn:
+    """Ask a model about one row of zeros instead of an empty batch.
+
+    Attacks drop the examples that are done, and TensorFlow's fused convolutions on the
+    CPU fail on the empty batch that may remain.
+
+    Args:
+        logits_fn: Maps `(B, *S)` to `(B, C)`.
+
+    Returns:
+        The same function, for `B = 0` too.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.programs import never_empty
+        >>> never_empty(lambda x: x / tf.reduce_max(x))(tf.zeros((0, 2))).shape
+        TensorShape([0, 2])
+    """
+
+    def ask(x: tf.Tensor) -> tf.Tensor:
+        rows = tf.shape(x)[0]
+        missing = tf.cast(tf.equal(rows, 0), tf.int32)
+        # Padding by nothing is a copy; a tf.cond would cost more in every step.
+        padded = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+        return logits_fn(tf.ensure_shape(padded, [None, *x.shape[1:]]))[:rows]
+
+    return ask
+
+
 def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
-    logits_fn = as_logits(model, probe)
+    logits_fn = never_empty(as_logits(model, probe))
     classes = int(logits_fn(probe).shape[-1])
     body, signature = build(logits_fn, probe, classes)
     # A concrete function owns a graph and handles of weights, no Python function: so
