@@ -13,7 +13,6 @@ from keras_jsigr.core.heads import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0
-_SAFE = 1e-5
 NO_GRADIENT = (
     "The model's outputs do not depend on its input by TensorFlow operations: got no "
     "gradient, expected one. Attack it with a method that needs none, or attack a "
@@ -26,8 +25,7 @@ class Boundary(NamedTuple):
 
     Attributes:
         weights: Float32 or float64 `(B, *S)`, the gradient of `z_rival - z_label`.
-        gap: Same dtype, `(B,)`, the difference `z_rival - z_label` at the point, less
-            the margin that makes it safe.
+        gap: Same dtype, `(B,)`, the difference `z_rival - z_label` at the point.
         finite: Bool `(B,)`: all gradients were finite; zeros stand for the others.
     """
 
@@ -78,7 +76,7 @@ def nearest_boundary(
         >>> problem = Problem(x, tf.constant([[1.0, 0.0]]))
         >>> plane = nearest_boundary(lambda x: x, problem, x, rivals, (0.0, 1.0), "l2")
         >>> plane.weights.numpy().tolist(), plane.gap.numpy().tolist()
-        ([[-1.0, 1.0]], [-0.2500075101852417])
+        ([[-1.0, 1.0]], [-0.25])
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(point)
@@ -94,8 +92,7 @@ def nearest_boundary(
             raise ValueError(NO_GRADIENT)
         gradient = tf.ensure_shape(gradient, point.shape) / _SCALE
         usable = tf.math.is_finite(gradient)
-        gap = tf.reduce_sum(difference * logits, axis=-1) - safe_margin(logits)
-        gap = tf.cast(gap, point.dtype)
+        gap = tf.cast(tf.reduce_sum(difference * logits, axis=-1), point.dtype)
         weights = tf.where(usable, gradient, tf.zeros_like(gradient))
         return Boundary(weights, gap, tf.reduce_all(usable, axis=axes))
 
@@ -190,27 +187,6 @@ def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tenso
     # Below every logit, so that the label itself comes last and is cut off.
     others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
     return tf.math.top_k(others, min(count, classes - 1)).indices
-
-
-def safe_margin(logits: tf.Tensor) -> tf.Tensor:
-    """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`.
-
-    Sums in another order, as in another batch size, change the last digits of float32:
-    a point on the boundary itself would be right again.
-
-    Args:
-        logits: Float32 `(B, C)`.
-
-    Returns:
-        Float32 `(B,)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.boundary import safe_margin
-        >>> safe_margin(tf.constant([[-20.0, 10.0]])).numpy().round(6).tolist()
-        [0.00019999999494757503]
-    """
-    return _SAFE * tf.reduce_max(tf.abs(logits), axis=-1)
 
 
 def as_classes(logits: tf.Tensor) -> tf.Tensor:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from keras_jsigr.attacks import settings
-from keras_jsigr.attacks.ascent import ascend
 from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.ball import Ball
-from keras_jsigr.attacks.iterate import Iterate
-from keras_jsigr.attacks.losses import ascent_loss, attack_loss
-from keras_jsigr.attacks.problem import Problem
+from keras_jsigr.attacks.balls.ball import Ball
+from keras_jsigr.attacks.calls import settings
+from keras_jsigr.attacks.objectives.losses import ascent_loss, attack_loss
+from keras_jsigr.attacks.search.ascent import ascend
+from keras_jsigr.attacks.search.iterate import Iterate
+from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core.heads import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.apgd_targeted import APGDT
-from keras_jsigr.attacks.fab import FAB
-from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.attacks.gradient.apgd_targeted import APGDT
+from keras_jsigr.attacks.minimum_norm.fab import FAB
+from keras_jsigr.attacks.queries.square import Square
 from keras_jsigr.attacks.suite import Suite
 
 _STEPS, _CLASSES, _QUERIES = 100, 9, 5000

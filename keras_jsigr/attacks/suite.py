@@ -13,12 +13,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.inputs import check_inputs, check_model, check_region
-from keras_jsigr.attacks.labels import target_rows
-from keras_jsigr.attacks.outcome import Outcome, attacked
-from keras_jsigr.attacks.programs import Programs
-from keras_jsigr.attacks.threat import one_threat
-from keras_jsigr.attacks.verdict import Verdict
+from keras_jsigr.attacks.calls.inputs import check_inputs, check_model, check_region
+from keras_jsigr.attacks.calls.labels import target_rows
+from keras_jsigr.attacks.calls.outcome import Outcome, attacked
+from keras_jsigr.attacks.calls.programs import Programs
+from keras_jsigr.attacks.calls.threat import one_threat
+from keras_jsigr.attacks.calls.verdict import Verdict
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_jsigr.attacks import settings
-from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.inputs import check_inputs
+from keras_jsigr.attacks.calls import settings
+from keras_jsigr.attacks.calls.inputs import check_inputs
+from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.evaluation.checks import (
     check_class_names,
     check_data,

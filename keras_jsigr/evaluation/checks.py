@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks import settings
-from keras_jsigr.attacks.ball import BALLS
-from keras_jsigr.attacks.inputs import check_inputs
-from keras_jsigr.attacks.labels import target_rows
+from keras_jsigr.attacks.balls.ball import BALLS
+from keras_jsigr.attacks.calls import settings
+from keras_jsigr.attacks.calls.inputs import check_inputs
+from keras_jsigr.attacks.calls.labels import target_rows
 from keras_jsigr.evaluation.model_checks import check_logits as check_logits
 from keras_jsigr.evaluation.model_checks import check_surrogates as check_surrogates
 from keras_jsigr.evaluation.task import widest_radius

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 
 
 def leave_one_family_out(

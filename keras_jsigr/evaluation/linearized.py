@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks import settings
-from keras_jsigr.attacks.normalize import l2_norm
+from keras_jsigr.attacks.balls.normalize import l2_norm
+from keras_jsigr.attacks.calls import settings
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.evaluation.predictions import PROGRAMS
 from keras_jsigr.evaluation.records import LinearizedRecord

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.inputs import check_model
+from keras_jsigr.attacks.calls.inputs import check_model
 from keras_jsigr.evaluation.parts.about import model_name
 from keras_jsigr.evaluation.predictions import predict_logits
 

@@ -9,17 +9,17 @@ from functools import partial
 from typing import Any
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
-from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.apgd_targeted import APGDT
-from keras_jsigr.attacks.bim import BIM
-from keras_jsigr.attacks.carlini_wagner import CarliniWagner
-from keras_jsigr.attacks.deepfool import DeepFool
-from keras_jsigr.attacks.fab import FAB
-from keras_jsigr.attacks.hopskipjump import HopSkipJump
-from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
-from keras_jsigr.attacks.spsa import SPSA
-from keras_jsigr.attacks.square import Square
-from keras_jsigr.attacks.transfer_presets import (
+from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.attacks.gradient.apgd_targeted import APGDT
+from keras_jsigr.attacks.gradient.bim import BIM
+from keras_jsigr.attacks.minimum_norm.carlini_wagner import CarliniWagner
+from keras_jsigr.attacks.minimum_norm.deepfool import DeepFool
+from keras_jsigr.attacks.minimum_norm.fab import FAB
+from keras_jsigr.attacks.queries.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.queries.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.queries.spsa import SPSA
+from keras_jsigr.attacks.queries.square import Square
+from keras_jsigr.attacks.transfer.transfer_presets import (
     DIFGSM,
     NIFGSM,
     SIFGSM,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.programs import Programs
+from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.core.heads import LogitsFn
 
 PROGRAMS = Programs()

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
-from keras_jsigr.attacks.losses import attack_loss, misclassified
+from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
 
 RNG = np.random.default_rng(5)
 

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD, Attack
+from keras_jsigr.attacks.calls.threat import inside
 from keras_jsigr.attacks.standard import standard
 from keras_jsigr.attacks.suite import Suite
-from keras_jsigr.attacks.threat import inside
 
 # One feature and two classes: class 1 wherever it is above one half.
 X = np.array([[0.1], [0.2], [0.3], [0.4], [0.45], [0.6]], "float32")

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
-from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.bim import BIM
+from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.attacks.gradient.bim import BIM
 from keras_jsigr.evaluation import call
 from keras_jsigr.evaluation.evaluate import evaluate
 from keras_jsigr.evaluation.rate import Rate

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD, Attack
-from keras_jsigr.attacks.fab import FAB
+from keras_jsigr.attacks.minimum_norm.fab import FAB
 from keras_jsigr.attacks.suite import Suite
 from keras_jsigr.evaluation import call
 from keras_jsigr.evaluation.evaluate import evaluate

@@ -223,7 +223,7 @@ def test_identity_of_subclassed_and_hardened_models():
     assert model_identity(net, X) == model_identity(net, X)
 
     from keras_jsigr import harden
-    from keras_jsigr.attacks.ensemble import LogitsEnsemble
+    from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 
     base = build()
     assert model_identity(harden(base, verbose=0), X) == model_identity(base, X)

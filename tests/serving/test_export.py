@@ -200,7 +200,7 @@ def test_multilabel_logits_are_known_by_their_loss() -> None:
 
 
 def test_an_adversary_is_on_the_card(tmp_path: Path) -> None:
-    from keras_jsigr.attacks.fgsm import FGSM
+    from keras_jsigr.attacks.gradient.fgsm import FGSM
 
     net = keras.Sequential([keras.Input((4,)), L.Dense(3)])
     settings = PenaltySettings(selection="none")

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks import settings
-from keras_jsigr.attacks.inputs import check_inputs, check_model
+from keras_jsigr.attacks.calls import settings
+from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
 from keras_jsigr.evaluation.checks import check_data, check_epsilon
 from keras_jsigr.evaluation.diagnostics.rules import RULES, Rule
 from keras_jsigr.evaluation.diagnostics.subject import Subject
@@ -172,9 +172,9 @@ def _check_results(
         outside = int((~within(points, x, epsilon, norm, input_range)).sum())
         if outside:
             raise ValueError(
-                f"`results[{name!r}]` has {outside} points outside of the ball or the "
-                f"range: got some farther than {epsilon:g}, expected none. Pass results "
-                "of the same threat model."
+                f"`results[{name!r}]` leaves the ball or the range: got {outside} points "
+                f"outside, expected all within {epsilon:g}. Pass results of the same "
+                "threat model."
             )
         chosen[str(name)] = points[rows]
     return chosen

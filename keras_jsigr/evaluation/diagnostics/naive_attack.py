@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.ball import BALLS
-from keras_jsigr.attacks.losses import attack_loss, misclassified
-from keras_jsigr.attacks.rounding import working_dtype
+from keras_jsigr.attacks.balls.ball import BALLS
+from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
+from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.core.heads import LogitsFn
 
 STEPS = 20

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.ball import BALLS
-from keras_jsigr.attacks.losses import misclassified
-from keras_jsigr.attacks.rounding import working_dtype
-from keras_jsigr.attacks.seeds import fold_in
+from keras_jsigr.attacks.balls.ball import BALLS
+from keras_jsigr.attacks.objectives.losses import misclassified
+from keras_jsigr.attacks.search.rounding import working_dtype
+from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.evaluation.diagnostics.subject import Subject
 from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.losses import ascent_loss
-from keras_jsigr.attacks.rounding import working_dtype
+from keras_jsigr.attacks.objectives.losses import ascent_loss
+from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.evaluation.diagnostics.naive_attack import naive_loss
 from keras_jsigr.evaluation.diagnostics.subject import Subject

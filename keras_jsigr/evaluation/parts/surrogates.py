@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 from keras_jsigr.evaluation.log import in_words
 from keras_jsigr.evaluation.parts.suite import SuiteResult
 from keras_jsigr.evaluation.rate import Rate

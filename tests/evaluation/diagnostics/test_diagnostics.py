@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks.ball import BALLS
+from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.evaluation.diagnostics import diagnose, diagnostics
 from keras_jsigr.evaluation.diagnostics.rules import RULES, Rule
 from keras_jsigr.evaluation.diagnostics.verdict import Verdict
@@ -173,7 +173,7 @@ def test_same_seed_same_figures():
         ({"surrogates": [linear]}, ValueError, "itself"),
         ({"results": [X]}, TypeError, "`results`"),
         ({"results": {"mine": X[:5]}}, ValueError, "one point per example"),
-        ({"results": {"mine": X + 0.101}}, ValueError, "60 points outside"),
+        ({"results": {"mine": X + 0.101}}, ValueError, "got 60 points outside"),
     ],
 )
 def test_refuses_before_any_work(cheap, change, error, words):

@@ -1,0 +1,1 @@
+"""What happens around a search: checks, compiled programs, batches, judgement."""

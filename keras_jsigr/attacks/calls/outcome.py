@@ -1,0 +1,87 @@
+"""Run one attack of a suite and judge what it did."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_jsigr.attacks.attack import Attack
+from keras_jsigr.attacks.calls.threat import inside
+from keras_jsigr.attacks.calls.verdict import Verdict
+
+
+class Outcome(NamedTuple):
+    """Tell what one attack of a suite did.
+
+    Attributes:
+        name: What the attack is called.
+        attack: The attack.
+        rows: Int64 `(A,)`: the examples it was given, those still classified rightly.
+        x_adv: Float `(A, *S)`: what it returned; the inputs if it crashed.
+        broken: Bool `(A,)`: the model errs there, and the point is in ball and range.
+        seconds: Wall time, compiling included.
+        error: What went wrong, in words, or `None`.
+    """
+
+    name: str
+    attack: Attack
+    rows: npt.NDArray[np.int64]
+    x_adv: npt.NDArray[Any]
+    broken: npt.NDArray[np.bool_]
+    seconds: float
+    error: str | None
+
+
+def attacked(
+    attack: Attack,
+    verdict: Verdict,
+    x: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    region: npt.NDArray[Any] | None = None,
+) -> Outcome:
+    """Attack some examples; what the attack returns is judged anew.
+
+    Args:
+        attack: The attack.
+        verdict: Asks the model.
+        x: Float `(N, *S)`.
+        labels: Integers `(N,)`.
+        rows: Int64 `(A,)`: the examples to attack; with none, the attack is not run.
+        region: Where inputs may change, shape of `x`, or `None`.
+
+    Returns:
+        What it did. A crash is told in `error`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks import FGSM
+        >>> from keras_jsigr.attacks.calls.outcome import attacked
+        >>> from keras_jsigr.attacks.calls.programs import Programs
+        >>> from keras_jsigr.attacks.calls.verdict import Verdict
+        >>> verdict = Verdict(Programs(), lambda x: x, batch_size=8)
+        >>> x, rows = np.array([[0.5, 0.75]], "float32"), np.array([0])
+        >>> attacked(FGSM(epsilon=0.25), verdict, x, np.array([1]), rows).broken
+        array([ True])
+    """
+    start, error = time.perf_counter(), None
+    some = x_adv = x[rows]
+    broken = np.zeros(len(rows), bool)
+    if len(rows):
+        part = None if region is None else region[rows]
+        try:
+            x_adv = np.asarray(attack(verdict.model, some, labels[rows], region=part))
+            valid = inside(x_adv, some, attack.epsilon, attack.norm, attack.input_range)
+            broken = valid & ~verdict.right(verdict.logits(x_adv), labels[rows])
+            if not valid.all():
+                error = (
+                    f"{int((~valid).sum())} of {len(rows)} points were not finite, or "
+                    "outside of the ball or the range: they do not count"
+                )
+        except Exception as crash:
+            x_adv, error = some, f"{type(crash).__name__}: {crash}"
+    seconds = time.perf_counter() - start
+    return Outcome(attack.name, attack, rows, x_adv, broken, seconds, error)

@@ -1,0 +1,134 @@
+"""Refuse settings that make no sense, before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+
+def number(
+    name: str, value: Any, *, minimum: float = -math.inf, above: bool = False
+) -> float:
+    """Return `value` as a float if it is a finite number that is large enough.
+
+    Args:
+        name: What the value is called in messages.
+        value: Any object.
+        minimum: The smallest allowed value.
+        above: Whether `minimum` itself is forbidden.
+
+    Returns:
+        The number.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite or too small.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.settings import number
+        >>> number("epsilon", 1, minimum=0.0)
+        1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`{name}` is not a number: got {value!r} ({type(value).__name__}), "
+            "expected a Python or NumPy number. Pass one number."
+        )
+    result = float(value)
+    if not math.isfinite(result) or result < minimum or (above and result == minimum):
+        bound = "" if minimum == -math.inf else f" {'>' if above else '>='} {minimum:g}"
+        raise ValueError(
+            f"`{name}` is out of range: got {value!r}, expected a finite number{bound}."
+            " Lengths are in input units, those of `input_range`."
+        )
+    return result
+
+
+def count(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return `value` as an int if it is an integer that is large enough.
+
+    Args:
+        name: What the value is called in messages.
+        value: Any object.
+        minimum: The smallest allowed value.
+
+    Returns:
+        The integer.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is too small or does not fit 32 bits.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.settings import count
+        >>> count("steps", 20)
+        20
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"`{name}` is not an integer: got {value!r} ({type(value).__name__}), "
+            f"expected an integer >= {minimum}. Pass int(...) if it is a whole number."
+        )
+    if not minimum <= int(value) < 2**31:
+        raise ValueError(
+            f"`{name}` is out of range: got {value!r}, expected an integer >= "
+            f"{minimum} and below 2**31. Choose another."
+        )
+    return int(value)
+
+
+def choice(name: str, value: Any, options: Collection[Any]) -> None:
+    """Check that `value` is one of `options`.
+
+    Args:
+        name: What the value is called in messages.
+        value: Any object.
+        options: The allowed values.
+
+    Raises:
+        ValueError: If it is none of them.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.settings import choice
+        >>> choice("norm", "l2", ("linf", "l2"))
+    """
+    if not any(type(value) is type(option) and value == option for option in options):
+        raise ValueError(
+            f"Unknown `{name}`: got {value!r}, expected one of {list(options)}. "
+            "Check the spelling."
+        )
+
+
+def interval(name: str, value: Any) -> tuple[float, float]:
+    """Return `value` as two floats in ascending order.
+
+    Args:
+        name: What the value is called in messages.
+        value: Any object.
+
+    Returns:
+        `(low, high)` with `low < high`.
+
+    Raises:
+        TypeError: If it is no pair of numbers.
+        ValueError: If it is reversed, empty or not finite.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.settings import interval
+        >>> interval("input_range", [0, 255])
+        (0.0, 255.0)
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(
+            f"`{name}` is not a pair: got {value!r}, expected (low, high). "
+            "Pass for instance (0.0, 1.0)."
+        )
+    low, high = (number(name, end) for end in value)
+    if low >= high:
+        raise ValueError(
+            f"`{name}` is empty or reversed: got {value!r}, expected low < high. "
+            f"Pass ({high:g}, {low:g})?"
+        )
+    return low, high

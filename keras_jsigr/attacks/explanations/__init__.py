@@ -1,0 +1,1 @@
+"""Attacks on the saliency map instead of the decision."""

@@ -1,0 +1,1 @@
+"""Attacks by the gradient: FGSM, BIM, PGD, APGD."""

@@ -1,0 +1,1 @@
+"""Attacks that look for the closest point beyond the boundary."""

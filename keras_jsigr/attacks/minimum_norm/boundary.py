@@ -1,0 +1,250 @@
+"""Linearized boundaries between the class to leave and its rivals."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_jsigr.attacks.minimum_norm.closest import lengths, like
+from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
+from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.core.heads import LogitsFn
+
+# Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
+_SCALE = 256.0
+_SAFE = 1e-5
+NO_GRADIENT = (
+    "The model's outputs do not depend on its input by TensorFlow operations: got no "
+    "gradient, expected one. Attack it with a method that needs none, or attack a "
+    "surrogate."
+)
+
+
+class Boundary(NamedTuple):
+    """Hold a plane per example: `<weights, z - point> + gap = 0`.
+
+    Attributes:
+        weights: Float32 or float64 `(B, *S)`, the gradient of `z_rival - z_label`.
+        gap: Same dtype, `(B,)`, the difference `z_rival - z_label` at the point, less
+            the margin that makes it safe.
+        finite: Bool `(B,)`: all gradients were finite; zeros stand for the others.
+    """
+
+    weights: tf.Tensor
+    gap: tf.Tensor
+    finite: tf.Tensor
+
+
+def nearest_boundary(
+    logits_fn: LogitsFn,
+    problem: Problem,
+    point: tf.Tensor,
+    rivals: tf.Tensor | None,
+    input_range: tuple[float, float],
+    norm: str,
+) -> Boundary:
+    """Linearize the logits and return the plane of the nearest rival.
+
+    The nearest has the shortest way from the point to its plane, within the range;
+    where that ends before the plane, it is taken as long as at the same pace it would
+    be. With room enough this is `argmin_k |z_k - z_y| / ||grad (z_k - z_y)||_q` with
+    the dual norm `q`. One forward pass and one backward pass per rival; only the best
+    is kept.
+
+    Args:
+        logits_fn: Maps inputs to float logits `(B, C)`.
+        problem: The batch.
+        point: Float32 or float64 `(B, *S)`, where to linearize.
+        rivals: Int32 `(B, K)` from `rival_classes`, `K >= 1` static; `None`: the other
+            class with the largest logit at the point.
+        input_range: `(low, high)` in input units.
+        norm: `"linf"`, `"l2"` or `"l1"`: what distances are measured in.
+
+    Returns:
+        The boundary; without weights where no gradient is left.
+
+    Raises:
+        ValueError: If the model has no gradient.
+
+    Reference:
+        arXiv 1511.04599, algorithm 2; arXiv 1907.02044, eq. 4.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary
+        >>> from keras_jsigr.attacks.search.problem import Problem
+        >>> x, rivals = tf.constant([[0.75, 0.5]]), tf.constant([[1]])
+        >>> problem = Problem(x, tf.constant([[1.0, 0.0]]))
+        >>> plane = nearest_boundary(lambda x: x, problem, x, rivals, (0.0, 1.0), "l2")
+        >>> plane.weights.numpy().tolist(), plane.gap.numpy().tolist()
+        ([[-1.0, 1.0]], [-0.2500075101852417])
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(point)
+        logits = as_classes(problem.logits(logits_fn, point))
+    classes = logits.shape[-1]
+    label = tf.one_hot(label_of(problem.targets), classes)
+    axes = list(range(1, point.shape.rank))
+
+    def plane(rival: tf.Tensor) -> Boundary:
+        difference = tf.one_hot(rival, classes) - label
+        gradient = tape.gradient(logits, point, output_gradients=_SCALE * difference)
+        if gradient is None:
+            raise ValueError(NO_GRADIENT)
+        gradient = tf.ensure_shape(gradient, point.shape) / _SCALE
+        usable = tf.math.is_finite(gradient)
+        gap = tf.reduce_sum(difference * logits, axis=-1) - safe_margin(logits)
+        gap = tf.cast(gap, point.dtype)
+        weights = tf.where(usable, gradient, tf.zeros_like(gradient))
+        return Boundary(weights, gap, tf.reduce_all(usable, axis=axes))
+
+    if rivals is None:
+        rivals = rival_classes(logits, problem.targets, 1)
+    if rivals.shape[-1] == 1:
+        return plane(rivals[:, 0])
+
+    def body(number: tf.Tensor, best: Boundary, nearest: tf.Tensor) -> Any:
+        new = plane(rivals[:, number])
+        distance = _distance(new, point, input_range, norm)
+        take = distance < nearest
+        weights = tf.where(like(take, point), new.weights, best.weights)
+        best = Boundary(
+            tf.ensure_shape(weights, point.shape),
+            tf.where(take, new.gap, best.gap),
+            best.finite & new.finite,
+        )
+        return number + 1, best, tf.where(take, distance, nearest)
+
+    each = tf.zeros(tf.shape(point)[:1], point.dtype)
+    nothing = Boundary(tf.zeros_like(point), each, each == 0)
+    count = rivals.shape[-1]
+    best: Boundary
+    _, best, _ = tf.while_loop(
+        lambda number, *_: number < count,
+        body,
+        (tf.constant(0), nothing, each + float("inf")),
+        maximum_iterations=count,
+    )
+    return best
+
+
+def _distance(
+    plane: Boundary, point: tf.Tensor, input_range: tuple[float, float], norm: str
+) -> tf.Tensor:
+    foot = linear_projection(point, plane.weights, plane.gap, input_range, norm)
+    length = lengths(foot - point, norm)
+    gained = tf.abs(plane.gap) - tf.abs(value_at(plane, point, foot))
+    share = tf.math.divide_no_nan(gained, tf.abs(plane.gap))
+    infinite = tf.fill(tf.shape(length), tf.constant(float("inf"), length.dtype))
+    return tf.where(share > 0, tf.math.divide_no_nan(length, share), infinite)
+
+
+def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Compute the linear function of a plane elsewhere.
+
+    `<weights, z - point> + gap`.
+
+    Args:
+        plane: The boundary, linearized at `point`.
+        point: Float32 or float64 `(B, *S)`.
+        z: Like `point`.
+
+    Returns:
+        Same dtype, `(B,)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import Boundary, value_at
+        >>> w, gap = tf.constant([[2.0]]), tf.constant([-1.0])
+        >>> plane = Boundary(w, gap, tf.constant([True]))
+        >>> float(value_at(plane, tf.constant([[0.0]]), tf.constant([[1.0]]))[0])
+        1.0
+    """
+    axes = list(range(1, point.shape.rank))
+    return plane.gap + tf.reduce_sum(plane.weights * (z - point), axes)
+
+
+def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
+    """Return the other classes with the largest logits, the largest first.
+
+    Args:
+        logits: Float `(B, C)`; `C = 1` means one sigmoid unit.
+        targets: Float `(B, C)`.
+        count: How many; all if there are fewer.
+
+    Returns:
+        Int32 `(B, K)` with `K = min(count, C - 1)`; one for a sigmoid unit, which
+        decides between the classes 0 and 1.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import rival_classes
+        >>> z, targets = tf.constant([[3.0, 1.0, 2.0]]), tf.constant([[1.0, 0.0, 0.0]])
+        >>> rival_classes(z, targets, 2).numpy().tolist()
+        [[2, 1]]
+    """
+    logits = as_classes(logits)
+    classes = logits.shape[-1]
+    label = tf.one_hot(label_of(targets), classes, on_value=True, off_value=False)
+    # Below every logit, so that the label itself comes last and is cut off.
+    others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
+    return tf.math.top_k(others, min(count, classes - 1)).indices
+
+
+def safe_margin(logits: tf.Tensor) -> tf.Tensor:
+    """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`.
+
+    Sums in another order, as in another batch size, change the last digits of float32:
+    a point on the boundary itself would be right again.
+
+    Args:
+        logits: Float32 `(B, C)`.
+
+    Returns:
+        Float32 `(B,)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import safe_margin
+        >>> safe_margin(tf.constant([[-20.0, 10.0]])).numpy().round(6).tolist()
+        [0.00019999999494757503]
+    """
+    return _SAFE * tf.reduce_max(tf.abs(logits), axis=-1)
+
+
+def as_classes(logits: tf.Tensor) -> tf.Tensor:
+    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`.
+
+    Args:
+        logits: Float `(B, C)`.
+
+    Returns:
+        Float `(B, max(C, 2))`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import as_classes
+        >>> as_classes(tf.constant([[3.0]])).numpy().tolist()
+        [[0.0, 3.0]]
+    """
+    if logits.shape[-1] > 1:
+        return logits
+    return tf.concat([tf.zeros_like(logits), logits], axis=-1)
+
+
+def label_of(targets: tf.Tensor) -> tf.Tensor:
+    """Return the class of target rows `(B, C)`, int32 `(B,)`.
+
+    Args:
+        targets: Float `(B, C)`; `C = 1` means one sigmoid unit.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.minimum_norm.boundary import label_of
+        >>> label_of(tf.constant([[0.0, 1.0]])).numpy().tolist()
+        [1]
+    """
+    if targets.shape[-1] == 1:
+        return tf.cast(targets[:, 0] > 0.5, tf.int32)
+    return tf.argmax(targets, axis=-1, output_type=tf.int32)

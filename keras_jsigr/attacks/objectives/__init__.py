@@ -1,0 +1,1 @@
+"""What attacks drive up: losses per example, from logits."""

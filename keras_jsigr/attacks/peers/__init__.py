@@ -1,0 +1,1 @@
+"""Attacks of other libraries under the same contract."""

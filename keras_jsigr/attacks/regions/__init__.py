@@ -1,0 +1,1 @@
+"""Attacks on a part of the input."""

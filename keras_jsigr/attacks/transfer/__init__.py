@@ -1,0 +1,1 @@
+"""Attacks that are made against one model to fool another."""

@@ -1,0 +1,131 @@
+"""Several models as one: the mean of their logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks.calls import settings
+from keras_jsigr.attacks.calls.inputs import check_model
+from keras_jsigr.attacks.transfer.member_logits import MemberLogits
+
+FuseName = Literal["logits", "probabilities"]
+
+
+class LogitsEnsemble:
+    """Compute `sum_k w_k z_k(x)` of several classifiers; usable wherever a model is.
+
+    What fools many models fools another one more likely: attack this, then show the
+    result to the model in question. The mean of the logits is the strongest source of
+    the three known ones (logits, probabilities, losses).
+
+    Args:
+        models: Keras models (a softmax head is seen behind), hardened models or
+            callables; all of the same inputs and classes.
+        weights: One number >= 0 per model, not all zero; scaled to sum one. `None`
+            weighs all equally.
+        fuse: `"logits"`, or `"probabilities"` for the log of the mean probability.
+
+    Raises:
+        TypeError: If a member cannot be called or a weight is no number.
+        ValueError: If the members or weights do not fit each other; numbers of classes
+            are compared in the first call.
+
+    Reference:
+        arXiv 1710.06081.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
+        >>> both = LogitsEnsemble([lambda x: x, lambda x: 4.0 * x], weights=[2, 1])
+        >>> both(tf.constant([[1.0, 2.0]])).numpy().tolist()
+        [[2.0, 4.0]]
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Any],
+        weights: Sequence[float] | None = None,
+        *,
+        fuse: FuseName = "logits",
+    ) -> None:
+        if not isinstance(models, list | tuple) or not models:
+            raise TypeError(
+                f"`models` is {models!r}, expected a list of one or more models. Pass "
+                "for instance [surrogate_a, surrogate_b]."
+            )
+        settings.choice("fuse", fuse, get_args(FuseName))
+        self._members = [MemberLogits(model) for model in models]
+        self.weights = _normalized(weights, len(models))
+        self.fuse = fuse
+        _check_input_shapes(models)
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """The members."""
+        return tuple(member.model for member in self._members)
+
+    @property
+    def name(self) -> str:
+        """The names of the members, joined by plus signs."""
+        return " + ".join(map(_name, self.models))
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        """Return the fused logits, float32 `(B, C)`.
+
+        Args:
+            x: Float `(B, *S)` as the members take it.
+        """
+        logits = [member(x) for member in self._members]
+        classes = [z.shape[-1] for z in logits]
+        if len(set(classes)) > 1:
+            pairs = zip(map(_name, self.models), classes, strict=True)
+            found = ", ".join(f"{name} {count}" for name, count in pairs)
+            raise ValueError(
+                f"The members differ in their number of classes: got {found}, expected "
+                "one number for all. Leave out those of another task."
+            )
+        if self.fuse == "probabilities":
+            weighed = [
+                tf.nn.log_softmax(z) + (math.log(w) if w > 0.0 else -math.inf)
+                for w, z in zip(self.weights, logits, strict=True)
+            ]
+            return tf.reduce_logsumexp(tf.stack(weighed), axis=0)
+        return tf.add_n([w * z for w, z in zip(self.weights, logits, strict=True)])
+
+
+def _normalized(weights: Sequence[float] | None, members: int) -> tuple[float, ...]:
+    if weights is None:
+        return (1.0 / members,) * members
+    values = [settings.number("weights", w, minimum=0.0) for w in weights]
+    if len(values) != members or sum(values) == 0.0:
+        raise ValueError(
+            f"`weights` do not fit: got {values} for {members} models, expected one "
+            "number per model, not all zero. Leave them out for equal weights."
+        )
+    return tuple(value / sum(values) for value in values)
+
+
+def _check_input_shapes(models: Sequence[Any]) -> None:
+    first: tuple[str, tuple[int | None, ...]] | None = None
+    for model in models:
+        check_model(model)
+        tensors = getattr(model, "inputs", None)
+        if not isinstance(model, keras.Model) or not tensors:
+            continue
+        shape = tuple(tensors[0].shape[1:])
+        first = first or (model.name, shape)
+        if not tf.TensorShape(shape).is_compatible_with(first[1]):
+            raise ValueError(
+                f"The members take different inputs: got {first[1]} for `{first[0]}` "
+                f"and {shape} for `{model.name}`, expected one shape. Resize inside a "
+                "callable, such as lambda x: model(tf.image.resize(x, (32, 32)))."
+            )
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model, "name", None) or getattr(model, "__name__", "model"))

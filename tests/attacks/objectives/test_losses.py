@@ -1,0 +1,58 @@
+"""The losses, their gradients and the decision, against closed forms."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr.attacks.objectives.losses import (
+    ascent_loss,
+    attack_loss,
+    misclassified,
+)
+
+RNG = np.random.default_rng(4)
+Z = RNG.normal(size=(20, 4)).astype("float32") * 3
+Y = RNG.integers(0, 4, 20)
+TARGETS = tf.one_hot(Y, 4)
+
+
+def gradient(function, z, targets, loss):
+    z = tf.constant(z)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = function(z, targets, loss)
+    return tape.gradient(value, z).numpy()
+
+
+def test_values():
+    z = Z.astype("float64")
+    ce = np.log(np.exp(z).sum(1)) - z[np.arange(20), Y]
+    others = np.where(np.eye(4)[Y] > 0, -np.inf, z).max(1)
+    np.testing.assert_allclose(attack_loss(Z, TARGETS), ce, rtol=1e-4)
+    margin = attack_loss(Z, TARGETS, "margin")
+    np.testing.assert_allclose(margin, others - z[np.arange(20), Y], rtol=1e-5)
+    np.testing.assert_array_equal(margin > 0, misclassified(Z, TARGETS))
+
+
+def test_ascent_is_parallel_to_cross_entropy():
+    a = gradient(ascent_loss, Z, TARGETS, "cross_entropy")
+    b = gradient(attack_loss, Z, TARGETS, "cross_entropy")
+    a, b = (g / np.linalg.norm(g, axis=1, keepdims=True) for g in (a, b))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_soft_targets_get_plain_cross_entropy():
+    soft = tf.constant(np.full((20, 4), 0.25, "float32"))
+    a = gradient(ascent_loss, Z, soft, "cross_entropy")
+    b = gradient(attack_loss, Z, soft, "cross_entropy")
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_one_sigmoid_unit(loss):
+    z, targets = tf.constant([[2.0], [-1.0]]), tf.constant([[1.0], [1.0]])
+    assert misclassified(z, targets).numpy().tolist() == [False, True]
+    pair = tf.concat([tf.zeros_like(z), z], axis=1)
+    both = attack_loss(pair, tf.concat([1 - targets, targets], axis=1), loss)
+    np.testing.assert_allclose(attack_loss(z, targets, loss), both, rtol=1e-6)
+    assert (gradient(ascent_loss, z, targets, loss) < 0).all()
