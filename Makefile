@@ -20,8 +20,11 @@ help: ## show this list
 quickstart: $(READY) ## train, attack, explain: a first tour, written to quickstart/
 	$(BIN)/python examples/quickstart.py --out quickstart
 
+# Two processes: each holds a TensorFlow of its own, about 2 GB. One: make test JOBS=0
+JOBS ?= 2
+
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(READY) ## style, types, spelling, and the code blocks of the documentation
 	$(BIN)/ruff check .

@@ -161,14 +161,15 @@ def finish(
             left = still_correct(model, x, examples, y, budget.epsilon)
             return {"accuracy": round(float(np.mean(left)), 4)}
         far = distances(model, x, examples, y, budget.norm)
+        middle = float(np.median(far))
         return {
-            "median_distance": round(float(np.median(far)), 4),
+            "median_distance": round(middle, 4) if np.isfinite(middle) else None,
             "failed": round(float(np.mean(np.isinf(far))), 4),
         }
 
     cell |= strength(x_adv)
-    if reached is not None and len(reached) >= len(x):
-        # On the same images, for a peer that had fewer.
+    if reached is not None and len(reached) > len(x):
+        # On the same images, for a peer that got fewer.
         cell["ours"] = strength(reached[: len(x)])
     return cell
 

@@ -46,20 +46,20 @@ def _text(
         return f"- ({len(notes)})"
     speed = cell["images_per_second"]
     text = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
-    if "accuracy" in cell:
-        text += f", {cell['accuracy']:.1%}"
-    else:
-        text += f", {cell['median_distance']:.3f}"
-        if cell["failed"]:
-            text += f", {cell['failed']:.0%} failed"
-    ours = cell.get("ours", {})
-    strength = "accuracy" if "accuracy" in cell else "median_distance"
-    notes_on = f"{cell['images']} images, {cell['rounds']} rounds"
-    if library != OURS and ours and cell["rounds"] == 1:
-        number = f"{ours[strength]:.1%}" if strength == "accuracy" else ours[strength]
-        notes.append(f"{library}, {attack}: {notes_on}; ours on them: {number}")
+    text += f", {_strength(cell)}"
+    if "ours" in cell:
+        ours = _strength(cell["ours"])
+        notes.append(f"{library}, {attack}: {cell['images']} images; ours there {ours}")
         text += f" ({len(notes)})"
     return text
+
+
+def _strength(cell: dict[str, Any]) -> str:
+    if "accuracy" in cell:
+        return f"{cell['accuracy']:.1%}"
+    middle = cell["median_distance"]
+    text = "infinite" if middle is None else f"{middle:.3f}"
+    return f"{text}, {cell['failed']:.1%} failed" if cell["failed"] else text
 
 
 def _ratio(row: dict[str, dict[str, Any] | None]) -> str:
