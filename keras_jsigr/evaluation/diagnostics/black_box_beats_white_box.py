@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_jsigr.attacks import MIFGSM
-from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.attacks import APGD, MIFGSM, Square
 from keras_jsigr.attacks.objectives.losses import LossName
-from keras_jsigr.attacks.queries.square import Square
 from keras_jsigr.evaluation.diagnostics.subject import Subject
 from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
 from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent

@@ -172,9 +172,9 @@ def _check_results(
         outside = int((~within(points, x, epsilon, norm, input_range)).sum())
         if outside:
             raise ValueError(
-                f"`results[{name!r}]` leaves the ball or the range: got {outside} points "
-                f"outside, expected all within {epsilon:g}. Pass results of the same "
-                "threat model."
+                f"`results[{name!r}]` leaves the ball or the range: got {outside} "
+                f"points outside, expected all within {epsilon:g}. Pass results of the "
+                "same threat model."
             )
         chosen[str(name)] = points[rows]
     return chosen

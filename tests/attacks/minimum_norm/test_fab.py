@@ -78,7 +78,8 @@ def test_linear_model_within_the_box(norm, classes):
 @pytest.mark.parametrize("norm", NORMS)
 def test_inside_a_sphere(norm):
     """Class 0 inside a sphere: the way out is known in every norm."""
-    radius, x = 1.3, RNG.normal(size=(16, 6)) * 0.3
+    radius, x = 1.3, RNG.normal(size=(16, 6))
+    x *= 0.9 / size(x, "l2")[:, None]
 
     def sphere(x):
         r2 = tf.reduce_sum(x**2, axis=1, keepdims=True)
@@ -129,12 +130,13 @@ def test_never_farther_with_more_work():
     y = np.argmax(network(x), 1)
 
     def distance(**settings):
-        x_adv = FAB(**settings)(network, x, y)
+        # Without the final search, which starts from another point after more steps.
+        x_adv = FAB(search_passes=0, **settings)(network, x, y)
         assert (np.argmax(network(x_adv), 1) != y).all()
         return size(x_adv - x, "linf")
 
     few, more = distance(steps=3), distance(steps=15)
-    assert (more <= few + 1e-5).all()
+    assert (more <= few + 1e-7).all()
     assert (more < few - 1e-5).any()
     each = distance(steps=15, target_classes=4)
     assert np.median(each / more) < 1.01

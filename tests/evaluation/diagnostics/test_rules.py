@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.attacks import APGD
 from keras_jsigr.evaluation.diagnostics.rules import RULES
 
 # One feature at 0.5, radius 0.1: no slope up to a distance of 0.08, wrong beyond, so
