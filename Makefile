@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements/cpu.lock
+JUDGES := .venv-judges
 
 # Warnings and errors of TensorFlow's native part only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check format lock clean
+.PHONY: help quickstart test check judges format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +34,16 @@ check: $(READY) ## style, types, spelling, and the code blocks of the documentat
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_code_blocks.py
 
+judges: $(READY) ## compare the attacks with ART, Foolbox and cleverhans (an hour)
+	$(BIN)/python -m venv --clear $(JUDGES)
+	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r $(LOCK) -r requirements/judges.txt
+	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	$(JUDGES)/bin/python -m pytest tests/attacks/peers
+	$(JUDGES)/bin/python benchmarks/judge_suite.py
+	$(JUDGES)/bin/python benchmarks/attacks.py
+
 format: $(READY) ## put the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -48,7 +59,7 @@ lock: ## choose the newest allowed versions anew
 	rm -rf .venv-lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) .venv-lock build dist quickstart *.egg-info
+	rm -rf $(VENV) $(JUDGES) .venv-lock build dist quickstart *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,10 +1,10 @@
 """Honest evaluation: worst case over a suite, transfer, diagnostics, a report."""
 
 from keras_jsigr.evaluation.comparison import Comparison, compare
-from keras_jsigr.evaluation.diagnostics import diagnostics
 from keras_jsigr.evaluation.evaluate import evaluate
 from keras_jsigr.evaluation.families import leave_one_family_out
 from keras_jsigr.evaluation.linearized import linearized_robustness
+from keras_jsigr.evaluation.masking import diagnostics
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.report import Report
 from keras_jsigr.evaluation.transfer import transfer_matrix

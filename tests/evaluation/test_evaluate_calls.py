@@ -141,7 +141,7 @@ def test_crashed_parts(settings, monkeypatch):
     monkeypatch.setattr(curve, "attack_rows", crash)
     monkeypatch.setattr(examples, "gradient_map", crash)
     monkeypatch.setattr(examples, "as_images", lambda x: x)
-    import keras_jsigr.evaluation.diagnostics as package
+    import keras_jsigr.evaluation.masking as package
 
     monkeypatch.setattr(package, "diagnostics", crash)
     found = evaluate(**{**settings, "diagnostics": True, "examples": 3})
@@ -172,7 +172,7 @@ def test_a_crashed_surrogate_costs_its_own_rows(settings):
 
 
 def test_diagnostics_are_told_what_is_known(settings, monkeypatch):
-    import keras_jsigr.evaluation.diagnostics as package
+    import keras_jsigr.evaluation.masking as package
 
     seen = {}
 

@@ -113,7 +113,7 @@ def test_linearized_and_diagnostics_are_kept(tmp_path, calls, settings, monkeypa
         figures = {"share": 0.1}
         return [Finding(rule="r", title="t", status="ok", says="s", figures=figures)]
 
-    import keras_jsigr.evaluation.diagnostics as package
+    import keras_jsigr.evaluation.masking as package
 
     monkeypatch.setattr(package, "diagnostics", once("diagnostics", fake))
     function = once("linearized", linear.linearized_robustness)

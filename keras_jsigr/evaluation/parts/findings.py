@@ -28,7 +28,7 @@ def find_symptoms(
     Returns:
         What each rule found.
     """
-    from keras_jsigr.evaluation.diagnostics import diagnostics
+    from keras_jsigr.evaluation.masking import diagnostics
 
     # What black-box attacks found must not pass for a result of white-box ones: that
     # they find more is one of the symptoms.

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import find_head
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 _EXAMPLES = 128
 # Rows of float32 or float16 probabilities sum to one to this.

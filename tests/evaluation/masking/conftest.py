@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_jsigr import datasets, harden
 from keras_jsigr.attacks import PGD
-from keras_jsigr.evaluation.diagnostics.subject import Subject
+from keras_jsigr.evaluation.masking.subject import Subject
 
 EPSILON = 0.1
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_jsigr.attacks import APGD, MIFGSM, Square
 from keras_jsigr.attacks.objectives.losses import LossName
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.tail_probability import clearly_more
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 # Few for Square: enough to beat masked gradients, too few to beat good ones.
 QUERIES = 500

@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.heads import LogitsFn
-from keras_jsigr.evaluation.diagnostics.naive_attack import naive_attack
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_moved
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.naive_attack import naive_attack
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.tail_probability import clearly_moved
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 # Of all examples. Losses differ in the rival they go for: on honest networks the margin
 # finds up to five in a hundred more, where saturation hides nearly all.

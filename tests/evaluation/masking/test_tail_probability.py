@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_jsigr.evaluation.diagnostics.tail_probability import (
+from keras_jsigr.evaluation.masking.tail_probability import (
     SIGNIFICANCE,
     clearly_more,
     clearly_moved,

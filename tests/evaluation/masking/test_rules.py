@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import APGD
-from keras_jsigr.evaluation.diagnostics.rules import RULES
+from keras_jsigr.evaluation.masking.rules import RULES
 
 # One feature at 0.5, radius 0.1: no slope up to a distance of 0.08, wrong beyond, so
 # only a random start outside finds an error: one in five.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from keras_jsigr.evaluation.diagnostics.subject import PGD_STEPS, Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import (
+from keras_jsigr.evaluation.masking.subject import PGD_STEPS, Subject
+from keras_jsigr.evaluation.masking.tail_probability import (
     clearly_more,
     clearly_moved,
 )
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 # Both attacks sample the edge of what is possible, so a few examples fall to the
 # weaker one alone.

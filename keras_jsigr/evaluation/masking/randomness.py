@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import as_logits
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 from keras_jsigr.evaluation.predictions import predict_logits
 
 CALLS = 3

@@ -26,7 +26,7 @@ def naive_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.evaluation.diagnostics.naive_attack import naive_loss
+        >>> from keras_jsigr.evaluation.masking.naive_attack import naive_loss
         >>> z = tf.Variable([[200.0, 0.0]])
         >>> with tf.GradientTape() as tape:
         ...     loss = naive_loss(z, tf.constant([[1.0, 0.0]]))
@@ -68,7 +68,7 @@ def naive_attack(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.evaluation.diagnostics.naive_attack import naive_attack
+        >>> from keras_jsigr.evaluation.masking.naive_attack import naive_attack
         >>> x, target = tf.constant([[0.6, 0.5]]), tf.constant([[1.0, 0.0]])
         >>> for scale in (1.0, 1e4):
         ...     resists = naive_attack(lambda x: x, x, target, epsilon=0.1, scale=scale)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_jsigr.attacks import FGSM, PGD
-from keras_jsigr.evaluation.diagnostics import demonstrators, diagnose, diagnostics
-from keras_jsigr.evaluation.diagnostics.rules import RULES
+from keras_jsigr.evaluation.masking import demonstrators, diagnose, diagnostics
+from keras_jsigr.evaluation.masking.rules import RULES
 
 
 @pytest.fixture

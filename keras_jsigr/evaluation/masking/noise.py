@@ -12,9 +12,9 @@ from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.tail_probability import clearly_more
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 DRAWS = 100
 # Random directions are the worst of all attacks: whatever they find, gradients do.

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import (
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.tail_probability import (
     clearly_more,
     clearly_moved,
 )
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 from keras_jsigr.evaluation.task import widest_radius
 
 FACTORS = (0.5, 1.0, 2.0)

@@ -35,7 +35,7 @@ def temperature_scaled(model: keras.Model, factor: float = 1000.0) -> Callback:
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.evaluation.diagnostics import demonstrators
+        >>> from keras_jsigr.evaluation.masking import demonstrators
         >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
         >>> masked, x = demonstrators.temperature_scaled(net), np.ones((1, 2))
         >>> bool(np.allclose(masked(x), 1000.0 * net(x)))
@@ -66,7 +66,7 @@ def quantized_inputs(
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.evaluation.diagnostics import demonstrators
+        >>> from keras_jsigr.evaluation.masking import demonstrators
         >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
         >>> masked = demonstrators.quantized_inputs(net, levels=2)
         >>> x = np.array([[0.4, 0.6]], "float32")
@@ -100,7 +100,7 @@ def randomized(model: keras.Model, stddev: float = 0.1) -> Callback:
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.evaluation.diagnostics import demonstrators
+        >>> from keras_jsigr.evaluation.masking import demonstrators
         >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
         >>> masked, x = demonstrators.randomized(net), np.ones((1, 2), "float32")
         >>> bool(np.allclose(masked(x), masked(x)))
@@ -154,7 +154,7 @@ def train_single_step(
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.evaluation.diagnostics import demonstrators
+        >>> from keras_jsigr.evaluation.masking import demonstrators
         >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
         >>> x, y = np.ones((4, 2), "float32"), np.zeros(4, int)
         >>> demonstrators.train_single_step(net, x, y, epsilon=0.1, epochs=1) is net

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from keras_jsigr.attacks import PGD
-from keras_jsigr.evaluation.diagnostics.subject import PGD_STEPS, Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.subject import PGD_STEPS, Subject
+from keras_jsigr.evaluation.masking.tail_probability import clearly_more
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 RESTARTS = 4
 # Of all examples: the difference that published tables are read to.

@@ -15,7 +15,7 @@ class Verdict(NamedTuple):
         advice: What to do if it is suspect.
 
     Example:
-        >>> from keras_jsigr.evaluation.diagnostics.verdict import Verdict
+        >>> from keras_jsigr.evaluation.masking.verdict import Verdict
         >>> Verdict(False, "All is well.", {"share": 0.0}).advice
         ''
     """
@@ -40,7 +40,7 @@ def percent(share: float) -> str:
         Such as `"12.5 %"`.
 
     Example:
-        >>> from keras_jsigr.evaluation.diagnostics.verdict import percent
+        >>> from keras_jsigr.evaluation.masking.verdict import percent
         >>> percent(0.125)
         '12.5 %'
     """

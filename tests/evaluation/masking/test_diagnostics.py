@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.evaluation.diagnostics import diagnose, diagnostics
-from keras_jsigr.evaluation.diagnostics.rules import RULES, Rule
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict
 from keras_jsigr.evaluation.json_codec import from_json, to_json
+from keras_jsigr.evaluation.masking import diagnose, diagnostics
+from keras_jsigr.evaluation.masking.rules import RULES, Rule
+from keras_jsigr.evaluation.masking.verdict import Verdict
 from keras_jsigr.evaluation.records import Finding
 
 X = np.random.default_rng(0).uniform(0.1, 0.9, (60, 3)).astype("float32")

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_jsigr.evaluation.diagnostics.black_box_beats_white_box import (
+from keras_jsigr.evaluation.masking.black_box_beats_white_box import (
     black_box_beats_white_box,
 )
-from keras_jsigr.evaluation.diagnostics.epsilon_curve import epsilon_curve
-from keras_jsigr.evaluation.diagnostics.local_linearity import local_linearity
-from keras_jsigr.evaluation.diagnostics.logit_scale import logit_scale
-from keras_jsigr.evaluation.diagnostics.more_steps import more_steps
-from keras_jsigr.evaluation.diagnostics.noise import noise
-from keras_jsigr.evaluation.diagnostics.randomness import randomness
-from keras_jsigr.evaluation.diagnostics.single_step_beats_iterative import (
+from keras_jsigr.evaluation.masking.epsilon_curve import epsilon_curve
+from keras_jsigr.evaluation.masking.local_linearity import local_linearity
+from keras_jsigr.evaluation.masking.logit_scale import logit_scale
+from keras_jsigr.evaluation.masking.more_steps import more_steps
+from keras_jsigr.evaluation.masking.noise import noise
+from keras_jsigr.evaluation.masking.randomness import randomness
+from keras_jsigr.evaluation.masking.single_step_beats_iterative import (
     single_step_beats_iterative,
 )
-from keras_jsigr.evaluation.diagnostics.softmax_outputs import softmax_outputs
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict
-from keras_jsigr.evaluation.diagnostics.zero_gradients import zero_gradients
+from keras_jsigr.evaluation.masking.softmax_outputs import softmax_outputs
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.verdict import Verdict
+from keras_jsigr.evaluation.masking.zero_gradients import zero_gradients
 
 
 class Rule(NamedTuple):

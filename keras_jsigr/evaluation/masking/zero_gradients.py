@@ -10,10 +10,10 @@ import tensorflow as tf
 from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.core.heads import LogitsFn
-from keras_jsigr.evaluation.diagnostics.naive_attack import naive_loss
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
-from keras_jsigr.evaluation.diagnostics.verdict import Verdict, percent
+from keras_jsigr.evaluation.masking.naive_attack import naive_loss
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.tail_probability import clearly_more
+from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 # What counts as zero: float32 cross entropy of a margin above 27 ends here.
 ZERO = 1e-12

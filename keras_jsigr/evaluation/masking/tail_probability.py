@@ -23,7 +23,7 @@ def tail_probability(count: int, total: int, share: float) -> float:
         The probability, 0..1.
 
     Example:
-        >>> from keras_jsigr.evaluation.diagnostics.tail_probability import (
+        >>> from keras_jsigr.evaluation.masking.tail_probability import (
         ...     tail_probability,
         ... )
         >>> round(tail_probability(2, 2, 0.5), 6), tail_probability(0, 9, 0.1)
@@ -51,7 +51,7 @@ def clearly_more(count: int, total: int, share: float) -> bool:
         True if `tail_probability` is below `SIGNIFICANCE`.
 
     Example:
-        >>> from keras_jsigr.evaluation.diagnostics.tail_probability import clearly_more
+        >>> from keras_jsigr.evaluation.masking.tail_probability import clearly_more
         >>> clearly_more(3, 100, 0.02), clearly_more(12, 100, 0.02)
         (False, True)
     """
@@ -75,7 +75,7 @@ def clearly_moved(to: int, back: int, total: int, share: float) -> bool:
         True if both hold.
 
     Example:
-        >>> from keras_jsigr.evaluation.diagnostics.tail_probability import (
+        >>> from keras_jsigr.evaluation.masking.tail_probability import (
         ...     clearly_moved,
         ... )
         >>> clearly_moved(20, 1, 100, 0.05), clearly_moved(20, 14, 100, 0.05)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
 from keras_jsigr.evaluation.checks import check_data, check_epsilon
-from keras_jsigr.evaluation.diagnostics.rules import RULES, Rule
-from keras_jsigr.evaluation.diagnostics.subject import Subject
-from keras_jsigr.evaluation.diagnostics.verdict import NotApplicableError
 from keras_jsigr.evaluation.log import Log, in_words
+from keras_jsigr.evaluation.masking.rules import RULES, Rule
+from keras_jsigr.evaluation.masking.subject import Subject
+from keras_jsigr.evaluation.masking.verdict import NotApplicableError
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
 from keras_jsigr.evaluation.parts.inside import within
 from keras_jsigr.evaluation.records import Finding
@@ -78,7 +78,7 @@ def diagnostics(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.diagnostics import diagnostics
+        >>> from keras_jsigr.evaluation.masking import diagnostics
         >>> x = np.random.default_rng(0).uniform(size=(50, 2)).astype("float32")
         >>> findings = diagnostics(
         ...     lambda x: 1e6 * x, x, x.argmax(-1), epsilon=0.1, verbose=0
