@@ -97,7 +97,7 @@ def build(architecture: str, seed: int) -> keras.Model:
             inner = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
             inner = layers.Conv2D(16, 3, padding="same")(inner)
             x = layers.Activation("relu")(layers.Add()([x, inner]))
-        x = layers.Flatten()(layers.AveragePooling2D()(x))
+        x = layers.Flatten()(layers.AveragePooling2D(2)(x))
     else:
         x = layers.Dense(200, activation="relu")(layers.Flatten()(x))
         x = layers.Dense(100, activation="relu")(x)
