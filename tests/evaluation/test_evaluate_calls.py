@@ -261,7 +261,7 @@ BAD = {
     "norm": ({"norm": "linfty"}, ValueError, "Unknown `norm`"),
     "interval": ({"input_range": (1, 0)}, ValueError, "`input_range`"),
     "name": ({"attacks": ["pdg"]}, ValueError, "got 'pdg', expected.*'pgd'"),
-    "word": ({"attacks": "stanard"}, ValueError, "got 'stanard'.*'standard'"),
+    "word": ({"attacks": "pgd-9"}, ValueError, "got 'pgd-9'.*'standard'"),
     "none": ({"attacks": []}, TypeError, "at least one attack"),
     "object": ({"attacks": [model]}, TypeError, "holds a function"),
     "radius": ({"attacks": [FGSM(epsilon=0.1)]}, ValueError, r"epsilon 0.1.*0.03"),
