@@ -16,9 +16,9 @@ from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.calls.inputs import check_inputs, check_model, check_region
 from keras_jsigr.attacks.calls.labels import target_rows
 from keras_jsigr.attacks.calls.outcome import Outcome, attacked
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.attacks.calls.threat import one_threat
-from keras_jsigr.attacks.calls.verdict import Verdict
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -128,17 +128,21 @@ class Suite:
         check_model(model)
         x = _as_array(check_inputs(x, self.input_range))
         where = None if region is None else check_region(region, x.shape)
-        verdict = Verdict(self._programs, model, self.attacks[0].batch_size)
-        logits = verdict.logits(x)
+
+        def logits_of(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            batch_size = self.attacks[0].batch_size
+            return predict_logits(model, points, batch_size, self._programs)
+
+        logits = logits_of(x)
         if y is None:
             labels = logits.argmax(axis=-1)
         else:
             labels = target_rows(y, len(x), logits.shape[-1]).numpy().argmax(axis=-1)
 
         def outcomes() -> Iterator[Outcome]:
-            left = np.flatnonzero(verdict.right(logits, labels))
+            left = np.flatnonzero(classified_rightly(logits, labels))
             for attack in self.attacks:
-                outcome = attacked(attack, verdict, x, labels, left, where)
+                outcome = attacked(attack, model, logits_of, x, labels, left, where)
                 yield outcome
                 left = left[~outcome.broken]
 

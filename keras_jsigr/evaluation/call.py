@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
+from keras_jsigr.attacks.calls.predictions import classified_rightly
 from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.evaluation.checks import (
     check_class_names,
@@ -28,7 +29,6 @@ from keras_jsigr.evaluation.named_attacks import attacks_of
 from keras_jsigr.evaluation.parts.about import about_model, versions
 from keras_jsigr.evaluation.parts.curve import default_radii
 from keras_jsigr.evaluation.parts.linear import RIVALS
-from keras_jsigr.evaluation.predictions import classified_rightly
 from keras_jsigr.evaluation.store import Store
 from keras_jsigr.evaluation.task import Task, widest_radius
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.calls.inputs import check_model
+from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.evaluation.parts.about import model_name
-from keras_jsigr.evaluation.predictions import predict_logits
 
 _PROBES = 16
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.checks import check_data, check_radii
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of
-from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.records import TransferRecord
 from keras_jsigr.evaluation.store import Store
 from keras_jsigr.evaluation.transfer_cell import Labels, TransferBench, records_of

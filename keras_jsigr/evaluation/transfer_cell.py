@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.identity import data_identity, model_identity
 from keras_jsigr.evaluation.parts.attack_rows import describe
-from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.records import TransferRecord
 from keras_jsigr.evaluation.store import Piece, Store

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD, Attack
-from keras_jsigr.attacks.calls.threat import inside
+from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.attacks.standard import standard
 from keras_jsigr.attacks.suite import Suite
 

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_jsigr.attacks.calls.inside import distance
+from keras_jsigr.attacks.calls.inside import inside as within
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.log import Log, in_words
 from keras_jsigr.evaluation.parts.classes import chance
 from keras_jsigr.evaluation.parts.curve import default_radii
 from keras_jsigr.evaluation.parts.examples import spread
-from keras_jsigr.evaluation.parts.inside import distance, within
 from keras_jsigr.evaluation.parts.pictures import (
     as_images,
     difference_picture,
     image_picture,
     map_picture,
 )
-from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.task import widest_radius
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.calls.threat import inside
-from keras_jsigr.attacks.calls.verdict import Verdict
+from keras_jsigr.attacks.calls.inside import inside
+from keras_jsigr.attacks.calls.predictions import classified_rightly
 
 
 class Outcome(NamedTuple):
@@ -37,7 +38,8 @@ class Outcome(NamedTuple):
 
 def attacked(
     attack: Attack,
-    verdict: Verdict,
+    model: Any,
+    logits_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
     x: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
@@ -47,7 +49,8 @@ def attacked(
 
     Args:
         attack: The attack.
-        verdict: Asks the model.
+        model: What it attacks.
+        logits_of: The logits of the model at points `(A, *S)`.
         x: Float `(N, *S)`.
         labels: Integers `(N,)`.
         rows: Int64 `(A,)`: the examples to attack; with none, the attack is not run.
@@ -60,11 +63,9 @@ def attacked(
         >>> import numpy as np
         >>> from keras_jsigr.attacks import FGSM
         >>> from keras_jsigr.attacks.calls.outcome import attacked
-        >>> from keras_jsigr.attacks.calls.programs import Programs
-        >>> from keras_jsigr.attacks.calls.verdict import Verdict
-        >>> verdict = Verdict(Programs(), lambda x: x, batch_size=8)
+        >>> model, attack = lambda x: x, FGSM(epsilon=0.25)
         >>> x, rows = np.array([[0.5, 0.75]], "float32"), np.array([0])
-        >>> attacked(FGSM(epsilon=0.25), verdict, x, np.array([1]), rows).broken
+        >>> attacked(attack, model, model, x, np.array([1]), rows).broken
         array([ True])
     """
     start, error = time.perf_counter(), None
@@ -73,9 +74,9 @@ def attacked(
     if len(rows):
         part = None if region is None else region[rows]
         try:
-            x_adv = np.asarray(attack(verdict.model, some, labels[rows], region=part))
+            x_adv = np.asarray(attack(model, some, labels[rows], region=part))
             valid = inside(x_adv, some, attack.epsilon, attack.norm, attack.input_range)
-            broken = valid & ~verdict.right(verdict.logits(x_adv), labels[rows])
+            broken = valid & ~classified_rightly(logits_of(x_adv), labels[rows])
             if not valid.all():
                 error = (
                     f"{int((~valid).sum())} of {len(rows)} points were not finite, or "

@@ -46,6 +46,36 @@ def number(
     return result
 
 
+def share(name: str, value: Any, *, ends: str = "[]") -> float:
+    """Return `value` as a float if it lies between zero and one.
+
+    Args:
+        name: What the value is called in messages.
+        value: Any object.
+        ends: `"[]"` allows zero and one, `"(]"` forbids zero, `"()"` forbids both.
+
+    Returns:
+        The share.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is out of range.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.settings import share
+        >>> share("diversity", 1)
+        1.0
+    """
+    result = number(name, value)
+    at_end = (result == 0.0 and ends[0] == "(") or (result == 1.0 and ends[1] == ")")
+    if at_end or not 0.0 <= result <= 1.0:
+        raise ValueError(
+            f"`{name}` is out of range: got {value!r}, expected a share in "
+            f"{ends[0]}0, 1{ends[1]}. Divide percentages by 100."
+        )
+    return result
+
+
 def count(name: str, value: Any, *, minimum: int = 1) -> int:
     """Return `value` as an int if it is an integer that is large enough.
 

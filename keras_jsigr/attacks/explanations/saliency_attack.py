@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.calls import settings
-from keras_jsigr.attacks.calls.shares import share
 from keras_jsigr.attacks.explanations.map_mass import (
     flat_map,
     mass_share,
@@ -76,7 +75,7 @@ class SaliencyAttack(Attack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set("top", share("top", self.top, ends="()"))
+        self._set("top", settings.share("top", self.top, ends="()"))
         self._set("steps", settings.count("steps", self.steps))
         if self.step_size is not None:
             step_size = settings.number(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.objectives.margin import margin_loss
+
 
 def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Compute the difference of logits ratio of the class to leave.
@@ -32,12 +34,10 @@ def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         [-0.75]
     """
     z = tf.cast(logits, tf.float32)
-    if z.shape[-1] == 1:
-        return tf.squeeze((1.0 - 2.0 * tf.cast(targets, tf.float32)) * z, -1)
-    if z.shape[-1] == 2:
-        return _margin(z, targets)
+    if z.shape[-1] <= 2:
+        return margin_loss(z, targets)
     z, first, third = _unit_spread(z, 3)
-    return _margin(z, targets) / _safe(first - third)
+    return margin_loss(z, targets) / _safe(first - third)
 
 
 def targeted_dlr_loss(
@@ -100,12 +100,6 @@ def _row(classes: tf.Tensor) -> tf.Tensor:
     if classes.shape[-1] == 1:
         return tf.cast(classes, tf.float32)
     return tf.one_hot(tf.argmax(classes, axis=-1), classes.shape[-1])
-
-
-def _margin(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    target = _row(targets)
-    others = tf.where(target > 0, tf.fill(tf.shape(z), z.dtype.min), z)
-    return tf.reduce_max(others, axis=-1) - tf.reduce_sum(target * z, axis=-1)
 
 
 def _difference(z: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor) -> tf.Tensor:

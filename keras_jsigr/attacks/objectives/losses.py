@@ -7,6 +7,7 @@ from typing import Literal
 import tensorflow as tf
 
 from keras_jsigr.attacks.objectives.dlr import dlr_loss
+from keras_jsigr.attacks.objectives.margin import margin_loss
 from keras_jsigr.core.scores import class_score, hard_targets
 
 LossName = Literal["cross_entropy", "margin", "dlr"]
@@ -46,11 +47,7 @@ def attack_loss(
         return -class_score(z, targets, "log_prob")
     if loss == "dlr":
         return dlr_loss(z, targets)
-    if z.shape[-1] == 1:
-        return -class_score(z, targets, "margin")
-    target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
-    others = tf.where(target > 0, z.dtype.min, z)
-    return tf.reduce_max(others, axis=-1) - tf.reduce_sum(target * z, axis=-1)
+    return margin_loss(z, targets)
 
 
 def ascent_loss(

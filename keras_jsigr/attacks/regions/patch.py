@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.images import image_sides
-from keras_jsigr.attacks.calls.shares import share
 from keras_jsigr.attacks.gradient.pgd import PGD
 from keras_jsigr.attacks.regions.patch_place import (
     best_corner,
@@ -175,7 +174,7 @@ class Patch(Attack):
 
 def _size(value: Any) -> int | float:
     if isinstance(value, float | np.floating):
-        return share("size", value, ends="(]")
+        return settings.share("size", value, ends="(]")
     return settings.count("size", value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings, shares
+from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.regions.top_share import top_share
 
 
@@ -40,7 +40,7 @@ def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> An
         >>> salient_region(np.array([[0.1, 0.9, 0.3, 0.3]]), salient=False).tolist()
         [[1.0, 0.0, 0.0, 1.0]]
     """
-    share = shares.share("share", share, ends="(]")
+    share = settings.share("share", share, ends="(]")
     settings.choice("salient", salient, (True, False))
     values = np.asarray(maps)
     _check_maps(values)

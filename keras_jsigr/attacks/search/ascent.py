@@ -156,7 +156,12 @@ class _Run(NamedTuple):
         end = (
             one_step(*start)
             if attack.steps == 1
-            else _loop(attack.steps, start, one_step)
+            else tf.while_loop(
+                lambda step, *_: step < attack.steps,
+                one_step,
+                start,
+                maximum_iterations=attack.steps,
+            )
         )
         _, x, _, best, finite = end
         if not self.remember:
@@ -236,9 +241,3 @@ class _Run(NamedTuple):
 
 def _any_rows(t: tf.Tensor) -> tf.TensorShape:
     return t.shape if t.shape.rank == 0 else tf.TensorShape([None, *t.shape[1:]])
-
-
-def _loop(end: int, start: Any, body: Any) -> Any:
-    return tf.while_loop(
-        lambda number, *_: number < end, body, start, maximum_iterations=end
-    )

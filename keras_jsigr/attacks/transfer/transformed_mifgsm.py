@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.images import image_sides
-from keras_jsigr.attacks.calls.shares import share
 from keras_jsigr.attacks.objectives.loss_slope import loss_slope
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
@@ -57,8 +56,8 @@ class TransformedMIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         settings.choice("nesterov", self.nesterov, (False, True))
-        self._set("diversity", share("diversity", self.diversity))
-        scale = share("diversity_scale", self.diversity_scale, ends="()")
+        self._set("diversity", settings.share("diversity", self.diversity))
+        scale = settings.share("diversity_scale", self.diversity_scale, ends="()")
         self._set("diversity_scale", scale)
         self._set("kernel_size", _odd("kernel_size", self.kernel_size))
         self._set("scales", settings.count("scales", self.scales))

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
+from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.evaluation.checks import check_data, check_epsilon
 from keras_jsigr.evaluation.log import Log, in_words
 from keras_jsigr.evaluation.masking.rules import RULES, Rule
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import NotApplicableError
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
-from keras_jsigr.evaluation.parts.inside import within
 from keras_jsigr.evaluation.records import Finding
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
@@ -169,7 +169,7 @@ def _check_results(
                 f"`results[{name!r}]` has shape {points.shape}, expected {x.shape}. "
                 "Pass one point per example; the example itself where none was found."
             )
-        outside = int((~within(points, x, epsilon, norm, input_range)).sum())
+        outside = int((~inside(points, x, epsilon, norm, input_range)).sum())
         if outside:
             raise ValueError(
                 f"`results[{name!r}]` leaves the ball or the range: got {outside} "

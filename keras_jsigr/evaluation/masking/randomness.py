@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import Verdict, percent
-from keras_jsigr.evaluation.predictions import predict_logits
 
 CALLS = 3
 # Of the largest logit. Kernels that add in another order change 1e-6 of it.

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD
 from keras_jsigr.attacks.calls.labels import target_rows
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.core.heads import LogitsFn, as_logits
 from keras_jsigr.evaluation.masking.verdict import NotApplicableError
-from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

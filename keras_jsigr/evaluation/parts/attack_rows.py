@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_jsigr.attacks.calls.inside import inside
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.log import in_words
-from keras_jsigr.evaluation.parts.inside import within
-from keras_jsigr.evaluation.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.store import Piece, array_digest
 from keras_jsigr.evaluation.task import Task
 
@@ -84,17 +84,13 @@ def _piece(task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]) -> P
         start = time.perf_counter()
         x, y = task.x[rows], task.y[rows]
         x_adv = np.asarray(attack(task.model, x, y))
-        if x_adv.shape != x.shape:
-            raise ValueError(
-                f"the attack returned shape {x_adv.shape}, expected {x.shape}"
-            )
         x_adv = x_adv.astype(x.dtype)
-        inside = within(x_adv, x, attack.epsilon, task.norm, task.input_range)
+        valid = inside(x_adv, x, attack.epsilon, task.norm, task.input_range)
         logits = predict_logits(task.model, x_adv, task.batch_size)
-        broken = inside & ~classified_rightly(logits, y)
+        broken = valid & ~classified_rightly(logits, y)
         seconds = time.perf_counter() - start
         arrays = {"broken": broken, "x_adv": x_adv[broken]}
-        return Piece(arrays, {"seconds": seconds, "outside": int((~inside).sum())})
+        return Piece(arrays, {"seconds": seconds, "outside": int((~valid).sum())})
 
     settings = {
         "attack": describe(attack),

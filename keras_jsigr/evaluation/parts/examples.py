@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.evaluation.parts.inside import distance
+from keras_jsigr.attacks.calls.inside import distance
+from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.evaluation.parts.pictures import (
     as_images,
     difference_picture,
@@ -15,7 +16,6 @@ from keras_jsigr.evaluation.parts.pictures import (
     map_picture,
 )
 from keras_jsigr.evaluation.parts.suite import SuiteResult
-from keras_jsigr.evaluation.predictions import predict_logits
 from keras_jsigr.evaluation.records import ExampleRecord
 from keras_jsigr.evaluation.task import Task
 from keras_jsigr.saliency.gradient_map import gradient_map

@@ -1,4 +1,4 @@
-"""Whether points are in the ball and the range, measured apart from the attacks."""
+"""Whether points are in the ball and the range, measured apart from the search."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 
-def within(
+
+def inside(
     x_adv: npt.NDArray[Any],
     x: npt.NDArray[Any],
     epsilon: float,
@@ -27,16 +29,25 @@ def within(
     Returns:
         Bool `(N,)`; False where a value is NaN.
 
+    Raises:
+        ValueError: If the shapes differ.
+
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.parts.inside import within
+        >>> from keras_jsigr.attacks.calls.inside import inside
         >>> x = np.zeros((2, 1), "float32")
-        >>> within(x + [[0.1], [0.2]], x, 0.1, "linf", (0.0, 1.0)).tolist()
+        >>> inside(x + [[0.1], [0.2]], x, 0.1, "linf", (0.0, 1.0)).tolist()
         [True, False]
     """
+    if x_adv.shape != x.shape:
+        raise ValueError(
+            f"the attack returned shape {x_adv.shape}, expected {x.shape}. Return one "
+            "point per example."
+        )
     low, high = input_range
-    slack = 1e-6 * max(1.0, abs(low), abs(high))
-    near = distance(x_adv, x, norm) <= epsilon * (1.0 + 1e-4) + slack
+    # Room for the rounding of inputs of large values or half precision.
+    slack = _ABSOLUTE * max(1.0, abs(low), abs(high))
+    near = distance(x_adv, x, norm) <= epsilon * (1.0 + _RELATIVE) + slack
     flat = x_adv.reshape(len(x_adv), -1).astype(np.float64)
     valid: npt.NDArray[np.bool_] = (
         near & (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
@@ -59,7 +70,7 @@ def distance(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.parts.inside import distance
+        >>> from keras_jsigr.attacks.calls.inside import distance
         >>> distance(np.array([[3.0, 4.0]]), np.zeros((1, 2)), "l2").tolist()
         [5.0]
     """

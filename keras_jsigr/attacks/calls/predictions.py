@@ -15,13 +15,16 @@ PROGRAMS = Programs()
 _PROBES = 16
 
 
-def predict_logits(model: Any, x: Any, batch_size: int = 128) -> npt.NDArray[Any]:
+def predict_logits(
+    model: Any, x: Any, batch_size: int = 128, programs: Programs = PROGRAMS
+) -> npt.NDArray[Any]:
     """Compute the logits of a model, compiled and batch by batch.
 
     Args:
         model: A Keras classifier, a hardened model or a callable, see `as_logits`.
         x: Float `(N, *S)`.
         batch_size: Examples per call of the model.
+        programs: Where compiled functions are kept.
 
     Returns:
         Float32 `(N, C)`; a model of one sigmoid unit has two columns, `(0, z)`.
@@ -32,11 +35,11 @@ def predict_logits(model: Any, x: Any, batch_size: int = 128) -> npt.NDArray[Any
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.predictions import predict_logits
+        >>> from keras_jsigr.attacks.calls.predictions import predict_logits
         >>> predict_logits(lambda x: 2.0 * x, np.ones((3, 2), "float32")).tolist()
         [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
     """
-    program = PROGRAMS.get("logits", _logits, model, tf.convert_to_tensor(x[:_PROBES]))
+    program = programs.get("logits", _logits, model, tf.convert_to_tensor(x[:_PROBES]))
     if len(x) == 0:
         return np.zeros((0, program.classes), np.float32)
     parts = [
@@ -57,7 +60,7 @@ def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
         Bool `(N,)`.
 
     Example:
-        >>> from keras_jsigr.evaluation.predictions import classified_rightly
+        >>> from keras_jsigr.attacks.calls.predictions import classified_rightly
         >>> classified_rightly([[1.0, 2.0], [1.0, 2.0]], [0, 1]).tolist()
         [False, True]
     """
