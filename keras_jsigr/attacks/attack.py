@@ -16,7 +16,7 @@ from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.batches import run_batches
 from keras_jsigr.attacks.calls.programs import Programs
-from keras_jsigr.attacks.objectives.losses import LossName
+from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core.heads import LogitsFn
 
@@ -100,6 +100,15 @@ class Attack(ABC):
     def name(self) -> str:
         """What the attack is called in reports."""
         return type(self).__name__
+
+    @property
+    def sign(self) -> float:
+        """Minus one if the loss of the target is driven down, else one."""
+        return -1.0 if self.targeted else 1.0
+
+    def strength(self, logits: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Return how strong points with these logits are, float32 `(B,)`."""
+        return self.sign * attack_loss(logits, problem.targets, self.loss)
 
     @property
     def passes(self) -> int:

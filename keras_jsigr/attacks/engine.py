@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import Ball
 from keras_jsigr.attacks.calls import settings
-from keras_jsigr.attacks.objectives.losses import ascent_loss, attack_loss
+from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
@@ -106,10 +106,6 @@ class GradientAttack(Attack):
         """Return the loss to climb, float32 `(B,)`; only its direction counts."""
         return self.sign * ascent_loss(logits, problem.targets, self.loss)
 
-    def strength(self, logits: tf.Tensor, problem: Problem) -> tf.Tensor:
-        """Return how strong points with these logits are, float32 `(B,)`."""
-        return self.sign * attack_loss(logits, problem.targets, self.loss)
-
     def gradient(
         self,
         logits_fn: LogitsFn,
@@ -152,11 +148,6 @@ class GradientAttack(Attack):
     # ---- what the hooks are driven by
 
     @property
-    def sign(self) -> float:
-        """Minus one if the loss of the target is driven down, else one."""
-        return -1.0 if self.targeted else 1.0
-
-    @property
     def passes(self) -> int:
         """Number of gradients per example."""
         return self.steps * self.restarts
@@ -170,7 +161,9 @@ class GradientAttack(Attack):
         self, logits_fn: LogitsFn, problem: Problem, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch and keep the strongest point; see `Attack.search`."""
-        found, finite = ascend(self, logits_fn, problem, seed, remember=True)
+        found, finite = ascend(
+            self, logits_fn, problem, seed, remember=True, only_points=True
+        )
         return problem.see(found.x), finite
 
     def perturb(

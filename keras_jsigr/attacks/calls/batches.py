@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.calls.inputs import check_inputs, check_model, check_region
 from keras_jsigr.attacks.calls.labels import target_rows
 from keras_jsigr.attacks.calls.programs import Programs
+from keras_jsigr.attacks.calls.side_by_side import side_by_side, workers_for
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.core.heads import LogitsFn
@@ -79,16 +81,22 @@ def run_batches(
         return x.copy() if isinstance(x, np.ndarray) else tf.identity(x)
 
     epsilon = tf.constant(attack.epsilon, dtype)
-    results, healthy = [], []
     starts = range(0, len(x), attack.batch_size)
-    bar = _progress_bar(attack, len(starts))
-    for number, start in enumerate(starts):
-        part = slice(start, start + attack.batch_size)
+
+    def attack_batch(number: int) -> tuple[tf.Tensor, tf.Tensor]:
+        part = slice(starts[number], starts[number] + attack.batch_size)
         batch = tf.convert_to_tensor(x[part])
         seed = tf.constant([attack.seed, number], tf.int32)
         targets = decide(batch) if y is None else rows[part]
         where = [] if region is None else [tf.convert_to_tensor(region[part], dtype)]
         x_adv, finite = program.run(batch, targets, seed, epsilon, *where)
+        return x_adv, finite
+
+    values = math.prod(x.shape[1:]) * min(attack.batch_size, len(x))
+    workers = 1 if program.ordered else workers_for(values)
+    results, healthy = [], []
+    bar = _progress_bar(attack, len(starts))
+    for x_adv, finite in side_by_side(attack_batch, len(starts), workers):
         results.append(x_adv)
         healthy.append(finite)
         if bar is not None:

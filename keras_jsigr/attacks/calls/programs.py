@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.calls.side_by_side import order_matters
 from keras_jsigr.core.heads import LogitsFn, as_logits
 
 
@@ -20,10 +21,12 @@ class Program:
     Attributes:
         run: The function, with any batch size.
         classes: The number of logits of the model.
+        ordered: Whether calls must come one after the other, see `order_matters`.
     """
 
     run: Callable[..., Any]
     classes: int
+    ordered: bool
 
 
 Build = Callable[[LogitsFn, tf.Tensor, int], tuple[Callable[..., Any], list[Any]]]
@@ -65,7 +68,8 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
     # A concrete function owns a graph and handles of weights, no Python function: so
     # the closure over the model dies here, and the model can be collected.
     function = tf.function(body, input_signature=signature, autograph=False)
-    return Program(function.get_concrete_function(), classes)
+    run = function.get_concrete_function()
+    return Program(run, classes, order_matters(run))
 
 
 class Programs:

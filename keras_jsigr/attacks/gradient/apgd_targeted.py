@@ -13,8 +13,9 @@ from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.attacks.objectives.dlr import dlr_loss, targeted_dlr_loss
 from keras_jsigr.attacks.objectives.losses import LossName, misclassified
 from keras_jsigr.attacks.search.ascent import ascend
-from keras_jsigr.attacks.search.found import Found, place, stronger
+from keras_jsigr.attacks.search.found import Found, stronger
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.rows import put
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
 
@@ -118,7 +119,7 @@ class APGDT(APGD):
             finite = tf.tensor_scatter_nd_update(
                 finite, rows[:, None], healthy & tf.gather(finite, rows)
             )
-            best = place(stronger(new, best.take(rows)), rows, best)
+            best = put(stronger(new, best.take(rows)), rows, best)
             return rank + 1, best, finite
 
         start = (tf.constant(0), best, tf.ones_like(best.success))

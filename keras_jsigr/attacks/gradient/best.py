@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.search.rows import pick
+
 
 class Best(NamedTuple):
     """Hold where the objective was largest, to go on from there.
@@ -42,44 +44,3 @@ class Best(NamedTuple):
             pick(better, gradient, self.gradient),
             tf.where(better, value, self.value),
         )
-
-
-def pick(take: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Take the examples of `a` where `take` is true, else those of `b`.
-
-    Args:
-        take: Bool `(B,)`.
-        a: Any dtype, `(B, *S)`.
-        b: Like `a`.
-
-    Returns:
-        The mixture, of the static shape of `b`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.gradient.best import pick
-        >>> take = tf.constant([True, False])
-        >>> pick(take, tf.ones((2, 1)), tf.zeros((2, 1))).numpy().tolist()
-        [[1.0], [0.0]]
-    """
-    # tf.where forgets static dimensions of one, which a loop would not accept.
-    return tf.ensure_shape(tf.where(per_example(take, b), a, b), b.shape)
-
-
-def per_example(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Reshape `(B,)` to `(B, 1, ..., 1)`, which broadcasts against `x`.
-
-    Args:
-        values: Any dtype, `(B,)`.
-        x: `(B, *S)`.
-
-    Returns:
-        The values, one per example.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.gradient.best import per_example
-        >>> per_example(tf.zeros(2), tf.zeros((2, 3, 4))).shape
-        TensorShape([2, 1, 1])
-    """
-    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import Ball
-from keras_jsigr.attacks.gradient.best import Best, per_example, pick
+from keras_jsigr.attacks.gradient.best import Best
 from keras_jsigr.attacks.search.iterate import Iterate
+from keras_jsigr.attacks.search.rows import like, pick
 
 # The weight of the new step against the last one, and the share of steps that have to
 # climb for the step size to be kept.
@@ -136,7 +137,7 @@ def momentum_step(
     state, halve = _review(iterate, value, steps)
     x = pick(halve, state.best.x, iterate.x)
     gradient = pick(halve, state.best.gradient, iterate.gradient)
-    move = per_example(state.step_size, x) * ball.steepest(gradient)
+    move = like(state.step_size, x) * ball.steepest(gradient)
     target = ball.project(x + move)
     # Nothing went before the first step.
     new = tf.cast(tf.where(iterate.step == 0, 1.0, _NEW), x.dtype)

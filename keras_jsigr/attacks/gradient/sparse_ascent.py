@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import Ball
 from keras_jsigr.attacks.balls.l1_ball import L1Ball, sparse_sign
-from keras_jsigr.attacks.gradient.best import Best, per_example, pick
+from keras_jsigr.attacks.gradient.best import Best
 from keras_jsigr.attacks.search.iterate import Iterate
+from keras_jsigr.attacks.search.rows import like, pick
 
 # The share of components that the first steps move, the part of the steps between
 # checkpoints, and what counts as a sparser perturbation.
@@ -117,5 +118,5 @@ def sparse_step(
     )
     x = pick(sparser, best.x, iterate.x)
     gradient = pick(sparser, best.gradient, iterate.gradient)
-    step = per_example(state.step_size, x) * sparse_sign(gradient, state.count)
+    step = like(state.step_size, x) * sparse_sign(gradient, state.count)
     return ball.project(x + step), state

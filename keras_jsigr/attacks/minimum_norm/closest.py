@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.normalize import l2_norm
-
-Rows = TypeVar("Rows")
+from keras_jsigr.attacks.search.rows import pick
 
 
 class Closest(NamedTuple):
@@ -87,7 +86,7 @@ def closer(
     distance = lengths(x - origin, norm)
     take = fools & (distance < old.distance)
     return Closest(
-        tf.ensure_shape(tf.where(like(take, x), x, old.x), old.x.shape),
+        pick(take, x, old.x),
         tf.where(take, distance, old.distance),
     )
 
@@ -117,67 +116,3 @@ def lengths(delta: tf.Tensor, norm: str) -> tf.Tensor:
         return tf.reshape(l2_norm(delta), [-1])
     reduce = {"linf": tf.reduce_max, "l1": tf.reduce_sum}[norm]
     return reduce(tf.abs(delta), axes)
-
-
-def like(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Reshape one value per example so that it broadcasts over `x`.
-
-    Args:
-        values: Any dtype, `(B,)`.
-        x: `(B, *S)`.
-
-    Returns:
-        `(B, 1, ..., 1)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.closest import like
-        >>> like(tf.constant([1.0, 2.0]), tf.zeros((2, 3, 3))).shape.as_list()
-        [2, 1, 1]
-    """
-    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))
-
-
-def true_rows(which: tf.Tensor) -> tf.Tensor:
-    """Return the numbers of the true rows.
-
-    Args:
-        which: Bool `(B,)`.
-
-    Returns:
-        Int32 `(A,)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.closest import true_rows
-        >>> true_rows(tf.constant([False, True])).numpy().tolist()
-        [1]
-    """
-    return tf.cast(tf.where(which)[:, 0], tf.int32)
-
-
-def put(part: Rows, rows: tf.Tensor, whole: Rows) -> Rows:
-    """Put what belongs to some examples among what belongs to all.
-
-    Args:
-        part: A tensor `(A, ...)` or a structure of them.
-        rows: Int32 `(A,)`, the numbers of the examples.
-        whole: The same structure of tensors `(B, ...)`.
-
-    Returns:
-        `whole` with `part` in its rows.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.closest import put
-        >>> put(
-        ...     tf.constant([7]), tf.constant([1]), tf.constant([0, 0])
-        ... ).numpy().tolist()
-        [0, 7]
-    """
-    result: Rows = tf.nest.map_structure(
-        lambda old, new: tf.tensor_scatter_nd_update(old, rows[:, None], new),
-        whole,
-        part,
-    )
-    return result

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_jsigr.attacks.minimum_norm.boundary import Boundary, value_at
-from keras_jsigr.attacks.minimum_norm.closest import lengths, like
+from keras_jsigr.attacks.minimum_norm.closest import lengths
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
+from keras_jsigr.attacks.search.rows import like
 
 
 def fab_step(

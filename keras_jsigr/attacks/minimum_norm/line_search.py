@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.closest import like
+from keras_jsigr.attacks.search.rows import like
 
 # Takes points (B, *S); returns bool (B,), they fool, and float32 (B,), the margin.
 Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

@@ -20,16 +20,14 @@ from keras_jsigr.attacks.minimum_norm.closest import (
     Closest,
     closer,
     lengths,
-    like,
     none_closer,
-    put,
-    true_rows,
 )
 from keras_jsigr.attacks.minimum_norm.line_search import line_search
 from keras_jsigr.attacks.minimum_norm.touch import touch
 from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
+from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.core.heads import LogitsFn
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.closest import lengths, like
+from keras_jsigr.attacks.minimum_norm.closest import lengths
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.rows import like
 from keras_jsigr.attacks.search.seeds import ALGORITHM
 
 

@@ -43,11 +43,14 @@ def attack_loss(
     """
     z = tf.cast(logits, tf.float32)
     targets = tf.cast(targets, tf.float32)
-    if loss == "cross_entropy":
-        return -class_score(z, targets, "log_prob")
     if loss == "dlr":
         return dlr_loss(z, targets)
-    return margin_loss(z, targets)
+    if loss == "margin":
+        return margin_loss(z, targets)
+    if z.shape[-1] == 1:
+        return -class_score(z, targets, "log_prob")
+    ratio = _log_ratio(z, targets)
+    return tf.where(hard_targets(targets), tf.nn.softplus(ratio), ratio)
 
 
 def ascent_loss(
@@ -82,11 +85,23 @@ def ascent_loss(
     """
     if loss != "cross_entropy":
         return attack_loss(logits, targets, loss)
+    z = tf.cast(logits, tf.float32)
     targets = tf.cast(targets, tf.float32)
-    odds = -class_score(logits, targets, "margin")
-    if logits.shape[-1] == 1:
-        return odds
-    return tf.where(hard_targets(targets), odds, attack_loss(logits, targets))
+    if z.shape[-1] == 1:
+        return -class_score(z, targets, "margin")
+    return _log_ratio(z, targets)
+
+
+def _log_ratio(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Return minus the log odds of hard targets, the cross entropy of soft ones.
+
+    Both are `logsumexp_j z_j - sum_j t_j z_j`, the sum over the other classes alone
+    where the target is hard: one formula, half the operations of a choice of two.
+    """
+    label = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
+    left_out = (label > 0) & hard_targets(targets)[:, tf.newaxis]
+    others = tf.where(left_out, z.dtype.min, z)
+    return tf.reduce_logsumexp(others, axis=-1) - tf.reduce_sum(targets * z, axis=-1)
 
 
 def misclassified(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.closest import lengths, like
+from keras_jsigr.attacks.minimum_norm.closest import lengths
+from keras_jsigr.attacks.search.rows import like
 
 # Takes points (B, *S), returns whether they fool the model, bool (B,).
 Decide = Callable[[tf.Tensor], tf.Tensor]

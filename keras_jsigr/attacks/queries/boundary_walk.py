@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.normalize import safe_normalize
-from keras_jsigr.attacks.minimum_norm.closest import (
-    Closest,
-    closer,
-    lengths,
-    like,
-    put,
-    true_rows,
-)
+from keras_jsigr.attacks.minimum_norm.closest import Closest, closer, lengths
 from keras_jsigr.attacks.queries.bisection import Decide, bisect
 from keras_jsigr.attacks.queries.decision_gradient import decision_gradient
 from keras_jsigr.attacks.queries.fooling_step import fooling_step
 from keras_jsigr.attacks.queries.starting_points import noise_that_fools, other_examples
 from keras_jsigr.attacks.search.found import Found
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.normalize import safe_normalize
-from keras_jsigr.attacks.minimum_norm.closest import like
 from keras_jsigr.attacks.queries.draws import sum_over_draws
+from keras_jsigr.attacks.search.rows import like
 from keras_jsigr.attacks.search.seeds import ALGORITHM, fold_in
 
 # Points (m * B, *S), the draws one after the other: whether they fool the model, bool

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.closest import like
 from keras_jsigr.attacks.queries.bisection import Decide
+from keras_jsigr.attacks.search.rows import like
 
 
 def fooling_step(

@@ -13,8 +13,9 @@ from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.objectives.losses import LossName
 from keras_jsigr.attacks.queries.square_moves import MOVES
 from keras_jsigr.attacks.search.found import Found, choose, stronger
+from keras_jsigr.attacks.search.judge import judge
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.attacks.search.random_search import judge, random_search
+from keras_jsigr.attacks.search.random_search import random_search
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.heads import LogitsFn
 

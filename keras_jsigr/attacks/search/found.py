@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.search.rows import pick
+
 
 class Found(NamedTuple):
     """Hold one point per example and how strong it is.
@@ -62,11 +64,8 @@ def choose(take: tf.Tensor, a: Found, b: Found) -> Found:
         >>> choose(tf.constant([True, False]), a, b).x.numpy().tolist()
         [[0.0], [1.0]]
     """
-    rows = tf.reshape(take, [-1] + [1] * (a.x.shape.rank - 1))
-    # tf.where forgets static dimensions of one, which a loop would not accept.
-    x = tf.ensure_shape(tf.where(rows, a.x, b.x), b.x.shape)
     return Found(
-        x,
+        pick(take, a.x, b.x),
         tf.where(take, a.success, b.success),
         tf.where(take, a.value, b.value),
     )
@@ -92,25 +91,3 @@ def stronger(new: Found, old: Found) -> Found:
     """
     better = (new.success == old.success) & (new.value > old.value)
     return choose((new.success & ~old.success) | better, new, old)
-
-
-def place(new: Found, rows: tf.Tensor, old: Found) -> Found:
-    """Put the points found for some examples among those of all.
-
-    Args:
-        new: Points of `A` examples.
-        rows: Int32 `(A,)`, their numbers.
-        old: Points of all examples.
-
-    Returns:
-        `old` with `new` in its rows.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.search.found import nothing_found, place
-        >>> one, two = nothing_found(tf.ones((1, 1))), nothing_found(tf.zeros((2, 1)))
-        >>> place(one, tf.constant([1]), two).x.numpy().tolist()
-        [[0.0], [1.0]]
-    """
-    pairs = zip(old, new, strict=True)
-    return Found(*(tf.tensor_scatter_nd_update(a, rows[:, None], b) for a, b in pairs))

@@ -7,11 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
-from keras_jsigr.attacks.search.found import Found, choose, place
+from keras_jsigr.attacks.search.found import Found, choose
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.attacks.search.rows import any_number_of_rows, put, true_rows
 
 # The candidates for some examples, from their points so far, their numbers in the
 # batch, int32 (A,), and the number of the query.
@@ -19,35 +17,6 @@ Propose = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # One eighth of the examples may be done before the others move on without them:
 # gathering costs about as much as proposing, the model's passes much more.
 _DONE = 8
-
-
-def judge(attack: Attack, logits_fn: LogitsFn, problem: Problem, x: tf.Tensor) -> Found:
-    """Ask the model once how strong points are.
-
-    Args:
-        attack: For its loss and whether it is targeted.
-        logits_fn: Maps inputs to logits `(B, C)`.
-        problem: The inputs and labels of these examples.
-        x: Like `problem.origin`.
-
-    Returns:
-        `x`, whether it fools the model, and the loss to drive up.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks import FGSM
-        >>> from keras_jsigr.attacks.search.problem import Problem
-        >>> from keras_jsigr.attacks.search.random_search import judge
-        >>> problem = Problem(tf.constant([[1.0, 3.0]]), tf.constant([[1.0, 0.0]]))
-        >>> attack = FGSM(epsilon=1.0, loss="margin")
-        >>> found = judge(attack, lambda x: x, problem, problem.origin)
-        >>> found.success.numpy().tolist(), found.value.numpy().tolist()
-        ([True], [2.0])
-    """
-    logits = problem.logits(logits_fn, x)
-    wrong = misclassified(logits, problem.targets)
-    loss = attack_loss(logits, problem.targets, attack.loss)
-    return Found(x, ~wrong, -loss) if attack.targeted else Found(x, wrong, loss)
 
 
 def random_search(
@@ -89,7 +58,7 @@ def random_search(
     """
 
     def with_the_rest(query: tf.Tensor, best: Found) -> Any:
-        rows = tf.cast(tf.where(~best.success)[:, 0], tf.int32)
+        rows = true_rows(~best.success)
         part = problem.take(rows)
         propose = moves(part)
 
@@ -105,22 +74,15 @@ def random_search(
         x_shape = tf.TensorShape([None, *problem.x.shape[1:]])
         begin = (query, best.take(rows))
         query, found = tf.while_loop(
-            enough_left, ask, begin, shape_invariants=_any_rows(begin)
+            enough_left, ask, begin, shape_invariants=any_number_of_rows(begin)
         )
-        return query, place(found, rows, best)
+        return query, put(found, rows, best)
 
     def any_left(query: tf.Tensor, best: Found) -> tf.Tensor:
         return (query < queries) & tf.reduce_any(~best.success)
 
     begin = (tf.constant(0), start)
     end: tuple[tf.Tensor, Found] = tf.while_loop(
-        any_left, with_the_rest, begin, shape_invariants=_any_rows(begin)
+        any_left, with_the_rest, begin, shape_invariants=any_number_of_rows(begin)
     )
     return end[1]
-
-
-def _any_rows(state: Any) -> Any:
-    def free(t: tf.Tensor) -> tf.TensorShape:
-        return t.shape if t.shape.rank == 0 else tf.TensorShape([None, *t.shape[1:]])
-
-    return tf.nest.map_structure(free, state)
