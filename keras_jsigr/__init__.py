@@ -23,7 +23,13 @@ from keras_jsigr.evaluation import Report, compare, evaluate
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
-from keras_jsigr.saliency import PerturbationCache, gradient_map, perturbation_map
+from keras_jsigr.saliency import (
+    PerturbationCache,
+    explain,
+    explainer,
+    gradient_map,
+    perturbation_map,
+)
 
 __version__ = "0.1.0"
 
@@ -38,6 +44,8 @@ __all__ = [
     "datasets",
     "evaluate",
     "evaluation",
+    "explain",
+    "explainer",
     "gradient_map",
     "harden",
     "penalties",

@@ -10,11 +10,13 @@ import keras_jsigr as kj
 from judges.budget import Budget, Make, Run
 
 
-def _run(model: Any, attack: Any) -> Run:
-    def run(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def run(model: Any, attack: Any) -> Run:
+    """Return a call of an attack on one model."""
+
+    def attacked(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return attack(model, x, y)
 
-    return run
+    return attacked
 
 
 def _common(budget: Budget) -> dict[str, Any]:
@@ -27,7 +29,8 @@ def _common(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _stepping(budget: Budget) -> dict[str, Any]:
+def stepping(budget: Budget) -> dict[str, Any]:
+    """Return the settings of an attack that takes steps."""
     return {
         **_common(budget),
         "steps": budget.steps,
@@ -39,24 +42,24 @@ def _stepping(budget: Budget) -> dict[str, Any]:
 
 def fgsm(model: Any, budget: Budget) -> Run:
     """Prepare `FGSM`."""
-    return _run(model, kj.attacks.FGSM(**_common(budget)))
+    return run(model, kj.attacks.FGSM(**_common(budget)))
 
 
 def pgd(model: Any, budget: Budget) -> Run:
     """Prepare `PGD`."""
-    return _run(model, kj.attacks.PGD(**_stepping(budget)))
+    return run(model, kj.attacks.PGD(**stepping(budget)))
 
 
 def mifgsm(model: Any, budget: Budget) -> Run:
     """Prepare `MIFGSM`."""
-    return _run(model, kj.attacks.MIFGSM(**_stepping(budget)))
+    return run(model, kj.attacks.MIFGSM(**stepping(budget)))
 
 
 def _auto_pgd(loss: str) -> Make:
     def make(model: Any, budget: Budget) -> Run:
-        settings = _stepping(budget)
+        settings = stepping(budget)
         del settings["step_size"]
-        return _run(model, kj.attacks.APGD(**settings, loss=loss))
+        return run(model, kj.attacks.APGD(**settings, loss=loss))
 
     return make
 
@@ -70,7 +73,7 @@ def _deepfool(norm: str) -> Make:
             batch_size=budget.batch_size,
             verbose=0,
         )
-        return _run(model, attack)
+        return run(model, attack)
 
     return make
 
@@ -86,18 +89,18 @@ def carlini_wagner(model: Any, budget: Budget) -> Run:
         batch_size=budget.batch_size,
         verbose=0,
     )
-    return _run(model, attack)
+    return run(model, attack)
 
 
 def square(model: Any, budget: Budget) -> Run:
     """Prepare `Square`."""
     attack = kj.attacks.Square(**_common(budget), queries=budget.steps)
-    return _run(model, attack)
+    return run(model, attack)
 
 
 def standard(model: Any, budget: Budget) -> Run:
     """Prepare the standard suite."""
-    return _run(model, kj.attacks.standard(budget.epsilon, norm=budget.norm))
+    return run(model, kj.attacks.standard(budget.epsilon, norm=budget.norm))
 
 
 ATTACKS: dict[str, Make] = {

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 
-from judges import art_attacks, cleverhans_attacks, foolbox_attacks, ours
+from judges import (
+    art_attacks,
+    cleverhans_attacks,
+    foolbox_attacks,
+    ours,
+    ours_stopping,
+)
 from judges.budget import Make
 
 OURS = "keras_jsigr"
 LIBRARIES = {
     OURS: ours,
+    f"{OURS}, early stop": ours_stopping,
     "ART": art_attacks,
     "Foolbox": foolbox_attacks,
     "cleverhans": cleverhans_attacks,
@@ -22,7 +29,7 @@ def find(library: str, attack: str) -> tuple[Make | None, str]:
 
     Args:
         library: A key of `LIBRARIES`.
-        attack: Such as `"PGD"`.
+        attack: Such as `"PGD"`, or `"PGD, batch 8"`: what follows the comma is budget.
 
     Returns:
         The function or `None`, and the reason or `""`.
@@ -31,6 +38,7 @@ def find(library: str, attack: str) -> tuple[Make | None, str]:
     if module is not None and importlib.util.find_spec(module) is None:
         return None, "not installed"
     part = LIBRARIES[library]
+    attack = attack.partition(",")[0]
     if attack in part.MISSING:
         return None, part.MISSING[attack]
     return part.ATTACKS[attack], ""

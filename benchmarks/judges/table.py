@@ -9,19 +9,18 @@ from judges.peers import LIBRARIES, OURS
 Cells = dict[str, dict[str, Any]]
 
 
-def attacks_table(cells: Cells, nets: list[str], attacks: list[str]) -> str:
+def attacks_table(cells: Cells, rows: dict[str, list[str]]) -> str:
     """Lay out speed and strength: a row per attack, a column per library.
 
     Args:
         cells: By `net/attack/library`.
-        nets: In the order to show.
-        attacks: In the order to show.
+        rows: The attacks of each net, in the order to show.
 
     Returns:
         One table per net; notes below say what a peer could not do.
     """
     lines: list[str] = []
-    for net in nets:
+    for net, attacks in rows.items():
         notes: list[str] = []
         lines += [
             f"\n**{net}**: images per second, then accuracy or median distance\n",
@@ -68,7 +67,7 @@ def _ratio(row: dict[str, dict[str, Any] | None]) -> str:
         for name, cell in row.items()
         if cell and "images_per_second" in cell
     }
-    ours = speeds.pop(OURS, None)
-    if ours is None or not speeds:
+    ours = [speeds.pop(name) for name in list(speeds) if name.startswith(OURS)]
+    if not ours or not speeds:
         return "-"
-    return f"{ours / max(speeds.values()):.1f}x"
+    return " / ".join(f"{speed / max(speeds.values()):.1f}x" for speed in ours)

@@ -1,5 +1,8 @@
-"""Callbacks for hardened models."""
+"""Callbacks: watch saliency, robustness and penalties while a model trains."""
 
+from keras_jsigr.callbacks.penalty_monitor import PenaltyMonitor
 from keras_jsigr.callbacks.refresh_maps import RefreshMaps
+from keras_jsigr.callbacks.robust_accuracy import RobustAccuracy
+from keras_jsigr.callbacks.saliency_grid import SaliencyGrid
 
-__all__ = ["RefreshMaps"]
+__all__ = ["PenaltyMonitor", "RefreshMaps", "RobustAccuracy", "SaliencyGrid"]

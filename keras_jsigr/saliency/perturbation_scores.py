@@ -56,12 +56,32 @@ def probability_drop(
         >>> drop.numpy().tolist()
         [0.5]
     """
-    before = _target_probability(logits, targets, kind)
-    after = _target_probability(perturbed, targets, kind)
+    before = target_probability(logits, targets, kind)
+    after = target_probability(perturbed, targets, kind)
     return tf.stop_gradient(tf.maximum(before - after, 0.0))
 
 
-def _target_probability(logits: Any, targets: Any, kind: HeadKind) -> tf.Tensor:
+def target_probability(
+    logits: Any, targets: Any, kind: HeadKind = "softmax"
+) -> tf.Tensor:
+    """Compute `p_y`, the probability of the target class.
+
+    With independent classes (`kind="sigmoid"`, several columns) it is the mean over
+    the classes of the probability of the state that the targets name.
+
+    Args:
+        logits: Float `(B, C)`; one column `z` stands for `(0, z)`.
+        targets: Float `(B, C)` from `class_targets` or `predicted_targets`.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+
+    Returns:
+        Float32 `(B,)` in [0, 1].
+
+    Example:
+        >>> from keras_jsigr.saliency.perturbation_scores import target_probability
+        >>> target_probability([[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
+        [0.5]
+    """
     z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
         return tf.reduce_mean(tf.sigmoid((2.0 * t - 1.0) * z), axis=-1)

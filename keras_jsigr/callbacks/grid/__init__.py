@@ -1,0 +1,1 @@
+"""What a saliency grid is made of: its probe, measurement, picture and files."""

@@ -1,0 +1,122 @@
+"""Accuracy under attack as a metric that callbacks can monitor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_jsigr.attacks import PGD
+from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
+from keras_jsigr.attacks.calls.labels import target_rows
+from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
+from keras_jsigr.attacks.calls.programs import Programs
+from keras_jsigr.callbacks.attack_range import with_range_of
+from keras_jsigr.callbacks.epoch_measurement import EpochMeasurement
+
+
+class RobustAccuracy(EpochMeasurement):
+    """Attack a fixed slice of data every few epochs and report what withstands.
+
+    The share of examples that are classified rightly both as they are and under PGD,
+    with the same random start every time. It is reported as `val_robust_accuracy`: put
+    this callback *before* those that read it, and tell them the direction.
+
+    To choose a model with, not to publish: for figures that hold use
+    `keras_jsigr.evaluate`, on other data than these.
+
+    Args:
+        x: Validation inputs, float `(N, *S)`, as `fit` receives them. A few hundred
+            are enough to compare epochs by.
+        y: Their labels `(N,)` or one-hot.
+        epsilon: Radius in input units, >= 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        steps: Steps of PGD, >= 1.
+        input_range: `(low, high)` of the inputs; `None`: that of the hardened model, or
+            (0, 1).
+        every: Number of epochs between measurements, >= 1; in between the last figure
+            is repeated.
+        name: What the figure is called in the logs.
+        batch_size: Number of examples attacked at once.
+        seed: Of the random start.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range; at the start of training, if the data
+            do not fit the model.
+
+    Reference:
+        arXiv 1706.06083.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> import keras_jsigr as kj
+        >>> x, y = np.random.rand(32, 4).astype("float32"), np.arange(32) % 3
+        >>> net = keras.Sequential(
+        ...     [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
+        ... )
+        >>> net.compile("adam", "sparse_categorical_crossentropy")
+        >>> watch = [
+        ...     kj.callbacks.RobustAccuracy(x, y, epsilon=0.1),
+        ...     keras.callbacks.EarlyStopping(
+        ...         "val_robust_accuracy", mode="max", patience=3
+        ...     ),
+        ... ]
+        >>> history = net.fit(x, y, epochs=2, callbacks=watch, verbose=0).history
+        >>> len(history["val_robust_accuracy"])
+        2
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        epsilon: float,
+        norm: str = "linf",
+        steps: int = 10,
+        input_range: tuple[float, float] | None = None,
+        every: int = 1,
+        name: str = "val_robust_accuracy",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every)
+        self.x = np.asarray(x, np.float32)
+        self.y = y
+        self.name = name
+        self.attack = PGD(
+            epsilon=epsilon,
+            norm=norm,
+            steps=steps,
+            input_range=input_range or (0.0, 1.0),
+            batch_size=batch_size,
+            seed=seed,
+            early_stop=True,
+            verbose=0,
+        )
+        self._range_given = input_range is not None
+        self._programs = Programs()
+        self._labels: Any = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Check that the data fit the model."""
+        super().on_train_begin(logs)
+        check_model(self.model)
+        if not self._range_given:
+            self.attack = with_range_of(self.model, self.attack)
+        check_inputs(self.x, self.attack.input_range)
+        classes = predict_logits(self.model, self.x[:1], programs=self._programs)
+        rows = target_rows(self.y, len(self.x), classes.shape[-1])
+        self._labels = np.asarray(rows).argmax(-1)
+
+    def measure(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Attack the slice with the present weights."""
+        right = self._right(self.x)
+        right &= self._right(self.attack(self.model, self.x, self._labels))
+        return {self.name: float(right.mean())}
+
+    def _right(self, x: Any) -> Any:
+        size = self.attack.batch_size
+        logits = predict_logits(self.model, x, size, self._programs)
+        return classified_rightly(logits, self._labels)

@@ -1,0 +1,138 @@
+"""One call for every saliency method."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from keras_jsigr.saliency.batched import as_fit_sees, probe_of
+from keras_jsigr.saliency.methods.explainer import Explainer
+from keras_jsigr.saliency.methods.grad_cam import GradCAM
+from keras_jsigr.saliency.methods.gradient import Gradient
+from keras_jsigr.saliency.methods.gradient_x_input import GradientTimesInput
+from keras_jsigr.saliency.methods.integrated_gradients import IntegratedGradients
+from keras_jsigr.saliency.methods.meaningful_perturbation import MeaningfulPerturbation
+from keras_jsigr.saliency.methods.method import SaliencyMethod
+from keras_jsigr.saliency.methods.occlusion import Occlusion
+from keras_jsigr.saliency.methods.perturbation import Perturbation
+from keras_jsigr.saliency.methods.rise import RISE
+from keras_jsigr.saliency.methods.sarfa import SARFA
+from keras_jsigr.saliency.methods.smoothgrad import SmoothGrad
+from keras_jsigr.saliency.methods.vargrad import VarGrad
+
+METHODS: dict[str, type[SaliencyMethod]] = {
+    "gradient": Gradient,
+    "gradient_x_input": GradientTimesInput,
+    "smoothgrad": SmoothGrad,
+    "vargrad": VarGrad,
+    "integrated_gradients": IntegratedGradients,
+    "grad_cam": GradCAM,
+    "perturbation": Perturbation,
+    "sarfa": SARFA,
+    "occlusion": Occlusion,
+    "rise": RISE,
+    "meaningful_perturbation": MeaningfulPerturbation,
+}
+
+
+def explain(
+    model: Any,
+    x: Any,
+    targets: Any = None,
+    *,
+    method: str | SaliencyMethod = "gradient",
+    batch_size: int = 128,
+    **settings: Any,
+) -> Any:
+    """Explain decisions by any saliency method, compiled and batch by batch.
+
+    It compiles anew in every call: keep an `explainer` to explain again and again.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        x: Data `(B, *S)`.
+        targets: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
+        method: A key of `METHODS`, or a method with its settings, such as
+            `XpliqueMethod(attribution="Lime")`.
+        batch_size: Examples per compiled call.
+        **settings: Of the method, such as `samples=50`.
+
+    Returns:
+        Float32 maps `(B, *map_shape)`, or the shape of `x` with `reduce=False`: a
+        tensor if `x` is one, else a NumPy array.
+
+    Raises:
+        TypeError: If the method has no such setting, or `model` cannot be called.
+        ValueError: If the method is unknown, or a setting or shape is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency import explain
+        >>> x = np.ones((3, 8, 8, 1), "float32")
+        >>> net = lambda x: x[:, 2:4, 5, 0]
+        >>> explain(net, x, method="smoothgrad", samples=4).shape
+        (3, 8, 8)
+    """
+    chosen = _method(method, settings)
+    x = as_fit_sees(x)
+    return chosen.explainer(model, probe_of(x), batch_size)(x, targets)
+
+
+def explainer(
+    model: Any,
+    probe: Any,
+    *,
+    method: str | SaliencyMethod = "gradient",
+    batch_size: int = 128,
+    **settings: Any,
+) -> Explainer:
+    """Compile a saliency method once, to call it again and again as `f(x, targets)`.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        probe: A batch of inputs, at least one.
+        method: A key of `METHODS`, or a method with its settings.
+        batch_size: Examples per compiled call.
+        **settings: Of the method, such as `samples=50`.
+
+    Returns:
+        The reusable function; it follows the model's weights. Its attribute `method`
+        holds all settings.
+
+    Raises:
+        TypeError: If the method has no such setting, or `model` cannot be called.
+        ValueError: If the method is unknown, or a setting or shape is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency import explainer
+        >>> x = np.ones((3, 2), "float32")
+        >>> explainer(lambda x: x, x[:1], method="occlusion")(x).shape
+        (3, 2)
+    """
+    chosen = _method(method, settings)
+    return chosen.explainer(model, probe_of(as_fit_sees(probe)), batch_size)
+
+
+def _method(method: Any, settings: dict[str, Any]) -> SaliencyMethod:
+    if isinstance(method, SaliencyMethod):
+        if settings:
+            raise TypeError(
+                f"Got settings {sorted(settings)} beside a {type(method).__name__}, "
+                "expected none. Give them when you make the method."
+            )
+        return method
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(
+            f"Unknown method: got {method!r}, expected one of {tuple(METHODS)} or a "
+            "`SaliencyMethod`. Use 'gradient' for a first look."
+        )
+    kind = METHODS[method]
+    known = sorted(setting.name for setting in fields(kind) if setting.init)
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise TypeError(
+            f"The method '{method}' has no setting {unknown[0]!r}: expected some of "
+            f"{known}. Leave it out."
+        )
+    return kind(**settings)

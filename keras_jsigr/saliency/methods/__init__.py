@@ -1,0 +1,1 @@
+"""Saliency methods, one per file, each a frozen object with settings."""

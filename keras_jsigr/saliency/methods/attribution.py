@@ -1,0 +1,91 @@
+"""Methods that give every input value a signed share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_jsigr.core.heads import LogitsFn, as_logits
+from keras_jsigr.core.scores import SCORES, ScoreName
+from keras_jsigr.saliency.batched import Core
+from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
+from keras_jsigr.saliency.methods.method import SaliencyMethod, TargetsFn, targets_of
+from keras_jsigr.saliency.methods.settings import check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributionMethod(SaliencyMethod):
+    """A method whose natural result has the shape of the input.
+
+    Args:
+        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
+        reduce: Whether to sum absolute values over the channels, which gives maps
+            `(B, *map_shape)`; if not, the signed values `(B, *S)`.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    score: ScoreName = "log_prob"
+    reduce: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        check_choice("score", self.score, SCORES)
+        check_choice("reduce", self.reduce, (False, True))
+
+    @abstractmethod
+    def attribution(
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+    ) -> tf.Tensor:
+        """Compute the signed values.
+
+        Args:
+            logits_fn: Maps inputs to logits `(B, C)` in inference mode.
+            x: Float data `(B, *S)`.
+            targets: Makes the targets `(B, C)` from the logits at `x`.
+            layout: What the axes of an example mean.
+
+        Returns:
+            Float tensor shaped like `x`.
+        """
+
+    def core(self, model: Any, probe: Any) -> Core:
+        """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        logits_fn = as_logits(model, probe)
+        layout = resolve_layout(tuple(probe.shape[1:]), self.layout)
+
+        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+            x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+            found = self.attribution(logits_fn, x, targets_of(y, self.kind), layout)
+            found = tf.cast(found, tf.float32)
+            return sum_channels(found, layout) if self.reduce else found
+
+        return explain
+
+
+def sum_channels(attribution: Any, layout: Layout) -> tf.Tensor:
+    """Sum absolute values over the channels.
+
+    Args:
+        attribution: Float `(B, *map_shape)` or `(B, *map_shape, C)`.
+        layout: What the axes of an example mean.
+
+    Returns:
+        `(B, *map_shape)`, non-negative.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.methods.attribution import sum_channels
+        >>> sum_channels(tf.constant([[[1.0, -2.0]]]), "sequence").numpy().tolist()
+        [[3.0]]
+    """
+    size = tf.abs(attribution)
+    channels = list(range(1 + map_axes(layout), size.shape.rank))
+    return tf.reduce_sum(size, channels) if channels else size

@@ -1,0 +1,120 @@
+"""Grad-CAM."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.scores import SCORES, ScoreName
+from keras_jsigr.saliency.batched import Core
+from keras_jsigr.saliency.gradient import input_gradient
+from keras_jsigr.saliency.layout import resolve_layout
+from keras_jsigr.saliency.methods.explainer import Explainer
+from keras_jsigr.saliency.methods.feature_layer import find_feature_layer
+from keras_jsigr.saliency.methods.layer_calls import layer_calls
+from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
+from keras_jsigr.saliency.methods.settings import check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradCAM(SaliencyMethod):
+    """Weigh the maps of a convolution by what they do for the score.
+
+    `relu(sum_k w_k A_k)` with the feature maps `A_k` of a layer and
+    `w_k = mean_ij ds / dA_kij`, resized bilinearly to the image: one forward pass and
+    the part of a backward pass above the layer. For images, channels last; as coarse
+    as the layer is.
+
+    Args:
+        layer: Name of the layer; `None` finds the last one whose outputs have the
+            resolution of the last convolution. The explainer's `method.layer` tells.
+        score: `"logit"` (the paper's), `"log_prob"` or `"margin"`.
+        verbose: 1 prints which layer was found, 0 does not.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        layout: `"image"` or `None`.
+
+    Raises:
+        ValueError: If a setting is out of range, the data are no images, or no layer
+            has outputs `(B, H, W, C)`.
+        TypeError: If the model is not a Keras model.
+
+    Reference:
+        arXiv 1610.02391, equations 1 and 2.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.saliency import explain
+        >>> net = keras.Sequential(
+        ...     [
+        ...         keras.Input((8, 8, 1)),
+        ...         keras.layers.Conv2D(4, 3, strides=2, name="features"),
+        ...         keras.layers.Flatten(),
+        ...         keras.layers.Dense(3),
+        ...     ]
+        ... )
+        >>> explain(net, np.ones((2, 8, 8, 1)), method="grad_cam").shape
+        keras_jsigr: Grad-CAM looks at layer 'features', outputs (3, 3, 4).
+        (2, 8, 8)
+    """
+
+    layer: str | None = None
+    score: ScoreName = "logit"
+    verbose: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        check_choice("layout", self.layout, (None, "image"))
+        check_choice("score", self.score, SCORES)
+
+    def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
+        """Compile the method for a model, and fill in and say the layer found."""
+        layer, shape = find_feature_layer(model, probe, self.layer)
+        if self.layer is None and self.verbose:
+            print(
+                f"keras_jsigr: Grad-CAM looks at layer '{layer.name}', outputs {shape}."
+            )
+        found = dataclasses.replace(self, layer=layer.name)
+        return Explainer(found, self._core_at(layer, model, probe), batch_size)
+
+    def core(self, model: Any, probe: Any) -> Core:
+        """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        return self._core_at(
+            find_feature_layer(model, probe, self.layer)[0], model, probe
+        )
+
+    def _core_at(self, layer: keras.Layer, model: Any, probe: Any) -> Core:
+        resolve_layout(tuple(probe.shape[1:]), "image")
+        logits_fn = as_logits(model, probe)
+
+        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+            seen: list[tf.Tensor] = []
+
+            def see(_: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:
+                seen.append(outputs)
+                return outputs
+
+            with layer_calls([layer], see):
+                logits_fn(x)
+
+            # The graph drops what lies above the layer in the run before, and what
+            # lies below it in this one: together they are one forward pass.
+            def logits_of(features: tf.Tensor) -> tf.Tensor:
+                with layer_calls([layer], lambda *_: features):
+                    return logits_fn(x)
+
+            features = seen[-1]
+            slopes = input_gradient(
+                logits_of, features, targets_of(y, self.kind), self.score, self.kind
+            )
+            features = tf.cast(features, tf.float32)
+            weights = tf.reduce_mean(tf.cast(slopes, tf.float32), (1, 2), keepdims=True)
+            maps = tf.nn.relu(tf.reduce_sum(weights * features, -1, keepdims=True))
+            return tf.image.resize(maps, x.shape[1:3], "bilinear")[..., 0]
+
+        return explain

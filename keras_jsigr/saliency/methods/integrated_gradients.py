@@ -1,0 +1,129 @@
+"""Integrated gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.saliency.gradient import input_gradient
+from keras_jsigr.saliency.layout import Layout
+from keras_jsigr.saliency.methods.attribution import AttributionMethod
+from keras_jsigr.saliency.methods.chunks import as_rows, check_chunk, sum_in_chunks
+from keras_jsigr.saliency.methods.method import TargetsFn
+from keras_jsigr.saliency.methods.replacement import (
+    Replacement,
+    check_replacement,
+    replacement,
+)
+from keras_jsigr.saliency.methods.settings import check_choice, check_count
+
+RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(AttributionMethod):
+    """Share the change of the score from a baseline out among the input values.
+
+    `(x - A) int_0^1 ds/dx (A + t (x - A)) dt`, which sums to `s(x) - s(A)`, up to the
+    error of the quadrature: `steps` forward and backward passes. Not reduced, the
+    values of an example add up to that difference.
+
+    Args:
+        steps: Points of the quadrature, at least 2.
+        baseline: `A`: a number, `"zero"`, `"blur"` or `"mean"`.
+        rule: `"gauss_legendre"` (exact for polynomials of degree `2 steps - 1`),
+            `"midpoint"`, or `"trapezoid"`, whose points include both ends.
+        chunk: Examples that the model sees at once, see `sum_in_chunks`.
+        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
+        reduce: Whether to sum absolute values over the channels.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1703.01365, equation 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency import explain
+        >>> x = np.array([[3.0, 1.0]])
+        >>> maps = explain(
+        ...     lambda x: x**2, x, method="integrated_gradients", score="logit"
+        ... )
+        >>> maps.round(4).tolist()
+        [[9.0, 0.0]]
+    """
+
+    steps: int = 32
+    baseline: Replacement = "zero"
+    rule: RuleName = "gauss_legendre"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        check_count("steps", self.steps, minimum=2)
+        check_replacement(self.baseline)
+        check_choice("rule", self.rule, get_args(RuleName))
+        check_chunk(self.chunk)
+
+    def attribution(
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+    ) -> tf.Tensor:
+        """Compute the shares; see `AttributionMethod`."""
+        start = replacement(x, self.baseline, layout)
+        chosen, way = targets(logits_fn(x)), x - start
+        points, weights = (
+            tf.constant(values, tf.float32)
+            for values in quadrature(self.steps, self.rule)
+        )
+
+        def part(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            t = tf.reshape(points[first : first + size], (-1, *[1] * x.shape.rank))
+            gradient = input_gradient(
+                logits_fn,
+                as_rows(start + tf.cast(t, x.dtype) * way),
+                tf.tile(chosen, (size, 1)),
+                self.score,
+                self.kind,
+            )
+            rows = tf.reshape(tf.cast(gradient, tf.float32), (size, tf.size(x)))
+            total = tf.linalg.matvec(rows, weights[first : first + size], True)
+            return tf.reshape(total, tf.shape(x))
+
+        mean = sum_in_chunks(self.steps, x, part, tf.cast(x, tf.float32), self.chunk)
+        return tf.cast(way, tf.float32) * mean
+
+
+def quadrature(steps: int, rule: RuleName) -> tuple[FloatArray, FloatArray]:
+    """Return points and weights of a rule on [0, 1].
+
+    Args:
+        steps: Number of points, at least 2.
+        rule: `"gauss_legendre"`, `"midpoint"` or `"trapezoid"`.
+
+    Returns:
+        Points and weights, float64 `(steps,)`; the weights sum to one.
+
+    Example:
+        >>> from keras_jsigr.saliency.methods.integrated_gradients import quadrature
+        >>> points, weights = quadrature(3, "trapezoid")
+        >>> points.tolist(), weights.tolist()
+        ([0.0, 0.5, 1.0], [0.25, 0.5, 0.25])
+    """
+    if rule == "gauss_legendre":
+        points, weights = np.polynomial.legendre.leggauss(steps)
+        return (points + 1.0) / 2.0, weights / 2.0
+    if rule == "midpoint":
+        return (np.arange(steps) + 0.5) / steps, np.full(steps, 1.0 / steps)
+    weights = np.full(steps, 1.0 / (steps - 1))
+    weights[[0, -1]] /= 2.0
+    return np.linspace(0.0, 1.0, steps), weights

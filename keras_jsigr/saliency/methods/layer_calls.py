@@ -1,0 +1,65 @@
+"""See and exchange what layers of a model return while it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def layer_calls(
+    layers: Iterable[keras.Layer], hook: Callable[[keras.Layer, Any], Any]
+) -> Iterator[None]:
+    """Let `hook` stand behind the layers inside the block.
+
+    It works for Functional, Sequential and subclassed models and for layers of models
+    within models alike. Only one thread is inside a block at a time.
+
+    Args:
+        layers: Layers of the model that is run inside the block.
+        hook: Takes a layer and its outputs; returns the outputs to go on with.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.saliency.methods.layer_calls import layer_calls
+        >>> layer = keras.layers.Activation("relu")
+        >>> net = keras.Sequential([keras.Input((1,)), layer])
+        >>> with layer_calls([layer], lambda layer, outputs: 2.0 * outputs):
+        ...     twice = net(np.ones((1, 1)))
+        >>> float(twice[0, 0]), float(net(np.ones((1, 1)))[0, 0])
+        (2.0, 1.0)
+    """
+    with _LOCK:
+        # Most layers have no `call` of their own but that of their class.
+        before = [(layer, vars(layer).get("call")) for layer in layers]
+        for layer, _ in before:
+            # Past Keras, which would track what is assigned.
+            object.__setattr__(layer, "call", _behind(layer, hook))
+        try:
+            yield
+        finally:
+            for layer, own in before:
+                if own is not None:
+                    object.__setattr__(layer, "call", own)
+                elif "call" in vars(layer):
+                    object.__delattr__(layer, "call")
+
+
+def _behind(
+    layer: keras.Layer, hook: Callable[[keras.Layer, Any], Any]
+) -> Callable[..., Any]:
+    call = layer.call
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return hook(layer, call(*args, **kwargs))
+
+    return hooked

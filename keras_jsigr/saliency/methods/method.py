@@ -1,0 +1,82 @@
+"""What all saliency methods have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import tensorflow as tf
+
+from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
+from keras_jsigr.saliency.batched import Core
+from keras_jsigr.saliency.layout import Layout
+from keras_jsigr.saliency.methods.explainer import Explainer
+from keras_jsigr.saliency.methods.settings import check_choice
+
+TargetsFn = Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyMethod(ABC):
+    """A way to explain a decision: settings, checked when it is made.
+
+    Args:
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    kind: HeadKind = "softmax"
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_choice("kind", self.kind, get_args(HeadKind))
+
+    @abstractmethod
+    def core(self, model: Any, probe: Any) -> Core:
+        """Return the traceable function of `(x, y)` that computes the maps.
+
+        Args:
+            model: A Keras classifier, a hardened model or a callable.
+            probe: A batch of inputs, at least one.
+        """
+
+    def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
+        """Compile the method for a model.
+
+        Args:
+            model: A Keras classifier, a hardened model or a callable.
+            probe: A batch of inputs, at least one.
+            batch_size: Examples per compiled call.
+
+        Returns:
+            The reusable function.
+        """
+        return Explainer(self, self.core(model, probe), batch_size)
+
+
+def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:
+    """Return the function from logits to the targets that are to be explained.
+
+    Args:
+        y: Labels `(B,)` or `(B, C)`; `None` for the model's own decision.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+
+    Returns:
+        A function from logits `(B, C)` to float32 targets `(B, C)`. With labels it
+        looks at the shape of the logits only, so a graph drops their computation.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.methods.method import targets_of
+        >>> targets_of(None, "softmax")(tf.constant([[0.1, 0.9]])).numpy().tolist()
+        [[0.0, 1.0]]
+    """
+    if y is None:
+        return lambda logits: predicted_targets(logits, kind)
+    return lambda logits: class_targets(y, logits)

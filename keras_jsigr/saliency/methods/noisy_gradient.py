@@ -1,0 +1,100 @@
+"""Statistics of the gradient around an example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.saliency.gradient import input_gradient
+from keras_jsigr.saliency.methods.attribution import AttributionMethod
+from keras_jsigr.saliency.methods.chunks import as_rows, check_chunk, sum_in_chunks
+from keras_jsigr.saliency.methods.settings import check_count, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyGradient(AttributionMethod):
+    """A statistic of the gradients at `x + xi_s`, `xi_s ~ N(0, sigma^2)`.
+
+    Every example meets the same `samples` draws `xi_s`, each from its own seed: a map
+    depends neither on the batch that the example is in nor on `chunk`.
+
+    Args:
+        samples: Number of draws.
+        noise: Sigma as a share of the input range.
+        input_range: `(low, high)` of the inputs.
+        seed: Of the draws.
+        chunk: Examples that the model sees at once, see `sum_in_chunks`.
+        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
+        reduce: Whether to sum absolute values over the channels.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    samples: int = 50
+    noise: float = 0.15
+    input_range: tuple[float, float] = (0.0, 1.0)
+    seed: int = 0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        check_count("samples", self.samples)
+        check_number("noise", self.noise)
+        check_count("seed", self.seed, minimum=0)
+        check_chunk(self.chunk)
+        low, high = self.input_range
+        check_number("width of input_range", high - low)
+
+    def sum_over_noise(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        targets: tf.Tensor,
+        statistic: Callable[[tf.Tensor], Any],
+        like: Any,
+    ) -> Any:
+        """Add up a statistic of the gradients over all draws.
+
+        Args:
+            logits_fn: Maps inputs to logits `(B, C)` in inference mode.
+            x: Float data `(B, *S)`.
+            targets: Float `(B, C)`.
+            statistic: Maps gradients `(k, B, *S)`, float32, to their sums `(B, *S)`.
+            like: Tensors of the shapes and dtypes of the sums.
+
+        Returns:
+            The sums, structured as `like`.
+        """
+        low, high = self.input_range
+        sigma = self.noise * (high - low)
+
+        def draw(sample: tf.Tensor) -> tf.Tensor:
+            seed = tf.random.experimental.stateless_fold_in(
+                [0, self.seed], sample, alg="philox"
+            )
+            return tf.random.stateless_normal(x.shape[1:], seed, alg="philox")
+
+        def part(first: tf.Tensor, size: tf.Tensor) -> Any:
+            noise = tf.map_fn(
+                draw, tf.range(first, first + size), fn_output_signature=tf.float32
+            )
+            noise = tf.cast(sigma * noise, x.dtype)[:, tf.newaxis]
+            gradient = input_gradient(
+                logits_fn,
+                as_rows(x[tf.newaxis] + noise),
+                tf.tile(targets, (size, 1)),
+                self.score,
+                self.kind,
+            )
+            shape = tf.concat([[size], tf.shape(x)], axis=0)
+            return statistic(tf.reshape(tf.cast(gradient, tf.float32), shape))
+
+        return sum_in_chunks(self.samples, x, part, like, self.chunk)

@@ -1,0 +1,1 @@
+"""Saliency methods of other libraries under the same contract."""

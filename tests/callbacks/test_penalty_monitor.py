@@ -1,0 +1,174 @@
+"""Shares of the penalties in loss and gradient, and the warnings about them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_jsigr as kj
+from keras_jsigr.callbacks import PenaltyMonitor
+from keras_jsigr.callbacks.penalty.advice import advice
+from keras_jsigr.callbacks.penalty.gradient_norms import (
+    gradient_norms_of,
+    gradient_shares,
+)
+from keras_jsigr.callbacks.penalty.loss_shares import effective_weights, loss_shares
+
+
+@pytest.fixture
+def two_devices():
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def linear(**kwargs):
+    """One weight matrix, logits `x W`: both gradients are known."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    model.set_weights([np.array([[1.0, -2.0], [0.5, 3.0]])])
+    settings = {"form": "separate", "estimator": "exact", "norm": "squared"}
+    robust = kj.harden(model, verbose=0, **{**settings, "ramp_steps": 0, **kwargs})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss)
+    return robust
+
+
+def test_gradient_norms_of_a_linear_model():
+    robust = linear(jacobian_weight=0.5, selective_weight=0.0)
+    x, y = np.array([[0.2, 0.4], [0.9, 0.1]], "float32"), np.array([0, 1])
+    norms = gradient_norms_of(robust)(
+        tf.constant(x), tf.constant(y), tf.constant([0, 0])
+    )
+    w = robust.base.get_weights()[0].astype("float64")
+    # R_J = 1/2 ||W||_F^2, so its gradient is W; that of the cross entropy is known.
+    z = x @ w
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    task = x.T @ (p - np.eye(2)[y]) / 2
+    assert set(norms) == {"task", "jacobian"}
+    assert norms["jacobian"] == pytest.approx(np.linalg.norm(w), rel=1e-5)
+    assert norms["task"] == pytest.approx(np.linalg.norm(task), rel=1e-5)
+
+
+def test_norms_are_those_of_a_training_step(data, hardened):
+    x, y = data
+    robust = hardened(selective_weight=0.0, jacobian_weight=0.1, ramp_steps=0)
+    before = [v.numpy() for v in robust.variables]
+    norms = gradient_norms_of(robust)(
+        tf.constant(x), tf.constant(y), tf.constant([0, 0])
+    )
+    for variable, value in zip(robust.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    # The step of SGD(0.05) is at most the sum of both pulls, at least the difference.
+    robust.train_on_batch(x, y)
+    trained = [np.array(v) for v in robust.trainable_variables]
+    ids = {id(v): i for i, v in enumerate(robust.variables)}
+    moved = [
+        (before[ids[id(v)]] - after) / 0.05
+        for v, after in zip(robust.trainable_variables, trained, strict=True)
+    ]
+    length = np.sqrt(sum(np.sum(part**2) for part in moved))
+    pulls = norms["task"], 0.1 * norms["jacobian"]
+    assert abs(pulls[0] - pulls[1]) - 1e-4 <= length <= sum(pulls) + 1e-4
+
+
+def test_report(data, hardened, fit):
+    robust = hardened(ramp_steps=0, jacobian_weight=0.05, selective_weight=0.05)
+    history = fit(robust, PenaltyMonitor(*data, every=2), epochs=3).history
+    names = ("task", "jacobian", "selective")
+    shares = np.array([history[f"{name}_gradient_share"] for name in names])
+    assert shares.shape == (3, 3)
+    np.testing.assert_allclose(shares.sum(0), 1.0, rtol=1e-6)
+    loss = history["jacobian_loss_share"]
+    part = 0.05 * history["jacobian_penalty"][0] / history["loss"][0]
+    assert loss[0] == pytest.approx(part, rel=1e-4)
+    # Measured in the first and the second epoch, repeated in the third.
+    assert loss[0] != loss[1] == loss[2]
+
+
+def warnings_of(caught):
+    return [str(w.message) for w in caught if w.category is UserWarning]
+
+
+@pytest.mark.parametrize("examples", [True, False])
+def test_a_penalty_that_does_nothing(data, hardened, fit, examples):
+    robust = hardened(ramp_steps=0, jacobian_weight=1e-7, selective_weight=0.0)
+    monitor = PenaltyMonitor(*(data if examples else ()))
+    with pytest.warns(UserWarning, match="jacobian penalty does nothing") as caught:
+        fit(robust, monitor, epochs=3)
+    (text,) = warnings_of(caught)
+    assert "Raise jacobian_weight (now 1e-07)" in text
+
+
+def test_a_penalty_that_drowns_the_task(data, hardened, fit):
+    robust = hardened(ramp_steps=0, jacobian_weight=50.0, selective_weight=0.0)
+    with pytest.warns(UserWarning, match="drown the task loss") as caught:
+        fit(robust, PenaltyMonitor(*data), epochs=2)
+    (text,) = warnings_of(caught)
+    assert "Lower jacobian_weight (now 50)" in text
+
+
+def test_no_warning_while_penalties_grow_in(data, hardened, fit):
+    robust = hardened(ramp_steps=1000, jacobian_weight=1e-3, selective_weight=0.0)
+    history = fit(robust, PenaltyMonitor(*data), epochs=1).history
+    assert 0 < history["jacobian_gradient_share"][0] < 1e-3
+
+
+def test_suggested_weight_gives_the_share_it_says():
+    norms = {"task": 2.0, "jacobian": 3.0, "selective": 1.0}
+    weights = {"jacobian": 1e-5, "selective": 0.1}
+    shares = gradient_shares(norms, weights)
+    text = advice(shares, weights, "gradient")["jacobian does nothing"]
+    wanted = float(text.split("to about ")[1].split(". ")[0])
+    share = gradient_shares(norms, {**weights, "jacobian": wanted})["jacobian"]
+    assert share == pytest.approx(0.1, rel=0.05)
+    weights["jacobian"] = 100.0
+    shares = gradient_shares(norms, weights)
+    text = advice(shares, weights, "gradient")["drowned"]
+    wanted = float(text.split("to about ")[1].split(", or")[0])
+    share = gradient_shares(norms, {**weights, "jacobian": wanted})["jacobian"]
+    assert share == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["jacobian", "selective", "align", "fused"])
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.95])
+def test_advice_has_words_for_every_penalty(name, share):
+    shares = {"task": 1.0 - share, name: share}
+    (text,) = advice(shares, {name: 0.5}, "loss").values()
+    assert "_weight" in text or "No weight can change that" in text
+
+
+def test_all_is_well():
+    shares = {"task": 0.6, "jacobian": 0.3, "selective": 0.1}
+    assert advice(shares, {"jacobian": 1.0, "selective": 1.0}, "gradient") == {}
+
+
+def test_shares_at_zero():
+    assert loss_shares({}, {"jacobian": 1.0}) == {}
+    logs = {"task_loss": 0.0, "jacobian_penalty": 0.0, "selective_penalty": -1.0}
+    weights = {"jacobian": 1.0, "selective": 1.0}
+    assert loss_shares(logs, weights) == {"jacobian": 0.0, "selective": 0.0}
+    assert gradient_shares({"task": 0.0}, {}) == {"task": 0.0}
+
+
+def test_on_two_devices(data, hardened, fit, two_devices):
+    weights = {"jacobian_weight": 0.05, "selective_weight": 0.05}
+    with two_devices.scope():
+        robust = hardened(ramp_steps=0, **weights)
+    history = fit(robust, PenaltyMonitor(*data), epochs=1).history
+    assert effective_weights(robust)["jacobian"] == pytest.approx(0.05)
+    assert 0.1 < history["task_gradient_share"][0] < 1.0
+
+
+def test_term_without_reverse_mode(data, hardened):
+    robust = hardened(estimator="finite_difference", norm="squared", ramp_steps=0)
+    x, y, seed = map(tf.constant, (*data, [0, 0]))
+    norms = gradient_norms_of(robust)(x, y, seed)
+    assert set(norms) == {"task", "fused"}
+    assert norms["fused"] > 0
+
+
+def test_wrong_use(data, plain, fit):
+    with pytest.raises(ValueError, match="needs inputs and labels"):
+        PenaltyMonitor(data[0])
+    with pytest.raises(ValueError, match="needs a hardened model"):
+        fit(plain(), PenaltyMonitor())

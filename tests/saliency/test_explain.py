@@ -1,0 +1,147 @@
+"""One contract for all methods."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_jsigr as kj
+from keras_jsigr.saliency import METHODS, SmoothGrad, explain, explainer
+
+FAST = {
+    "smoothgrad": {"samples": 3},
+    "vargrad": {"samples": 3},
+    "integrated_gradients": {"steps": 3},
+    "grad_cam": {"verbose": 0},
+    "perturbation": {"grid": 2},
+    "sarfa": {"grid": 2},
+    "occlusion": {"patch": 4},
+    "rise": {"samples": 5, "grid": 2},
+    "meaningful_perturbation": {"steps": 3, "grid": 2, "sparsity": 0.0},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_contract(conv_net, images, method):
+    settings = FAST.get(method, {})
+    decided = conv_net(images).numpy().argmax(-1)
+    run = explainer(conv_net, images[:1], method=method, batch_size=4, **settings)
+    maps = run(images)
+    assert isinstance(maps, np.ndarray)
+    assert maps.dtype == np.float32
+    assert maps.shape == (11, 10, 8)
+    assert np.isfinite(maps).all()
+    assert maps.std() > 0
+    scale = np.abs(maps).max()
+    close = {"rtol": 1e-3, "atol": 1e-4 * scale}
+    # Labels of the decision, tensors for tensors, any batch.
+    tensors = run(tf.constant(images), tf.constant(decided))
+    assert tf.is_tensor(tensors)
+    np.testing.assert_allclose(tensors, maps, **close)
+    np.testing.assert_allclose(run(images[3:5], decided[3:5]), maps[3:5], **close)
+    if method != "perturbation":  # Its default score needs no class.
+        other = run(images, (decided + 1) % 3)
+        assert np.abs(other - maps).max() > 1e-2 * scale
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"grad_cam"}))
+def test_one_trace_and_current_weights(images, method):
+    traces, factor = [], tf.Variable(1.0)
+
+    def model(x):
+        traces.append(1)
+        return factor * tf.tanh(tf.reduce_sum(x[:, :4, :4] ** 2, (1, 2)) - 5.0)
+
+    settings = FAST.get(method, {})
+    run = explainer(model, images[:1], method=method, batch_size=4, **settings)
+    first, once = run(images), len(traces)
+    assert run(images[:3]).shape == (3, 10, 8)
+    factor.assign(0.0)
+    assert np.abs(run(images) - first).max() > 0
+    assert len(traces) == once
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "occlusion"])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid", "binary"])
+def test_heads_are_seen_behind(images, method, head):
+    dense = keras.layers.Dense(1 if head == "binary" else 3)
+    plain = [keras.Input((10, 8, 2)), keras.layers.Flatten(), dense]
+    activation = keras.layers.Activation("softmax" if head == "softmax" else "sigmoid")
+    settings = {**FAST[method], "kind": "sigmoid" if head == "sigmoid" else "softmax"}
+    logits = keras.Sequential(plain)
+    expected = explain(logits, images, method=method, **settings)
+    got = explain(
+        keras.Sequential([*plain, activation]), images, method=method, **settings
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+    assert np.abs(got).max() > 1e-3
+
+
+def test_sarfa_refuses_independent_classes(conv_net, images):
+    with pytest.raises(ValueError, match="independent classes"):
+        explain(conv_net, images, method="sarfa", kind="sigmoid")
+
+
+def test_a_hardened_model(conv_net, images):
+    hardened = kj.harden(conv_net, probe=False, verbose=0)
+    decided = np.eye(3, dtype="float32")[conv_net(images).numpy().argmax(-1)]
+    np.testing.assert_allclose(
+        explain(hardened, images, method="occlusion", patch=4),
+        explain(conv_net, images, decided, method="occlusion", patch=4),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_grey_images_by_layout(images):
+    grey = images[..., 0]
+    model = lambda x: tf.reduce_sum(x[:, :3], 1)[:, :3]  # noqa: E731
+    for method in ("smoothgrad", "integrated_gradients", "occlusion", "rise"):
+        maps = explain(model, grey, method=method, layout="image", **FAST[method])
+        assert maps.shape == (11, 10, 8)
+
+
+def test_mixed_precision(images):
+    net = keras.Sequential(
+        [
+            keras.Input((10, 8, 2)),
+            keras.layers.Conv2D(4, 3, dtype="mixed_float16"),
+            keras.layers.Flatten(dtype="mixed_float16"),
+            keras.layers.Dense(3, dtype="mixed_float16"),
+        ]
+    )
+    for method in ("vargrad", "grad_cam", "rise", "meaningful_perturbation"):
+        maps = explain(net, images, method=method, **FAST.get(method, {}))
+        assert maps.dtype == np.float32
+        assert np.isfinite(maps).all()
+
+
+def test_methods_as_objects(conv_net, images):
+    method = SmoothGrad(samples=3, score="margin")
+    run = explainer(conv_net, images, method=method)
+    assert run.method == method
+    np.testing.assert_array_equal(
+        run(images),
+        explain(conv_net, images, method="smoothgrad", samples=3, score="margin"),
+    )
+    with pytest.raises(TypeError, match=r"\['noise'\] beside a SmoothGrad"):
+        explain(conv_net, images, method=method, noise=0.1)
+
+
+def test_refused(conv_net, images):
+    with pytest.raises(ValueError, match="Unknown method: got 'lime'"):
+        explain(conv_net, images, method="lime")
+    with pytest.raises(ValueError, match="Unknown method: got None"):
+        explain(conv_net, images, method=None)
+    with pytest.raises(TypeError, match="'gradient' has no setting 'samples'"):
+        explain(conv_net, images, samples=3)
+    with pytest.raises(TypeError, match="'sarfa' has no setting 'score'"):
+        explain(conv_net, images, method="sarfa", score="sarfa")
+    with pytest.raises(ValueError, match="Got no examples"):
+        explain(conv_net, images[:0])
+    with pytest.raises(ValueError, match="11 examples and 2 labels"):
+        explain(conv_net, images, [0, 1], method="rise")
+    with pytest.raises(ValueError, match="batch_size 0"):
+        explain(conv_net, images, method="occlusion", batch_size=0)
+    with pytest.raises(TypeError, match="expected a Keras model"):
+        explain("model.keras", images, method="smoothgrad")
