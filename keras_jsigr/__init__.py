@@ -19,7 +19,7 @@ from keras_jsigr import (
     serving,
 )
 from keras_jsigr.activations import with_smooth_activations
-from keras_jsigr.evaluation import Report, compare, evaluate
+from keras_jsigr.evaluation import Report, compare, evaluate, evaluate_saliency
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
@@ -43,6 +43,7 @@ __all__ = [
     "compare",
     "datasets",
     "evaluate",
+    "evaluate_saliency",
     "evaluation",
     "explain",
     "explainer",

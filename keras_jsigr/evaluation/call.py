@@ -22,6 +22,8 @@ from keras_jsigr.evaluation.checks import (
     check_texts,
 )
 from keras_jsigr.evaluation.identity import data_identity, model_identity
+from keras_jsigr.evaluation.interpretability.map_task import MapTask, check_map_task
+from keras_jsigr.evaluation.interpretability.measure import check_maps
 from keras_jsigr.evaluation.json_codec import to_json
 from keras_jsigr.evaluation.log import Log
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
@@ -53,6 +55,7 @@ class Call:
         transfer_attacks: To run against them.
         diagnostics: Whether to look for symptoms of gradient masking.
         examples: How many to show.
+        saliency: What to measure of the saliency maps, or `None`.
         fingerprint: Of the data.
         settings: Of the call, for the report.
     """
@@ -69,6 +72,7 @@ class Call:
     transfer_attacks: list[Any]
     diagnostics: bool
     examples: int
+    saliency: MapTask | None
     fingerprint: str
     settings: dict[str, Any]
 
@@ -87,6 +91,7 @@ def check_call(
     input_range: tuple[float, float],
     class_names: Sequence[str] | None,
     diagnostics: bool,
+    saliency: bool | Mapping[str, Any],
     examples: int,
     batch_size: int,
     seed: int,
@@ -138,6 +143,7 @@ def check_call(
     others = check_surrogates(surrogates, model, x, classes)
     names = check_class_names(class_names, classes)
     logits = check_logits(model, x, batch_size)
+    maps = _map_task(saliency, model, x, threat)
     fingerprint = data_identity(x, labels)
     task = Task(
         model=model,
@@ -165,6 +171,7 @@ def check_call(
         transfer_attacks=transfer,
         diagnostics=diagnostics,
         examples=examples,
+        saliency=maps,
         fingerprint=fingerprint,
         settings={
             "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
@@ -173,11 +180,34 @@ def check_call(
             "epsilons": radii,
             "linearized_rivals": RIVALS,
             "diagnostics": diagnostics,
+            "saliency": None if maps is None else maps.get_config(),
             "examples": examples,
             "batch_size": batch_size,
             "seed": seed,
         },
     )
+
+
+def _map_task(
+    saliency: bool | Mapping[str, Any], model: Any, x: Any, threat: dict[str, Any]
+) -> MapTask | None:
+    if saliency is False:
+        return None
+    if saliency is not True and not isinstance(saliency, Mapping):
+        raise TypeError(
+            f"`saliency` is {saliency!r}, expected True, False or a dictionary of "
+            "settings of `evaluate_saliency`. Pass for instance {'teacher': other}."
+        )
+    chosen = {} if saliency is True else dict(saliency)
+    shared = sorted(set(chosen) & set(threat))
+    if shared:
+        raise ValueError(
+            f"`saliency` has the settings {shared}, which the evaluation has already. "
+            "Pass them to `evaluate` itself."
+        )
+    task = check_map_task(x, **threat, **chosen)
+    check_maps(model, x, task)
+    return task
 
 
 def _store(resume: Any, model: Any, x: Any, fingerprint: str) -> Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from keras_jsigr.evaluation.report import SCHEMA, Report, read_json
 from keras_jsigr.evaluation.saving import save_reports
@@ -77,7 +77,7 @@ class Comparison:
         return {"schema": SCHEMA, "warnings": self.warnings, "reports": reports}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote as `.json`.
 
         Args:
@@ -97,7 +97,7 @@ class Comparison:
                 f"'{path}' holds no comparison: expected a list `reports`. Read a "
                 "single report with Report.load(path)."
             )
-        return compare([Report.from_document(part, f"'{path}'") for part in reports])
+        return cls(tuple(Report.from_document(part, f"'{path}'") for part in reports))
 
 
 def compare(reports: Sequence[Report]) -> Comparison:

@@ -13,6 +13,7 @@ from keras_jsigr.evaluation.parts.curve import run_curve
 from keras_jsigr.evaluation.parts.examples import show_examples
 from keras_jsigr.evaluation.parts.findings import find_symptoms
 from keras_jsigr.evaluation.parts.linear import linearize
+from keras_jsigr.evaluation.parts.saliency import measure_saliency
 from keras_jsigr.evaluation.parts.suite import no_attack, run_suite
 from keras_jsigr.evaluation.parts.surrogates import (
     TransferResult,
@@ -27,6 +28,7 @@ from keras_jsigr.evaluation.records import (
     LinearizedRecord,
 )
 from keras_jsigr.evaluation.report import Report
+from keras_jsigr.evaluation.saliency_records import SaliencyRecord
 
 
 def evaluate(
@@ -43,6 +45,7 @@ def evaluate(
     input_range: tuple[float, float] = (0.0, 1.0),
     class_names: Sequence[str] | None = None,
     diagnostics: bool = True,
+    saliency: bool | Mapping[str, Any] = False,
     examples: int = 12,
     batch_size: int = 128,
     seed: int = 0,
@@ -78,6 +81,8 @@ def evaluate(
         input_range: `(low, high)` of valid inputs.
         class_names: One per class; `None`: their numbers.
         diagnostics: Whether to look for symptoms of gradient masking.
+        saliency: Whether to measure the saliency maps too, about a minute more for 500
+            images; or a dictionary of settings of `evaluate_saliency` to do it with.
         examples: How many fooled examples to show.
         batch_size: Examples worked on at once.
         seed: Of everything random.
@@ -125,6 +130,7 @@ def evaluate(
         input_range=input_range,
         class_names=class_names,
         diagnostics=diagnostics,
+        saliency=saliency,
         examples=examples,
         batch_size=batch_size,
         seed=seed,
@@ -150,6 +156,7 @@ def run_call(call: Call) -> Report:
     linearized: LinearizedRecord | None = None
     findings: list[Finding] = []
     examples: list[ExampleRecord] = []
+    saliency: SaliencyRecord | None = None
     guessing = chance(task.y, task.logits.shape[-1])
 
     with log.part("suite"):
@@ -174,6 +181,9 @@ def run_call(call: Call) -> Report:
             findings = find_symptoms(task, suite, call.surrogates)
     with log.part("examples"):
         examples = show_examples(task, suite, call.examples)
+    if call.saliency is not None:
+        with log.part("saliency"):
+            saliency = measure_saliency(task, call.saliency)
 
     transferred = transfer_record(task, transfer, suite)
     if transferred is not None:
@@ -206,4 +216,5 @@ def run_call(call: Call) -> Report:
         versions=versions(),
         seconds={**log.seconds, "total": log.total()},
         errors=log.errors,
+        saliency=saliency,
     )

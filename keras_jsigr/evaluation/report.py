@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import typing
@@ -20,6 +21,7 @@ from keras_jsigr.evaluation.records import (
     LinearizedRecord,
     TransferRecord,
 )
+from keras_jsigr.evaluation.saliency_records import SaliencyRecord
 from keras_jsigr.evaluation.saving import save_reports
 
 SCHEMA = 1
@@ -52,7 +54,7 @@ class Report:
         versions: Of `python`, `tensorflow`, `keras`, `numpy`, `keras_jsigr`.
         seconds: Wall time of each part, and `total`.
         errors: Parts that crashed, in words.
-        saliency: Metrics of the saliency maps, if any.
+        saliency: Metrics of the saliency maps, if they were measured.
 
     Raises:
         TypeError: If something in it does not fit into JSON.
@@ -101,7 +103,7 @@ class Report:
     versions: dict[str, str]
     seconds: dict[str, float]
     errors: list[str]
-    saliency: dict[str, Any] | None = None
+    saliency: SaliencyRecord | None = None
 
     def __post_init__(self) -> None:
         """Bring all values to the types that a file gives back."""
@@ -169,6 +171,17 @@ class Report:
             ValueError: If it is damaged, no report, or of a newer format.
         """
         return cls.from_document(read_json(path), f"'{path}'")
+
+    def with_saliency(self, record: SaliencyRecord) -> Report:
+        """Return the same report with the figures of saliency maps.
+
+        Args:
+            record: Of the same model, such as `evaluate_saliency(...)["name"]`.
+
+        Returns:
+            A new report.
+        """
+        return dataclasses.replace(self, saliency=record)
 
     def summary(self) -> str:
         """Say the result in a few sentences."""

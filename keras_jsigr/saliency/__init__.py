@@ -1,6 +1,7 @@
 """Saliency: what the gradient says matters, and what occlusion says matters."""
 
 from keras_jsigr.core.choices import BaselineName, ChangeName
+from keras_jsigr.saliency import metrics
 from keras_jsigr.saliency.baselines import baseline
 from keras_jsigr.saliency.batched import BatchedExplainer
 from keras_jsigr.saliency.bounded_score import bounded_score
@@ -81,6 +82,7 @@ __all__ = [
     "input_gradient",
     "interpolate",
     "make_mask_bank",
+    "metrics",
     "normalize_coefficients",
     "perturbation_coefficients",
     "perturbation_explainer",

@@ -20,7 +20,7 @@ def compared(reports: Sequence[Report]) -> list[str]:
         reports: Any number.
 
     Returns:
-        Sentences; none for fewer than two reports.
+        Sentences; none for fewer than two reports or without attacks.
 
     Example:
         >>> from keras_jsigr.evaluation.page.compared import compared
@@ -32,6 +32,8 @@ def compared(reports: Sequence[Report]) -> list[str]:
     differences = mismatches(reports)
     if differences:
         return [*differences, "Their figures do not compare directly."]
+    if not any(report.attacks for report in reports):
+        return []
     order = sorted(
         zip(labels(reports), (report.robust for report in reports), strict=True),
         key=lambda pair: -pair[1].accuracy,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keras_jsigr.evaluation.page import wording
+from keras_jsigr.evaluation.page import saliency, wording
 from keras_jsigr.evaluation.page.compared import compared
 from keras_jsigr.evaluation.page.key_figures import key_figures
 from keras_jsigr.evaluation.page.labels import labels
@@ -67,6 +67,7 @@ def html_page(reports: Sequence[Report]) -> str:
         names=labels(reports),
         several=len(reports) > 1,
         title=_title(reports),
+        kind=_kind(reports),
         parts=sections(reports),
         figures=[key_figures(report) for report in reports],
         sentences=[sentences(report) for report in reports],
@@ -100,6 +101,8 @@ def _environment() -> jinja2.Environment:
         "heat_step": heat_step,
         "markup": markupsafe.Markup,
         "picture": picture,
+        "mean": saliency.mean,
+        "spread": saliency.spread,
         "norm": lambda name: wording.NORMS.get(str(name), name),
         "prose": _prose,
         "by_status": lambda found: sorted(found, key=lambda f: STATUS[f.status]),
@@ -141,6 +144,11 @@ def _charts(reports: Sequence[Report]) -> list[str]:
         )
         for w, h in ((1040, 380), (350, 290))
     ]
+
+
+def _kind(reports: Sequence[Report]) -> str:
+    maps_alone = all(report.saliency and not report.attacks for report in reports)
+    return "Saliency report" if maps_alone else "Robustness report"
 
 
 def _title(reports: Sequence[Report]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keras_jsigr.evaluation.page.saliency import mean, saliency_rows, spread
 from keras_jsigr.evaluation.page.wording import (
     between,
     duration,
@@ -68,11 +69,8 @@ def report_tables(report: Report) -> list[TextTable]:
                 for e in report.examples
             ],
         ),
-        TextTable(
-            "Saliency maps",
-            ["Figure", "Value"],
-            [[key, plain(value)] for key, value in (report.saliency or {}).items()],
-        ),
+        _saliency(report),
+        _map_findings(report),
         _settings(report),
     ]
     return [table for table in tables if table.rows]
@@ -132,12 +130,38 @@ def _linearized(report: Report) -> TextTable:
     return TextTable(f"Linearized robustness{norm}", ["Figure", "Value"], rows)
 
 
+def _saliency(report: Report) -> TextTable:
+    rows = [
+        [
+            *(group, row.metric, row.condition, row.better),
+            *(mean(figure), spread(figure) if figure else ""),
+        ]
+        for group, found in saliency_rows([report])
+        for row in found
+        for figure in row.figures
+    ]
+    header = ["About", "Figure", "Of", "Better", "Mean", "95 % interval, examples"]
+    return TextTable("Saliency maps", header, rows)
+
+
+def _map_findings(report: Report) -> TextTable:
+    record = report.saliency
+    rows = [
+        [f.status, f.title, f.says, _figures(f.figures), f.advice]
+        for f in (record.findings if record else [])
+    ]
+    rows += [["error", text, "", "", ""] for text in (record.errors if record else [])]
+    header = ["Status", "Rule", "Finding", "Figures", "What to do"]
+    return TextTable("What the figures of the maps say", header, rows)
+
+
 def _settings(report: Report) -> TextTable:
     parts: dict[str, Mapping[str, Any]] = {
         "Model": report.model,
         "Data": report.data,
         "Threat model": report.threat_model,
         "Evaluation": report.settings,
+        "Saliency maps": report.saliency.settings if report.saliency else {},
         "Attack of the curve": report.curve_attack.get("config") or {},
         "Version": report.versions,
     }

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from keras_jsigr.evaluation.page.saliency import saliency_rows
+
 if TYPE_CHECKING:
     from keras_jsigr.evaluation.report import Report
 
@@ -64,6 +66,7 @@ def rows(reports: Sequence[Report]) -> dict[str, list[Any]]:
             _line_up([{p.epsilon: p for p in r.curve} for r in reports]),
             key=lambda row: row[0],
         ),
+        "saliency": saliency_rows(reports),
         "rules": _line_up([_numbered(r.findings, "rule") for r in reports]),
         "examples": [
             (place, number, example)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from keras_jsigr.evaluation.page.saliency import saliency_words
 from keras_jsigr.evaluation.page.transfer import transfer_words
 from keras_jsigr.evaluation.page.wording import (
     NORMS,
@@ -54,6 +55,7 @@ def sentences(report: Report) -> list[str]:
         _worst_case(report),
         transfer_words(report),
         _diagnostics(report),
+        saliency_words(report),
         _errors(report),
     ]
     return [line for line in lines if line]

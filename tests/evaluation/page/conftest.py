@@ -18,6 +18,7 @@ from keras_jsigr.evaluation.records import (
     TransferRecord,
 )
 from keras_jsigr.evaluation.report import Report
+from keras_jsigr.evaluation.saliency_records import SaliencyFigure, SaliencyRecord
 
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"]
 TITLES = (
@@ -110,6 +111,35 @@ def _findings(bad):
     ]
 
 
+def _saliency():
+    rows = [
+        ("Faithfulness", "Deletion", "blur, by the map", "lower", 0.25, 0.05, 400),
+        ("Faithfulness", "Deletion", "blur, random order", "", 0.5, 0.01, 400),
+        ("Sparsity", "Gini index", "", "higher", 0.625, 0.002, 400),
+        ("Stability", "SSIM", "PGD, class kept", "higher", None, None, 0),
+        ("Stability", "Rank correlation", "noise", "higher", -0.125, None, 1),
+    ]
+    keys = ("group", "metric", "condition", "better", "mean", "error", "images")
+    return SaliencyRecord(
+        method="gradient",
+        images=400,
+        figures=[SaliencyFigure(**dict(zip(keys, row, strict=True))) for row in rows],
+        findings=[
+            Finding(
+                rule="beats_controls",
+                title="The maps name the pixels that matter",
+                status="suspect",
+                says="The order of the maps is no better than a random one.",
+                figures={"by_the_map": 0.1, "random_order": 0.2},
+                advice="Do not show these maps.",
+            )
+        ],
+        settings={"attack_steps": 20, "method": {"score": "log_prob"}},
+        seconds={"sanity": 1.5, "total": 30.0},
+        errors=["sanity: ValueError: no weights"],
+    )
+
+
 def build_report(name="Hardened", *, kept=412, others=("Plain", "Wide"), bad=False):
     rng = np.random.default_rng(kept)
     radii = [0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2]
@@ -168,6 +198,7 @@ def build_report(name="Hardened", *, kept=412, others=("Plain", "Wide"), bad=Fal
         versions={"python": "3.11.9", "tensorflow": "2.21.0", "keras": "3.15.1"},
         seconds={"suite": 532.9, "curve": 61.0, "total": 655.0},
         errors=[],
+        saliency=_saliency(),
     )
 
 
@@ -197,9 +228,10 @@ HOSTILE = (
 def _poisoned(value, key=""):
     """Replace every text of a document that may be chosen freely."""
     if isinstance(value, str):
-        return value if key in ("status", "access") else f"{HOSTILE} {value}"
+        kept = key in ("status", "access", "better")
+        return value if kept else f"{HOSTILE} {value}"
     if isinstance(value, list):
-        return [_poisoned(item, key) for item in value]
+        return [_poisoned(item) for item in value]
     if isinstance(value, dict) and key == "pictures":
         return {f"{HOSTILE} {title}": data for title, data in value.items()}
     if isinstance(value, dict):
@@ -213,7 +245,6 @@ def _poisoned(value, key=""):
 def hostile():
     document = _poisoned(build_report(bad=True).to_document())
     document["errors"] = [HOSTILE]
-    document["saliency"] = {HOSTILE: [HOSTILE]}
     pictures = document["examples"][0]["pictures"]
     pictures[HOSTILE] = "x' onerror='window.pwned = 3"
     return Report.from_document(document)

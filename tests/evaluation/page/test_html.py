@@ -153,12 +153,36 @@ def test_works_without_pictures(report):
 
 
 def test_shows_errors_and_saliency(report):
-    changed = dataclasses.replace(
-        report, errors=["The curve crashed: no memory."], saliency={"deletion": 0.25}
-    )
+    changed = dataclasses.replace(report, errors=["The curve crashed: no memory."])
     page = Page(html_page([changed]))
     assert page.words.count("The curve crashed: no memory.") == 2
-    assert "deletion 0.25" in page.words
+    for figure in report.saliency.figures:
+        assert f"{figure.metric} {figure.condition}".strip() in page.words
+    first = "Deletion blur, by the map lower 0.250 0.152 to 0.348, 400 examples"
+    assert first in page.words
+    assert "SSIM PGD, class kept higher not measured 0 examples" in page.words
+    assert "The order of the maps is no better than a random one." in page.words
+    assert "sanity: ValueError: no weights" in page.words
+    assert "attack_steps 20" in page.words
+
+
+def test_lines_up_the_figures_of_maps(two_reports):
+    shorter = dataclasses.replace(
+        two_reports[1].saliency, figures=two_reports[1].saliency.figures[1:]
+    )
+    changed = two_reports[1].with_saliency(shorter)
+    words = Page(html_page([two_reports[0], changed])).words
+    first = "Deletion blur, by the map lower 0.250 0.152 to 0.348, 400 examples"
+    assert f"{first} not measured" in words
+    assert "not measured 0 examples not measured 0 examples" in words
+
+
+def test_a_page_of_maps_alone_says_nothing_of_robustness(bare, report):
+    alone = dataclasses.replace(bare, saliency=report.saliency)
+    words = Page(html_page([alone, dataclasses.replace(alone, title="Other")])).words
+    assert "Saliency report" in words
+    assert "remains right most often" not in words
+    assert "Saliency report" not in Page(html_page([report])).words
 
 
 def test_escapes_everything(poisoned):

@@ -1,0 +1,89 @@
+"""The score while pixels are exchanged one group after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_jsigr.saliency.interpolate import expand_map
+from keras_jsigr.saliency.metrics.map_rows import map_rows
+
+ScoreFn = Callable[[tf.Tensor], tf.Tensor]
+
+
+def exchange_curve(
+    score_fn: ScoreFn, start: Any, end: Any, maps: Any, *, steps: int = 28
+) -> tf.Tensor:
+    """Compute the score on the way from one input to another, top pixels first.
+
+    After step k the `round(n k / steps)` most salient pixels, all channels of each,
+    come from `end` and the others from `start`. Of equal values the first ones go
+    first.
+
+    Args:
+        score_fn: Maps inputs `(B, *S)` to scores `(B,)`, each example by itself.
+        start: Float `(B, *S)`.
+        end: Of the same shape.
+        maps: Float `(B, *map_shape)`, the order.
+        steps: How often pixels are exchanged, 1 to their number n.
+
+    Returns:
+        Float32 `(B, steps + 1)`, from `score_fn(start)` to `score_fn(end)`.
+
+    Raises:
+        ValueError: If `steps` is out of range or a map does not fit the inputs.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.metrics.exchange_curve import exchange_curve
+        >>> x = tf.constant([[1.0, 3.0]])
+        >>> score = lambda x: tf.reduce_sum(x, 1)
+        >>> exchange_curve(score, x, tf.zeros((1, 2)), x, steps=2).numpy().tolist()
+        [[4.0, 1.0, 0.0]]
+    """
+    start, end, maps = (tf.convert_to_tensor(part) for part in (start, end, maps))
+    rows = map_rows(maps)
+    n = rows.shape[1]
+    if not isinstance(steps, int) or not 1 <= steps <= n:
+        raise ValueError(
+            f"Got steps {steps!r}, expected an integer from 1 to {n}, the number of "
+            "pixels. The usual number is 28."
+        )
+    order = tf.argsort(rows, axis=1, direction="DESCENDING", stable=True)
+    place = tf.argsort(order, axis=1, stable=True)
+    place = expand_map(tf.reshape(place, [-1, *maps.shape[1:]]), start)
+
+    # The score of a user may come from a shell, whose source AutoGraph cannot read.
+    @tf.autograph.experimental.do_not_convert
+    def score(step: tf.Tensor) -> tf.Tensor:
+        # Rounded in integers: the same pixels whatever the float type.
+        count = (2 * n * step + steps) // (2 * steps)
+        return tf.cast(score_fn(tf.where(place < count, end, start)), tf.float32)
+
+    scores = tf.map_fn(
+        score,
+        tf.range(steps + 1),
+        fn_output_signature=tf.TensorSpec((None,), tf.float32),
+        parallel_iterations=1,
+    )
+    return tf.transpose(scores)
+
+
+def area_under(curve: tf.Tensor) -> tf.Tensor:
+    """Compute the area under curves over 0..1, by the trapezoidal rule.
+
+    Args:
+        curve: Float `(B, K)` at K >= 2 places in equal distances.
+
+    Returns:
+        Float `(B,)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.metrics.exchange_curve import area_under
+        >>> area_under(tf.constant([[1.0, 0.5, 0.0]])).numpy().tolist()
+        [0.5]
+    """
+    return tf.reduce_mean((curve[:, 1:] + curve[:, :-1]) / 2.0, axis=1)

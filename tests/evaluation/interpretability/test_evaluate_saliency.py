@@ -1,0 +1,287 @@
+"""Models with known maps, measured as a whole."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_jsigr.evaluation.interpretability.measure as measure_module
+from keras_jsigr.attacks import FGSM
+from keras_jsigr.evaluation import (
+    Comparison,
+    Report,
+    SaliencyReport,
+    evaluate,
+    evaluate_saliency,
+)
+from keras_jsigr.saliency import Gradient, SmoothGrad
+
+SETTINGS = {
+    "epsilon": 0.1,
+    "steps": 6,
+    "samples": 2,
+    "attack_steps": 3,
+    "batch_size": 8,
+    "baselines": ("mean", "zero"),
+    "verbose": 0,
+}
+CLASSES = 3
+
+
+def draw(count=20):
+    """A bright square at one of three places on grey: the class is the place."""
+    rng = np.random.default_rng(5)
+    y = rng.integers(CLASSES, size=count)
+    x = 0.3 + 0.05 * rng.random((count, 12, 12, 1), dtype=np.float32)
+    boxes = np.array([[4 * k, 4, 4 * k + 4, 8] for k in y])
+    for image, (x0, y0, x1, y1) in zip(x, boxes, strict=True):
+        image[y0:y1, x0:x1] = 0.9
+    return x.astype("float32"), y, boxes
+
+
+def detector():
+    """Logits that rest on the places of the squares alone: the maps are their boxes."""
+    weights = np.zeros((12, 12, CLASSES), "float32")
+    for k in range(CLASSES):
+        # A little less towards the corner, so that no two pixels are equal.
+        ramp = np.linspace(1.0, 1.3, 16).reshape(4, 4)
+        weights[4:8, 4 * k : 4 * k + 4, k] = ramp
+    flat = [keras.Input((12, 12, 1)), keras.layers.Flatten()]
+    net = keras.Sequential([*flat, keras.layers.Dense(CLASSES, use_bias=False)])
+    net.set_weights([weights.reshape(144, CLASSES)])
+    return net
+
+
+def network(activation, seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            keras.layers.Conv2D(2, 3, strides=2, activation=activation),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Fixed(keras.Layer):
+    """Class scores that are one function times a weight: the maps know no weight."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(CLASSES,))
+        self.scale.assign([1.0, 2.0, 3.0])
+
+    def call(self, x):
+        return keras.ops.sum(x**2, axis=(1, 2, 3))[:, None] * self.scale
+
+
+@pytest.fixture(scope="module")
+def found():
+    x, y, boxes = draw()
+    models = {"detector": detector()}
+    teacher = network("silu", 3)
+    return evaluate_saliency(models, x, y, boxes=boxes, teacher=teacher, **SETTINGS)
+
+
+def some(model, *parts, count=20, **changes):
+    """Measure some parts of a model on the squares."""
+    x, y, _ = draw(count)
+    settings = SETTINGS | {"parts": parts} | changes
+    return evaluate_saliency({"net": model}, x, y, **settings)["net"]
+
+
+def test_a_detector_has_the_figures_it_must_have(found):
+    record = found["detector"]
+    assert record.errors == []
+    assert record.images == 20
+
+    def mean(*key):
+        return record.figure(*key).mean
+
+    # All of the gradient of the own logit lies in the box, and the other boxes hold
+    # little of it: the class is nearly certain.
+    assert mean("Pointing game") == 1.0
+    assert mean("Relevance mass") > 0.5
+    assert mean("Area of the boxes", "what chance gives both") == pytest.approx(1 / 9)
+    own, control = (f"zero, {order}" for order in ("by the map", "random order"))
+    assert mean("Deletion", own) < mean("Deletion", control)
+    assert mean("Insertion", own) > mean("Insertion", control)
+    assert mean("Gini index") > 0.6
+    for perturbation in ("uniform noise", "Gaussian noise", "saliency attack"):
+        assert mean("Rank correlation", perturbation) > 0.5
+        assert mean("SSIM", perturbation) > 0.5
+        assert record.figure("SSIM", perturbation).images == 20
+    assert mean("Length of the perturbation", "uniform noise") <= 0.1 + 1e-6
+    assert [f.status for f in record.findings] == ["ok", "ok"]
+    assert mean("With the own perturbation map", "rank correlation") > 0.3
+    teacher = record.figure("With the teacher's perturbation map", "cosine")
+    assert teacher.images == 20
+
+
+def test_equal_models_have_equal_figures(found):
+    twin = some(detector(), "sparsity", "uniform_noise", "sanity")
+    known = {(f.metric, f.condition): f for f in found["detector"].figures}
+    assert len(twin.figures) == 6
+    for figure in twin.figures:
+        assert known[figure.metric, figure.condition] == figure
+
+
+def test_the_maps_of_a_linear_logit_do_not_move():
+    method = Gradient(score="logit")
+    record = some(detector(), "smoothness", "uniform_noise", "pgd", method=method)
+    assert record.figure("Local Lipschitz constant").mean == 0.0
+    for perturbation in ("uniform noise", "PGD, class kept"):
+        for metric in ("Top-k intersection", "Rank correlation", "SSIM"):
+            figure = record.figure(metric, perturbation)
+            assert figure.images == 20
+            assert figure.mean == pytest.approx(1.0, abs=1e-5)
+
+
+def test_maps_without_weights_are_suspect():
+    x, _, _ = draw()
+    y = np.full(len(x), 2)
+    net = keras.Sequential([keras.Input((12, 12, 1)), Fixed()])
+    settings = SETTINGS | {"parts": ["sanity"]}
+    report = evaluate_saliency({"fixed": net}, x, y, **settings)
+    same = report["fixed"].figure("Same map with shuffled weights", "all layers")
+    assert same.mean == pytest.approx(1.0, abs=1e-6)
+    (finding,) = report["fixed"].findings
+    assert (finding.rule, finding.status) == ("weights_matter", "suspect")
+    assert "Suspect: The maps depend on the weights." in report.summary()
+
+
+def test_only_what_all_models_get_right_is_explained():
+    x, y, _ = draw()
+    wrong = detector()
+    kernel = wrong.get_weights()[0]
+    wrong.set_weights([kernel[:, [1, 0, 2]]])
+    settings = SETTINGS | {"parts": ["sparsity"]}
+    report = evaluate_saliency({"a": detector(), "b": wrong}, x, y, **settings)
+    right = int((y == 2).sum())
+    assert report["a"].images == report["b"].images == right
+    assert [r.clean.correct for r in report.reports] == [20, right]
+    assert report.reports[0].data["explained"] == right
+    with pytest.raises(ValueError, match="No example is classified rightly"):
+        evaluate_saliency({"b": wrong}, x[y < 2], y[y < 2], **settings)
+
+
+def test_a_relu_network_is_attacked_with_borrowed_curvature():
+    x, _, _ = draw(6)
+    net = network("relu", 1)
+    y = np.argmax(net(x), -1)
+    settings = SETTINGS | {"parts": ["saliency_attack"]}
+    record = evaluate_saliency({"net": net}, x, y, **settings)["net"]
+    assert record.errors == []
+    # Its own second derivatives are zero: without a stand-in the maps would stay.
+    assert record.figure("Rank correlation", "saliency attack").mean < 1.0
+
+
+def test_features_and_callables():
+    x, w = np.random.default_rng(0).random((2, 20, 20), dtype=np.float32)
+    w = w[:, :CLASSES] - 0.5
+    settings = SETTINGS | {"baselines": ["zero"]}
+    y = (x @ w).argmax(-1)
+    record = evaluate_saliency({"f": lambda x: x @ w}, x, y, **settings)["f"]
+    assert record.errors == []
+    metrics = {figure.metric for figure in record.figures}
+    assert {"Deletion", "Gini index", "Rank correlation"} < metrics
+    assert not metrics & {"SSIM", "Same map with shuffled weights", "Pointing game"}
+
+
+def test_methods_with_settings():
+    record = some(detector(), "sparsity", method=SmoothGrad(samples=2))
+    assert record.method == "SmoothGrad"
+    assert record.settings["method"]["samples"] == 2
+
+
+def test_a_crash_loses_one_part(monkeypatch):
+    def crash(subject):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setitem(measure_module._MEASUREMENTS, "sparsity", crash)
+    record = some(detector(), "sanity", "sparsity")
+    assert record.errors == ["sparsity: RuntimeError: out of luck"]
+    assert record.figure("Same map with shuffled weights", "all layers").images == 20
+    with pytest.raises(KeyError, match="Gini"):
+        record.figure("Gini index")
+
+
+def test_files_hold_everything(found, tmp_path):
+    for suffix in ("json", "md", "html"):
+        found.save(tmp_path / f"maps.{suffix}")
+    assert SaliencyReport.load(tmp_path / "maps.json") == found
+    assert isinstance(Comparison.load(tmp_path / "maps.json"), Comparison)
+    document = json.loads((tmp_path / "maps.json").read_text())
+    first = document["reports"][0]
+    assert first["saliency"]["settings"]["seed"] == 0
+    assert first["saliency"]["seconds"]["total"] > 0
+    assert "tensorflow" in first["versions"]
+    for suffix in ("md", "html"):
+        text = (tmp_path / f"maps.{suffix}").read_text()
+        assert all(word in text for word in ("detector", "Gini index", "SSIM"))
+
+
+def test_joins_the_report_of_an_evaluation(found, tmp_path):
+    x, y, _ = draw()
+    settings = {"attacks": [FGSM(epsilon=0.1)], "epsilons": [0.1], "examples": 0}
+    settings |= {"diagnostics": False, "epsilon": 0.1, "batch_size": 8}
+    chosen = {"attack_steps": 3, "parts": ["sparsity", "pgd"]}
+    net = detector()
+    report = evaluate(net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings)
+    assert report.errors == []
+    assert report.settings["saliency"]["attack_steps"] == 3
+    # Boxes and teacher apart, the same figures as alone.
+    known = {(f.metric, f.condition): f for f in found["detector"].figures}
+    for figure in report.saliency.figures:
+        assert known[figure.metric, figure.condition] == figure
+    again = evaluate(net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings)
+    assert again.saliency == report.saliency
+    report.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == report
+    without = dataclasses.replace(report, saliency=None)
+    joined = without.with_saliency(found["detector"])
+    assert "The gradient maps of 20 examples" in joined.summary()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": detector()}, "expected a dictionary of models"),
+        ({"models": {}}, "expected at least one"),
+        ({"method": "guess"}, "Unknown method"),
+        ({"baselines": ("black",)}, "baselines"),
+        ({"parts": ["speed"]}, "parts"),
+        ({"top": 1.0}, "`top` is out of range"),
+        ({"epsilon": 0.0}, "`epsilon` is out of range"),
+        ({"epsilon": 1.5}, "`epsilon` is too large"),
+        ({"steps": 0}, "`steps` is out of range"),
+        ({"seed": -1}, "`seed` is out of range"),
+        ({"boxes": np.zeros((20, 3))}, "`boxes` does not fit"),
+        ({"boxes": np.tile([3, 0, 3, 5], (20, 1))}, "0 <= x0 < x1 <= 12"),
+        ({"teacher": lambda x: x[:, 0, :2, 0]}, "has 2 classes"),
+        ({"y": None}, "`y` is None"),
+    ],
+)
+def test_bad_calls_are_refused(changes, words):
+    x, y, _ = draw()
+    call = {"models": {"net": detector()}, "x": x, "y": y} | SETTINGS | changes
+    with pytest.raises((ValueError, TypeError), match=words):
+        evaluate_saliency(**call)
+
+
+@pytest.mark.parametrize(
+    ("saliency", "words"),
+    [
+        ("yes", "expected True, False or a dictionary"),
+        ({"epsilon": 0.2}, "which the evaluation has already"),
+        ({"stepz": 2}, "stepz"),
+        ({"method": "guess"}, "Unknown method"),
+    ],
+)
+def test_evaluate_refuses_bad_settings_of_maps(saliency, words):
+    x, y, _ = draw(4)
+    with pytest.raises((ValueError, TypeError), match=words):
+        evaluate(detector(), x, y, epsilon=0.1, saliency=saliency)

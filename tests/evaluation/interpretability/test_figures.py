@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
+from keras_jsigr.evaluation.interpretability.figures import figure_of
+
+
+def test_mean_and_error_are_those_of_scipy():
+    values = np.random.default_rng(0).normal(size=30)
+    figure = figure_of(values, "group", "metric", better="lower")
+    assert figure.mean == pytest.approx(values.mean())
+    assert figure.error == pytest.approx(scipy.stats.sem(values))
+    half = (figure.high - figure.low) / 2
+    assert half == pytest.approx(scipy.stats.norm.ppf(0.975) * figure.error)
+    assert figure.images == 30
+
+
+def test_only_what_is_used_counts():
+    figure = figure_of([1.0, 2.0, 9.0], "group", "metric", used=[True, True, False])
+    assert (figure.mean, figure.images) == (1.5, 2)
+
+
+@pytest.mark.parametrize(("count", "mean"), [(0, None), (1, 4.0)])
+def test_too_few_examples_have_no_interval(count, mean):
+    figure = figure_of([4.0, 5.0], "group", "metric", used=np.arange(2) < count)
+    assert (figure.mean, figure.error, figure.low, figure.high) == (mean, *[None] * 3)
+
+
+def test_columns_go_through_in_batches_with_one_trace():
+    sizes = []
+
+    def double(a, b):
+        sizes.append(a.shape.as_list())
+        return a * b
+
+    program = ColumnProgram(double, 4)
+    a, b = np.arange(10.0), np.arange(10.0)[::-1].copy()
+    np.testing.assert_array_equal(program(a, b), a * b)
+    np.testing.assert_array_equal(program(a[:3], b[:3]), (a * b)[:3])
+    assert sizes == [[None]]
