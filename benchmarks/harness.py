@@ -9,8 +9,8 @@ On all of Fashion-MNIST with the reference net conv4x4-s2(16, 32) + fc100 (ReLU)
   must reach 87 and 76.
 - Plain training is published with 90.50 and 4.0: it must fall to 4 or less.
 - FGSM training without a random start at Linf 0.2 is the textbook case of a false
-  defence: it must keep 40 under FGSM, fall to 2 or less in the worst case, and the
-  diagnostics must say so.
+  defence: FGSM must leave 80 % of its right decisions, the worst case 2 % of the
+  images or less, and the diagnostics must say so.
 
 Robust accuracy is the per-example worst case over the standard suite on the first 1,000
 test images. A training that is killed goes on at its last finished epoch; every report
@@ -55,7 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "FGSM training, no random start": {
         "recipe": {"defence": "FGSM", "epochs": 15, "rate": 2e-3, "batch": 128},
         "epsilon": 0.2,
-        "FGSM": (40.0, 100.0),
+        "kept": (80.0, 100.0),
         "robust": (0.0, 2.0),
         "finding": True,
         "published": "91.94 / 0 (larger, Linf 0.3)",
@@ -130,10 +130,13 @@ def percent(hits: np.ndarray) -> float:
 def failures(case: dict[str, Any], cell: dict[str, Any]) -> list[str]:
     """Say which expectations a network does not meet."""
     found = []
-    for figure in ("clean", "FGSM", "robust"):
+    # What FGSM leaves of the right decisions, whatever the clean accuracy is.
+    figures = {**cell, "kept": 100.0 * cell["FGSM"] / max(cell["clean"], 1.0)}
+    for figure in ("clean", "kept", "robust"):
         low, high = case.get(figure, (0.0, 100.0))
-        if not low <= cell[figure] <= high:
-            found.append(f"{figure} {cell[figure]:.1f}, expected {low:g} to {high:g}")
+        if not low <= figures[figure] <= high:
+            got = f"{figure} {figures[figure]:.1f}"
+            found.append(f"{got}, expected {low:g} to {high:g}")
     if case.get("finding") and not cell["suspect"]:
         found.append("the diagnostics found nothing suspect")
     return found + cell["errors"]

@@ -108,11 +108,13 @@ def adversary(defence: str, epsilon: float) -> Any:
     return kj.attacks.PGD(epsilon=epsilon, steps=int(defence.removeprefix("PGD-")))
 
 
-def untrained(recipe: Recipe) -> keras.Model:
+def untrained(recipe: Recipe, maps: Any = None) -> keras.Model:
     """Make the model whose `fit` follows the recipe; `kj.unwrap` what it returns.
 
     Args:
-        recipe: See `RECIPES`; `"epsilon"` is that of the adversary.
+        recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
+            arguments of `harden`, `"images"` their number where it is not the sample's.
+        maps: A `PerturbationCache` for the hardened network, or `None`.
 
     Returns:
         The network itself or the hardened one around it.
@@ -122,8 +124,9 @@ def untrained(recipe: Recipe) -> keras.Model:
     if defence is None:
         return model
     if defence == "harden":
-        steps = recipe["epochs"] * -(-12_000 // recipe["batch"])
-        return kj.harden(model, ramp_steps=steps // 5, verbose=0)
+        steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
+        settings = recipe.get("settings", {})
+        return kj.harden(model, ramp_steps=steps // 5, maps=maps, verbose=0, **settings)
     attack = adversary(defence, recipe.get("epsilon", EPSILON))
     # Without penalties a step is the adversary's gradients and the plain step.
     return kj.harden(
@@ -137,7 +140,11 @@ def untrained(recipe: Recipe) -> keras.Model:
 
 
 def train(
-    recipe: Recipe, data: kj.datasets.Dataset, path: Path, callbacks: Any = ()
+    recipe: Recipe,
+    data: kj.datasets.Dataset,
+    path: Path,
+    callbacks: Any = (),
+    maps: Any = None,
 ) -> keras.Model:
     """Train by the recipe, or load what was trained before.
 
@@ -148,6 +155,7 @@ def train(
         data: The images.
         path: The `.keras` file to keep the network in.
         callbacks: Further Keras callbacks.
+        maps: A `PerturbationCache` for the hardened network, or `None`.
 
     Returns:
         The plain Keras network, with logits.
@@ -155,7 +163,7 @@ def train(
     if path.exists():
         return keras.models.load_model(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = untrained(recipe)
+    model = untrained(recipe, maps)
     x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)

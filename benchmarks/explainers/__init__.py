@@ -1,0 +1,1 @@
+"""Other libraries as judges of our saliency maps: one thin function per method."""
