@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements/cpu.lock
 JUDGES := .venv-judges
+EXPLAINERS := .venv-explainers
 
 # Warnings and errors of TensorFlow's native part only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check judges format lock clean
+.PHONY: help quickstart test check judges explainers format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +45,17 @@ judges: $(READY) ## compare the attacks with ART, Foolbox and cleverhans (an hou
 	$(JUDGES)/bin/python benchmarks/judge_suite.py
 	$(JUDGES)/bin/python benchmarks/attacks.py
 
+explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15 minutes)
+	$(BIN)/python -m venv --clear $(EXPLAINERS)
+	$(EXPLAINERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r $(LOCK)
+	$(EXPLAINERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps -r requirements/explainers.txt
+	$(EXPLAINERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	$(EXPLAINERS)/bin/python -m pytest tests/saliency/peers
+	$(EXPLAINERS)/bin/python benchmarks/saliency_speed.py
+
 format: $(READY) ## put the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -59,7 +71,7 @@ lock: ## choose the newest allowed versions anew
 	rm -rf .venv-lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) $(JUDGES) .venv-lock build dist quickstart *.egg-info
+	rm -rf $(VENV) $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

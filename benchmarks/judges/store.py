@@ -15,8 +15,11 @@ PACKAGES = (
     "foolbox",
     "keras",
     "numpy",
+    "saliency",
     "tensorflow-cpu",
     "tensorflow",
+    "tf-keras-vis",
+    "xplique",
 )
 
 

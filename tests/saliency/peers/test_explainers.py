@@ -30,7 +30,6 @@ PAIRS = [
     if method in LIBRARIES[library].METHODS
 ]
 SAME = [pair for pair in PAIRS if pair not in DIFFERENT]
-RANDOM = [pair for pair in PAIRS if pair[0] in ("SmoothGrad", "RISE")]
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +110,17 @@ def test_integrated_gradients_with_the_ends_in_full(net, data, maps):
     assert difference(expected, theirs) < TOLERANCE
 
 
-@pytest.mark.parametrize(("method", "library"), RANDOM)
-def test_equal_but_for_the_draws(maps, method, library):
+@pytest.mark.parametrize("library", MODULES)
+def test_smoothgrad_but_for_the_draws(maps, library):
     keras.utils.set_random_seed(1)
-    ours, other = maps(method, OURS), maps(method, OURS, replace(SETTINGS, seed=1))
-    apart = 1.0 - correlation(ours, maps(method, library))
+    ours = maps("SmoothGrad", OURS)
+    other = maps("SmoothGrad", OURS, replace(SETTINGS, seed=1))
     by_chance = 1.0 - correlation(ours, other)
-    assert 0.0 < by_chance < 0.2
-    assert apart < 3.0 * by_chance
+    assert by_chance > 0.0
+    assert 1.0 - correlation(ours, maps("SmoothGrad", library)) < 2.0 * by_chance
+
+
+def test_rise_sees_the_same(maps):
+    # Not the same masks: theirs are stretched by a cell, and offset batch by batch.
+    keras.utils.set_random_seed(1)
+    assert correlation(maps("RISE", OURS), maps("RISE", "Xplique")) > 0.9
