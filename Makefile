@@ -71,7 +71,7 @@ lock: ## choose the newest allowed versions anew
 	rm -rf .venv-lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart *.egg-info
+	rm -rf $(VENV) $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart search *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -16,7 +16,12 @@ from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.penalties.jacobian import NormName
 from keras_jsigr.penalties.selection import SelectionName
-from keras_jsigr.penalties.settings import REVERSE_MODE, EstimatorName, FormName
+from keras_jsigr.penalties.settings import (
+    REVERSE_MODE,
+    EstimatorName,
+    FormName,
+    WeightsName,
+)
 from keras_jsigr.saliency.cache import PerturbationCache
 from keras_jsigr.saliency.map_table import MapTable
 
@@ -27,6 +32,9 @@ def harden(
     jacobian_weight: float = 0.005,
     selective_weight: float = 0.015,
     align_weight: float = 0.0,
+    penalty_weights: WeightsName = "fixed",
+    accuracy_drop: float = 0.02,
+    reference_accuracy: float | keras.Model | None = None,
     form: FormName = "fused",
     norm: NormName = "l1",
     estimator: EstimatorName = "vjp",
@@ -73,6 +81,13 @@ def harden(
         jacobian_weight: `lambda_J >= 0`; 0 switches the term off.
         selective_weight: `lambda_S >= 0`; 0 switches the term off.
         align_weight: `lambda_A >= 0`; 0 switches the term off.
+        penalty_weights: `"fixed"`, or `"auto"`: `fit` adapts a common factor of the
+            weights so that they are as large as the validation accuracy allows, at
+            least `reference - accuracy_drop`. The weights above are where it starts.
+        accuracy_drop: Clean accuracy that may be given up for `"auto"`, 0..1.
+        reference_accuracy: What it is given up from: a number in 0..1; a plain model,
+            measured on the validation data; `None` measures `model` itself as it is
+            when `fit` starts, so it has to be trained.
         form: `"fused"` (2x the cost of a plain step) or `"separate"` (3x).
         norm: `"l1"`, the dual norm of an Linf adversary, or `"squared"`.
         estimator: `"vjp"`; `"exact"` (C products; few classes); or, for layers
@@ -131,10 +146,21 @@ def harden(
         >>> robust.compile("adam", loss, metrics=["accuracy"])
     """
     _check_model(model)
+    if reference_accuracy is not None and penalty_weights == "fixed":
+        raise ValueError(
+            "reference_accuracy is what penalty_weights='auto' holds on to: got "
+            "penalty_weights='fixed'. Pass both, or neither."
+        )
+    twin = None
+    if isinstance(reference_accuracy, keras.Model):
+        twin, reference_accuracy = reference_accuracy, None
     settings = PenaltySettings(
         jacobian_weight=jacobian_weight,
         selective_weight=selective_weight,
         align_weight=align_weight,
+        penalty_weights=penalty_weights,
+        accuracy_drop=accuracy_drop,
+        reference_accuracy=reference_accuracy,
         form=form,
         norm=norm,
         estimator=estimator,
@@ -154,7 +180,9 @@ def harden(
         seed=seed,
     )
     table = None if maps is None else MapTable.from_cache(maps)
-    robust = JSIGRModel(model, settings, adversary=adversary, map_table=table)
+    robust = JSIGRModel(
+        model, settings, adversary=adversary, map_table=table, reference=twin
+    )
     if probe and estimator in REVERSE_MODE:
         batch = probe_batch(robust.input_specs, settings.input_range)
         for index in robust.regularized:

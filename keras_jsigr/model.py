@@ -19,10 +19,11 @@ from keras_jsigr.penalties import (
     batch_mean,
     ramp_factor,
 )
-from keras_jsigr.training.checked_model import CheckedModel
+from keras_jsigr.training.constrained_model import ConstrainedModel
 from keras_jsigr.training.forward import Forward, Point
 from keras_jsigr.training.map_source import MapSource
 from keras_jsigr.training.resumable_model import ResumableModel
+from keras_jsigr.training.scalar import add_scalar
 from keras_jsigr.training.step_seed import step_seed
 from keras_jsigr.training.tracked_model import TrackedModel
 
@@ -31,10 +32,11 @@ _STEPS = ("delay_steps", "ramp_steps")
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
+class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
-    `L = task loss + r (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`.
+    `L = task loss + r f (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`
+    and, for `penalty_weights="auto"`, the factor `f` (else 1).
     `call`, `predict` and `evaluate` are the base model's; the weights are shared with
     it. Make one with `keras_jsigr.harden`.
 
@@ -54,6 +56,8 @@ class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
         adversary: Optional attack; loss and penalties are taken at its points.
         map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps; without
             one the maps are the live, stochastic ones.
+        reference: Optional plain model whose validation accuracy is the reference of
+            `penalty_weights="auto"`; measured when `fit` starts, not saved.
         name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
@@ -75,6 +79,7 @@ class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
         *,
         adversary: Any = None,
         map_table: Any = None,
+        reference: keras.Model | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -94,24 +99,18 @@ class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
         for weight in _WEIGHTS:
-            setattr(self, weight, self._scalar(weight, getattr(self.settings, weight)))
+            value = getattr(self.settings, weight)
+            setattr(self, weight, add_scalar(self, weight, value))
         for steps in _STEPS:
             value = getattr(self.settings, steps)
-            setattr(self, steps, self._scalar(steps, value, dtype="int64"))
-        self.steps_taken = self._scalar(
-            "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
+            setattr(self, steps, add_scalar(self, steps, value, dtype="int64"))
+        self.steps_taken = add_scalar(
+            self, "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
-        typical = self._scalar("typical_change", 1e-3, aggregation="mean")
+        typical = add_scalar(self, "typical_change", 1e-3, aggregation="mean")
         self._maps = MapSource(self._forward, self.settings, map_table, typical)
         self.make_trackers(["task_loss", *self._reported()])
-
-    def _scalar(
-        self, name: str, value: float, dtype: str = "float32", **kwargs: Any
-    ) -> Any:
-        constant = keras.initializers.Constant(value)
-        return self.add_weight(
-            (), constant, dtype, trainable=False, autocast=False, name=name, **kwargs
-        )
+        self.make_constraint(reference)
 
     def _reported(self) -> list[str]:
         names = [f"{term}_penalty" for term in self._forward.terms]
@@ -184,10 +183,10 @@ class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
                 batch = self._batch(point, targets, seed)
             penalties = self._forward.penalties(point, batch, self._term_weights())
             means = {k: batch_mean(v, sample_weight) for k, v in penalties.items()}
-            ramp = ramp_factor(
+            scale = self.factor() * ramp_factor(
                 self.optimizer.iterations, self.delay_steps, self.ramp_steps
             )
-            penalty = ramp * tf.add_n([tf.zeros(()), *self._weighted(means)])
+            penalty = scale * tf.add_n([tf.zeros(()), *self._weighted(means)])
             # As Keras does with its own extra losses: the sum over the replicas is
             # the loss, each holds its share of the batch mean.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -255,6 +254,7 @@ class JSIGRModel(ResumableModel, CheckedModel, TrackedModel):
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, the base included."""
+        self.check_savable()
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,

@@ -17,7 +17,10 @@ from keras_jsigr.penalties.selection import (
 
 EstimatorName = Literal["vjp", "jvp", "finite_difference", "exact"]
 FormName = Literal["fused", "separate"]
+WeightsName = Literal["fixed", "auto"]
 REVERSE_MODE = ("vjp", "exact")
+_OFF = " A weight of 0 switches its term off."
+_SHARE = " Give a share, such as 0.02 for two points."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,9 @@ class PenaltySettings:
     jacobian_weight: float = 0.005
     selective_weight: float = 0.015
     align_weight: float = 0.0
+    penalty_weights: WeightsName = "fixed"
+    accuracy_drop: float = 0.02
+    reference_accuracy: float | None = None
     form: FormName = "fused"
     norm: NormName = "l1"
     estimator: EstimatorName = "vjp"
@@ -60,7 +66,12 @@ class PenaltySettings:
     def __post_init__(self) -> None:
         """Check every value and every pair that excludes each other."""
         for name in ("jacobian_weight", "selective_weight", "align_weight"):
-            _check_number(name, getattr(self, name), 0.0, math.inf)
+            _check_number(name, getattr(self, name), 0.0, math.inf, _OFF)
+        _check_choice("penalty_weights", self.penalty_weights, get_args(WeightsName))
+        _check_number("accuracy_drop", self.accuracy_drop, 0.0, 1.0, _SHARE)
+        if self.reference_accuracy is not None:
+            name = "reference_accuracy"
+            _check_number(name, self.reference_accuracy, 0.0, 1.0, _SHARE)
         _check_choice("form", self.form, get_args(FormName))
         _check_choice("norm", self.norm, NORMS)
         _check_choice("estimator", self.estimator, get_args(EstimatorName))
@@ -92,6 +103,12 @@ class PenaltySettings:
             raise ValueError(
                 f"align_weight > 0 needs the gradient map: got estimator="
                 f"{self.estimator!r}, expected one of {REVERSE_MODE}."
+            )
+        weights = (self.jacobian_weight, self.selective_weight, self.align_weight)
+        if self.penalty_weights == "auto" and not any(weights):
+            raise ValueError(
+                "penalty_weights='auto' moves a factor of the weights: got weights of "
+                "0 only, expected one above 0. Their ratio is kept."
             )
 
     @property
@@ -144,7 +161,9 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"Unknown {name}: got {value!r}, expected one of {choices}.")
 
 
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
+def _check_number(
+    name: str, value: Any, low: float, high: float, advice: str = ""
+) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
             f"`{name}` must be a number: got {value!r} ({type(value).__name__}). "
@@ -152,8 +171,7 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
         )
     if not low <= value <= high or math.isinf(value):
         raise ValueError(
-            f"`{name}` is out of range: got {value}, expected {low} to {high}. "
-            "A weight of 0 switches its term off."
+            f"`{name}` is out of range: got {value}, expected {low} to {high}.{advice}"
         )
 
 

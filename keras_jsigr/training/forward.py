@@ -90,6 +90,7 @@ class Forward:
         leaves = list(keras.tree.flatten(x))
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:
+            leaves[index] = tf.convert_to_tensor(leaves[index])
             if not leaves[index].dtype.is_floating:
                 leaves[index] = tf.cast(leaves[index], specs[index].dtype)
         if adversary is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_jsigr.penalties import ramp_factor
+from keras_jsigr.training.scalar import read_scalar
 
 
 def loss_shares(
@@ -41,16 +42,16 @@ def loss_shares(
     return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
 
-def effective_weights(model: Any, *, ramped: bool = True) -> dict[str, float]:
+def effective_weights(model: Any) -> dict[str, float]:
     """Read the present weights of the penalties of a hardened model.
 
     Args:
         model: A compiled `JSIGRModel`.
-        ramped: Whether to count the ramp in.
 
     Returns:
         `lambda_J`, `lambda_S`, `lambda_A` by the names of their penalties, and the
-        weight of the `fused` penalty, which holds the first two already.
+        weight of the `fused` penalty, which holds the first two already; all times the
+        ramp and the factor of `penalty_weights="auto"`.
 
     Example:
         >>> import keras
@@ -62,11 +63,13 @@ def effective_weights(model: Any, *, ramped: bool = True) -> dict[str, float]:
         >>> effective_weights(robust)["jacobian"]
         0.5
     """
-    factor = ramp(model) if ramped else 1.0
+    factor = ramp(model)
+    if model.penalty_factor is not None:
+        factor *= read_scalar(model.penalty_factor)
     weights = {
-        "jacobian": _value(model.jacobian_weight),
-        "selective": _value(model.selective_weight),
-        "align": _value(model.align_weight),
+        "jacobian": read_scalar(model.jacobian_weight),
+        "selective": read_scalar(model.selective_weight),
+        "align": read_scalar(model.align_weight),
         "fused": 1.0,
     }
     return {name: factor * weight for name, weight in weights.items()}
@@ -93,7 +96,3 @@ def ramp(model: Any) -> float:
     """
     steps = (model.optimizer.iterations, model.delay_steps, model.ramp_steps)
     return float(ramp_factor(*(keras.ops.convert_to_numpy(step) for step in steps)))
-
-
-def _value(variable: Any) -> float:
-    return float(keras.ops.convert_to_numpy(variable))
