@@ -159,16 +159,13 @@ def test_on_two_devices(data, hardened, fit, two_devices):
     assert 0.1 < history["task_gradient_share"][0] < 1.0
 
 
-def test_the_factor_of_automatic_weights_counts(plain):
-    robust = kj.harden(
-        plain,
+def test_the_factor_of_automatic_weights_counts(hardened):
+    robust = hardened(
         jacobian_weight=0.5,
         ramp_steps=0,
         penalty_weights="auto",
         reference_accuracy=0.9,
-        verbose=0,
     )
-    robust.compile("sgd", "sparse_categorical_crossentropy")
     robust.penalty_factor.assign(0.25)
     assert effective_weights(robust)["jacobian"] == pytest.approx(0.125)
     assert effective_weights(robust)["fused"] == pytest.approx(0.25)
