@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.map_each import map_each
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
 from keras_jsigr.saliency.baselines import check_baseline
@@ -74,12 +75,7 @@ def perturbation_coefficients(
         step = expand_map(tf.cast(mask, x.dtype)[tf.newaxis], x) * away
         return change_score(logits, logits_fn(x + step), chosen, score, kind)
 
-    scores = tf.map_fn(
-        score_of,
-        tf.constant(bank.masks),
-        fn_output_signature=tf.float32,
-        parallel_iterations=1,
-    )
+    scores = map_each(score_of, tf.constant(bank.masks), (None,))
     coefficients = tf.stop_gradient(tf.transpose(scores))
     return tf.ensure_shape(coefficients, (x.shape[0], bank.size))
 

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.map_each import map_each
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.methods.attribution import AttributionMethod
 from keras_jsigr.saliency.methods.chunks import as_rows, check_chunk, sum_in_chunks
@@ -83,9 +84,7 @@ class NoisyGradient(AttributionMethod):
             return tf.random.stateless_normal(x.shape[1:], seed, alg="philox")
 
         def part(first: tf.Tensor, size: tf.Tensor) -> Any:
-            noise = tf.map_fn(
-                draw, tf.range(first, first + size), fn_output_signature=tf.float32
-            )
+            noise = map_each(draw, tf.range(first, first + size), x.shape[1:])
             noise = tf.cast(sigma * noise, x.dtype)[:, tf.newaxis]
             gradient = input_gradient(
                 logits_fn,

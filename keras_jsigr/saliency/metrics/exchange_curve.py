@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.map_each import map_each
 from keras_jsigr.saliency.interpolate import expand_map
 from keras_jsigr.saliency.metrics.map_rows import map_rows
 
@@ -55,20 +56,12 @@ def exchange_curve(
     place = tf.argsort(order, axis=1, stable=True)
     place = expand_map(tf.reshape(place, [-1, *maps.shape[1:]]), start)
 
-    # The score of a user may come from a shell, whose source AutoGraph cannot read.
-    @tf.autograph.experimental.do_not_convert
     def score(step: tf.Tensor) -> tf.Tensor:
         # Rounded in integers: the same pixels whatever the float type.
         count = (2 * n * step + steps) // (2 * steps)
         return tf.cast(score_fn(tf.where(place < count, end, start)), tf.float32)
 
-    scores = tf.map_fn(
-        score,
-        tf.range(steps + 1),
-        fn_output_signature=tf.TensorSpec((None,), tf.float32),
-        parallel_iterations=1,
-    )
-    return tf.transpose(scores)
+    return tf.transpose(map_each(score, tf.range(steps + 1), (None,)))
 
 
 def area_under(curve: tf.Tensor) -> tf.Tensor:
