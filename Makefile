@@ -14,10 +14,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check judges explainers format lock clean
+.PHONY: help quickstart test test-slow check judges explainers format lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 quickstart: $(READY) ## train, attack, explain: a first tour, written to quickstart/
 	$(BIN)/python examples/quickstart.py --out quickstart
@@ -25,8 +25,11 @@ quickstart: $(READY) ## train, attack, explain: a first tour, written to quickst
 # Two processes: each holds a TensorFlow of its own, about 2 GB. One: make test JOBS=0
 JOBS ?= 2
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: $(READY) ## run the tests, but for the slow ones
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+test-slow: $(READY) ## run the slow tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow tests
 
 check: $(READY) ## style, types, spelling, and the code blocks of the documentation
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ import tensorflow as tf
 import keras_jsigr as kj
 from keras_jsigr import attacks
 
+pytestmark = pytest.mark.slow
+
 RADIUS = 0.1
 SMALL = {"epsilon": RADIUS, "verbose": 0}
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_jsigr as kj
@@ -21,6 +22,7 @@ def test_graph(golden, reference):
     assert set(reference.history.history) >= {"accuracy", "val_accuracy", "val_loss"}
 
 
+@pytest.mark.slow
 def test_xla(golden, train):
     settings = {}
     if golden.pools:  # MaxPoolGradGrad has no XLA kernel; differences need none
@@ -54,6 +56,7 @@ def test_bfloat16(golden, train, reference):
     half(golden, train, reference, "mixed_bfloat16", tf.bfloat16)
 
 
+@pytest.mark.slow
 def test_two_devices(golden, train, two_devices):
     with two_devices.scope():
         robust = golden.compiled()

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 import keras_jsigr as kj
 
+pytestmark = pytest.mark.slow
+
 BATCH = 8
 EXACT = {"estimator": "exact", "selection": "all", "ramp_steps": 0}
 

@@ -8,6 +8,8 @@ from keras_jsigr.attacks import FGSM, PGD
 from keras_jsigr.evaluation.masking import demonstrators, diagnose, diagnostics
 from keras_jsigr.evaluation.masking.rules import RULES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def suspects(monkeypatch):
@@ -55,7 +57,6 @@ def test_randomized(honest, test_set, suspects):
     assert suspects(masked, *test_set, rules, epsilon=0.1) == rules[1:]
 
 
-@pytest.mark.slow
 def test_catastrophic_overfitting(make_net, data, suspects):
     x, y = data.x_train[:4000], data.y_train[:4000]
     net = demonstrators.train_single_step(make_net(28), x, y, epsilon=0.3)

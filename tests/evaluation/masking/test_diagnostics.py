@@ -48,6 +48,7 @@ def honest_findings(honest, test_set):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "adversarial", "hardened"])
 def test_honest_networks_pass(honest_findings, name):
     findings = honest_findings[name]
@@ -61,6 +62,7 @@ def test_honest_networks_pass(honest_findings, name):
     assert from_json(list[Finding], document) == findings
 
 
+@pytest.mark.slow
 def test_networks_are_what_they_should_be(honest_findings):
     """The test above means nothing on networks that learned nothing."""
     robust = {}
