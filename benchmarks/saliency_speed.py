@@ -67,7 +67,11 @@ def run_all(store: Store, options: argparse.Namespace) -> None:
             if all(store.has(name) for name in names):
                 continue
             if model is None:
-                model = nets.load(RECIPE_OF[net], data, options.cache, options.quick)
+                trained = nets.load(RECIPE_OF[net], data, options.cache, options.quick)
+                # A loaded Sequential was called twice: peers that build a model from
+                # its layers would pick the wrong call.
+                model = keras.models.clone_model(trained)
+                model.set_weights(trained.get_weights())
             measure_row(store, model, net, method, data, options)
 
 
