@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.sum_in_groups import sum_in_groups
+
 # Enough examples per call of the model that its fixed cost does not count.
 _EXAMPLES_AT_ONCE = 512
 
@@ -37,18 +39,5 @@ def sum_over_draws(
         >>> float(sum_over_draws(1000, tf.constant(9), draw, tf.zeros(())))
         1000.0
     """
-    count = tf.convert_to_tensor(count, tf.int32)
     group = tf.maximum(_EXAMPLES_AT_ONCE // tf.maximum(examples, 1), 1)
-
-    def add(first: tf.Tensor, total: Any) -> Any:
-        size = tf.minimum(group, count - first)
-        more = draw(first, size)
-        return first + size, tf.nest.map_structure(
-            lambda a, b: tf.ensure_shape(a + b, a.shape), total, more
-        )
-
-    start = (tf.constant(0), tf.nest.map_structure(tf.zeros_like, like))
-    end: tuple[tf.Tensor, Any] = tf.while_loop(
-        lambda first, _: first < count, add, start
-    )
-    return end[1]
+    return sum_in_groups(count, group, draw, like)
