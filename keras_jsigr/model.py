@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -29,6 +31,22 @@ from keras_jsigr.training.tracked_model import TrackedModel
 
 _WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 _STEPS = ("delay_steps", "ramp_steps")
+
+
+class LossParts(NamedTuple):
+    """What the loss of a step is made of.
+
+    Attributes:
+        task: Scalar, the compiled loss, of this replica's share.
+        penalties: Scalars by name: means over the batch, without their weights.
+        y_pred: What the base returns.
+        hits: Float32 `(B,)`, one where a cached map was found; `None` without.
+    """
+
+    task: Any
+    penalties: dict[str, Any]
+    y_pred: Any
+    hits: Any
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -169,10 +187,48 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         # Not from `optimizer.iterations`: those pause while gradients accumulate.
         seed = step_seed(self.settings.seed, self.steps_taken.value)
-        labels = keras.tree.flatten(y)[0]
-        targets = class_targets(labels, tf.zeros((1, self.classes)))
+        with self.recorded_loss(x, y, sample_weight, seed) as (tape, parts):
+            scale = self.factor() * ramp_factor(
+                self.optimizer.iterations, self.delay_steps, self.ramp_steps
+            )
+            penalty = scale * tf.add_n([tf.zeros(()), *self._weighted(parts.penalties)])
+            # As Keras does with its own extra losses: the sum over the replicas is
+            # the loss, each holds its share of the batch mean.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            loss = tf.cast(parts.task, tf.float32) + penalty / replicas
+            scaled = self.optimizer.scale_loss(loss)
+        self._apply(tape, scaled)
+        count = tf.shape(keras.tree.flatten(x)[0])[0]
+        shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
+        if parts.hits is not None:
+            shown["map_hits"] = tf.reduce_mean(parts.hits)
+        self.track(
+            loss * replicas, {"task_loss": parts.task * replicas, **shown}, count
+        )
+        results: dict[str, Any] = self.compute_metrics(
+            x, y, parts.y_pred, sample_weight=sample_weight
+        )
+        return results
+
+    @contextmanager
+    def recorded_loss(
+        self, x: Any, y: Any, sample_weight: Any, seed: Any, persistent: bool = False
+    ) -> Iterator[tuple[tf.GradientTape, LossParts]]:
+        """Compute the parts of the loss of a training step under an open tape.
+
+        Args:
+            x: Inputs as a training step receives them, tensors.
+            y: Labels.
+            sample_weight: Float `(B,)`, or `None`.
+            seed: Int32 `(2,)` of the projections, masks and the adversary.
+            persistent: Whether the tape is asked for several gradients.
+
+        Yields:
+            The tuple of the tape, which records inside the block, and the parts.
+        """
+        targets = class_targets(keras.tree.flatten(y)[0], tf.zeros((1, self.classes)))
         place = self._forward.place(x, targets, seed, self.adversary)
-        with exact_moments(), tf.GradientTape() as tape:
+        with exact_moments(), tf.GradientTape(persistent=persistent) as tape:
             point = self._forward.record(place, self.classes)
             y_pred = self.head.activate(point.logits)
             # Now: the next pass of the base replaces the losses its layers added.
@@ -183,25 +239,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
                 batch = self._batch(point, targets, seed)
             penalties = self._forward.penalties(point, batch, self._term_weights())
             means = {k: batch_mean(v, sample_weight) for k, v in penalties.items()}
-            scale = self.factor() * ramp_factor(
-                self.optimizer.iterations, self.delay_steps, self.ramp_steps
-            )
-            penalty = scale * tf.add_n([tf.zeros(()), *self._weighted(means)])
-            # As Keras does with its own extra losses: the sum over the replicas is
-            # the loss, each holds its share of the batch mean.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = tf.cast(task, tf.float32) + penalty / replicas
-            scaled = self.optimizer.scale_loss(loss)
-        self._apply(tape, scaled)
-        count = tf.shape(keras.tree.flatten(x)[0])[0]
-        parts = {f"{name}_penalty": mean for name, mean in means.items()}
-        if batch.hits is not None:
-            parts["map_hits"] = tf.reduce_mean(batch.hits)
-        self.track(loss * replicas, {"task_loss": task * replicas, **parts}, count)
-        results: dict[str, Any] = self.compute_metrics(
-            x, y, y_pred, sample_weight=sample_weight
-        )
-        return results
+            yield tape, LossParts(task, means, y_pred, batch.hits)
 
     def _apply(self, tape: tf.GradientTape, loss: Any) -> None:
         variables = self.trainable_variables

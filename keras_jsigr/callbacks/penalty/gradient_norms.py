@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.inputs import unchanged_state
-from keras_jsigr.core.scores import class_targets
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import batch_mean
 
 Norms = Callable[[Any, Any, Any], dict[str, float]]
 
@@ -36,18 +32,9 @@ def gradient_norms(model: JSIGRModel, x: Any, y: Any, seed: Any) -> dict[str, An
     Example:
         See `gradient_norms_of`.
     """
-    forward, variables = model._forward, model.trainable_variables
-    targets = class_targets(keras.tree.flatten(y)[0], tf.zeros((1, model.classes)))
-    place = forward.place(x, targets, seed, model.adversary)
-    with exact_moments(), tf.GradientTape(persistent=True) as tape:
-        point = forward.record(place, model.classes)
-        y_pred = model.head.activate(point.logits)
-        task = model.compute_loss(x=x, y=y, y_pred=y_pred, training=True)
-        with tape.stop_recording():
-            batch = model._batch(point, targets, seed)
-        penalties = forward.penalties(point, batch, model._term_weights())
-        parts = {"task": tf.cast(task, tf.float32)}
-        parts |= {name: batch_mean(value, None) for name, value in penalties.items()}
+    variables = model.trainable_variables
+    with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, found):
+        parts = {"task": tf.cast(found.task, tf.float32), **found.penalties}
         # Half precision: a scaled loss keeps small gradients, and shares do not change.
         scaled = {k: model.optimizer.scale_loss(part) for k, part in parts.items()}
     return {
