@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,7 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.training.constrained_model import ConstrainedModel
 from keras_jsigr.training.forward import Forward, Point
+from keras_jsigr.training.loss_parts import LossParts
 from keras_jsigr.training.map_source import MapSource
 from keras_jsigr.training.resumable_model import ResumableModel
 from keras_jsigr.training.scalar import add_scalar
@@ -31,22 +32,6 @@ from keras_jsigr.training.tracked_model import TrackedModel
 
 _WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 _STEPS = ("delay_steps", "ramp_steps")
-
-
-class LossParts(NamedTuple):
-    """What the loss of a step is made of.
-
-    Attributes:
-        task: Scalar, the compiled loss, of this replica's share.
-        penalties: Scalars by name: means over the batch, without their weights.
-        y_pred: What the base returns.
-        hits: Float32 `(B,)`, one where a cached map was found; `None` without.
-    """
-
-    task: Any
-    penalties: dict[str, Any]
-    y_pred: Any
-    hits: Any
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

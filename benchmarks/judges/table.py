@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from judges.peers import LIBRARIES, OURS
-
-Cells = dict[str, dict[str, Any]]
+from judges.comparison_table import Cells, comparison_table
+from judges.peers import LIBRARIES
 
 
 def attacks_table(cells: Cells, rows: dict[str, list[str]]) -> str:
@@ -19,30 +18,18 @@ def attacks_table(cells: Cells, rows: dict[str, list[str]]) -> str:
     Returns:
         One table per net; notes below say what a peer could not do.
     """
-    lines: list[str] = []
-    for net, attacks in rows.items():
-        notes: list[str] = []
-        lines += [
-            f"\n**{net}**: images per second, then accuracy or median distance\n",
-            f"| attack | {' | '.join(LIBRARIES)} | ratio to the fastest peer |",
-            "| --- " * (len(LIBRARIES) + 2) + "|",
-        ]
-        for attack in attacks:
-            row = {name: cells.get(f"{net}/{attack}/{name}") for name in LIBRARIES}
-            texts = [_text(cell, attack, name, notes) for name, cell in row.items()]
-            lines.append(f"| {attack} | {' | '.join(texts)} | {_ratio(row)} |")
-        lines += ["", *(f"{i}. {note}" for i, note in enumerate(notes, 1))]
-    return "\n".join(lines)
+    return comparison_table(
+        cells,
+        rows,
+        LIBRARIES,
+        says="images per second, then accuracy or median distance",
+        method="attack",
+        figure="images_per_second",
+        text=_text,
+    )
 
 
-def _text(
-    cell: dict[str, Any] | None, attack: str, library: str, notes: list[str]
-) -> str:
-    if cell is None:
-        return "not run"
-    if "missing" in cell or "error" in cell:
-        notes.append(f"{library}, {attack}: {cell.get('missing') or cell['error']}")
-        return f"- ({len(notes)})"
+def _text(cell: dict[str, Any], attack: str, library: str, notes: list[str]) -> str:
     speed = cell["images_per_second"]
     text = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
     text += f", {_strength(cell)}"
@@ -59,15 +46,3 @@ def _strength(cell: dict[str, Any]) -> str:
     middle = cell["median_distance"]
     text = "infinite" if middle is None else f"{middle:.3f}"
     return f"{text}, {cell['failed']:.1%} failed" if cell["failed"] else text
-
-
-def _ratio(row: dict[str, dict[str, Any] | None]) -> str:
-    speeds = {
-        name: cell["images_per_second"]
-        for name, cell in row.items()
-        if cell and "images_per_second" in cell
-    }
-    ours = [speeds.pop(name) for name in list(speeds) if name.startswith(OURS)]
-    if not ours or not speeds:
-        return "-"
-    return " / ".join(f"{speed / max(speeds.values()):.1f}x" for speed in ours)

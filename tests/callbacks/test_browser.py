@@ -1,7 +1,6 @@
 """The grid in TensorBoard, opened in a real browser."""
 
 import io
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,21 +13,8 @@ from PIL import Image
 
 from keras_jsigr.callbacks.grid.record import Record
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-DRIVER = shutil.which("chromedriver")
-if not CHROMIUM or not DRIVER:
-    pytest.skip(
-        "no chromium with chromedriver found: apt-get install chromium chromium-driver",
-        allow_module_level=True,
-    )
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing")
 program = pytest.importorskip("tensorboard.program", reason="tensorboard is missing")
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run")
-FLAGS += ("--disable-background-networking", "--window-size=1400,1300")
 SECONDS = 60
 # The pictures of a page with shadow roots: TensorBoard nests its elements in them.
 PICTURES = """
@@ -70,12 +56,8 @@ def tensorboard(tmp_path):
 
 
 @pytest.fixture
-def driver(tmp_path):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'chromium'}"):
-        options.add_argument(flag)
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+def driver(tmp_path, open_chromium):
+    made = open_chromium(tmp_path / "chromium", "--window-size=1400,1300")
     yield made
     made.quit()
 

@@ -2,34 +2,11 @@
 
 import base64
 import json
-import shutil
 
 import pytest
 
 from keras_jsigr.evaluation.page.html import html_page
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-DRIVER = shutil.which("chromedriver")
-if not CHROMIUM or not DRIVER:
-    pytest.skip(
-        "no chromium with chromedriver found: apt-get install chromium chromium-driver",
-        allow_module_level=True,
-    )
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing")
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PAGES = ("one", "two", "hostile", "bare")
 THEMES = ("light", "dark")
 
@@ -66,15 +43,8 @@ return worst;
 class Browser:
     """One Chromium for all tests of this file."""
 
-    def __init__(self, folder):
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--user-data-dir={folder}"):
-            options.add_argument(flag)
-        logs = {"browser": "ALL", "performance": "ALL"}
-        options.set_capability("goog:loggingPrefs", logs)
-        service = webdriver.ChromeService(DRIVER)
-        self.driver = webdriver.Chrome(options=options, service=service)
+    def __init__(self, driver):
+        self.driver = driver
 
     def look(self, theme="light", width=1280, media="", script=True):
         """Set the window up; holds until the next call."""
@@ -120,10 +90,12 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    made = Browser(tmp_path_factory.mktemp("chromium"))
-    yield made
-    made.driver.quit()
+def browser(tmp_path_factory, open_chromium):
+    logs = {"browser": "ALL", "performance": "ALL"}
+    profile = tmp_path_factory.mktemp("chromium")
+    driver = open_chromium(profile, **{"goog:loggingPrefs": logs})
+    yield Browser(driver)
+    driver.quit()
 
 
 @pytest.fixture(scope="module")
