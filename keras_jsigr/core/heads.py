@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.folded_norms import fold_norms
 from keras_jsigr.core.keras_private import leaf_layers
 
 LogitsFn = Callable[[Any], tf.Tensor]
@@ -176,7 +177,7 @@ def _close(a: tf.Tensor, b: tf.Tensor) -> bool:
     return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))
 
 
-def as_logits(model: Any, probe: Any) -> LogitsFn:
+def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
     """Return a function from inputs to logits for anything that classifies.
 
     Args:
@@ -184,6 +185,8 @@ def as_logits(model: Any, probe: Any) -> LogitsFn:
             behind), or a callable that returns logits or probabilities, a tensor or
             a mapping with the key `logits`.
         probe: A batch of inputs, to find out which of these it is.
+        fold: Whether to fold batch normalization, see `fold_norms`; off for who looks
+            at layers in between.
 
     Returns:
         A traceable function from inputs to float32 logits `(B, C)` in inference mode.
@@ -209,6 +212,8 @@ def as_logits(model: Any, probe: Any) -> LogitsFn:
             "returns logits. Pass the model itself, not its path or its outputs."
         )
     raw = _raw_logits(model, probe)
+    if fold and isinstance(model, keras.Model):
+        raw = fold_norms(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
         z = tf.cast(raw(x), tf.float32)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core.keras_private import all_layers, leaf_layers
-from keras_jsigr.saliency.methods.layer_calls import layer_calls
+from keras_jsigr.core.layer_calls import layer_calls
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -61,7 +61,8 @@ def find_feature_layer(
     watched = leaf_layers(model) if name is None else _named(model, name)
     seen: list[tuple[keras.Layer, Shape]] = []
 
-    def see(layer: keras.Layer, outputs: Any) -> Any:
+    def see(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = call(*args, **kwargs)
         if tf.is_tensor(outputs) and outputs.shape.rank == 4:
             seen.append((layer, tuple(outputs.shape[1:])))
         return outputs

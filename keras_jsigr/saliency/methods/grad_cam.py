@@ -10,13 +10,13 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
 from keras_jsigr.saliency.methods.feature_layer import find_feature_layer
-from keras_jsigr.saliency.methods.layer_calls import layer_calls
 from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
 from keras_jsigr.saliency.methods.settings import check_choice
 
@@ -90,14 +90,14 @@ class GradCAM(SaliencyMethod):
 
     def _core_at(self, layer: keras.Layer, model: Any, probe: Any) -> Core:
         resolve_layout(tuple(probe.shape[1:]), "image")
-        logits_fn = as_logits(model, probe)
+        logits_fn = as_logits(model, probe, fold=False)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             seen: list[tf.Tensor] = []
 
-            def see(_: keras.Layer, outputs: tf.Tensor) -> tf.Tensor:
-                seen.append(outputs)
-                return outputs
+            def see(_: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+                seen.append(call(*args, **kwargs))
+                return seen[-1]
 
             with layer_calls([layer], see):
                 logits_fn(x)
@@ -105,7 +105,7 @@ class GradCAM(SaliencyMethod):
             # The graph drops what lies above the layer in the run before, and what
             # lies below it in this one: together they are one forward pass.
             def logits_of(features: tf.Tensor) -> tf.Tensor:
-                with layer_calls([layer], lambda *_: features):
+                with layer_calls([layer], lambda *_, **__: features):
                     return logits_fn(x)
 
             features = seen[-1]

@@ -1,4 +1,4 @@
-"""See and exchange what layers of a model return while it runs."""
+"""See and exchange what layers of a model do while it runs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ import keras
 
 _LOCK = threading.RLock()
 
+# Takes the layer, its own `call`, and the arguments of this call.
+Hook = Callable[..., Any]
+
 
 @contextmanager
-def layer_calls(
-    layers: Iterable[keras.Layer], hook: Callable[[keras.Layer, Any], Any]
-) -> Iterator[None]:
-    """Let `hook` stand behind the layers inside the block.
+def layer_calls(layers: Iterable[keras.Layer], hook: Hook) -> Iterator[None]:
+    """Let `hook` stand in for the calls of the layers inside the block.
 
     It works for Functional, Sequential and subclassed models and for layers of models
-    within models alike. Only one thread is inside a block at a time.
+    within models alike. Blocks nest: the inner hook is given the outer one as `call`.
+    Only one thread is inside a block at a time.
 
     Args:
         layers: Layers of the model that is run inside the block.
-        hook: Takes a layer and its outputs; returns the outputs to go on with.
+        hook: Called as `hook(layer, call, *args, **kwargs)`, where `call` is what the
+            layer would do; returns the outputs to go on with.
 
     Yields:
         Nothing.
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.saliency.methods.layer_calls import layer_calls
+        >>> from keras_jsigr.core.layer_calls import layer_calls
         >>> layer = keras.layers.Activation("relu")
         >>> net = keras.Sequential([keras.Input((1,)), layer])
-        >>> with layer_calls([layer], lambda layer, outputs: 2.0 * outputs):
+        >>> with layer_calls([layer], lambda layer, call, x, **_: 2.0 * call(x)):
         ...     twice = net(np.ones((1, 1)))
         >>> float(twice[0, 0]), float(net(np.ones((1, 1)))[0, 0])
         (2.0, 1.0)
@@ -43,7 +46,7 @@ def layer_calls(
         before = [(layer, vars(layer).get("call")) for layer in layers]
         for layer, _ in before:
             # Past Keras, which would track what is assigned.
-            object.__setattr__(layer, "call", _behind(layer, hook))
+            object.__setattr__(layer, "call", _hooked(layer, hook))
         try:
             yield
         finally:
@@ -54,12 +57,10 @@ def layer_calls(
                     object.__delattr__(layer, "call")
 
 
-def _behind(
-    layer: keras.Layer, hook: Callable[[keras.Layer, Any], Any]
-) -> Callable[..., Any]:
+def _hooked(layer: keras.Layer, hook: Hook) -> Callable[..., Any]:
     call = layer.call
 
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        return hook(layer, call(*args, **kwargs))
+        return hook(layer, call, *args, **kwargs)
 
     return hooked
