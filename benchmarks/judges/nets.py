@@ -87,8 +87,30 @@ def resnet20(activation: str, seed: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
+def colour_net(activation: str, seed: int) -> keras.Model:
+    """Build conv3x3-s2(16, 32, 64) + fc100 with logits.
+
+    Args:
+        activation: Of the hidden layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 64 x 64 colour images of ten classes.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    convolutions = [
+        layers.Conv2D(filters, 3, 2, "same", activation=activation)
+        for filters in (16, 32, 64)
+    ]
+    dense = [layers.Dense(100, activation=activation), layers.Dense(10)]
+    image = keras.Input((64, 64, 3), name="image")
+    return keras.Sequential([image, *convolutions, layers.Flatten(), *dense])
+
+
 NETS: dict[str, Callable[[str, int], keras.Model]] = {
     "reference": reference_net,
+    "colour": colour_net,
     "resnet20": resnet20,
 }
 
