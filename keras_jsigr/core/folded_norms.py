@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.layer_calls import layer_calls
 
-_LINEAR = (
+# What gives `W x + b` before its activation.
+LINEAR_LAYERS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -149,7 +150,7 @@ def _may_fold(layer: keras.Layer) -> bool:
 
 def _may_take(layer: keras.Layer) -> bool:
     return (
-        type(layer) in _LINEAR
+        type(layer) in LINEAR_LAYERS
         and layer.built
         and layer.activation in (None, keras.activations.linear)
         and layer.dtype_policy.name in ("float32", "float64")

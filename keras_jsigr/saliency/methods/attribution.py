@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn, as_logits
+from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.linear_front import Front, find_front
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
@@ -31,6 +32,9 @@ class AttributionMethod(SaliencyMethod):
         ValueError: If a setting is out of range.
     """
 
+    # Whether the method adds up gradients of copies of an example: see `Front`.
+    adds_copies: ClassVar[bool] = False
+
     score: ScoreName = "log_prob"
     reduce: bool = True
 
@@ -42,12 +46,13 @@ class AttributionMethod(SaliencyMethod):
 
     @abstractmethod
     def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
     ) -> tf.Tensor:
         """Compute the signed values.
 
         Args:
-            logits_fn: Maps inputs to logits `(B, C)` in inference mode.
+            front: Maps inputs to logits `(B, C)` in inference mode, and knows the
+                first layer if `adds_copies`.
             x: Float data `(B, *S)`.
             targets: Makes the targets `(B, C)` from the logits at `x`.
             layout: What the axes of an example mean.
@@ -58,12 +63,14 @@ class AttributionMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        logits_fn = as_logits(model, probe)
+        front = Front(as_logits(model, probe))
+        if self.adds_copies:
+            front = find_front(model, front.logits_fn, probe)
         layout = resolve_layout(tuple(probe.shape[1:]), self.layout)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
-            found = self.attribution(logits_fn, x, targets_of(y, self.kind), layout)
+            found = self.attribution(front, x, targets_of(y, self.kind), layout)
             found = tf.cast(found, tf.float32)
             return sum_channels(found, layout) if self.reduce else found
 

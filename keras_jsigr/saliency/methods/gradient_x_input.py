@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.attribution import AttributionMethod
@@ -41,8 +41,8 @@ class GradientTimesInput(AttributionMethod):
     """
 
     def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
     ) -> tf.Tensor:
         """Compute the products; see `AttributionMethod`."""
         del layout
-        return x * input_gradient(logits_fn, x, targets, self.score, self.kind)
+        return x * input_gradient(front, x, targets, self.score, self.kind)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.attribution import AttributionMethod
@@ -62,6 +62,8 @@ class IntegratedGradients(AttributionMethod):
         [[9.0, 0.0]]
     """
 
+    adds_copies: ClassVar[bool] = True
+
     steps: int = 32
     baseline: Replacement = "zero"
     rule: RuleName = "gauss_legendre"
@@ -76,31 +78,34 @@ class IntegratedGradients(AttributionMethod):
         check_chunk(self.chunk)
 
     def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
     ) -> tf.Tensor:
         """Compute the shares; see `AttributionMethod`."""
         start = replacement(x, self.baseline, layout)
-        chosen, way = targets(logits_fn(x)), x - start
+        there = front.features(x)
+        here = tf.broadcast_to(front.features(start), tf.shape(there))
+        chosen = targets(front.logits(there, x))
         points, weights = (
             tf.constant(values, tf.float32)
             for values in quadrature(self.steps, self.rule)
         )
 
         def part(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            t = tf.reshape(points[first : first + size], (-1, *[1] * x.shape.rank))
+            t = tf.reshape(points[first : first + size], (-1, *[1] * there.shape.rank))
             gradient = input_gradient(
-                logits_fn,
-                as_rows(start + tf.cast(t, x.dtype) * way),
+                lambda copies: front.logits(copies, x),
+                as_rows(here + tf.cast(t, there.dtype) * (there - here)),
                 tf.tile(chosen, (size, 1)),
                 self.score,
                 self.kind,
             )
-            rows = tf.reshape(tf.cast(gradient, tf.float32), (size, tf.size(x)))
+            rows = tf.reshape(tf.cast(gradient, tf.float32), (size, tf.size(there)))
             total = tf.linalg.matvec(rows, weights[first : first + size], True)
-            return tf.reshape(total, tf.shape(x))
+            return tf.reshape(total, tf.shape(there))
 
-        mean = sum_in_chunks(self.steps, x, part, tf.cast(x, tf.float32), self.chunk)
-        return tf.cast(way, tf.float32) * mean
+        like = tf.cast(there, tf.float32)
+        mean = front.pull(sum_in_chunks(self.steps, x, part, like, self.chunk), x)
+        return tf.cast(x - start, tf.float32) * tf.cast(mean, tf.float32)
 
 
 def quadrature(steps: int, rule: RuleName) -> tuple[FloatArray, FloatArray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.linear_front import Front
 from keras_jsigr.core.map_each import map_each
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.methods.attribution import AttributionMethod
@@ -56,19 +56,20 @@ class NoisyGradient(AttributionMethod):
 
     def sum_over_noise(
         self,
-        logits_fn: LogitsFn,
+        front: Front,
         x: tf.Tensor,
         targets: tf.Tensor,
         statistic: Callable[[tf.Tensor], Any],
         like: Any,
     ) -> Any:
-        """Add up a statistic of the gradients over all draws.
+        """Add up a statistic of the gradients at the front over all draws.
 
         Args:
-            logits_fn: Maps inputs to logits `(B, C)` in inference mode.
+            front: Maps inputs to logits `(B, C)` in inference mode.
             x: Float data `(B, *S)`.
             targets: Float `(B, C)`.
-            statistic: Maps gradients `(k, B, *S)`, float32, to their sums `(B, *S)`.
+            statistic: Maps gradients `(k, B, *F)` with respect to the features of the
+                front, float32, to their sums `(B, *F)`.
             like: Tensors of the shapes and dtypes of the sums.
 
         Returns:
@@ -83,17 +84,19 @@ class NoisyGradient(AttributionMethod):
             )
             return tf.random.stateless_normal(x.shape[1:], seed, alg="philox")
 
+        features = front.features(x)
+
         def part(first: tf.Tensor, size: tf.Tensor) -> Any:
             noise = map_each(draw, tf.range(first, first + size), x.shape[1:])
-            noise = tf.cast(sigma * noise, x.dtype)[:, tf.newaxis]
+            noise = front.moved(tf.cast(sigma * noise, x.dtype))[:, tf.newaxis]
             gradient = input_gradient(
-                logits_fn,
-                as_rows(x[tf.newaxis] + noise),
+                lambda copies: front.logits(copies, x),
+                as_rows(features[tf.newaxis] + noise),
                 tf.tile(targets, (size, 1)),
                 self.score,
                 self.kind,
             )
-            shape = tf.concat([[size], tf.shape(x)], axis=0)
+            shape = tf.concat([[size], tf.shape(features)], axis=0)
             return statistic(tf.reshape(tf.cast(gradient, tf.float32), shape))
 
         return sum_in_chunks(self.samples, x, part, like, self.chunk)

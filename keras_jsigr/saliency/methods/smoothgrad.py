@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.method import TargetsFn
 from keras_jsigr.saliency.methods.noisy_gradient import NoisyGradient
@@ -46,16 +47,19 @@ class SmoothGrad(NoisyGradient):
         [[2.0, 0.0]]
     """
 
+    adds_copies: ClassVar[bool] = True
+
     def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
     ) -> tf.Tensor:
         """Compute the mean gradient; see `AttributionMethod`."""
         del layout
+        features = front.features(x)
         total = self.sum_over_noise(
-            logits_fn,
+            front,
             x,
-            targets(logits_fn(x)),
+            targets(front.logits(features, x)),
             lambda gradients: tf.reduce_sum(gradients, axis=0),
-            tf.cast(x, tf.float32),
+            tf.cast(features, tf.float32),
         )
-        return total / self.samples
+        return front.pull(total, x) / self.samples

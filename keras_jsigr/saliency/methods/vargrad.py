@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.method import TargetsFn
@@ -53,22 +53,20 @@ class VarGrad(NoisyGradient):
         check_count("samples", self.samples, minimum=2)
 
     def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
     ) -> tf.Tensor:
         """Compute the variance; see `AttributionMethod`."""
         del layout
-        chosen = targets(logits_fn(x))
+        chosen = targets(front(x))
         # Deviations from the gradient at x: their mean is small beside their spread,
         # so the difference of two sums keeps its digits.
-        centre = input_gradient(logits_fn, x, chosen, self.score, self.kind)
+        centre = input_gradient(front, x, chosen, self.score, self.kind)
         centre = tf.cast(centre, tf.float32)
 
         def moments(gradients: tf.Tensor) -> Any:
             away = gradients - centre
             return tf.reduce_sum(away, axis=0), tf.reduce_sum(away**2, axis=0)
 
-        first, second = self.sum_over_noise(
-            logits_fn, x, chosen, moments, (centre, centre)
-        )
+        first, second = self.sum_over_noise(front, x, chosen, moments, (centre, centre))
         spread = second - first**2 / self.samples
         return tf.maximum(spread, 0.0) / (self.samples - 1)
