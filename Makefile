@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow check judges explainers format lock clean
+.PHONY: help quickstart test test-slow check judges explainers study format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15
 	  --no-deps --no-build-isolation -e .
 	$(EXPLAINERS)/bin/python -m pytest tests/saliency/peers
 	$(EXPLAINERS)/bin/python benchmarks/saliency_speed.py
+
+study: $(READY) ## train and judge J-SIGR and its peers, write docs/study.md (hours; resumes)
+	$(BIN)/python benchmarks/study.py
 
 format: $(READY) ## put the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -28,11 +28,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from judges import nets, table
+from judges import table
 from judges.budget import Budget, Run
 from judges.figures import distances, still_correct
 from judges.peers import LIBRARIES, OURS, find
 from judges.store import Store
+from networks import nets
 
 import keras_jsigr as kj
 

@@ -28,9 +28,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from judges import nets, tiny_imagenet10
 from judges.figures import correct, still_correct
 from judges.store import Store
+from networks import nets, tiny_imagenet10
 
 import keras_jsigr as kj
 

@@ -22,10 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from judges import art_attacks, nets
+from judges import art_attacks
 from judges.budget import Budget
 from judges.figures import correct, still_correct
 from judges.store import Store
+from networks import nets
 
 import keras_jsigr as kj
 

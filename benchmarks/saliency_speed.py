@@ -31,8 +31,8 @@ from explainers import table
 from explainers.agreement import agreement
 from explainers.peers import LIBRARIES, OURS, find
 from explainers.settings import Run, Settings
-from judges import nets
 from judges.store import Store
+from networks import nets
 
 import keras_jsigr as kj
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 
 import keras_jsigr as kj
+from networks.trades import Trades
 
 CACHE = Path(__file__).parents[1] / "cache"
 EPSILON = 0.1  # Linf, inputs in 0..1: the radius of every Fashion-MNIST figure here
@@ -115,23 +117,24 @@ NETS: dict[str, Callable[[str, int], keras.Model]] = {
 }
 
 
-def adversary(defence: str, epsilon: float) -> Any:
+def adversary(name: str, epsilon: float) -> Any:
     """Return the attack that a network is trained against.
 
     Args:
-        defence: `"FGSM"` (no random start), or `"PGD-k"` (step `2.5 epsilon / k`).
+        name: `"FGSM"` (no random start), `"FGSM-RS"` (a random one, step
+            `1.25 epsilon`), or `"PGD-k"` (step `2.5 epsilon / k`).
         epsilon: Linf radius, inputs in 0..1.
 
     Returns:
         An attack of keras_jsigr.
     """
-    if defence == "FGSM":
-        return kj.attacks.FGSM(epsilon=epsilon)
-    return kj.attacks.PGD(epsilon=epsilon, steps=int(defence.removeprefix("PGD-")))
+    if name.startswith("FGSM"):
+        return kj.attacks.FGSM(epsilon=epsilon, random_start=name == "FGSM-RS")
+    return kj.attacks.PGD(epsilon=epsilon, steps=int(name.removeprefix("PGD-")))
 
 
-def untrained(recipe: Recipe, maps: Any = None) -> keras.Model:
-    """Make the model whose `fit` follows the recipe; `kj.unwrap` what it returns.
+def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Model]:
+    """Make a network and the model whose `fit` trains it by the recipe.
 
     Args:
         recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
@@ -139,26 +142,53 @@ def untrained(recipe: Recipe, maps: Any = None) -> keras.Model:
         maps: A `PerturbationCache` for the hardened network, or `None`.
 
     Returns:
-        The network itself or the hardened one around it.
+        The network, and the model to fit: the same, or one around it.
     """
-    model = NETS[recipe["net"]](recipe["activation"], recipe["seed"])
-    defence = recipe["defence"]
+    net = NETS[recipe["net"]](recipe["activation"], recipe["seed"])
+    defence, epsilon = recipe["defence"], recipe.get("epsilon", EPSILON)
     if defence is None:
-        return model
+        return net, net
+    if defence == "noise":
+        noise = keras.layers.GaussianNoise(recipe["sigma"], seed=recipe["seed"])
+        return net, keras.Sequential([keras.Input(net.input_shape[1:]), noise, net])
+    if defence.startswith("TRADES"):
+        steps = int(defence.removeprefix("TRADES-"))
+        return net, Trades(net, epsilon, steps, recipe["beta"], recipe["seed"])
     if defence == "harden":
         steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
-        settings = recipe.get("settings", {})
-        return kj.harden(model, ramp_steps=steps // 5, maps=maps, verbose=0, **settings)
-    attack = adversary(defence, recipe.get("epsilon", EPSILON))
+        against = recipe.get("adversary")
+        settings = {
+            **recipe.get("settings", {}),
+            "adversary": against and adversary(against, epsilon),
+        }
+        return net, kj.harden(
+            net, ramp_steps=steps // 5, maps=maps, verbose=0, **settings
+        )
     # Without penalties a step is the adversary's gradients and the plain step.
-    return kj.harden(
-        model,
+    return net, kj.harden(
+        net,
         jacobian_weight=0.0,
         selective_weight=0.0,
-        adversary=attack,
+        adversary=adversary(defence, epsilon),
         probe=False,
         verbose=0,
     )
+
+
+class EpochSeconds(keras.callbacks.Callback):
+    """Note how long epochs take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Stop it."""
+        self.seconds.append(time.perf_counter() - self._start)
 
 
 def train(
@@ -170,7 +200,8 @@ def train(
 ) -> keras.Model:
     """Train by the recipe, or load what was trained before.
 
-    A training that was killed goes on at its last finished epoch.
+    A training that was killed goes on at its last finished epoch. Beside the network
+    stays a `.json` file with the median of the seconds of its epochs.
 
     Args:
         recipe: See `RECIPES`; `"images"` limits those trained on.
@@ -185,7 +216,7 @@ def train(
     if path.exists():
         return keras.models.load_model(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = untrained(recipe, maps)
+    net, model = untrained(recipe, maps)
     x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
@@ -195,17 +226,20 @@ def train(
         metrics=["accuracy"],
     )
     backup = keras.callbacks.BackupAndRestore(str(path.with_suffix("")) + "-backup")
-    start = time.perf_counter()
+    clock = EpochSeconds()
     model.fit(
         x,
         y,
         epochs=recipe["epochs"],
         batch_size=recipe["batch"],
         verbose=0,
-        callbacks=[backup, *callbacks],
+        callbacks=[backup, clock, *callbacks],
     )
-    print(f"trained {path.stem} in {time.perf_counter() - start:.0f} s", flush=True)
-    net = model if recipe["defence"] is None else kj.unwrap(model)
+    # A training that was killed after its last epoch has none to time.
+    seconds = statistics.median(clock.seconds) if clock.seconds else None
+    print(f"trained {path.stem}, {seconds or 0.0:.1f} s per epoch", flush=True)
+    cost = {"epoch_seconds": seconds, "epochs": recipe["epochs"]}
+    path.with_suffix(".json").write_text(json.dumps(cost) + "\n", encoding="utf-8")
     # Under a temporary name first, for a network that is there is taken as whole.
     temporary = path.with_name(f"{path.stem}-unfinished.keras")
     net.save(temporary)

@@ -1,0 +1,1 @@
+"""The training methods that the study compares, one file of settings each."""

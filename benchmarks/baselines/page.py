@@ -1,0 +1,209 @@
+"""The page of the study: a table and two plots, from nothing but its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines.methods import Method
+
+Cells = dict[str, dict[str, Any]]
+COLOURS = {"undefended": "#566267", "regularized": "#0b6570", "adversarial": "#b0431e"}
+MARKS = {"undefended": "s", "regularized": "o", "adversarial": "^"}
+
+# Heading, part of the study, figure of the cell.
+COLUMNS = (
+    ("clean", "robust", "clean"),
+    ("worst case", "robust", "robust"),
+    ("transfer 0.1", "transfer", "0.1"),
+    ("transfer 0.2", "transfer", "0.2"),
+    ("agreement, own", "maps", "own"),
+    ("agreement, teacher", "maps", "teacher"),
+    ("Gini", "maps", "gini"),
+)
+
+TEXT = """# The study
+
+J-SIGR beside its peers. This page is made by `python benchmarks/study.py --page` from
+`benchmarks/results/study.json`; `make study` measures what is missing.
+
+Network conv4x4-s2(16, 32) + fc100 with SiLU on all of Fashion-MNIST, Adam with cosine
+decay from 2e-3, batches of 128. Threat model: maximum norm, epsilon 0.1, inputs in
+0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
+Square), or, where a star stands, over APGD-CE and APGD-T alone; the first 1,000 test
+images. **Transfer**: MI-FGSM, 10 steps, from the ensemble in logits of the surrogates
+of all other families, at the radius and twice the radius. **Agreement**: rank
+correlation of the gradient map of the log odds with the perturbation map of the network
+itself, and of a plain network of another seed. Clean accuracy is that of all 10,000
+test images. Means over the seeds, lowest and highest in brackets.
+
+{table}
+
+![Clean accuracy and worst case](images/study-frontier.svg)
+
+![Training time and worst case](images/study-cost.svg)
+
+## The methods
+
+{methods}
+
+{findings}
+"""
+
+
+def table(cells: Cells, methods: dict[str, Method]) -> str:
+    """Lay out the figures, a row per method that was measured."""
+    headings = ["training", "seeds", "epochs", "cost", *(name for name, *_ in COLUMNS)]
+    rows = [headings, ["---"] * len(headings)]
+    for name, method in methods.items():
+        costs = cells_of(cells, "cost", name)
+        seeds = len(cells_of(cells, "robust", name))
+        if seeds == 0:
+            continue
+        columns = []
+        for heading, part, figure in COLUMNS:
+            values = [cell.get(figure) for cell in cells_of(cells, part, name)]
+            known = [value for value in values if value is not None]
+            text = spread(known, digits=3 if part == "maps" else 1)
+            star = heading == "worst case" and not method.headline
+            columns.append(text + "*" * star)
+        epochs = str(costs[0]["epochs"]) if costs else "-"
+        rows.append([method.title, str(seeds), epochs, ratio(cells, name), *columns])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def ratio(cells: Cells, name: str) -> str:
+    """Say how long an epoch takes beside one of plain training of the same seed."""
+    found = []
+    for key, cell in cells.items():
+        part, method, seed = key.split("/")
+        plain = cells.get(f"cost/plain/{seed}", {}).get("epoch_seconds")
+        if part == "cost" and method == name and plain and cell["epoch_seconds"]:
+            found.append(cell["epoch_seconds"] / plain)
+    return f"{np.median(found):.1f}x" if found else "-"
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Say the mean and, of several, the lowest and the highest."""
+    if not values:
+        return "-"
+    text = f"{np.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return text
+
+
+def cells_of(cells: Cells, part: str, name: str) -> list[dict[str, Any]]:
+    """Return the cells of all seeds of a method."""
+    return [cell for key, cell in cells.items() if key.startswith(f"{part}/{name}/")]
+
+
+def findings(cells: Cells, methods: dict[str, Method]) -> str:
+    """Say what the diagnostics of gradient masking found."""
+    lines = ["## Diagnostics", ""]
+    for name, method in methods.items():
+        for cell in cells_of(cells, "robust", name):
+            for rule, says in cell.get("suspect", {}).items():
+                lines.append(f"- {method.title}: `{rule}`: {says}")
+    if len(lines) == 2:
+        lines.append("Nothing suspect at any network they were run on.")
+    return "\n".join(lines)
+
+
+def write(cells: Cells, methods: dict[str, Method], docs: Path) -> None:
+    """Write the page and its plots.
+
+    Args:
+        cells: Of the study, by `part/method/seed`.
+        methods: By name.
+        docs: The folder of the documentation.
+    """
+    described = "\n".join(
+        f"- **{method.title}** (`{name}.json`, {method.family}): {method.source}"
+        for name, method in methods.items()
+    )
+    text = TEXT.format(
+        table=table(cells, methods),
+        methods=described,
+        findings=findings(cells, methods),
+    )
+    temporary = docs / "study.md.tmp"
+    temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+    temporary.replace(docs / "study.md")
+    plot(
+        cells,
+        methods,
+        docs / "images" / "study-frontier.svg",
+        lambda name: mean_of(cells, "robust", name, "clean"),
+        "clean accuracy (%)",
+    )
+    plot(
+        cells,
+        methods,
+        docs / "images" / "study-cost.svg",
+        lambda name: minutes(cells, name),
+        "training time (minutes)",
+        log=True,
+    )
+
+
+def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
+    """Return the mean of a figure over the seeds, if there is any."""
+    values = [cell.get(figure) for cell in cells_of(cells, part, name)]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def minutes(cells: Cells, name: str) -> float | None:
+    """Return the mean training time."""
+    times = [
+        cell["epoch_seconds"] * cell["epochs"] / 60
+        for cell in cells_of(cells, "cost", name)
+        if cell["epoch_seconds"]
+    ]
+    return float(np.mean(times)) if times else None
+
+
+def plot(
+    cells: Cells,
+    methods: dict[str, Method],
+    path: Path,
+    position: Any,
+    label: str,
+    log: bool = False,
+) -> None:
+    """Draw the worst case of every method over something else."""
+    import matplotlib.pyplot as plt
+
+    # Text stays text, and the file is the same for the same figures.
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study"})
+    figure, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    shown = set()
+    for name, method in methods.items():
+        across, up = position(name), mean_of(cells, "robust", name, "robust")
+        if across is None or up is None:
+            continue
+        new = method.family not in shown
+        shown.add(method.family)
+        axes.plot(
+            across,
+            up,
+            MARKS[method.family],
+            color=COLOURS[method.family],
+            label=method.family if new else None,
+        )
+        axes.annotate(
+            method.title, (across, up), (5, 4), textcoords="offset points", fontsize=8
+        )
+    axes.set_xlabel(label)
+    axes.set_ylabel("worst case, Linf 0.1 (%)")
+    if log:
+        axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+    if shown:
+        axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""The networks of the benchmarks, how they are trained, and what on."""
