@@ -1,0 +1,63 @@
+"""Every file of settings of the study makes a model that trains."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_jsigr as kj
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from baselines import page
+from baselines.methods import ORDER, load
+from networks import nets
+
+pytestmark = pytest.mark.slow
+
+METHODS = load()
+
+
+def test_the_table_knows_every_file():
+    assert tuple(METHODS) == ORDER
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_trains(name, tmp_path):
+    data = kj.datasets.load("fashion_mnist", verbose=False)
+    recipe = nets.RECIPES["plain"] | METHODS[name].recipe | {"epochs": 1, "images": 256}
+    maps = None
+    if recipe.get("maps") == "cached":
+        teacher = nets.reference_net("silu", 1)
+        x, y = data.x_train[:256], data.y_train[:256]
+        maps = kj.PerturbationCache.build(teacher, x, y, verbose=0)
+    before = nets.reference_net("silu", recipe["seed"]).get_weights()
+    net = nets.train(recipe, data, tmp_path / "net.keras", maps=maps)
+    assert isinstance(net, keras.Sequential)
+    assert net.output_shape == (None, 10)
+    moved = [
+        np.abs(a - b).max() for a, b in zip(before, net.get_weights(), strict=True)
+    ]
+    assert min(moved) > 0
+    assert all(np.isfinite(w).all() for w in net.get_weights())
+
+
+def test_the_page_is_made_of_the_figures(tmp_path):
+    cells = {
+        "cost/plain/0": {"epoch_seconds": 2.0, "epochs": 15},
+        "robust/plain/0": {"clean": 91.0, "robust": 0.0, "suspect": {}},
+        "cost/j_sigr/0": {"epoch_seconds": 4.0, "epochs": 15},
+        "robust/j_sigr/0": {"clean": 86.0, "robust": 60.0, "suspect": {"rule": "why"}},
+        "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}},
+        "maps/j_sigr/0": {"own": 0.4, "teacher": 0.3, "gini": 0.5},
+    }
+    page.write(cells, METHODS, tmp_path)
+    text = (tmp_path / "study.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| J-SIGR |"))
+    assert "| 2 | 15 | 2.0x | 86.5 (86.0 to 87.0) | 61.0 (60.0 to 62.0) |" in row
+    assert "| 0.400 | 0.300 | 0.500 |" in row
+    assert "J-SIGR: `rule`: why" in text
+    for plot in ("study-frontier", "study-cost"):
+        assert "<svg" in (tmp_path / "images" / f"{plot}.svg").read_text()
