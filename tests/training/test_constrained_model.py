@@ -247,11 +247,12 @@ def test_weights_of_examples_and_classes(data, trained):
 # Ways to run
 
 
-@pytest.mark.parametrize("mode", ["graph", "several steps", "two devices"])
+@pytest.mark.parametrize("mode", ["graph", "several steps", "two devices", "XLA"])
 def test_modes_agree(data, trained, mode, two_devices):
     """Without random maps and projections all modes take the steps of eager mode."""
     exact = {**AUTO, "estimator": "exact"}
     steps = {"steps_per_execution": 2} if mode == "several steps" else {}
+    steps |= {"jit_compile": True} if mode == "XLA" else {}
     histories, weights = [], []
     for settings in ({}, {"run_eagerly": False, **steps}):
         devices = mode == "two devices" and settings
@@ -263,6 +264,18 @@ def test_modes_agree(data, trained, mode, two_devices):
         np.testing.assert_allclose(*(h[name] for h in histories), atol=1e-6)
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision(data, trained, policy):
+    keras.config.set_dtype_policy(policy)
+    settings = {**AUTO, "reference_accuracy": 1.0, "accuracy_drop": 0.1}
+    robust = compiled(kj.harden(plain(trained), **settings), run_eagerly=False)
+    history = fit(robust, data)
+    slack = accuracy(robust, *data) - 0.9
+    assert history["accuracy_slack"][-1] == pytest.approx(slack, abs=1e-6)
+    assert all(factor > 0 for factor in history["penalty_factor"])
+    assert {v.dtype for v in robust.base.trainable_variables} == {"float32"}
 
 
 @pytest.fixture
