@@ -20,6 +20,7 @@ ORDER = (
     "random_selection",
     "interpretation",
     "j_sigr",
+    "j_sigr_aligned",
     "j_sigr_long",
     "fgsm_rs",
     "pgd_7",
