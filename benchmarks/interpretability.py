@@ -45,8 +45,8 @@ def cached(selection: str) -> dict[str, Any]:
     return {"defence": "harden", "settings": {**WEIGHTS, "selection": selection}}
 
 
-# How a network is trained: see `nets.untrained`. All penalties of the Jacobian but those
-# of the soft selection have the same mean weight, so that rows differ in where it lies.
+# How a network is trained: see `nets.untrained`. All penalties but those of the soft
+# selection have the same mean weight, so that rows differ in where it lies.
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"defence": None},
     "Jacobian only": {"defence": "harden"}
