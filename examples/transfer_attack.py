@@ -76,7 +76,7 @@ def main() -> None:
     print(f"\nOpen {out / 'report.html'} in a browser.")
 
 
-def build(architecture: str, seed: int) -> keras.Model:
+def build(architecture: str, name: str, seed: int) -> keras.Model:
     """Build an untrained classifier of 28x28 grey images."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
@@ -101,7 +101,7 @@ def build(architecture: str, seed: int) -> keras.Model:
     else:
         x = layers.Dense(200, activation="relu")(layers.Flatten()(x))
         x = layers.Dense(100, activation="relu")(x)
-    return keras.Model(image, layers.Dense(10, activation="softmax")(x))
+    return keras.Model(image, layers.Dense(10, activation="softmax")(x), name=name)
 
 
 def trained(
@@ -117,7 +117,7 @@ def trained(
     if path.exists():
         return keras.models.load_model(path)
     print(f"training {architecture}, {training}, seed {seed}")
-    model = build(architecture, seed)
+    model = build(architecture, f"{training}_{architecture}".replace("-", "_"), seed)
     steps = options.epochs * -(-len(data.x_train) // 128)
     if training == "hardened":
         model = kj.harden(model, ramp_steps=steps // 5, verbose=0)

@@ -16,17 +16,16 @@ def labels(reports: Sequence[Report]) -> list[str]:
         reports: Any number.
 
     Returns:
-        The models' names if they differ, else the titles, numbered if those are equal.
+        The titles if they differ, else the models' names, else numbered titles.
 
     Example:
         >>> from keras_jsigr.evaluation.page.labels import labels
         >>> labels([])
         []
     """
-    models = [str(report.model.get("name") or "") for report in reports]
-    if all(models) and len(set(models)) == len(models):
-        return models
     titles = [report.title or "Report" for report in reports]
-    if len(set(titles)) == len(titles):
-        return titles
+    models = [str(report.model.get("name") or "") for report in reports]
+    for names in (titles, models):
+        if all(names) and len(set(names)) == len(names):
+            return names
     return [f"{i}. {title}" for i, title in enumerate(titles, start=1)]

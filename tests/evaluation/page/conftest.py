@@ -157,7 +157,7 @@ def build_report(name="Hardened", *, kept=412, others=("Plain", "Wide"), bad=Fal
         for i in range(8)
     ]
     return Report(
-        title=f"Robustness of {name}",
+        title=name,
         model={
             "name": name,
             "parameters": 123456,

@@ -119,5 +119,7 @@ def test_labels_are_unique(make_report):
     report = make_report("A")
     assert labels([report, make_report("B")]) == ["A", "B"]
     titled = changed(report, title="Another")
-    assert labels([report, titled]) == ["Robustness of A", "Another"]
-    assert labels([report, report]) == ["1. Robustness of A", "2. Robustness of A"]
+    assert labels([report, titled]) == ["A", "Another"]
+    assert labels([report, report]) == ["1. A", "2. A"]
+    twin = changed(make_report("B"), title="A")
+    assert labels([report, twin]) == ["A", "B"]
