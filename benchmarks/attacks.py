@@ -71,7 +71,6 @@ FEWER: dict[tuple[str, str, str], int] = {
     ("resnet20", "DeepFool-L2", "Foolbox"): 16,
     ("resnet20", "CW-L2", "ART"): 4,
     ("resnet20", "CW-L2", "Foolbox"): 16,
-    ("resnet20", "Square", "ART"): 16,
     ("resnet20", "standard", "ART"): 16,
 }
 # The reference net is the adversarially trained one: there, attacks run to their end.
