@@ -28,8 +28,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
-from judges.figures import correct, still_correct
+from judges.figures import correct, percent, still_correct
 from judges.store import Store
 from networks import nets
 
@@ -121,10 +120,6 @@ def judge(
         "suspect": {finding.rule: finding.says for finding in suspects},
         "seconds": round(report.seconds["total"], 1),
     }
-
-
-def percent(hits: np.ndarray) -> float:
-    return round(100 * float(np.mean(hits)), 2)
 
 
 def failures(case: dict[str, Any], cell: dict[str, Any]) -> list[str]:

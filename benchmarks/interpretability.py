@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from judges.figures import correct, still_correct
+from judges.figures import correct, left_by_apgd, percent, spread
 from judges.store import Store
 from networks import nets, tiny_imagenet10
 
@@ -40,9 +40,10 @@ WEIGHTS = {"jacobian_weight": 0.005, "selective_weight": 0.015}
 MEAN_WEIGHT = 0.005 + 0.5 * 0.015
 
 
-def cached(selection: str) -> dict[str, Any]:
+def cached(**settings: Any) -> dict[str, Any]:
     """Harden with maps of the plain network of the same seed."""
-    return {"defence": "harden", "settings": {**WEIGHTS, "selection": selection}}
+    settings = {**WEIGHTS, **settings}
+    return {"defence": "harden", "settings": settings, "maps": "cached"}
 
 
 # How a network is trained: see `nets.untrained`. All penalties but those of the soft
@@ -52,14 +53,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "Jacobian only": {"defence": "harden"}
     | {"settings": {"jacobian_weight": MEAN_WEIGHT, "selective_weight": 0.0}},
     "J-SIGR, default": {"defence": "harden", "settings": WEIGHTS},
-    "J-SIGR, hard": cached("hard"),
-    "J-SIGR, aligned": {"defence": "harden"}
-    | {"settings": {**WEIGHTS, "align_weight": 0.1}},
-    "random selection": cached("random"),
-    "inverted selection": cached("inverted"),
+    "J-SIGR, hard": cached(selection="hard"),
+    "J-SIGR, aligned": cached(align_weight=0.1),
+    "random selection": {"defence": "harden"}
+    | {"settings": {**WEIGHTS, "selection": "random"}},
+    "inverted selection": cached(selection="inverted"),
     "PGD-7": {"defence": "PGD-7"},
 }
-CACHED = ("J-SIGR, hard", "J-SIGR, aligned", "random selection", "inverted selection")
 TEACHER_SEED = 100
 
 
@@ -131,31 +131,23 @@ def trained(
     recipe = recipe_of(method, seed, ground)
     slug = method.lower().replace(",", "").replace(" ", "-")
     path = nets.file_of(f"maps-{slug}-{seed}", recipe, options.cache)
-    maps = None
-    if method in CACHED and not path.exists():
-        teacher = trained("plain", seed, ground, options)
-        x, y = ground.data.x_train, ground.data.y_train
-        count = recipe["images"]
-        maps = kj.PerturbationCache.build(teacher, x[:count], y[:count], verbose=0)
-    return nets.train(recipe, ground.data, path, maps=maps)
+    return nets.train(
+        recipe,
+        ground.data,
+        path,
+        teacher=lambda: trained("plain", seed, ground, options),
+    )
 
 
 def robustness(
     net: keras.Model, ground: Ground, options: argparse.Namespace
 ) -> dict[str, float]:
     """Return clean and worst-case accuracy in percent."""
-    data, epsilon = ground.data, ground.epsilon
+    data = ground.data
     x, y = data.x_test[: options.images], data.y_test[: options.images]
-    common: dict[str, Any] = {"epsilon": epsilon, "early_stop": True, "verbose": 0}
-    left = correct(net, x, y)
-    for attack in (kj.attacks.APGD(**common), kj.attacks.APGDT(**common)):
-        rows = np.flatnonzero(left)
-        if len(rows):
-            x_adv = attack(net, x[rows], y[rows])
-            left[rows] = still_correct(net, x[rows], x_adv, y[rows], epsilon)
     return {
-        "clean": round(100 * float(correct(net, data.x_test, data.y_test).mean()), 2),
-        "robust": round(100 * float(left.mean()), 2),
+        "clean": percent(correct(net, data.x_test, data.y_test)),
+        "robust": percent(left_by_apgd(net, x, y, ground.epsilon)),
     }
 
 
@@ -213,19 +205,14 @@ def print_table(store: Store, options: argparse.Namespace) -> None:
             for seed in seeds
         ]
         if rows:
-            cells = [spread([row.get(heading) for row in rows]) for heading in headings]
+            cells = [column(rows, heading) for heading in headings]
             print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
 
 
-def spread(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    digits = 1 if max(known) > 2 else 3
-    text = f"{np.mean(known):.{digits}f}"
-    if len(known) > 1:
-        text += f" ({min(known):.{digits}f} to {max(known):.{digits}f})"
-    return text
+def column(rows: list[dict[str, Any]], heading: str) -> str:
+    """Say a figure of all seeds; what is in percent gets one digit."""
+    known = [row[heading] for row in rows if row.get(heading) is not None]
+    return spread(known, digits=1 if max(known, default=0) > 2 else 3)
 
 
 def main() -> None:

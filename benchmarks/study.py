@@ -26,10 +26,9 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
 from baselines import page
 from baselines.methods import Method, load
-from judges.figures import correct, still_correct
+from judges.figures import correct, left_by_apgd, percent
 from judges.store import Store
 from networks import nets
 
@@ -110,16 +109,12 @@ def trained(
     method: Method, seed: int, data: kj.datasets.Dataset, options: argparse.Namespace
 ) -> keras.Model:
     """Train a network, or load it; maps that it needs are those of a plain one."""
-    recipe, path = (
+    return nets.train(
         recipe_of(method, seed, options),
+        data,
         file_of(method, seed, options),
+        teacher=lambda: trained(load()["plain"], seed, data, options),
     )
-    maps = None
-    if recipe.get("maps") == "cached" and not path.exists():
-        teacher = trained(load()["plain"], seed, data, options)
-        x, y = data.x_train[: recipe["images"]], data.y_train[: recipe["images"]]
-        maps = kj.PerturbationCache.build(teacher, x, y, verbose=0)
-    return nets.train(recipe, data, path, maps=maps)
 
 
 def cost(method: Method, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -148,12 +143,9 @@ def robustness(
             "suspect": found,
             "errors": report.errors,
         }
-    common: dict[str, Any] = {"epsilon": nets.EPSILON, "early_stop": True, "verbose": 0}
-    suite = kj.attacks.Suite([kj.attacks.APGD(**common), kj.attacks.APGDT(**common)])
-    left = still_correct(net, x, suite(net, x, y), y, nets.EPSILON)
     return {
         "clean": clean,
-        "robust": percent(left),
+        "robust": percent(left_by_apgd(net, x, y, nets.EPSILON)),
         "suite": "APGD-CE, APGD-T",
         "images": len(x),
     }
@@ -214,10 +206,6 @@ def explanations(
     return {k: figure.mean for k, figure in figures.items()} | {
         "images": figures["gini"].images
     }
-
-
-def percent(hits: np.ndarray) -> float:
-    return round(100 * float(np.mean(hits)), 2)
 
 
 def parse_options() -> argparse.Namespace:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from judges.figures import spread
 
 from baselines.methods import Method
 
@@ -83,16 +84,6 @@ def ratio(cells: Cells, name: str) -> str:
         if part == "cost" and method == name and plain and cell["epoch_seconds"]:
             found.append(cell["epoch_seconds"] / plain)
     return f"{np.median(found):.1f}x" if found else "-"
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Say the mean and, of several, the lowest and the highest."""
-    if not values:
-        return "-"
-    text = f"{np.mean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
-    return text
 
 
 def cells_of(cells: Cells, part: str, name: str) -> list[dict[str, Any]]:

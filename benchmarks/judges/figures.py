@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+import keras_jsigr as kj
+
 # Allowed overrun of radius and range: rounding of float32.
 _SLACK = 1e-5
 
@@ -31,6 +33,30 @@ def still_correct(
     inside = (lengths(x_adv - x, norm) <= epsilon + _SLACK) & _in_range(x_adv)
     fooled = ~correct(model, x_adv, y) & inside
     return correct(model, x, y) & ~fooled
+
+
+def left_by_apgd(
+    model: Any, x: np.ndarray, y: np.ndarray, epsilon: float
+) -> np.ndarray:
+    """Tell which images survive APGD-CE and APGD-T, Linf, bool `(N,)`."""
+    common: dict[str, Any] = {"epsilon": epsilon, "early_stop": True, "verbose": 0}
+    suite = kj.attacks.Suite([kj.attacks.APGD(**common), kj.attacks.APGDT(**common)])
+    return still_correct(model, x, suite(model, x, y), y, epsilon)
+
+
+def percent(hits: np.ndarray) -> float:
+    """Return the share of hits in percent, two digits."""
+    return round(100 * float(np.mean(hits)), 2)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Say the mean and, of several, the lowest and the highest."""
+    if not values:
+        return "-"
+    text = f"{np.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return text
 
 
 def lengths(changes: np.ndarray, norm: str) -> np.ndarray:

@@ -196,7 +196,7 @@ def train(
     data: kj.datasets.Dataset,
     path: Path,
     callbacks: Any = (),
-    maps: Any = None,
+    teacher: Callable[[], keras.Model] | None = None,
 ) -> keras.Model:
     """Train by the recipe, or load what was trained before.
 
@@ -208,7 +208,8 @@ def train(
         data: The images.
         path: The `.keras` file to keep the network in.
         callbacks: Further Keras callbacks.
-        maps: A `PerturbationCache` for the hardened network, or `None`.
+        teacher: Makes the network whose perturbation maps a recipe with
+            `"maps": "cached"` trains with; not called otherwise.
 
     Returns:
         The plain Keras network, with logits.
@@ -216,8 +217,11 @@ def train(
     if path.exists():
         return keras.models.load_model(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    net, model = untrained(recipe, maps)
     x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
+    maps = None
+    if recipe.get("maps") == "cached":
+        maps = kj.PerturbationCache.build(teacher(), x, y, verbose=0)
+    net, model = untrained(recipe, maps)
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
     model.compile(

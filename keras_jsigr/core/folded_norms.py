@@ -60,8 +60,7 @@ def fold_norms(
     """
     if not any(map(_may_fold, leaf_layers(model))) or not tf.executing_eagerly():
         return logits_fn
-    outputs = logits_fn(probe)
-    pairs = _seen_pairs(model, logits_fn, probe)
+    pairs, outputs = _seen_pairs(model, logits_fn, probe)
     members = [*pairs.keys(), *pairs.values()]
 
     def scaled(layer: Any, call: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -108,9 +107,9 @@ def _shift(norm: keras.layers.BatchNormalization) -> tf.Tensor:
 
 def _seen_pairs(
     model: keras.Model, logits_fn: Callable[[Any], tf.Tensor], probe: Any
-) -> Pairs:
-    """Find the normalizations that are fed by one linear layer, and only by it."""
-    made: list[tuple[Any, keras.Layer]] = []  # Keeps the outputs: their ids are theirs.
+) -> tuple[Pairs, tf.Tensor]:
+    """Find the normalizations fed by one linear layer alone, and the logits."""
+    made: list[tuple[Any, keras.Layer]] = []
     feeds: dict[keras.Layer, set[keras.Layer | None]] = {}
     fed: dict[keras.Layer, set[keras.Layer | None]] = {}
 
@@ -127,16 +126,16 @@ def _seen_pairs(
             feeds.setdefault(makers[-1], set()).add(layer)
         return outputs
 
-    candidates = [layer for layer in leaf_layers(model) if _may_fold(layer)]
-    candidates += [layer for layer in leaf_layers(model) if _may_take(layer)]
-    with layer_calls(candidates, see):
-        logits_fn(probe)
-    return {
+    leaves = leaf_layers(model)
+    with layer_calls([x for x in leaves if _may_fold(x) or _may_take(x)], see):
+        outputs = logits_fn(probe)
+    pairs = {
         maker: norm
         for maker, norms in feeds.items()
         for norm in norms
         if len(norms) == 1 and fed[norm] == {maker}
     }
+    return pairs, outputs
 
 
 def _may_fold(layer: keras.Layer) -> bool:

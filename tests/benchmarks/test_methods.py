@@ -28,13 +28,9 @@ def test_the_table_knows_every_file():
 def test_trains(name, tmp_path):
     data = kj.datasets.load("fashion_mnist", verbose=False)
     recipe = nets.RECIPES["plain"] | METHODS[name].recipe | {"epochs": 1, "images": 256}
-    maps = None
-    if recipe.get("maps") == "cached":
-        teacher = nets.reference_net("silu", 1)
-        x, y = data.x_train[:256], data.y_train[:256]
-        maps = kj.PerturbationCache.build(teacher, x, y, verbose=0)
     before = nets.reference_net("silu", recipe["seed"]).get_weights()
-    net = nets.train(recipe, data, tmp_path / "net.keras", maps=maps)
+    path = tmp_path / "net.keras"
+    net = nets.train(recipe, data, path, teacher=lambda: nets.reference_net("silu", 1))
     assert isinstance(net, keras.Sequential)
     assert net.output_shape == (None, 10)
     moved = [

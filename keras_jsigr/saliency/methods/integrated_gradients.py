@@ -84,6 +84,7 @@ class IntegratedGradients(AttributionMethod):
         start = replacement(x, self.baseline, layout)
         there = front.features(x)
         here = tf.broadcast_to(front.features(start), tf.shape(there))
+        way = there - here
         chosen = targets(front.logits(there, x))
         points, weights = (
             tf.constant(values, tf.float32)
@@ -94,7 +95,7 @@ class IntegratedGradients(AttributionMethod):
             t = tf.reshape(points[first : first + size], (-1, *[1] * there.shape.rank))
             gradient = input_gradient(
                 lambda copies: front.logits(copies, x),
-                as_rows(here + tf.cast(t, there.dtype) * (there - here)),
+                as_rows(here + tf.cast(t, there.dtype) * way),
                 tf.tile(chosen, (size, 1)),
                 self.score,
                 self.kind,
