@@ -21,7 +21,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,13 +30,13 @@ import tensorflow as tf
 from judges import table
 from judges.budget import Budget, Run
 from judges.figures import distances, still_correct
+from judges.options import complete, parser_of
 from judges.peers import LIBRARIES, OURS, find
 from judges.store import Store
 from networks import nets
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
 LINF = Budget(epsilon=nets.EPSILON)
 PGD = replace(LINF, steps=20, step_size=0.125 * nets.EPSILON, random_start=True)
 MIFGSM = replace(LINF, steps=10, step_size=0.1 * nets.EPSILON)
@@ -235,22 +234,14 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
     add("--nets", nargs="+", choices=list(RECIPE_OF), default=list(RECIPE_OF))
     add("--attacks", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
     add("--rounds", type=int, default=5)
     add("--patience", type=float, default=30.0, help="seconds; slower: one round")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
-    add("--table", action="store_true", help="print what is there, measure nothing")
     options = parser.parse_args()
-    if options.quick:
-        options.rounds = 1
-    if options.out is None:
-        name = "cache/attacks-quick.json" if options.quick else "results/attacks.json"
-        options.out = HERE / name
+    complete(options, "attacks", rounds=1)
     return options
 
 

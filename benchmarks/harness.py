@@ -22,19 +22,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 from judges.figures import correct, percent, still_correct
+from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
 COMMON = {"net": "reference", "activation": "relu", "source": "idx", "seed": 0}
 
 # The recipe, and what its network must show: bounds in percent.
@@ -171,7 +170,7 @@ def main() -> None:
     source = "sample" if options.quick else "idx"
     data = kj.datasets.load("fashion_mnist", source=source, data_dir=options.data_dir)
     for name in options.cases:
-        if store.has(name):
+        if options.table or store.has(name):
             continue
         print(f"\n{name}", flush=True)
         slug = "harness-" + "".join(c if c.isalnum() else "-" for c in name.lower())
@@ -186,23 +185,15 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, data_dir=True)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
-    add("--data-dir", default=None, help="folder of the IDX files of Fashion-MNIST")
     add("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     add("--epochs", type=int, default=None, help="instead of each recipe's own")
     add("--images", type=int, default=1000, help="test images of the worst case")
     add("--every", type=int, default=5, help="epochs between two progress figures")
     add("--train-only", action="store_true", help="train and keep, judge later")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
     options = parser.parse_args()
-    if options.quick:
-        options.images = min(options.images, 32)
-    if options.out is None:
-        name = "cache/harness-quick.json" if options.quick else "results/harness.json"
-        options.out = HERE / name
+    complete(options, "harness", images=32)
     return options
 
 

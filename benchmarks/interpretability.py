@@ -29,12 +29,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from judges.figures import correct, left_by_apgd, percent, spread
+from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets, tiny_imagenet10
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
 WEIGHTS = {"jacobian_weight": 0.005, "selective_weight": 0.015}
 # Half of the pixels have M = 1 under the hard selections: the mean weight of a pixel.
 MEAN_WEIGHT = 0.005 + 0.5 * 0.015
@@ -230,25 +230,15 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, data_dir=True)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
-    add("--data-dir", default=None, help="folder of the IDX files of Fashion-MNIST")
     add("--boxes", type=Path, default=None, help="the archive of Tiny ImageNet")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=None, help="instead of 15, or 30 with boxes")
     add("--images", type=int, default=500, help="test images to measure on")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
-    add("--table", action="store_true", help="print what is there, measure nothing")
     options = parser.parse_args()
-    if options.quick:
-        options.images, options.seeds = 64, 1
-    if options.out is None:
-        name = "interpretability" + ("" if options.boxes is None else "_boxes")
-        folder = "cache" if options.quick else "results"
-        suffix = "-quick" if options.quick else ""
-        options.out = HERE / folder / f"{name}{suffix}.json"
+    name = "interpretability" + ("" if options.boxes is None else "_boxes")
+    complete(options, name, images=64, seeds=1)
     return options
 
 

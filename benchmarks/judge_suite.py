@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,12 +24,12 @@ import tensorflow as tf
 from judges import art_attacks
 from judges.budget import Budget
 from judges.figures import correct, still_correct
+from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
 NETS = ("plain", "hardened", "pgd")
 BUDGET = Budget(epsilon=nets.EPSILON, steps=100, random_start=True)
 QUERIES = 5000
@@ -143,22 +142,14 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
     add("--nets", nargs="+", choices=NETS, default=list(NETS))
     add("--images", type=int, default=1000)
     add("--part", type=int, default=250, help="images judged at once")
     add("--targeted", action="store_true", help="ART's targeted attacks too: slow")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
-    add("--table", action="store_true", help="print what is there, judge nothing")
     options = parser.parse_args()
-    if options.quick:
-        options.images = options.part = 32
-    if options.out is None:
-        name = "cache/judges-quick.json" if options.quick else "results/judges.json"
-        options.out = HERE / name
+    complete(options, "judges", images=32, part=32)
     return options
 
 

@@ -18,7 +18,6 @@ import argparse
 import os
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,12 +30,12 @@ from explainers import table
 from explainers.agreement import agreement
 from explainers.peers import LIBRARIES, OURS, find
 from explainers.settings import Run, Settings
+from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
 SETTINGS = Settings()
 METHODS = list(LIBRARIES[OURS].METHODS)
 RECIPE_OF = {"reference": "plain", "resnet20": "resnet20"}
@@ -166,22 +165,14 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
     add("--nets", nargs="+", choices=list(RECIPE_OF), default=list(RECIPE_OF))
     add("--methods", nargs="+", choices=METHODS, default=METHODS)
     add("--rounds", type=int, default=5)
     add("--at-least", type=float, default=0.2, help="seconds of one timing")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
-    add("--table", action="store_true", help="print what is there, measure nothing")
     options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.at_least = 1, 0.0
-    if options.out is None:
-        quick = "cache/saliency_speed-quick.json"
-        options.out = HERE / (quick if options.quick else "results/saliency_speed.json")
+    complete(options, "saliency_speed", rounds=1, at_least=0.0)
     return options
 
 

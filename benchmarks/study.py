@@ -3,7 +3,7 @@
     python benchmarks/study.py                  # what is missing in results/study.json
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --quick          # a smoke run
-    python benchmarks/study.py --page           # docs/study.md from what is there
+    python benchmarks/study.py --table          # docs/study.md from what is there
 
 The reference net conv4x4-s2(16, 32) + fc100 with SiLU on all of Fashion-MNIST, 15
 epochs, Adam, cosine decay from 2e-3, Linf 0.1, inputs in 0..1. The methods are the
@@ -29,13 +29,13 @@ import keras
 from baselines import page
 from baselines.methods import Method, load
 from judges.figures import correct, left_by_apgd, percent
+from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
 
 import keras_jsigr as kj
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 # Seeds of networks that are attacked with, or that explain: never those measured.
 SURROGATE_SEED, TEACHER_SEED = 1000, 100
 # One network each of what an attacker may have trained.
@@ -48,7 +48,7 @@ def main() -> None:
     methods = load()
     recipes = {name: recipe_of(m, 0, options) for name, m in methods.items()}
     store = Store(options.out, {"recipes": recipes, "images": options.images})
-    if not options.page:
+    if not options.table:
         source = "sample" if options.quick else "idx"
         data = kj.datasets.load(
             "fashion_mnist", source=source, data_dir=options.data_dir, verbose=False
@@ -209,22 +209,13 @@ def explanations(
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, data_dir=True)
     add = parser.add_argument
-    add("--out", type=Path, default=None, help="the JSON file of results")
-    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
-    add("--data-dir", default=None, help="folder of the IDX files of Fashion-MNIST")
     add("--methods", nargs="+", choices=list(load()), default=None)
     add("--seeds", type=int, default=3)
     add("--images", type=int, default=1000, help="test images of the worst case")
-    add("--quick", action="store_true", help="a smoke run, figures without meaning")
-    add("--page", action="store_true", help="write the page, measure nothing")
     options = parser.parse_args()
-    if options.quick:
-        options.images, options.seeds = 32, 1
-    if options.out is None:
-        name = "cache/study-quick.json" if options.quick else "results/study.json"
-        options.out = HERE / name
+    complete(options, "study", images=32, seeds=1)
     return options
 
 

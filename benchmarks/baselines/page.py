@@ -27,7 +27,7 @@ COLUMNS = (
 
 TEXT = """# The study
 
-J-SIGR beside its peers. This page is made by `python benchmarks/study.py --page` from
+J-SIGR beside its peers. This page is made by `python benchmarks/study.py --table` from
 `benchmarks/results/study.json`; `make study` measures what is missing.
 
 Network conv4x4-s2(16, 32) + fc100 with SiLU on all of Fashion-MNIST, Adam with cosine
