@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.batches import run_batches
 from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 # What an attack sees of the model: all of it, outputs, only decisions, or nothing.

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import Ball
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.attacks.calls import settings
+from keras_jsigr.core import settings
 
 
 class EpochMeasurement(keras.callbacks.Callback):

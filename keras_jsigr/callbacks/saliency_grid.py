@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from keras_jsigr.attacks import PGD
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_model
 from keras_jsigr.callbacks.attack_range import with_range_of
 from keras_jsigr.callbacks.grid.lettering import check_plots
@@ -19,8 +18,9 @@ from keras_jsigr.callbacks.grid.picture import draw_grid
 from keras_jsigr.callbacks.grid.probe import check_probe
 from keras_jsigr.callbacks.grid.record import Freq, Record
 from keras_jsigr.callbacks.penalty.loss_shares import effective_weights, loss_shares
+from keras_jsigr.core import settings
+from keras_jsigr.core.class_names import check_class_names
 from keras_jsigr.core.scores import SCORES, ScoreName
-from keras_jsigr.evaluation.checks import check_class_names
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
 

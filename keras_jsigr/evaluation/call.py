@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
 from keras_jsigr.attacks.calls.predictions import classified_rightly
 from keras_jsigr.attacks.gradient.apgd import APGD
+from keras_jsigr.core import settings
+from keras_jsigr.core.class_names import check_class_names
 from keras_jsigr.evaluation.checks import (
-    check_class_names,
     check_data,
     check_epsilon,
     check_radii,

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
 from keras_jsigr.attacks.calls.labels import target_rows
+from keras_jsigr.core import settings
 from keras_jsigr.evaluation.model_checks import check_logits as check_logits
 from keras_jsigr.evaluation.model_checks import check_surrogates as check_surrogates
 from keras_jsigr.evaluation.task import widest_radius
@@ -49,35 +49,6 @@ def check_data(
         )
     rows = np.asarray(target_rows(y, len(x), classes))
     return x, rows.argmax(-1).astype(np.int64)
-
-
-def check_class_names(names: Any, classes: int) -> tuple[str, ...]:
-    """Check the names of the classes; numbers stand in for them.
-
-    Args:
-        names: As many strings as classes, or `None`.
-        classes: Number of classes.
-
-    Returns:
-        The names.
-
-    Raises:
-        ValueError: If their number or kind is wrong.
-
-    Example:
-        >>> from keras_jsigr.evaluation.checks import check_class_names
-        >>> check_class_names(None, 2)
-        ('0', '1')
-    """
-    if names is None:
-        return tuple(str(number) for number in range(classes))
-    found = () if isinstance(names, str) else tuple(names)
-    if len(found) != classes or not all(isinstance(name, str) for name in found):
-        raise ValueError(
-            f"`class_names` does not fit the model: got {names!r}, expected {classes} "
-            "strings, one per class in the order of the outputs."
-        )
-    return found
 
 
 def check_radii(name: str, radii: Any) -> list[float]:

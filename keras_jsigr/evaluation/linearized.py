@@ -9,8 +9,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.normalize import l2_norm
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.predictions import PROGRAMS
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.evaluation.records import LinearizedRecord
 

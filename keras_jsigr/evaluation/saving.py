@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_jsigr.core.write_whole import write_whole
+
 if TYPE_CHECKING:
     from keras_jsigr.evaluation.report import Report
 
@@ -95,34 +97,3 @@ def json_text(document: Any) -> str:
         '{}\n'
     """
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk and rename it.
-
-    A reader meets the old file or the new one and nothing between.
-
-    Args:
-        path: Where to; parent folders are made.
-        data: The contents.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from keras_jsigr.evaluation.saving import write_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "new", "a.txt")
-        ...     write_whole(path, b"text")
-        ...     path.read_bytes()
-        b'text'
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core.write_whole import write_whole
 from keras_jsigr.evaluation.json_codec import from_json, to_json
-from keras_jsigr.evaluation.saving import json_text, write_whole
+from keras_jsigr.evaluation.saving import json_text
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
 
 

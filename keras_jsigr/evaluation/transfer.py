@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
+from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_radii
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of

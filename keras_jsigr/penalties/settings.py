@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BASELINES, CHANGES, BaselineName, ChangeName
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.penalties.jacobian import NORMS, NormName
@@ -19,8 +19,16 @@ EstimatorName = Literal["vjp", "jvp", "finite_difference", "exact"]
 FormName = Literal["fused", "separate"]
 WeightsName = Literal["fixed", "auto"]
 REVERSE_MODE = ("vjp", "exact")
-_OFF = " A weight of 0 switches its term off."
-_SHARE = " Give a share, such as 0.02 for two points."
+CHOICES: dict[str, tuple[str, ...]] = {
+    "penalty_weights": get_args(WeightsName),
+    "form": get_args(FormName),
+    "norm": NORMS,
+    "estimator": get_args(EstimatorName),
+    "score": SCORES,
+    "selection": SELECTIONS,
+    "baseline": BASELINES,
+    "saliency_score": CHANGES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,30 +74,22 @@ class PenaltySettings:
     def __post_init__(self) -> None:
         """Check every value and every pair that excludes each other."""
         for name in ("jacobian_weight", "selective_weight", "align_weight"):
-            _check_number(name, getattr(self, name), 0.0, math.inf, _OFF)
-        _check_choice("penalty_weights", self.penalty_weights, get_args(WeightsName))
-        _check_number("accuracy_drop", self.accuracy_drop, 0.0, 1.0, _SHARE)
-        if self.reference_accuracy is not None:
-            name = "reference_accuracy"
-            _check_number(name, self.reference_accuracy, 0.0, 1.0, _SHARE)
-        _check_choice("form", self.form, get_args(FormName))
-        _check_choice("norm", self.norm, NORMS)
-        _check_choice("estimator", self.estimator, get_args(EstimatorName))
-        _check_choice("score", self.score, SCORES)
-        _check_choice("selection", self.selection, SELECTIONS)
-        _check_number("quantile", self.quantile, 0.0, 1.0)
-        _check_int("projections", self.projections, 1)
-        _check_int("grid", self.grid, 1)
-        _check_choice("baseline", self.baseline, BASELINES)
-        _check_choice("saliency_score", self.saliency_score, CHANGES)
+            settings.number(name, getattr(self, name), minimum=0.0)
+        for name in ("accuracy_drop", "quantile"):
+            settings.share(name, getattr(self, name))
+        for name in ("reference_accuracy", "threshold"):
+            if getattr(self, name) is not None:
+                settings.share(name, getattr(self, name))
+        for name, options in CHOICES.items():
+            settings.choice(name, getattr(self, name), options)
+        for name in ("projections", "grid"):
+            settings.count(name, getattr(self, name))
         if self.masks_per_step is not None:
-            _check_int("masks_per_step", self.masks_per_step, 1)
-        _check_int("delay_steps", self.delay_steps, 0)
-        _check_int("ramp_steps", self.ramp_steps, 0)
-        if self.threshold is not None:
-            _check_number("threshold", self.threshold, 0.0, 1.0)
-        _check_range(self.input_range)
-        object.__setattr__(self, "input_range", tuple(map(float, self.input_range)))
+            settings.count("masks_per_step", self.masks_per_step)
+        for name in ("delay_steps", "ramp_steps"):
+            settings.count(name, getattr(self, name), minimum=0)
+        ends = settings.interval("input_range", self.input_range)
+        object.__setattr__(self, "input_range", ends)
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -154,37 +154,3 @@ class PenaltySettings:
         if config.get("inputs") is not None:
             config["inputs"] = tuple(config["inputs"])
         return cls(**config)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"Unknown {name}: got {value!r}, expected one of {choices}.")
-
-
-def _check_number(
-    name: str, value: Any, low: float, high: float, advice: str = ""
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(
-            f"`{name}` must be a number: got {value!r} ({type(value).__name__}). "
-            "Pass a Python float."
-        )
-    if not low <= value <= high or math.isinf(value):
-        raise ValueError(
-            f"`{name}` is out of range: got {value}, expected {low} to {high}.{advice}"
-        )
-
-
-def _check_int(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"`{name}` must be an integer >= {low}: got {value!r}.")
-
-
-def _check_range(value: Any) -> None:
-    ok = isinstance(value, (tuple, list)) and len(value) == 2
-    if not ok or not all(math.isfinite(v) for v in value) or value[0] >= value[1]:
-        raise ValueError(
-            "`input_range` must be two finite numbers, the lower first: "
-            f"got {value!r}. "
-            "Give the range of the inputs that `fit` receives, such as (0.0, 1.0)."
-        )

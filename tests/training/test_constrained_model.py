@@ -349,11 +349,11 @@ def test_it_says_when_the_bound_is_missed(data, trained, capsys):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"penalty_weights": "search"}, ValueError, "Unknown penalty_weights"),
-        ({"accuracy_drop": 2.0}, ValueError, "Give a share, such as 0.02"),
-        ({"accuracy_drop": None}, TypeError, "`accuracy_drop` must be a number"),
+        ({"penalty_weights": "search"}, ValueError, "Unknown `penalty_weights`"),
+        ({"accuracy_drop": 2.0}, ValueError, "expected a share"),
+        ({"accuracy_drop": None}, TypeError, "`accuracy_drop` is not a number"),
         ({"reference_accuracy": 87.0}, ValueError, "`reference_accuracy` is out of"),
-        ({"reference_accuracy": "m.keras"}, TypeError, "must be a number"),
+        ({"reference_accuracy": "m.keras"}, TypeError, "is not a number"),
         ({"jacobian_weight": 0, "selective_weight": 0}, ValueError, "weights of 0"),
         (
             {"penalty_weights": "fixed", "reference_accuracy": 0.9},

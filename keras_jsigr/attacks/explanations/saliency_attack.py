@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.explanations.map_mass import (
     flat_map,
     mass_share,
@@ -19,6 +18,7 @@ from keras_jsigr.attacks.explanations.map_mass import (
 from keras_jsigr.attacks.objectives.losses import LossName, misclassified
 from keras_jsigr.attacks.regions.top_share import top_share
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.scores import predicted_targets
 

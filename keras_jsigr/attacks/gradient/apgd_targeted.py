@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.attacks.objectives.dlr import dlr_loss, targeted_dlr_loss
 from keras_jsigr.attacks.objectives.losses import LossName, misclassified
@@ -17,6 +16,7 @@ from keras_jsigr.attacks.search.found import Found, stronger
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.minimum_norm.boundary import NO_GRADIENT
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.constant_search import (
@@ -20,6 +19,7 @@ from keras_jsigr.attacks.minimum_norm.minimum_norm import MinimumNormAttack
 from keras_jsigr.attacks.minimum_norm.tanh_box import to_box
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put, true_rows
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, rival_classes
 from keras_jsigr.attacks.minimum_norm.closest import Closest, lengths
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
@@ -19,6 +18,7 @@ from keras_jsigr.attacks.minimum_norm.minimum_norm import (
 )
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 # Where many components have no room left, the whole way to the plane within the range

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, rival_classes
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.fab_step import fab_step
@@ -20,6 +19,7 @@ from keras_jsigr.attacks.minimum_norm.sphere import sphere_point
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.batches import run_batches
 from keras_jsigr.attacks.minimum_norm.boundary import safe_margin
 from keras_jsigr.attacks.minimum_norm.closest import (
@@ -28,6 +27,7 @@ from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
 from keras_jsigr.attacks.search.rows import like, put, true_rows
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

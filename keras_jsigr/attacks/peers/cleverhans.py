@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.balls.ball import BALLS
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.objectives.losses import LossName
 from keras_jsigr.attacks.peers.cleverhans_pure import cleverhans_attack, pure
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 _NAMES = {

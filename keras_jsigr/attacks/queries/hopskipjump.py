@@ -9,13 +9,13 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Access
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.minimum_norm import MinimumNormAttack
 from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.queries.boundary_walk import BoundaryWalk
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

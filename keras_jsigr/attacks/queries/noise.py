@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Access, Attack
 from keras_jsigr.attacks.balls.ball import BALLS, Ball
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.objectives.losses import LossName
 from keras_jsigr.attacks.search.found import Found
 from keras_jsigr.attacks.search.judge import judge
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.random_search import Propose, random_search
 from keras_jsigr.attacks.search.seeds import ALGORITHM, fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

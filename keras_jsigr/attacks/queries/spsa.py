@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Access
 from keras_jsigr.attacks.balls.ball import Ball
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.engine import GradientAttack
 from keras_jsigr.attacks.objectives.losses import LossName
 from keras_jsigr.attacks.queries.spsa_gradient import spsa_gradient
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 Optimizer = Literal["adam", "steepest"]

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Access, Attack
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.objectives.losses import LossName
 from keras_jsigr.attacks.queries.square_moves import MOVES
 from keras_jsigr.attacks.search.found import Found, choose, stronger
@@ -17,6 +16,7 @@ from keras_jsigr.attacks.search.judge import judge
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.random_search import random_search
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 # One look at the input itself and one at the stripes.

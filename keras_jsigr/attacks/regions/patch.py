@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.images import image_sides
 from keras_jsigr.attacks.gradient.pgd import PGD
 from keras_jsigr.attacks.regions.patch_place import (
@@ -24,6 +23,7 @@ from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.found import Found, nothing_found, stronger
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.regions.top_share import top_share
+from keras_jsigr.core import settings
 
 
 def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> Any:

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_model
 from keras_jsigr.attacks.transfer.member_logits import MemberLogits
+from keras_jsigr.core import settings
 
 FuseName = Literal["logits", "probabilities"]
 

@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.normalize import mean_normalize
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.engine import GradientAttack
+from keras_jsigr.core import settings
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

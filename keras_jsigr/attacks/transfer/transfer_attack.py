@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import Ball
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.attacks.transfer.transformed_mifgsm import TransformedMIFGSM
 from keras_jsigr.attacks.transfer.variance_tuning import gradient_variance
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.images import image_sides
 from keras_jsigr.attacks.objectives.loss_slope import loss_slope
 from keras_jsigr.attacks.search.problem import Problem
@@ -21,6 +20,7 @@ from keras_jsigr.attacks.transfer.input_diversity import input_diversity
 from keras_jsigr.attacks.transfer.mean_over import mean_over
 from keras_jsigr.attacks.transfer.mifgsm import MIFGSM
 from keras_jsigr.attacks.transfer.scale_copies import scale_copy
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import LogitsFn
 
 

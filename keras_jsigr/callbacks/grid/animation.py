@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_jsigr.evaluation.saving import write_whole
+from keras_jsigr.core.write_whole import write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,7 +19,7 @@ from keras_jsigr.callbacks.grid.row_text import (
     write_figures,
     write_labels,
 )
-from keras_jsigr.evaluation.page.palette import COLORS
+from keras_jsigr.core.palette import COLORS
 
 GROUND, RULE = COLORS["light"]["surface"], COLORS["light"]["rule"]
 # In pixels: the margin, the gap between cells, the columns of text, the least width and

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.callbacks.grid.animation import Animation
-from keras_jsigr.evaluation.saving import write_whole
+from keras_jsigr.core.write_whole import write_whole
 
 Freq = Literal["epoch", "batch"]
 Scalars = Mapping[str, float]

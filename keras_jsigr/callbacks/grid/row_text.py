@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_jsigr.callbacks.grid.lettering import Lettering
 from keras_jsigr.callbacks.grid.measurement import Measurement
-from keras_jsigr.evaluation.page.palette import COLORS
+from keras_jsigr.core.palette import COLORS
 
 INK, MUTED, ALARM = (COLORS["light"][name] for name in ("ink", "muted", "alarm"))
 WORDS = {

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs
 from keras_jsigr.attacks.calls.predictions import classified_rightly
+from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data
 from keras_jsigr.evaluation.identity import data_identity
 from keras_jsigr.evaluation.interpretability.map_task import check_map_task

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.calls import settings
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BASELINES, BaselineName
 from keras_jsigr.evaluation.checks import check_epsilon
 from keras_jsigr.evaluation.parts.about import model_name

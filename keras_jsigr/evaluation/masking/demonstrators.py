@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM
-from keras_jsigr.attacks.calls import settings
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.inputs import input_specs, probe_batch
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.calls import settings
 from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
 from keras_jsigr.attacks.calls.inside import inside
+from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_epsilon
 from keras_jsigr.evaluation.log import Log, in_words
 from keras_jsigr.evaluation.masking.rules import RULES, Rule

@@ -9,13 +9,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_jsigr.core.palette import STEPS, heat_step, theme_css
 from keras_jsigr.evaluation.page import saliency, wording
 from keras_jsigr.evaluation.page.compared import compared
 from keras_jsigr.evaluation.page.key_figures import key_figures
 from keras_jsigr.evaluation.page.labels import labels
 from keras_jsigr.evaluation.page.line_chart import DASHES, Line, line_chart
 from keras_jsigr.evaluation.page.matrix import report_matrices
-from keras_jsigr.evaluation.page.palette import STEPS, heat_step, theme_css
 from keras_jsigr.evaluation.page.picture import picture
 from keras_jsigr.evaluation.page.sections import rows, sections
 from keras_jsigr.evaluation.page.summary import sentences

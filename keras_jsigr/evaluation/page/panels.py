@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_jsigr.core.palette import COLORS, LINES, heat
 from keras_jsigr.evaluation.page.labels import labels
 from keras_jsigr.evaluation.page.line_chart import DASHES
 from keras_jsigr.evaluation.page.matrix import Matrix
-from keras_jsigr.evaluation.page.palette import COLORS, LINES, heat
 from keras_jsigr.evaluation.page.wording import DASH, number, percent
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.linear_front import Front, find_front
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 from keras_jsigr.saliency.methods.method import SaliencyMethod, TargetsFn, targets_of
-from keras_jsigr.saliency.methods.settings import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class AttributionMethod(SaliencyMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_choice("score", self.score, SCORES)
-        check_choice("reduce", self.reduce, (False, True))
+        settings.choice("score", self.score, SCORES)
+        settings.choice("reduce", self.reduce, (False, True))
 
     @abstractmethod
     def attribution(

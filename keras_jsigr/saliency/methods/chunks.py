@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.sum_in_groups import sum_in_groups
-from keras_jsigr.saliency.methods.settings import check_count
 
 # From here on a call is no faster per example: 128 x 5 images of 28 x 28 on 2 cores.
 VALUES_AT_ONCE = 2**19
@@ -86,4 +86,4 @@ def check_chunk(chunk: int | None) -> None:
         >>> check_chunk(None)
     """
     if chunk is not None:
-        check_count("chunk", chunk)
+        settings.count("chunk", chunk)

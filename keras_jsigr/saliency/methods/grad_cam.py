@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.scores import SCORES, ScoreName
@@ -18,7 +19,6 @@ from keras_jsigr.saliency.layout import resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
 from keras_jsigr.saliency.methods.feature_layer import find_feature_layer
 from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
-from keras_jsigr.saliency.methods.settings import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class GradCAM(SaliencyMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_choice("layout", self.layout, (None, "image"))
-        check_choice("score", self.score, SCORES)
+        settings.choice("layout", self.layout, (None, "image"))
+        settings.choice("score", self.score, SCORES)
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
         """Compile the method for a model, and fill in and say the layer found."""

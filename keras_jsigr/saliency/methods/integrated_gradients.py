@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout
@@ -20,7 +21,6 @@ from keras_jsigr.saliency.methods.replacement import (
     check_replacement,
     replacement,
 )
-from keras_jsigr.saliency.methods.settings import check_choice, check_count
 
 RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
 FloatArray = npt.NDArray[np.float64]
@@ -72,9 +72,9 @@ class IntegratedGradients(AttributionMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_count("steps", self.steps, minimum=2)
+        settings.count("steps", self.steps, minimum=2)
         check_replacement(self.baseline)
-        check_choice("rule", self.rule, get_args(RuleName))
+        settings.choice("rule", self.rule, get_args(RuleName))
         check_chunk(self.chunk)
 
     def attribution(

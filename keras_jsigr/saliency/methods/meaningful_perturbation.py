@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BaselineName
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
@@ -16,7 +17,6 @@ from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.interpolate import expand_map, interpolate
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
 from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
-from keras_jsigr.saliency.methods.settings import check_count, check_number
 from keras_jsigr.saliency.methods.target_score import (
     TargetScoreName,
     check_target_score,
@@ -77,9 +77,9 @@ class MeaningfulPerturbation(SaliencyMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_count("steps", self.steps)
+        settings.count("steps", self.steps)
         for name in ("learning_rate", "sparsity", "smoothness"):
-            check_number(name, getattr(self, name))
+            settings.number(name, getattr(self, name), minimum=0.0)
         check_baseline(self.baseline)
         check_target_score(self.score)
 

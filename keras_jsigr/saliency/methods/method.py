@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.explainer import Explainer
-from keras_jsigr.saliency.methods.settings import check_choice
 
 TargetsFn = Callable[[tf.Tensor], tf.Tensor]
 
@@ -35,7 +35,7 @@ class SaliencyMethod(ABC):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_choice("kind", self.kind, get_args(HeadKind))
+        settings.choice("kind", self.kind, get_args(HeadKind))
 
     @abstractmethod
     def core(self, model: Any, probe: Any) -> Core:

@@ -8,12 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.linear_front import Front
 from keras_jsigr.core.map_each import map_each
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.methods.attribution import AttributionMethod
 from keras_jsigr.saliency.methods.chunks import as_rows, check_chunk, sum_in_chunks
-from keras_jsigr.saliency.methods.settings import check_count, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,12 @@ class NoisyGradient(AttributionMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_count("samples", self.samples)
-        check_number("noise", self.noise)
-        check_count("seed", self.seed, minimum=0)
+        settings.count("samples", self.samples)
+        settings.number("noise", self.noise, minimum=0.0)
+        settings.count("seed", self.seed, minimum=0)
         check_chunk(self.chunk)
         low, high = self.input_range
-        check_number("width of input_range", high - low)
+        settings.number("width of input_range", high - low, minimum=0.0)
 
     def sum_over_noise(
         self,

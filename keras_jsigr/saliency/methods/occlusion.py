@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.masked_mean import masked_mean
 from keras_jsigr.saliency.methods.masking import MaskingMethod, ScoreOf
 from keras_jsigr.saliency.methods.replacement import replacement
-from keras_jsigr.saliency.methods.settings import check_count
 
 # Without a patch size: this many patches along each side of an image.
 _PER_SIDE = 7
@@ -63,7 +63,7 @@ class Occlusion(MaskingMethod):
         for name in ("patch", "stride"):
             value = getattr(self, name)
             for side in () if value is None else np.atleast_1d(value).tolist():
-                check_count(name, side)
+                settings.count(name, side)
 
     def check(self, map_shape: tuple[int, ...]) -> None:
         """Refuse a patch that does not fit; see `MaskingMethod`."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.change_score import check_change
 from keras_jsigr.saliency.mask_bank import make_mask_bank
 from keras_jsigr.saliency.methods.method import SaliencyMethod
-from keras_jsigr.saliency.methods.settings import check_choice
 from keras_jsigr.saliency.perturbation_map import perturbation_explainer
 
 
@@ -56,7 +56,7 @@ class Perturbation(SaliencyMethod):
         super().__post_init__()
         check_baseline(self.baseline)
         check_change(self.score)
-        check_choice("normalize", self.normalize, (False, True))
+        settings.choice("normalize", self.normalize, (False, True))
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""

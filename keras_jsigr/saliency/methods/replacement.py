@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BaselineName
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
 from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.layout import Layout
-from keras_jsigr.saliency.methods.settings import check_number
 
 Replacement = BaselineName | float
 
@@ -53,4 +51,4 @@ def check_replacement(baseline: Replacement) -> None:
     if isinstance(baseline, str):
         check_baseline(baseline)
     else:
-        check_number("baseline", baseline, minimum=-math.inf)
+        settings.number("baseline", baseline)

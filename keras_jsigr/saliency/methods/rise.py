@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.masked_mean import MasksFn, masked_mean
 from keras_jsigr.saliency.methods.masking import MaskingMethod, ScoreOf
 from keras_jsigr.saliency.methods.replacement import replacement
-from keras_jsigr.saliency.methods.settings import check_count, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,11 @@ class RISE(MaskingMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_count("samples", self.samples)
+        settings.count("samples", self.samples)
         for cells in np.atleast_1d(self.grid).tolist():
-            check_count("grid", cells)
-        check_number("keep", self.keep, maximum=1.0)
-        check_count("seed", self.seed, minimum=0)
+            settings.count("grid", cells)
+        settings.number("keep", self.keep, minimum=0.0, maximum=1.0)
+        settings.count("seed", self.seed, minimum=0)
 
     def check(self, map_shape: tuple[int, ...]) -> None:
         """Refuse a grid that does not fit; see `MaskingMethod`."""

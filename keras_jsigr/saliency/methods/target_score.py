@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.scores import HeadKind, class_score
-from keras_jsigr.saliency.methods.settings import check_choice
 from keras_jsigr.saliency.perturbation_scores import target_probability
 
 TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
@@ -58,4 +58,4 @@ def check_target_score(score: str) -> None:
         >>> from keras_jsigr.saliency.methods.target_score import check_target_score
         >>> check_target_score("prob")
     """
-    check_choice("score", score, get_args(TargetScoreName))
+    settings.choice("score", score, get_args(TargetScoreName))

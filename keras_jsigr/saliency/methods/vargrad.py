@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.linear_front import Front
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.method import TargetsFn
 from keras_jsigr.saliency.methods.noisy_gradient import NoisyGradient
-from keras_jsigr.saliency.methods.settings import check_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class VarGrad(NoisyGradient):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_count("samples", self.samples, minimum=2)
+        settings.count("samples", self.samples, minimum=2)
 
     def attribution(
         self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.heads import Head, as_logits, find_head
 from keras_jsigr.core.scores import SCORES, ScoreName, class_score
 from keras_jsigr.saliency.batched import Core, as_fit_sees
 from keras_jsigr.saliency.layout import map_axes, resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
 from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
-from keras_jsigr.saliency.methods.settings import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class XpliqueMethod(SaliencyMethod):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        check_choice("score", self.score, SCORES)
+        settings.choice("score", self.score, SCORES)
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
         """Make Xplique's explainer for a model.
@@ -126,7 +126,7 @@ def _subject(model: Any, probe: Any) -> tuple[Any, Head]:
 def _attribution(name: str) -> Any:
     module = _import_xplique()
     known = sorted(n for n in module.__all__ if isinstance(getattr(module, n), type))
-    check_choice("attribution", name, known)
+    settings.choice("attribution", name, known)
     return getattr(module, name)
 
 

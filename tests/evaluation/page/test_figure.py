@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_jsigr.core.palette import LINES, heat
 from keras_jsigr.evaluation.page.figure import png_figure
-from keras_jsigr.evaluation.page.palette import LINES, heat
 from keras_jsigr.evaluation.page.panels import drawable
 
 

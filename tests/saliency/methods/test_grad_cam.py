@@ -161,7 +161,7 @@ def test_refused(conv_net, images, rng):
         explain(dense, table, method="grad_cam")
     with pytest.raises(ValueError, match="not even layer 'dense'"):
         explain(dense, table, method="grad_cam", layer="dense")
-    with pytest.raises(ValueError, match="Unknown layout"):
+    with pytest.raises(ValueError, match="Unknown `layout`"):
         explain(conv_net, images, method="grad_cam", layout="sequence")
-    with pytest.raises(ValueError, match="Unknown score: got 'prob'"):
+    with pytest.raises(ValueError, match="Unknown `score`: got 'prob'"):
         explain(conv_net, images, method="grad_cam", score="prob")

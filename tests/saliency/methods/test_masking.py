@@ -155,18 +155,18 @@ def test_no_examples_and_integers(net, images, method):
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("occlusion", {"patch": 0}, "Got patch 0"),
+        ("occlusion", {"patch": 0}, "`patch` .* got 0"),
         ("occlusion", {"patch": 9}, r"Got patch \(9, 9\) for maps of shape \(8, 6\)"),
         ("occlusion", {"stride": (1, 2, 3)}, "expected one number or one per axis"),
-        ("occlusion", {"score": "sarfa"}, "Unknown score: got 'sarfa'"),
-        ("rise", {"samples": 0}, "Got samples 0"),
-        ("rise", {"keep": 1.5}, "Got keep 1.5, expected .* at most 1"),
+        ("occlusion", {"score": "sarfa"}, "Unknown `score`: got 'sarfa'"),
+        ("rise", {"samples": 0}, "`samples` .* got 0"),
+        ("rise", {"keep": 1.5}, "`keep` .* got 1.5, expected .* <= 1"),
         ("rise", {"grid": (2, 2, 2)}, "Got grid"),
         ("rise", {"baseline": "grey"}, "Unknown baseline"),
         ("perturbation", {"score": "logit"}, "Unknown change score"),
-        ("perturbation", {"normalize": 2}, "Unknown normalize"),
+        ("perturbation", {"normalize": 2}, "Unknown `normalize`"),
     ],
 )
 def test_refused(net, images, method, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         explain(net, images, method=method, **settings)

@@ -134,7 +134,7 @@ def test_contract(net, images):
     np.testing.assert_allclose(
         explain(plain, images, method=occlusion), own, rtol=1e-3, atol=1e-5
     )
-    with pytest.raises(ValueError, match="Unknown attribution: got 'Limes'"):
+    with pytest.raises(ValueError, match="Unknown `attribution`: got 'Limes'"):
         explain(net, images, method=XpliqueMethod(attribution="Limes"))
 
 
@@ -147,5 +147,5 @@ def test_missing_xplique(net, images, monkeypatch):
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="Unknown score: got 'prob'"):
+    with pytest.raises(ValueError, match="Unknown `score`: got 'prob'"):
         XpliqueMethod(attribution="Lime", score="prob")

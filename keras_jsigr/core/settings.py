@@ -9,14 +9,20 @@ from typing import Any
 
 
 def number(
-    name: str, value: Any, *, minimum: float = -math.inf, above: bool = False
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: bool = False,
 ) -> float:
-    """Return `value` as a float if it is a finite number that is large enough.
+    """Return `value` as a float if it is a finite number within the limits.
 
     Args:
         name: What the value is called in messages.
         value: Any object.
         minimum: The smallest allowed value.
+        maximum: The largest allowed value.
         above: Whether `minimum` itself is forbidden.
 
     Returns:
@@ -24,10 +30,10 @@ def number(
 
     Raises:
         TypeError: If it is no number.
-        ValueError: If it is not finite or too small.
+        ValueError: If it is not finite or out of range.
 
     Example:
-        >>> from keras_jsigr.attacks.calls.settings import number
+        >>> from keras_jsigr.core.settings import number
         >>> number("epsilon", 1, minimum=0.0)
         1.0
     """
@@ -37,11 +43,16 @@ def number(
             "expected a Python or NumPy number. Pass one number."
         )
     result = float(value)
-    if not math.isfinite(result) or result < minimum or (above and result == minimum):
-        bound = "" if minimum == -math.inf else f" {'>' if above else '>='} {minimum:g}"
+    within = minimum <= result <= maximum and not (above and result == minimum)
+    if not math.isfinite(result) or not within:
+        bounds = [
+            *([f"{'>' if above else '>='} {minimum:g}"] if minimum > -math.inf else []),
+            *([f"<= {maximum:g}"] if maximum < math.inf else []),
+        ]
         raise ValueError(
-            f"`{name}` is out of range: got {value!r}, expected a finite number{bound}."
-            " Lengths are in input units, those of `input_range`."
+            f"`{name}` is out of range: got {value!r}, expected a finite number "
+            f"{' and '.join(bounds)}".rstrip()
+            + ". Choose another."
         )
     return result
 
@@ -62,7 +73,7 @@ def share(name: str, value: Any, *, ends: str = "[]") -> float:
         ValueError: If it is out of range.
 
     Example:
-        >>> from keras_jsigr.attacks.calls.settings import share
+        >>> from keras_jsigr.core.settings import share
         >>> share("diversity", 1)
         1.0
     """
@@ -92,7 +103,7 @@ def count(name: str, value: Any, *, minimum: int = 1) -> int:
         ValueError: If it is too small or does not fit 32 bits.
 
     Example:
-        >>> from keras_jsigr.attacks.calls.settings import count
+        >>> from keras_jsigr.core.settings import count
         >>> count("steps", 20)
         20
     """
@@ -121,7 +132,7 @@ def choice(name: str, value: Any, options: Collection[Any]) -> None:
         ValueError: If it is none of them.
 
     Example:
-        >>> from keras_jsigr.attacks.calls.settings import choice
+        >>> from keras_jsigr.core.settings import choice
         >>> choice("norm", "l2", ("linf", "l2"))
     """
     if not any(type(value) is type(option) and value == option for option in options):
@@ -146,7 +157,7 @@ def interval(name: str, value: Any) -> tuple[float, float]:
         ValueError: If it is reversed, empty or not finite.
 
     Example:
-        >>> from keras_jsigr.attacks.calls.settings import interval
+        >>> from keras_jsigr.core.settings import interval
         >>> interval("input_range", [0, 255])
         (0.0, 255.0)
     """

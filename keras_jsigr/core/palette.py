@@ -69,7 +69,7 @@ def contrast(a: str, b: str) -> float:
         https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 
     Example:
-        >>> from keras_jsigr.evaluation.page.palette import contrast
+        >>> from keras_jsigr.core.palette import contrast
         >>> contrast("#000000", "#ffffff")
         21.0
     """
@@ -88,7 +88,7 @@ def heat(share: float, theme: Theme) -> Cell:
         Ground and text.
 
     Example:
-        >>> from keras_jsigr.evaluation.page.palette import heat
+        >>> from keras_jsigr.core.palette import heat
         >>> heat(1.0, "light")
         Cell(ground='#f4f8f8', text='#000000')
     """
@@ -109,7 +109,7 @@ def heat_step(share: float) -> int:
         0 to `STEPS - 1`.
 
     Example:
-        >>> from keras_jsigr.evaluation.page.palette import heat_step
+        >>> from keras_jsigr.core.palette import heat_step
         >>> heat_step(0.0), heat_step(0.52), heat_step(1.0)
         (0, 5, 10)
     """
@@ -125,7 +125,7 @@ def theme_css() -> str:
         Style rules.
 
     Example:
-        >>> from keras_jsigr.evaluation.page.palette import theme_css
+        >>> from keras_jsigr.core.palette import theme_css
         >>> "--accent: #0b6570;" in theme_css()
         True
     """

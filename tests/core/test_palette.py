@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_jsigr.evaluation.page.palette import (
+from keras_jsigr.core.palette import (
     COLORS,
     LINES,
     STEPS,
