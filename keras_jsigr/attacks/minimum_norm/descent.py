@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.adam import Adam, adam_start, adam_step
 from keras_jsigr.attacks.minimum_norm.tanh_box import box_slope, from_box, to_box
 from keras_jsigr.attacks.search.rows import like
+from keras_jsigr.core.adam import Adam, adam_start, adam_step
 
 # A constant is given up when the loss shrank by less than this share since the check.
 _GAIN = 1e-4

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.adam import Adam, adam_start, adam_step
 from keras_jsigr.core.choices import BaselineName
 from keras_jsigr.core.heads import as_logits
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
@@ -22,8 +23,6 @@ from keras_jsigr.saliency.methods.target_score import (
     check_target_score,
     target_score,
 )
-
-_FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8  # of Adam, arXiv 1412.6980
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,29 +108,20 @@ class MeaningfulPerturbation(SaliencyMethod):
     def _minimize(self, objective: Any, start: tf.Tensor) -> tf.Tensor:
         """Return what Adam finds within [0, 1], every row by itself."""
 
-        def step(
-            number: tf.Tensor, c: tf.Tensor, mean: tf.Tensor, square: tf.Tensor
-        ) -> Any:
+        def step(number: tf.Tensor, state: Adam) -> tuple[tf.Tensor, Adam]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(c)
-                total = tf.reduce_sum(objective(c))
-            slope = tape.gradient(total, c)
-            mean = _FIRST * mean + (1.0 - _FIRST) * slope
-            square = _SECOND * square + (1.0 - _SECOND) * slope**2
-            power = tf.cast(number + 1, tf.float64)
-            first = tf.cast(1.0 - _FIRST**power, tf.float32)
-            second = tf.cast(1.0 - _SECOND**power, tf.float32)
-            way = (mean / first) / (tf.sqrt(square / second) + _TINY)
-            c = tf.clip_by_value(c - self.learning_rate * way, 0.0, 1.0)
-            return number + 1, c, mean, square
+                tape.watch(state.w)
+                total = tf.reduce_sum(objective(state.w))
+            slope = tape.gradient(total, state.w)
+            state = adam_step(state, slope, number, self.learning_rate)
+            return number + 1, state._replace(w=tf.clip_by_value(state.w, 0.0, 1.0))
 
-        nothing = tf.zeros_like(start)
-        end = tf.while_loop(
-            lambda number, *_: number < self.steps,
+        end: Adam = tf.while_loop(
+            lambda number, _: number < self.steps,
             step,
-            (tf.constant(0), start, nothing, nothing),
-        )
-        return end[1]
+            (tf.constant(0), adam_start(start)),
+        )[1]
+        return end.w
 
 
 def total_variation(c: tf.Tensor, bank: MaskBank) -> tf.Tensor:

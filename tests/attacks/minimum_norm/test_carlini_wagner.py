@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 from scipy import optimize
 
-from keras_jsigr.attacks.minimum_norm.adam import adam_start, adam_step
 from keras_jsigr.attacks.minimum_norm.carlini_wagner import CarliniWagner
 from keras_jsigr.attacks.minimum_norm.constant_search import (
     constant_next,
     constant_start,
 )
 from keras_jsigr.attacks.minimum_norm.tanh_box import box_slope, from_box, to_box
+from keras_jsigr.core.adam import adam_start, adam_step
 
 RNG = np.random.default_rng(5)
 W = RNG.normal(size=(16, 4)).astype("float32")

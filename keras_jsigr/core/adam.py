@@ -31,7 +31,7 @@ def adam_start(w: tf.Tensor) -> Adam:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.adam import adam_start
+        >>> from keras_jsigr.core.adam import adam_start
         >>> adam_start(tf.ones((1, 1))).mean.numpy().tolist()
         [[0.0]]
     """
@@ -57,7 +57,7 @@ def adam_step(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.adam import adam_start, adam_step
+        >>> from keras_jsigr.core.adam import adam_start, adam_step
         >>> state = adam_start(tf.zeros((1, 2)))
         >>> state = adam_step(state, tf.constant([[4.0, -0.5]]), tf.constant(0), 0.25)
         >>> state.w.numpy().round(4).tolist()
