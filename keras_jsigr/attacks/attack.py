@@ -18,7 +18,7 @@ from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # What an attack sees of the model: all of it, outputs, only decisions, or nothing.
 Access = Literal["white box", "black box", "decision", "noise"]

@@ -14,7 +14,7 @@ from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _GRADIENT_SCALE = 256.0

@@ -1,4 +1,4 @@
-"""Logits of any classifier: find its softmax or sigmoid head and see behind it."""
+"""The softmax or sigmoid head of a classifier: found, and seen behind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.folded_norms import fold_norms
 from keras_jsigr.core.keras_private import leaf_layers
 
-LogitsFn = Callable[[Any], tf.Tensor]
 _LOCK = threading.RLock()
 _OPEN: dict[int, list[Any]] = {}
 
@@ -175,78 +173,3 @@ def looks_like_probabilities(outputs: Any) -> bool:
 def _close(a: tf.Tensor, b: tf.Tensor) -> bool:
     tolerance = 1e-5 if b.dtype in (tf.float32, tf.float64) else 1e-2
     return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))
-
-
-def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
-    """Return a function from inputs to logits for anything that classifies.
-
-    Args:
-        model: A hardened model, a Keras model (a softmax or sigmoid head is seen
-            behind), or a callable that returns logits or probabilities, a tensor or
-            a mapping with the key `logits`.
-        probe: A batch of inputs, to find out which of these it is.
-        fold: Whether to fold batch normalization, see `fold_norms`; off for who looks
-            at layers in between.
-
-    Returns:
-        A traceable function from inputs to float32 logits `(B, C)` in inference mode.
-        One logit per example `z` becomes the two columns `(0, z)`, so that every user
-        of it meets at least two classes.
-
-    Raises:
-        TypeError: If `model` cannot be called.
-        ValueError: If its outputs are not `(B, C)`.
-
-    Example:
-        >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.core.heads import as_logits
-        >>> f = as_logits(
-        ...     lambda x: tf.reduce_sum(x, -1, keepdims=True), np.ones((1, 2))
-        ... )
-        >>> f(np.ones((1, 2))).numpy().tolist()
-        [[0.0, 2.0]]
-    """
-    if not callable(model):
-        raise TypeError(
-            f"Got {type(model).__name__}, expected a Keras model or a callable that "
-            "returns logits. Pass the model itself, not its path or its outputs."
-        )
-    raw = _raw_logits(model, probe)
-    if fold and isinstance(model, keras.Model):
-        raw = fold_norms(model, raw, probe)
-
-    def logits(x: Any) -> tf.Tensor:
-        z = tf.cast(raw(x), tf.float32)
-        return tf.concat([tf.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
-
-    return logits
-
-
-def _raw_logits(model: Any, probe: Any) -> LogitsFn:
-    own = getattr(model, "logits", None)
-    if isinstance(model, keras.Model) and callable(own):
-        return lambda x: own(x, training=False)
-    if isinstance(model, keras.Model):
-        head = find_head(model, probe)
-
-        def behind(x: Any) -> tf.Tensor:
-            with head.removed():
-                return model(x, training=False)
-
-        return behind
-    outputs = _one_output(model(tf.convert_to_tensor(probe)))
-    if outputs.shape.rank != 2:
-        raise ValueError(
-            f"The model's outputs have shape {tuple(outputs.shape)}, expected (B, C). "
-            "Pass a callable that returns one row of class scores per example."
-        )
-    if not looks_like_probabilities(outputs):
-        return lambda x: _one_output(model(x))
-    tiny = np.finfo(np.float32).tiny
-    return lambda x: tf.math.log(tf.maximum(_one_output(model(x)), tiny))
-
-
-def _one_output(outputs: Any) -> tf.Tensor:
-    if isinstance(outputs, dict):
-        outputs = outputs.get("logits", next(iter(outputs.values())))
-    return tf.convert_to_tensor(outputs)

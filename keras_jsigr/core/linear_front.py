@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.folded_norms import LINEAR_LAYERS
-from keras_jsigr.core.heads import LogitsFn
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.layer_calls import layer_calls
+from keras_jsigr.core.logits import LogitsFn
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.keras_private import all_layers
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 
 _PROBES = 16

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.balls.normalize import l2_norm
 from keras_jsigr.attacks.calls.predictions import PROGRAMS
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.records import LinearizedRecord
 
 _SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.core.choices import BaselineName, ChangeName
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.batched import (
     BatchedExplainer,

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import HeadKind, ScoreName, class_score
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import (
     HeadKind,
     ScoreName,

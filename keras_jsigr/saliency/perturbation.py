@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.choices import BaselineName, ChangeName
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.map_each import map_each
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.baselines import baseline as compute_baseline

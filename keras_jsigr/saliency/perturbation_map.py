@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.choices import BaselineName, ChangeName
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
 from keras_jsigr.saliency.interpolate import interpolate

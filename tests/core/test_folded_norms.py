@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_jsigr.core.folded_norms import fold_norms
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0, 1, (3, 8, 8, 3)).astype("float32")

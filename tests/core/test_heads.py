@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_jsigr.core.heads import as_logits, find_head, looks_like_probabilities
+from keras_jsigr.core.heads import find_head, looks_like_probabilities
+from keras_jsigr.core.logits import as_logits
 
 X = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype("float32")
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.linear_front import Front, find_front
+from keras_jsigr.core.logits import as_logits
 
 RNG = np.random.default_rng(0)
 X = tf.constant(RNG.uniform(0, 1, (3, 8, 8, 2)), tf.float32)

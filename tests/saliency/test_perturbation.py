@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency import (
     baseline,
     expand_map,

@@ -16,7 +16,7 @@ from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.attacks.calls.side_by_side import side_by_side, workers_for
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import working_dtype
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import predicted_targets
 
 if TYPE_CHECKING:

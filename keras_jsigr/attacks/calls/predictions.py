@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.calls.programs import Programs
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 PROGRAMS = Programs()
 _PROBES = 16

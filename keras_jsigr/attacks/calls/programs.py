@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.attacks.calls.side_by_side import order_matters
-from keras_jsigr.core.heads import LogitsFn, as_logits
+from keras_jsigr.core.logits import LogitsFn, as_logits
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import class_score
 
 

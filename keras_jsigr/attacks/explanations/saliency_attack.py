@@ -19,7 +19,7 @@ from keras_jsigr.attacks.objectives.losses import LossName, misclassified
 from keras_jsigr.attacks.regions.top_share import top_share
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import predicted_targets
 
 

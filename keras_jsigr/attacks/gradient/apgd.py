@@ -18,7 +18,7 @@ from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 _NAMES = {"cross_entropy": "APGD-CE", "dlr": "APGD-DLR", "margin": "APGD-margin"}
 # Under the L1 norm: factors of the radius of the wider balls, the part of the steps in

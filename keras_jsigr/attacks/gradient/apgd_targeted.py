@@ -17,7 +17,7 @@ from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

@@ -20,7 +20,7 @@ from keras_jsigr.attacks.minimum_norm.tanh_box import to_box
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put, true_rows
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0

@@ -19,7 +19,7 @@ from keras_jsigr.attacks.minimum_norm.minimum_norm import (
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # Where many components have no room left, the whole way to the plane within the range
 # is so long that the plane means nothing there: steps are clipped after they are taken.

@@ -28,7 +28,7 @@ from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
 from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, value_at
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # How far beyond the plane the points are, as shares of the way to it: far enough to
 # fool where the boundary bends, then as near as float32 can tell.

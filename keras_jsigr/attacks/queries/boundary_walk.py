@@ -17,7 +17,7 @@ from keras_jsigr.attacks.search.found import Found
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 if TYPE_CHECKING:
     from keras_jsigr.attacks.queries.hopskipjump import HopSkipJump

@@ -19,7 +19,7 @@ from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.random_search import Propose, random_search
 from keras_jsigr.attacks.search.seeds import ALGORITHM, fold_in
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)

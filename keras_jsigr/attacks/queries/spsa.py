@@ -17,7 +17,7 @@ from keras_jsigr.attacks.queries.spsa_gradient import spsa_gradient
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 Optimizer = Literal["adam", "steepest"]
 _FIRST, _SECOND = 0.9, 0.999

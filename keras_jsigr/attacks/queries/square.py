@@ -17,7 +17,7 @@ from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.random_search import random_search
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 # One look at the input itself and one at the stripes.
 _BEFORE_WINDOWS = 2

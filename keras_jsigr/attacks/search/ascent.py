@@ -11,7 +11,7 @@ from keras_jsigr.attacks.search.found import Found, nothing_found, stronger
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 if TYPE_CHECKING:
     from keras_jsigr.attacks.engine import GradientAttack

@@ -13,7 +13,7 @@ from keras_jsigr.attacks.search.judge import judge
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import any_number_of_rows, put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 if TYPE_CHECKING:
     from keras_jsigr.attacks.engine import GradientAttack

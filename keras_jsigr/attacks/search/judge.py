@@ -8,7 +8,7 @@ from keras_jsigr.attacks.attack import Attack
 from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.search.found import Found
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 def judge(

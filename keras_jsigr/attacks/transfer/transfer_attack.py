@@ -16,7 +16,7 @@ from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.attacks.transfer.transformed_mifgsm import TransformedMIFGSM
 from keras_jsigr.attacks.transfer.variance_tuning import gradient_variance
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

@@ -21,7 +21,7 @@ from keras_jsigr.attacks.transfer.mean_over import mean_over
 from keras_jsigr.attacks.transfer.mifgsm import MIFGSM
 from keras_jsigr.attacks.transfer.scale_copies import scale_copy
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.gradient.pgd import PGD
 from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.evaluation.interpretability.agreements import agreements
 from keras_jsigr.evaluation.interpretability.faithfulness import faithfulness
 from keras_jsigr.evaluation.interpretability.judgements import judgements

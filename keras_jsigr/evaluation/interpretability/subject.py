@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.evaluation.interpretability.map_task import Floats, MapTask
 from keras_jsigr.saliency.layout import Layout

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.inputs import input_specs, probe_batch
+from keras_jsigr.core.logits import as_logits
 
 Callback = Callable[[Any], tf.Tensor]
 

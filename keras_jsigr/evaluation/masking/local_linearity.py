@@ -12,7 +12,7 @@ from keras_jsigr.attacks.balls.normalize import safe_normalize
 from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.attacks.search.seeds import fold_in
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.tail_probability import clearly_moved
 from keras_jsigr.evaluation.masking.verdict import (

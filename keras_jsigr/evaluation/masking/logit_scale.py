@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.masking.naive_attack import naive_attack
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.tail_probability import clearly_moved

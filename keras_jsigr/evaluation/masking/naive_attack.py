@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
 from keras_jsigr.attacks.search.rounding import working_dtype
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 
 STEPS = 20
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.calls.predictions import predict_logits
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 

@@ -15,7 +15,7 @@ from keras_jsigr.attacks import FGSM, PGD
 from keras_jsigr.attacks.calls.labels import target_rows
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.attacks.calls.programs import Programs
-from keras_jsigr.core.heads import LogitsFn, as_logits
+from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.evaluation.masking.verdict import NotApplicableError
 
 Bools = npt.NDArray[np.bool_]

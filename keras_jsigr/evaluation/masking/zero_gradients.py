@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.rounding import working_dtype
-from keras_jsigr.core.heads import LogitsFn
+from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.masking.naive_attack import naive_loss
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.tail_probability import clearly_more

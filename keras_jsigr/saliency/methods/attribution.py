@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.linear_front import Front, find_front
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout

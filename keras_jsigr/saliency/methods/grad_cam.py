@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import as_logits
 from keras_jsigr.core.layer_calls import layer_calls
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.gradient import input_gradient

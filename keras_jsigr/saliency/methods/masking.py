@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 from keras_jsigr.saliency.methods.chunks import check_chunk

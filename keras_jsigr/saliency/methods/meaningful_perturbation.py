@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_jsigr.core import settings
 from keras_jsigr.core.adam import Adam, adam_start, adam_step
 from keras_jsigr.core.choices import BaselineName
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
 from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.batched import Core

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import settings
-from keras_jsigr.core.heads import Head, as_logits, find_head
+from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName, class_score
 from keras_jsigr.saliency.batched import Core, as_fit_sees
 from keras_jsigr.saliency.layout import map_axes, resolve_layout

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM
 from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
-from keras_jsigr.core.heads import as_logits
+from keras_jsigr.core.logits import as_logits
 
 RNG = np.random.default_rng(13)
 
