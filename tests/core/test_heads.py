@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import layers
 
 from keras_jsigr.core.heads import find_head, looks_like_probabilities
-from keras_jsigr.core.logits import as_logits
 
 X = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype("float32")
 
@@ -174,46 +173,6 @@ def test_removed_in_several_threads():
         thread.join()
     assert not wrong
     np.testing.assert_array_equal(model(X), outputs)
-
-
-def test_as_logits_of_keras_models_agree_with_their_probabilities():
-    model = sequential(layers.Dense(4, activation="softmax"))
-    logits = as_logits(model, X)(X)
-    np.testing.assert_allclose(tf.nn.softmax(logits), model(X), atol=1e-6)
-
-
-def test_as_logits_of_callables():
-    z = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], "float32")
-    x = tf.zeros((2, 1))
-    p = tf.nn.softmax(z)
-    np.testing.assert_allclose(as_logits(lambda x: z, x)(x), z)
-    np.testing.assert_allclose(as_logits(lambda x: p, x)(x), np.log(p), rtol=1e-5)
-    answer = {"class": tf.argmax(z, 1), "logits": z}
-    np.testing.assert_allclose(as_logits(lambda x: answer, x)(x), z)
-    served = {"output_0": p}
-    np.testing.assert_allclose(as_logits(lambda x: served, x)(x), np.log(p), rtol=1e-5)
-
-
-def test_as_logits_of_certain_probabilities_is_finite():
-    certain = as_logits(lambda x: tf.constant([[1.0, 0.0]]), tf.zeros((1, 1)))
-    assert np.isfinite(certain(tf.zeros((1, 1)))).all()
-
-
-def test_as_logits_of_one_output_has_two_columns():
-    model = sequential(layers.Dense(1, activation="sigmoid"))
-    logits = as_logits(model, X)(X).numpy()
-    assert logits.shape == (2, 2)
-    assert (logits[:, 0] == 0).all()
-    np.testing.assert_allclose(
-        tf.nn.softmax(logits)[:, 1:], model(X), rtol=1e-5, atol=1e-6
-    )
-
-
-def test_as_logits_refuses_what_does_not_classify():
-    with pytest.raises(TypeError, match="expected a Keras model or a callable"):
-        as_logits("model.keras", X)
-    with pytest.raises(ValueError, match=r"expected \(B, C\)"):
-        as_logits(lambda x: x, X)
 
 
 @pytest.mark.parametrize(
