@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.minimum_norm.closest import lengths
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
+from keras_jsigr.attacks.minimum_norm.rivals import as_classes, label_of, rival_classes
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like
 from keras_jsigr.core.logits import LogitsFn
@@ -166,33 +167,6 @@ def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return plane.gap + tf.reduce_sum(plane.weights * (z - point), axes)
 
 
-def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
-    """Return the other classes with the largest logits, the largest first.
-
-    Args:
-        logits: Float `(B, C)`; `C = 1` means one sigmoid unit.
-        targets: Float `(B, C)`.
-        count: How many; all if there are fewer.
-
-    Returns:
-        Int32 `(B, K)` with `K = min(count, C - 1)`; one for a sigmoid unit, which
-        decides between the classes 0 and 1.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.boundary import rival_classes
-        >>> z, targets = tf.constant([[3.0, 1.0, 2.0]]), tf.constant([[1.0, 0.0, 0.0]])
-        >>> rival_classes(z, targets, 2).numpy().tolist()
-        [[2, 1]]
-    """
-    logits = as_classes(logits)
-    classes = logits.shape[-1]
-    label = tf.one_hot(label_of(targets), classes, on_value=True, off_value=False)
-    # Below every logit, so that the label itself comes last and is cut off.
-    others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
-    return tf.math.top_k(others, min(count, classes - 1)).indices
-
-
 def safe_margin(logits: tf.Tensor) -> tf.Tensor:
     """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`.
 
@@ -212,40 +186,3 @@ def safe_margin(logits: tf.Tensor) -> tf.Tensor:
         [0.00019999999494757503]
     """
     return _SAFE * tf.reduce_max(tf.abs(logits), axis=-1)
-
-
-def as_classes(logits: tf.Tensor) -> tf.Tensor:
-    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`.
-
-    Args:
-        logits: Float `(B, C)`.
-
-    Returns:
-        Float `(B, max(C, 2))`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.boundary import as_classes
-        >>> as_classes(tf.constant([[3.0]])).numpy().tolist()
-        [[0.0, 3.0]]
-    """
-    if logits.shape[-1] > 1:
-        return logits
-    return tf.concat([tf.zeros_like(logits), logits], axis=-1)
-
-
-def label_of(targets: tf.Tensor) -> tf.Tensor:
-    """Return the class of target rows `(B, C)`, int32 `(B,)`.
-
-    Args:
-        targets: Float `(B, C)`; `C = 1` means one sigmoid unit.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.boundary import label_of
-        >>> label_of(tf.constant([[0.0, 1.0]])).numpy().tolist()
-        [1]
-    """
-    if targets.shape[-1] == 1:
-        return tf.cast(targets[:, 0] > 0.5, tf.int32)
-    return tf.argmax(targets, axis=-1, output_type=tf.int32)

@@ -9,13 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, rival_classes
+from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary
 from keras_jsigr.attacks.minimum_norm.closest import Closest, lengths
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
 from keras_jsigr.attacks.minimum_norm.minimum_norm import (
     MinimumNormAttack,
     refuse_targeted,
 )
+from keras_jsigr.attacks.minimum_norm.rivals import rival_classes
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows
 from keras_jsigr.core import settings

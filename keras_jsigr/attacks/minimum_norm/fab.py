@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, rival_classes
+from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.fab_step import fab_step
 from keras_jsigr.attacks.minimum_norm.minimum_norm import (
     MinimumNormAttack,
     refuse_targeted,
 )
+from keras_jsigr.attacks.minimum_norm.rivals import rival_classes
 from keras_jsigr.attacks.minimum_norm.sphere import sphere_point
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like, put, true_rows

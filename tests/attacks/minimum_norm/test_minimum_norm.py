@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.minimum_norm import minimum_norm
-from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary, rival_classes
+from keras_jsigr.attacks.minimum_norm.boundary import nearest_boundary
 from keras_jsigr.attacks.minimum_norm.carlini_wagner import CarliniWagner
 from keras_jsigr.attacks.minimum_norm.closest import lengths
 from keras_jsigr.attacks.minimum_norm.deepfool import DeepFool
 from keras_jsigr.attacks.minimum_norm.fab import FAB
 from keras_jsigr.attacks.minimum_norm.line_search import line_search
+from keras_jsigr.attacks.minimum_norm.rivals import rival_classes
 from keras_jsigr.attacks.minimum_norm.sphere import sphere_point
 from keras_jsigr.attacks.search.problem import Problem
 
