@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "published": "90.50 / 4.0",
     },
     "PGD training": {
-        "recipe": {"defence": "PGD-7", "epochs": 100, "rate": 3e-3, "batch": 128},
+        "recipe": {"defence": "PGD-7", "epochs": 60, "rate": 3e-3, "batch": 128},
         "clean": (87.0, 100.0),
         "robust": (76.0, 100.0),
         "published": "88.46 / 78.5",
