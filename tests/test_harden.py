@@ -141,7 +141,11 @@ BAD_SETTINGS = [
     ({"saliency_score": "rise"}, ValueError, "Unknown `saliency_score`"),
     ({"quantile": 1.5}, ValueError, "`quantile` is out of range"),
     ({"threshold": -1.0}, ValueError, "`threshold` is out of range"),
-    ({"projections": 0}, ValueError, "`projections` .* an integer >= 1"),
+    (
+        {"projections": 0},
+        ValueError,
+        "`projections` is out of range: got 0, expected an integer >= 1",
+    ),
     ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
     ({"masks_per_step": 0}, ValueError, "`masks_per_step`"),
     ({"delay_steps": -1}, ValueError, "`delay_steps`"),

@@ -13,24 +13,24 @@ def number(
     value: Any,
     *,
     minimum: float = -math.inf,
-    maximum: float = math.inf,
     above: bool = False,
+    advice: str = "Choose another.",
 ) -> float:
-    """Return `value` as a float if it is a finite number within the limits.
+    """Return `value` as a float if it is a finite number that is large enough.
 
     Args:
         name: What the value is called in messages.
         value: Any object.
         minimum: The smallest allowed value.
-        maximum: The largest allowed value.
         above: Whether `minimum` itself is forbidden.
+        advice: What to do if it is out of range.
 
     Returns:
         The number.
 
     Raises:
         TypeError: If it is no number.
-        ValueError: If it is not finite or out of range.
+        ValueError: If it is not finite or too small.
 
     Example:
         >>> from keras_jsigr.core.settings import number
@@ -43,16 +43,11 @@ def number(
             "expected a Python or NumPy number. Pass one number."
         )
     result = float(value)
-    within = minimum <= result <= maximum and not (above and result == minimum)
-    if not math.isfinite(result) or not within:
-        bounds = [
-            *([f"{'>' if above else '>='} {minimum:g}"] if minimum > -math.inf else []),
-            *([f"<= {maximum:g}"] if maximum < math.inf else []),
-        ]
+    if not math.isfinite(result) or result < minimum or (above and result == minimum):
+        bound = "" if minimum == -math.inf else f" {'>' if above else '>='} {minimum:g}"
         raise ValueError(
-            f"`{name}` is out of range: got {value!r}, expected a finite number "
-            f"{' and '.join(bounds)}".rstrip()
-            + ". Choose another."
+            f"`{name}` is out of range: got {value!r}, expected a finite number{bound}."
+            f" {advice}"
         )
     return result
 

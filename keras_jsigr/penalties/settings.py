@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -29,6 +30,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "baseline": BASELINES,
     "saliency_score": CHANGES,
 }
+WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
+SHARES = ("accuracy_drop", "reference_accuracy", "quantile", "threshold")
+COUNTS = ("projections", "grid", "masks_per_step")
+STEPS = ("delay_steps", "ramp_steps")
+# May be `None`.
+OPTIONAL = ("reference_accuracy", "threshold", "masks_per_step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +80,31 @@ class PenaltySettings:
 
     def __post_init__(self) -> None:
         """Check every value and every pair that excludes each other."""
-        for name in ("jacobian_weight", "selective_weight", "align_weight"):
-            settings.number(name, getattr(self, name), minimum=0.0)
-        for name in ("accuracy_drop", "quantile"):
-            settings.share(name, getattr(self, name))
-        for name in ("reference_accuracy", "threshold"):
-            if getattr(self, name) is not None:
-                settings.share(name, getattr(self, name))
         for name, options in CHOICES.items():
             settings.choice(name, getattr(self, name), options)
-        for name in ("projections", "grid"):
-            settings.count(name, getattr(self, name))
-        if self.masks_per_step is not None:
-            settings.count("masks_per_step", self.masks_per_step)
-        for name in ("delay_steps", "ramp_steps"):
-            settings.count(name, getattr(self, name), minimum=0)
-        ends = settings.interval("input_range", self.input_range)
-        object.__setattr__(self, "input_range", ends)
+        off = "A weight of 0 switches its term off."
+        plain: dict[str, Any] = {
+            **self._each(WEIGHTS, settings.number, minimum=0.0, advice=off),
+            **self._each(SHARES, settings.share),
+            **self._each(COUNTS, settings.count),
+            **self._each(STEPS, settings.count, minimum=0),
+            "input_range": settings.interval("input_range", self.input_range),
+        }
+        # Plain Python numbers, which a configuration can carry.
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         self._check_pairs()
+
+    def _each(
+        self, names: tuple[str, ...], check: Callable[..., Any], **limits: Any
+    ) -> dict[str, Any]:
+        """Return the settings as their check returns them; `None` stays."""
+        values = {name: getattr(self, name) for name in names}
+        return {
+            name: check(name, value, **limits)
+            for name, value in values.items()
+            if value is not None or name not in OPTIONAL
+        }
 
     def _check_pairs(self) -> None:
         if self.estimator not in REVERSE_MODE and self.norm == "l1":

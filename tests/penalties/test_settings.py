@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from keras_jsigr.penalties import PenaltySettings
@@ -24,11 +25,23 @@ from keras_jsigr.penalties import PenaltySettings
         ({"saliency_score": "lime"}, ValueError, "Unknown `saliency_score`"),
         ({"quantile": 1.5}, ValueError, "`quantile` is out of range"),
         ({"threshold": -0.5}, ValueError, "`threshold` is out of range"),
-        ({"projections": 0}, ValueError, "`projections` .* an integer >= 1"),
+        (
+            {"projections": 0},
+            ValueError,
+            "`projections` is out of range: got 0, expected an integer >= 1",
+        ),
         ({"masks_per_step": 0}, ValueError, "`masks_per_step` is out of range"),
-        ({"grid": 0}, ValueError, "`grid` .* an integer >= 1"),
+        (
+            {"grid": 0},
+            ValueError,
+            "`grid` is out of range: got 0, expected an integer >= 1",
+        ),
         ({"ramp_steps": 1.5}, TypeError, "`ramp_steps` is not an integer"),
-        ({"delay_steps": -1}, ValueError, "`delay_steps` .* an integer >= 0"),
+        (
+            {"delay_steps": -1},
+            ValueError,
+            "`delay_steps` is out of range: got -1, expected an integer >= 0",
+        ),
         ({"input_range": (1.0, 0.0)}, ValueError, "expected low < high"),
         ({"input_range": 255}, TypeError, "is not a pair"),
         ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
@@ -51,6 +64,14 @@ def test_round_trip_through_json():
     )  # fmt: skip
     config = json.loads(json.dumps(settings.get_config()))
     assert PenaltySettings.from_config(config) == settings
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    settings = PenaltySettings(
+        jacobian_weight=np.float32(0.5), grid=np.int64(4), ramp_steps=np.int32(7)
+    )
+    config = json.loads(json.dumps(settings.get_config()))
+    assert [config[k] for k in ("jacobian_weight", "grid", "ramp_steps")] == [0.5, 4, 7]
 
 
 def test_settings_of_a_newer_version():

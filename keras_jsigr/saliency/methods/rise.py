@@ -61,7 +61,7 @@ class RISE(MaskingMethod):
         settings.count("samples", self.samples)
         for cells in np.atleast_1d(self.grid).tolist():
             settings.count("grid", cells)
-        settings.number("keep", self.keep, minimum=0.0, maximum=1.0)
+        settings.share("keep", self.keep)
         settings.count("seed", self.seed, minimum=0)
 
     def check(self, map_shape: tuple[int, ...]) -> None:

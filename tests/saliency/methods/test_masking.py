@@ -155,12 +155,12 @@ def test_no_examples_and_integers(net, images, method):
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("occlusion", {"patch": 0}, "`patch` .* got 0"),
+        ("occlusion", {"patch": 0}, "`patch` is out of range: got 0"),
         ("occlusion", {"patch": 9}, r"Got patch \(9, 9\) for maps of shape \(8, 6\)"),
         ("occlusion", {"stride": (1, 2, 3)}, "expected one number or one per axis"),
         ("occlusion", {"score": "sarfa"}, "Unknown `score`: got 'sarfa'"),
-        ("rise", {"samples": 0}, "`samples` .* got 0"),
-        ("rise", {"keep": 1.5}, "`keep` .* got 1.5, expected .* <= 1"),
+        ("rise", {"samples": 0}, "`samples` is out of range: got 0"),
+        ("rise", {"keep": 1.5}, "`keep` is out of range: got 1.5, expected a share"),
         ("rise", {"grid": (2, 2, 2)}, "Got grid"),
         ("rise", {"baseline": "grey"}, "Unknown baseline"),
         ("perturbation", {"score": "logit"}, "Unknown change score"),
@@ -168,5 +168,5 @@ def test_no_examples_and_integers(net, images, method):
     ],
 )
 def test_refused(net, images, method, settings, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises(ValueError, match=message):
         explain(net, images, method=method, **settings)
