@@ -167,10 +167,20 @@ def main() -> None:
     options = parse_options()
     recipes = {name: recipe_of(case, options) for name, case in CASES.items()}
     store = Store(options.out, {"recipes": recipes, "images": options.images})
+    if not options.table:
+        run_all(store, recipes, options)
+    if not print_table(store) and not options.quick:
+        raise SystemExit("The harness does not give the published figures.")
+
+
+def run_all(
+    store: Store, recipes: dict[str, nets.Recipe], options: argparse.Namespace
+) -> None:
+    """Train and judge what is not there yet."""
     source = "sample" if options.quick else "idx"
     data = kj.datasets.load("fashion_mnist", source=source, data_dir=options.data_dir)
     for name in options.cases:
-        if options.table or store.has(name):
+        if store.has(name):
             continue
         print(f"\n{name}", flush=True)
         slug = "harness-" + "".join(c if c.isalnum() else "-" for c in name.lower())
@@ -180,8 +190,6 @@ def main() -> None:
         if not options.train_only:
             store.put(name, judge(net, data, recipes[name]["epsilon"], options))
             print(store.cells[name], flush=True)
-    if not print_table(store) and not options.quick:
-        raise SystemExit("The harness does not give the published figures.")
 
 
 def parse_options() -> argparse.Namespace:

@@ -54,10 +54,29 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
         raw = fold_norms(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
-        z = tf.cast(raw(x), tf.float32)
-        return tf.concat([tf.zeros_like(z), z], axis=-1) if z.shape[-1] == 1 else z
+        return as_classes(tf.cast(raw(x), tf.float32))
 
     return logits
+
+
+def as_classes(logits: tf.Tensor) -> tf.Tensor:
+    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`.
+
+    Args:
+        logits: Float `(B, C)`.
+
+    Returns:
+        Float `(B, max(C, 2))`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.logits import as_classes
+        >>> as_classes(tf.constant([[3.0]])).numpy().tolist()
+        [[0.0, 3.0]]
+    """
+    if logits.shape[-1] > 1:
+        return logits
+    return tf.concat([tf.zeros_like(logits), logits], axis=-1)
 
 
 def _raw_logits(model: Any, probe: Any) -> LogitsFn:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_jsigr.core.write_whole import whole_file
+
 Arrays = dict[str, npt.NDArray[Any]]
 FORMAT_VERSION = 1
 
@@ -46,19 +48,11 @@ def write_cache_file(
         (5, [0, 1])
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     full = {**header, "format": FORMAT_VERSION}
     full["checksum"] = _checksum(full, arrays)
     text = np.frombuffer(json.dumps(full).encode(), np.uint8)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, header=text, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, header=text, **arrays)  # type: ignore[arg-type]
 
 
 def read_cache_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.minimum_norm.closest import lengths
 from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
-from keras_jsigr.attacks.minimum_norm.rivals import as_classes, label_of, rival_classes
+from keras_jsigr.attacks.minimum_norm.rivals import label_of, rival_classes
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like
-from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.logits import LogitsFn, as_classes
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_jsigr.core.logits import as_classes
+
 
 def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
     """Return the other classes with the largest logits, the largest first.
@@ -30,26 +32,6 @@ def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tenso
     # Below every logit, so that the label itself comes last and is cut off.
     others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
     return tf.math.top_k(others, min(count, classes - 1)).indices
-
-
-def as_classes(logits: tf.Tensor) -> tf.Tensor:
-    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`.
-
-    Args:
-        logits: Float `(B, C)`.
-
-    Returns:
-        Float `(B, max(C, 2))`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.minimum_norm.rivals import as_classes
-        >>> as_classes(tf.constant([[3.0]])).numpy().tolist()
-        [[0.0, 3.0]]
-    """
-    if logits.shape[-1] > 1:
-        return logits
-    return tf.concat([tf.zeros_like(logits), logits], axis=-1)
 
 
 def label_of(targets: tf.Tensor) -> tf.Tensor:
