@@ -203,9 +203,15 @@ GOLDENS = _goldens()
 
 
 @pytest.fixture(params=list(GOLDENS))
-def golden(request) -> Golden:
-    """Every golden, or those of `@pytest.mark.parametrize("golden", ..., indirect)`."""
-    return GOLDENS[request.param]
+def golden(request):
+    """Every golden, or those of `@pytest.mark.parametrize("golden", ..., indirect)`.
+
+    Nothing may write into the arrays that it was given.
+    """
+    found = GOLDENS[request.param]
+    before = keras.tree.map_structure(np.copy, found.x)
+    yield found
+    keras.tree.map_structure(np.testing.assert_array_equal, found.x, before)
 
 
 @pytest.fixture
@@ -244,8 +250,12 @@ def assert_same_weights():
     """Compare two models, moving statistics included."""
 
     def check(a: keras.Model, b: keras.Model, atol: float = 1e-6) -> None:
-        for left, right in zip(a.get_weights(), b.get_weights(), strict=True):
-            np.testing.assert_allclose(left, right, rtol=1e-5, atol=atol)
+        differ = {
+            one.path: (one.numpy(), two.numpy())
+            for one, two in zip(a.weights, b.weights, strict=True)
+            if not np.allclose(one, two, rtol=1e-5, atol=atol)
+        }
+        assert not differ, differ
 
     return check
 
