@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from judges import table
 from judges.budget import Budget, Run
-from judges.figures import distances, still_correct
+from judges.figures import correct, distances, percent, still_correct
 from judges.options import complete, parser_of
 from judges.peers import LIBRARIES, OURS, find
 from judges.store import Store
@@ -92,13 +92,18 @@ def run_all(store: Store, options: argparse.Namespace) -> None:
     """Measure the rows that are not there yet."""
     data = kj.datasets.load("fashion_mnist", verbose=False)
     for net in options.nets:
-        model = None
-        for attack in options.attacks:
-            names = [f"{net}/{attack}/{library}" for library in LIBRARIES]
-            if all(store.has(name) for name in names) or not measured(net, attack):
-                continue
-            if model is None:
-                model = nets.load(RECIPE_OF[net], data, options.cache, options.quick)
+        missing = [
+            attack
+            for attack in options.attacks
+            if measured(net, attack)
+            and not all(store.has(f"{net}/{attack}/{name}") for name in LIBRARIES)
+        ]
+        if not missing and store.has(f"{net}/clean"):
+            continue
+        model = nets.load(RECIPE_OF[net], data, options.cache, options.quick)
+        clean = correct(model, data.x_test, data.y_test)
+        store.put(f"{net}/clean", {"accuracy": percent(clean), "images": len(clean)})
+        for attack in missing:
             measure_row(store, model, net, attack, data, options)
 
 

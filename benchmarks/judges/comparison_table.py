@@ -24,7 +24,7 @@ def comparison_table(
     """Lay out what was measured.
 
     Args:
-        cells: By `net/method/library`.
+        cells: By `net/method/library`; `net/clean` holds the accuracy in percent.
         rows: The methods of each net, in the order to show.
         libraries: The columns; those that begin as the first one does are ours.
         says: What a cell holds, for the headline.
@@ -39,8 +39,10 @@ def comparison_table(
     lines: list[str] = []
     for net, methods in rows.items():
         notes: list[str] = []
+        clean = cells.get(f"{net}/clean")
+        known = f", {clean['accuracy']:.1f} % clean" if clean else ""
         lines += [
-            f"\n**{net}**: {says}\n",
+            f"\n**{net}**{known}: {says}\n",
             f"| {method} | {' | '.join(names)} | ratio to the fastest peer |",
             "| --- " * (len(names) + 2) + "|",
         ]

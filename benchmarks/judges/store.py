@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from keras_jsigr.core.write_whole import write_whole
+
 PACKAGES = (
     "adversarial-robustness-toolbox",
     "cleverhans",
@@ -50,10 +52,7 @@ class Store:
             "settings": self._settings,
             "versions": versions(),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.path)
+        write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def versions() -> dict[str, Any]:
