@@ -99,7 +99,8 @@ class Climb(NamedTuple):
     def _noted(self, now: Found, best: Found) -> Found:
         if self.attack.keep_best:
             return stronger(now, best)
-        return choose(now.success, stronger(now, best), best)
+        better = now.success & (~best.success | (now.value > best.value))
+        return choose(better, now, best)
 
     def _last(self, last: Found, best: Found) -> Found:
         if self.attack.keep_best:
