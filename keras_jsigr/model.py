@@ -230,6 +230,10 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         variables = self.trainable_variables
         if variables:
             gradients = tape.gradient(loss, variables)
+            # The gradient of a last bias needs no penalty: without this it may move
+            # while the forward passes of the maps have yet to read it.
+            with tf.control_dependencies([loss]):
+                gradients = [None if g is None else tf.identity(g) for g in gradients]
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         else:
             warnings.warn(
