@@ -29,11 +29,12 @@ import numpy as np
 import tensorflow as tf
 from judges import table
 from judges.budget import Budget, Run
-from judges.figures import correct, distances, percent, still_correct
+from judges.figures import distances, percent, still_correct
 from judges.options import complete, parser_of
 from judges.peers import LIBRARIES, OURS, find
 from judges.store import Store
 from networks import nets
+from networks.correct import correct
 
 import keras_jsigr as kj
 

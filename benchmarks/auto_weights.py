@@ -29,6 +29,7 @@ import keras
 import numpy as np
 from judges.store import Store
 from networks import nets
+from networks.correct import correct
 
 import keras_jsigr as kj
 
@@ -92,8 +93,7 @@ def fit(
 
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    predicted = model.predict(x, batch_size=500, verbose=0).argmax(-1)
-    return round(float(np.mean(predicted == y)), 4)
+    return round(float(correct(model, x, y).mean()), 4)
 
 
 def figures(

@@ -27,10 +27,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-from judges.figures import correct, percent, still_correct
+from judges.figures import percent, still_correct
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
+from networks.correct import correct
 
 import keras_jsigr as kj
 

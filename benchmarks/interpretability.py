@@ -28,10 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from judges.figures import correct, left_by_apgd, percent, spread
+from judges.figures import left_by_apgd, percent, spread
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets, tiny_imagenet10
+from networks.correct import correct
 
 import keras_jsigr as kj
 

@@ -23,10 +23,11 @@ import numpy as np
 import tensorflow as tf
 from judges import art_attacks
 from judges.budget import Budget
-from judges.figures import correct, still_correct
+from judges.figures import still_correct
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
+from networks.correct import correct
 
 import keras_jsigr as kj
 

@@ -20,8 +20,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from networks.correct import correct
 
 import keras_jsigr as kj
+from keras_jsigr.core.write_whole import write_whole
 
 EPOCHS, BATCH, EPSILON = 15, 128, 0.1
 OUT = Path(__file__).parent / "results" / "settings.json"
@@ -95,8 +97,7 @@ def make(
 
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    predicted = model.predict(x, batch_size=500, verbose=0).argmax(-1)
-    return round(float(np.mean(predicted == y)), 4)
+    return round(float(correct(model, x, y).mean()), 4)
 
 
 def run_seed(names: list[str], data: kj.datasets.Dataset, seed: int, out: Path) -> None:
@@ -132,10 +133,7 @@ def load(path: Path) -> dict:
 
 
 def save(path: Path, results: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, f"{json.dumps(results, indent=2)}\n".encode())
 
 
 def print_table(results: dict) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_jsigr as kj
+from keras_jsigr.core.write_whole import write_whole
 
 # Upper limits the project holds itself to (reference net and max pooling alike).
 GOALS = {
@@ -161,7 +162,6 @@ def main() -> None:
 
 
 def save(path: Path, results: dict, options: argparse.Namespace) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "results": results,
         "settings": {k: v for k, v in vars(options).items() if k != "out"},
@@ -170,9 +170,7 @@ def save(path: Path, results: dict, options: argparse.Namespace) -> None:
             "python": platform.python_version(), "cpus": os.cpu_count(),
         },
     }  # fmt: skip
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def parse_options() -> argparse.Namespace:

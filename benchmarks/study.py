@@ -28,10 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from baselines import page
 from baselines.methods import Method, load
-from judges.figures import correct, left_by_apgd, percent
+from judges.figures import left_by_apgd, percent
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
+from networks.correct import correct
 
 import keras_jsigr as kj
 

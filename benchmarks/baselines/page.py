@@ -9,6 +9,7 @@ import numpy as np
 from judges.figures import spread
 
 from baselines.methods import Method
+from keras_jsigr.core.write_whole import write_whole
 
 Cells = dict[str, dict[str, Any]]
 COLOURS = {"undefended": "#566267", "regularized": "#0b6570", "adversarial": "#b0431e"}
@@ -120,9 +121,7 @@ def write(cells: Cells, methods: dict[str, Method], docs: Path) -> None:
         methods=described,
         findings=findings(cells, methods),
     )
-    temporary = docs / "study.md.tmp"
-    temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
-    temporary.replace(docs / "study.md")
+    write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
     plot(
         cells,
         methods,

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from networks.correct import correct
 
 import keras_jsigr as kj
 
 # Allowed overrun of radius and range: rounding of float32.
 _SLACK = 1e-5
-
-
-def correct(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Tell which images the model classifies rightly, bool `(N,)`."""
-    return model.predict(x, batch_size=256, verbose=0).argmax(-1) == y
 
 
 def still_correct(

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.inputs import in_structure
+from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency.expected_map import expected_map
@@ -161,7 +162,6 @@ def evidence_of(logits: Any, score: str) -> Any:
     """
     if score != "squared_logits":
         return tf.ones_like(logits[:, 0])
-    if logits.shape[-1] == 1:
-        logits = tf.concat([tf.zeros_like(logits), logits], axis=-1)
+    logits = as_classes(logits)
     centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
     return tf.maximum(tf.reduce_sum(tf.square(centred), axis=-1) / 2.0, 1e-12)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import settings
 from keras_jsigr.core.heads import Head, find_head
-from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.logits import as_classes, as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName, class_score
 from keras_jsigr.saliency.batched import Core, as_fit_sees
 from keras_jsigr.saliency.layout import map_axes, resolve_layout
@@ -95,9 +95,7 @@ class _XpliqueExplainer(Explainer):
         model, self._head = _subject(model, probe)
 
         def operator(f: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-            z = tf.cast(f(x), tf.float32)
-            if z.shape[-1] == 1:
-                z = tf.concat([tf.zeros_like(z), z], axis=-1)
+            z = as_classes(tf.cast(f(x), tf.float32))
             return class_score(z, y, method.score, method.kind)
 
         with self._head.removed():
