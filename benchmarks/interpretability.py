@@ -12,8 +12,9 @@ term alone, J-SIGR, also with the alignment term, its controls (random and inver
 selection), and PGD-7 adversarial training. Per seed all networks are measured on the
 same test images, those that all classify rightly, with gradient maps of the log odds;
 the teacher is a plain network of another seed. Beside it stand clean accuracy on all
-test images and the worst case over APGD-CE and APGD-T. Networks and cells are kept: a
-killed study goes on.
+test images and the worst case over APGD-CE and APGD-T. Maps of the first seed's
+networks are drawn into docs/images. Networks and cells are kept: a killed study goes
+on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from explainers import map_grid
 from judges.figures import left_by_apgd, percent, spread
 from judges.options import complete, parser_of
 from judges.store import Store
@@ -62,6 +64,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "PGD-7": {"defence": "PGD-7"},
 }
 TEACHER_SEED = 100
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,18 @@ def run_seed(
         )
 
 
+def draw(ground: Ground, options: argparse.Namespace) -> None:
+    """Draw maps of all networks of the first seed."""
+    folder = options.cache if options.quick else IMAGES
+    map_grid.draw(
+        {name: trained(name, 0, ground, options) for name in METHODS},
+        ground.data.x_test[: options.images],
+        ground.data.y_test[: options.images],
+        MAPS,
+        folder / f"{options.out.stem}.png",
+    )
+
+
 def columns_of(options: argparse.Namespace) -> tuple[tuple[str, str, str], ...]:
     return COLUMNS + (BOX_COLUMNS if options.boxes is not None else ())
 
@@ -227,6 +242,7 @@ def main() -> None:
     if not options.table:
         for seed in range(options.seeds):
             run_seed(store, seed, ground, options)
+        draw(ground, options)
     print_table(store, options)
 
 

@@ -57,7 +57,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for name in options.methods or methods:
                 measure(store, methods, name, seed, data, options)
-    if not options.quick:
+    if store.cells and not options.quick:
         page.write(store.cells, methods, DOCS)
     print(page.table(store.cells, methods))
 
