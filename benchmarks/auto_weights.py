@@ -29,6 +29,7 @@ import keras
 import numpy as np
 from judges.store import Store
 from networks import nets
+from networks.architectures import reference_net
 from networks.correct import correct
 
 import keras_jsigr as kj
@@ -114,13 +115,13 @@ def measure(
     case: dict[str, Any], plain: list[np.ndarray], data: Any, images: Split
 ) -> dict[str, Any]:
     """Harden and train by a case; return its figures and the way of the factor."""
-    twin = nets.reference_net("silu", SETTINGS["seed"])
+    twin = reference_net("silu", SETTINGS["seed"])
     twin.set_weights(plain)
     settings = dict(case["harden"])
     model = twin
     if case.get("new"):
         settings["reference_accuracy"] = twin
-        model = nets.reference_net("silu", SETTINGS["seed"])
+        model = reference_net("silu", SETTINGS["seed"])
     robust = kj.harden(model, verbose=0, **settings)
     history = fit(robust, images, SETTINGS["epochs"], case.get("rate"))
     cell = figures(robust, data, images)
@@ -152,7 +153,7 @@ def main() -> None:
     store = Store(parser.parse_args().out, SETTINGS)
     data = kj.datasets.load("fashion_mnist", verbose=False)
     images = split(data)
-    plain = nets.reference_net("silu", SETTINGS["seed"])
+    plain = reference_net("silu", SETTINGS["seed"])
     weights = nets.CACHE / "auto-weights-plain.weights.h5"
     if not weights.exists() or not store.has("plain"):
         fit(plain, images, SETTINGS["plain_epochs"])

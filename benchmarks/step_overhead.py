@@ -1,10 +1,16 @@
-"""Cost of one training step, as ratios to a plain step of the same network.
+"""Cost of one training step, in time and memory, beside a plain step of the same net.
 
-    python benchmarks/step_overhead.py --out benchmarks/results/step_overhead.json
+    python benchmarks/step_overhead.py          # what is missing in the results
+    python benchmarks/step_overhead.py --quick  # a smoke run
+    python benchmarks/step_overhead.py --table  # the table of what is there
 
-All methods are timed in one process, in turn: every round times a few steps of each,
-so that what disturbs the machine disturbs all alike. A ratio is the median over rounds
-of (time of the method / time of plain training in the same round).
+Time: all methods take steps of `fit` in one process, in turn: every round times a few
+steps of each, so that what disturbs the machine disturbs all alike. A ratio is the
+median over rounds of (time of the method / time of plain training in the same round).
+
+Memory: each method has a process of its own, which compiles its step with a batch of 8
+and then takes steps of 1,024 examples; the figure is by how much its resident memory
+grows at most while it does (Linux).
 """
 
 from __future__ import annotations
@@ -12,90 +18,66 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from judges.options import complete, parser_of
+from judges.store import Store
+from networks import nets
+from networks.architectures import NETS
+from networks.trades import Trades
 
 import keras_jsigr as kj
-from keras_jsigr.core.write_whole import write_whole
 
-# Upper limits the project holds itself to (reference net and max pooling alike).
-GOALS = {
-    "fused squared, cached": 2.3,
-    "fused l1, cached": 2.3,
-    "fused l1, live": 2.7,
-    "separate l1, cached": 3.6,
+# Architecture, its activation, rounds, and steps of a method in each round.
+CASES: dict[str, tuple[str, str, int, int]] = {
+    "reference": ("reference", "silu", 40, 5),
+    "Madry CNN": ("madry", "relu", 20, 2),
+    "ResNet-20": ("resnet20", "relu", 10, 1),
 }
+OFF = {"jacobian_weight": 0.0, "selective_weight": 0.0}
+# Arguments of `harden`; "cached": whether maps come from a cache.
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "Jacobian, squared": {"norm": "squared", "selective_weight": 0.0},
+    "fused, squared, cached maps": {"norm": "squared", "cached": True},
+    "fused, L1, cached maps": {"cached": True},
+    "fused, L1, live maps (default)": {},
+    "separate, L1, cached maps": {"form": "separate", "cached": True},
+    "fused, L1, aligned, cached maps": {"align_weight": 0.1, "cached": True},
+    "FGSM-RS training": {**OFF, "adversary": "FGSM-RS"},
+    "PGD-7 training": {**OFF, "adversary": "PGD-7"},
+    "TRADES-10 training": {},
+}
+# Upper limits of the ratio that the project holds itself to, on every net.
+GOALS = {"fused, L1, cached maps": 2.1, "fused, L1, live maps (default)": 2.4}
+MEMORY_BATCH, TRACING_BATCH = 1024, 8
 
 
-def reference_net(shape: tuple[int, ...]) -> keras.Model:
-    """Build conv4x4-s2(16, 32) + fc100."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Conv2D(16, 4, strides=2, padding="same", activation="silu"),
-            layers.Conv2D(32, 4, strides=2, padding="same", activation="silu"),
-            layers.Flatten(),
-            layers.Dense(100, activation="silu"),
-            layers.Dense(10),
-        ]
-    )
-
-
-def pooling_net(shape: tuple[int, ...]) -> keras.Model:
-    """Build conv5x5(32)-pool-conv5x5(64)-pool-fc1024, the Madry CNN."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Conv2D(32, 5, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 5, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(1024, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-
-
-NETS = {"reference": reference_net, "max pooling": pooling_net}
-
-
-def methods(
-    build: Callable[[], keras.Model], cache: kj.PerturbationCache
-) -> dict[str, keras.Model]:
-    """Make one model for every method."""
-    attack = {"epsilon": 0.1}
-    settings: dict[str, dict[str, object]] = {
-        "jacobian, squared": {"norm": "squared", "selective_weight": 0.0},
-        "fused squared, cached": {"norm": "squared", "maps": cache},
-        "fused l1, cached": {"maps": cache},
-        "fused l1, live": {},
-        "separate l1, cached": {"form": "separate", "maps": cache},
-        "FGSM-RS training": {
-            "jacobian_weight": 0.0,
-            "selective_weight": 0.0,
-            "adversary": kj.attacks.FGSM(**attack, random_start=True),
-        },
-        "PGD-7 training": {
-            "jacobian_weight": 0.0,
-            "selective_weight": 0.0,
-            "adversary": kj.attacks.PGD(**attack, steps=7),
-        },
-    }
-    models = {"plain": build()}
-    for name, keywords in settings.items():
-        models[name] = kj.harden(build(), verbose=0, probe=False, **keywords)
-    return models
+def model_of(case: str, method: str, x: np.ndarray, y: np.ndarray) -> keras.Model:
+    """Make the model whose `fit` takes the steps of a method."""
+    architecture, activation, *_ = CASES[case]
+    net = NETS[architecture](activation, 0)
+    if method == "plain":
+        return net
+    if method.startswith("TRADES"):
+        return Trades(net, nets.EPSILON, steps=10, beta=6.0)
+    settings = dict(METHODS[method])
+    maps = None
+    if settings.pop("cached", False):
+        maps = kj.PerturbationCache.build(net, x, y, verbose=0)
+    if "adversary" in settings:
+        settings["adversary"] = nets.adversary(settings["adversary"], nets.EPSILON)
+    return kj.harden(net, maps=maps, verbose=0, probe=False, **settings)
 
 
 def step_of(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
@@ -105,82 +87,128 @@ def step_of(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Callable[[], No
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(x, y, batch_size=len(x), verbose=0)  # builds and traces as `fit` does
-    iterator = iter(tf.data.Dataset.from_tensors((x, y)).cache().repeat())
-
-    def step() -> None:
-        model.train_function(iterator)
-
-    for _ in range(5):
-        step()
-    return step
+    # Builds and traces as `fit` does.
+    model.fit(x[:TRACING_BATCH], y[:TRACING_BATCH], batch_size=TRACING_BATCH, verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(len(x))
+    iterator = iter(batches.cache().repeat())
+    return lambda: model.train_function(iterator)
 
 
-def measure(steps: dict[str, Callable[[], None]], rounds: int, inner: int) -> dict:
+def times(case: str, data: kj.datasets.Dataset, options: argparse.Namespace) -> Any:
     """Time all methods in turn; return medians and quartiles."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    x, y = data.x_train[: options.batch_size], data.y_train[: options.batch_size]
+    rounds, inner = (1, 1) if options.quick else CASES[case][2:]
+    steps = {name: step_of(model_of(case, name, x, y), x, y) for name in METHODS}
+    for step in steps.values():
+        for _ in range(2):
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     for _ in range(rounds):
         for name, step in steps.items():
             start = time.perf_counter()
             for _ in range(inner):
                 step()
-            times[name].append((time.perf_counter() - start) / inner)
-    plain = np.array(times["plain"])
-    rows = {}
-    for name, values in times.items():
-        ratios = np.array(values) / plain
+            seconds[name].append((time.perf_counter() - start) / inner)
+    cells = {}
+    for name, values in seconds.items():
+        ratios = np.array(values) / np.array(seconds["plain"])
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        rows[name] = {
+        cells[name] = {
             "ratio": round(float(middle), 2),
             "quartiles": [round(float(low), 2), round(float(high), 2)],
             "milliseconds": round(1e3 * float(np.median(values)), 2),
         }
-    return rows
+    return cells
+
+
+def memory(case: str, method: str) -> dict[str, float]:
+    """Measure a method in a process of its own."""
+    command = [sys.executable, str(Path(__file__)), "--peak-of", case, method]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def print_peak(case: str, method: str) -> None:
+    """Take steps and print by how many megabytes this process grows at most."""
+    data = kj.datasets.load("fashion_mnist", verbose=False)
+    x, y = data.x_train[:MEMORY_BATCH], data.y_train[:MEMORY_BATCH]
+    step = step_of(model_of(case, method, x, y), x, y)
+    # Forgets the peak so far, man 5 proc.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = kibibytes("VmRSS")
+    for _ in range(3):
+        step()
+    print(json.dumps({"megabytes": round((kibibytes("VmHWM") - before) / 1000, 1)}))
+
+
+def kibibytes(field: str) -> int:
+    """Read a figure of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def print_table(store: Store) -> None:
+    """Print ratios, and memory as ratios to plain training."""
+    cases = [case for case in CASES if store.has(f"time/{case}")]
+    print(f"| step | {' | '.join(f'{case} | memory' for case in cases)} |")
+    print("| --- " * (1 + 2 * len(cases)) + "|")
+    for name in METHODS:
+        columns = []
+        for case in cases:
+            cell = store.cells[f"time/{case}"][name]
+            text = f"{cell['ratio']:.2f}"
+            if name == "plain":
+                text += f" ({cell['milliseconds']:.3g} ms)"
+            if cell["ratio"] > GOALS.get(name, np.inf):
+                text += f" (goal {GOALS[name]})"
+            columns += [text, memory_text(store, case, name)]
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+def memory_text(store: Store, case: str, name: str) -> str:
+    """Say how much memory a method takes."""
+    peaks = [
+        store.cells.get(f"memory/{case}/{method}", {}).get("megabytes")
+        for method in (name, "plain")
+    ]
+    if None in peaks:
+        return "-"
+    if name == "plain":
+        return f"1.0 ({peaks[0]:.0f} MB)"
+    return f"{peaks[0] / peaks[1]:.1f}"
 
 
 def main() -> None:
     options = parse_options()
-    keras.utils.set_random_seed(0)
-    data = kj.datasets.load("fashion_mnist", verbose=False)
-    x, y = data.x_train[: options.batch_size], data.y_train[: options.batch_size]
-    results = {}
-    for name, build in NETS.items():
-        shape = x.shape[1:]
-        cache = kj.PerturbationCache.build(build(shape), x, y, verbose=0)
-        models = methods(lambda b=build, s=shape: b(s), cache)
-        steps = {method: step_of(model, x, y) for method, model in models.items()}
-        results[name] = measure(steps, options.rounds, options.inner)
-        print(f"\n{name}, batch {options.batch_size}, steps of `fit`, plain = 1")
-        for method, row in results[name].items():
-            goal = f"  goal {GOALS[method]}" if method in GOALS else ""
-            low, high = row["quartiles"]
-            print(
-                f"  {method:24}{row['ratio']:6.2f}   [{low:.2f}, {high:.2f}]"
-                f"{row['milliseconds']:9.2f} ms{goal}"
-            )
-    save(Path(options.out), results, options)
-
-
-def save(path: Path, results: dict, options: argparse.Namespace) -> None:
-    content = {
-        "results": results,
-        "settings": {k: v for k, v in vars(options).items() if k != "out"},
-        "versions": {
-            "keras": keras.__version__, "tensorflow": tf.__version__,
-            "python": platform.python_version(), "cpus": os.cpu_count(),
-        },
-    }  # fmt: skip
-    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
+    if options.peak_of is not None:
+        print_peak(*options.peak_of)
+        return
+    settings = {"cases": CASES, "methods": METHODS, "batch": options.batch_size}
+    # As JSON gives it back: lists for tuples.
+    store = Store(options.out, json.loads(json.dumps(settings)))
+    if not options.table:
+        data = kj.datasets.load("fashion_mnist", verbose=False)
+        for case in options.nets:
+            if not store.has(f"time/{case}"):
+                store.put(f"time/{case}", times(case, data, options))
+                print(case, store.cells[f"time/{case}"], flush=True)
+            for method in METHODS:
+                cell = f"memory/{case}/{method}"
+                if not store.has(cell):
+                    store.put(cell, memory(case, method))
+                    print(cell, store.cells[cell], flush=True)
+    print_table(store)
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--out", default="benchmarks/results/step_overhead.json")
-    add("--batch-size", type=int, default=128)
-    add("--rounds", type=int, default=40)
-    add("--inner", type=int, default=5)
-    return parser.parse_args()
+    add("--nets", nargs="+", choices=list(CASES), default=list(CASES))
+    add("--batch-size", type=int, default=128, help="examples of a timed step")
+    add("--peak-of", nargs=2, metavar=("NET", "METHOD"), help="of one process alone")
+    options = parser.parse_args()
+    complete(options, "step_overhead", nets=["reference"])
+    return options
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import keras
 
 import keras_jsigr as kj
 from keras_jsigr.core.write_whole import write_whole
+from networks.architectures import NETS
 from networks.correct import correct
 from networks.trades import Trades
 
@@ -32,93 +33,6 @@ RECIPES: dict[str, Recipe] = {
     | {"defence": None},
 }
 LEARNT = 0.75  # accuracy below which a network says nothing of attacks or maps
-
-
-def reference_net(activation: str, seed: int) -> keras.Model:
-    """Build conv4x4-s2(16, 32) + fc100 with logits.
-
-    Args:
-        activation: Of the hidden layers.
-        seed: Of the weights.
-
-    Returns:
-        The untrained network for 28 x 28 images of ten classes.
-    """
-    keras.utils.set_random_seed(seed)
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1), name="image"),
-            layers.Conv2D(16, 4, strides=2, padding="same", activation=activation),
-            layers.Conv2D(32, 4, strides=2, padding="same", activation=activation),
-            layers.Flatten(),
-            layers.Dense(100, activation=activation),
-            layers.Dense(10),
-        ]
-    )
-
-
-def resnet20(activation: str, seed: int) -> keras.Model:
-    """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
-
-    Args:
-        activation: Of all layers.
-        seed: Of the weights.
-
-    Returns:
-        The untrained network for 28 x 28 images of ten classes, with logits.
-
-    Reference:
-        arXiv 1512.03385, section 4.2 (shortcuts by 1 x 1 convolutions).
-    """
-    keras.utils.set_random_seed(seed)
-    layers = keras.layers
-
-    def convolution(x: Any, width: int, strides: int) -> Any:
-        x = layers.Conv2D(width, 3, strides, padding="same", use_bias=False)(x)
-        # Keras' 0.99 remembers the start: a few hundred steps later it errs by far.
-        return layers.BatchNormalization(momentum=0.9)(x)
-
-    inputs = keras.Input((28, 28, 1), name="image")
-    x = layers.Activation(activation)(convolution(inputs, 16, 1))
-    for width in (16, 32, 64):
-        for block in range(3):
-            strides = 2 if width > 16 and block == 0 else 1
-            inner = layers.Activation(activation)(convolution(x, width, strides))
-            inner = convolution(inner, width, 1)
-            if strides > 1:
-                x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
-            x = layers.Activation(activation)(x + inner)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(10)(x))
-
-
-def colour_net(activation: str, seed: int) -> keras.Model:
-    """Build conv3x3-s2(16, 32, 64) + fc100 with logits.
-
-    Args:
-        activation: Of the hidden layers.
-        seed: Of the weights.
-
-    Returns:
-        The untrained network for 64 x 64 colour images of ten classes.
-    """
-    keras.utils.set_random_seed(seed)
-    layers = keras.layers
-    convolutions = [
-        layers.Conv2D(filters, 3, 2, "same", activation=activation)
-        for filters in (16, 32, 64)
-    ]
-    dense = [layers.Dense(100, activation=activation), layers.Dense(10)]
-    image = keras.Input((64, 64, 3), name="image")
-    return keras.Sequential([image, *convolutions, layers.Flatten(), *dense])
-
-
-NETS: dict[str, Callable[[str, int], keras.Model]] = {
-    "reference": reference_net,
-    "colour": colour_net,
-    "resnet20": resnet20,
-}
 
 
 def adversary(name: str, epsilon: float) -> Any:

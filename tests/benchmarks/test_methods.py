@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from baselines import page
 from baselines.methods import ORDER, load
 from networks import nets
+from networks.architectures import reference_net
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +29,9 @@ def test_the_table_knows_every_file():
 def test_trains(name, tmp_path):
     data = kj.datasets.load("fashion_mnist", verbose=False)
     recipe = nets.RECIPES["plain"] | METHODS[name].recipe | {"epochs": 1, "images": 256}
-    before = nets.reference_net("silu", recipe["seed"]).get_weights()
+    before = reference_net("silu", recipe["seed"]).get_weights()
     path = tmp_path / "net.keras"
-    net = nets.train(recipe, data, path, teacher=lambda: nets.reference_net("silu", 1))
+    net = nets.train(recipe, data, path, teacher=lambda: reference_net("silu", 1))
     assert isinstance(net, keras.Sequential)
     assert net.output_shape == (None, 10)
     moved = [
