@@ -31,10 +31,11 @@ import keras
 import numpy as np
 from explainers import map_grid
 from judges.figures import left_by_apgd, percent, spread
-from judges.options import complete, parser_of
+from judges.options import add_training, complete, parser_of
 from judges.store import Store
 from networks import nets, tiny_imagenet10
 from networks.correct import correct
+from networks.side_by_side import Task, side_by_side
 
 import keras_jsigr as kj
 
@@ -129,18 +130,35 @@ def recipe_of(method: str, seed: int, ground: Ground) -> nets.Recipe:
     return ground.recipe | METHODS[method] | {"seed": seed}
 
 
+def file_of(
+    method: str, seed: int, ground: Ground, options: argparse.Namespace
+) -> Path:
+    slug = method.lower().replace(",", "").replace(" ", "-")
+    recipe = recipe_of(method, seed, ground)
+    return nets.file_of(f"maps-{slug}-{seed}", recipe, options.cache)
+
+
 def trained(
     method: str, seed: int, ground: Ground, options: argparse.Namespace
 ) -> keras.Model:
-    recipe = recipe_of(method, seed, ground)
-    slug = method.lower().replace(",", "").replace(" ", "-")
-    path = nets.file_of(f"maps-{slug}-{seed}", recipe, options.cache)
     return nets.train(
-        recipe,
+        recipe_of(method, seed, ground),
         ground.data,
-        path,
+        file_of(method, seed, ground, options),
         teacher=lambda: trained("plain", seed, ground, options),
     )
+
+
+def train_all(ground: Ground, options: argparse.Namespace) -> None:
+    """Train what is not there, the networks that others learn from first."""
+    seeds = range(options.seeds)
+    teachers = [("plain", seed) for seed in (*seeds, TEACHER_SEED)]
+    others = [(method, seed) for seed in seeds for method in METHODS]
+    for tasks in (teachers, others):
+        missing: list[Task] = [
+            task for task in tasks if not file_of(*task, ground, options).exists()
+        ]
+        side_by_side(missing, options.jobs)
 
 
 def robustness(
@@ -234,12 +252,17 @@ def column(rows: list[dict[str, Any]], heading: str) -> str:
 def main() -> None:
     options = parse_options()
     ground = ground_of(options)
+    if options.train is not None:
+        method, seed = options.train
+        trained(method, int(seed), ground, options)
+        return
     settings = {
         "recipes": {name: recipe_of(name, 0, ground) for name in METHODS},
         "images": options.images,
     }
     store = Store(options.out, settings)
     if not options.table:
+        train_all(ground, options)
         for seed in range(options.seeds):
             run_seed(store, seed, ground, options)
         draw(ground, options)
@@ -248,6 +271,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = parser_of(__doc__, data_dir=True)
+    add_training(parser)
     add = parser.add_argument
     add("--boxes", type=Path, default=None, help="the archive of Tiny ImageNet")
     add("--seeds", type=int, default=3)

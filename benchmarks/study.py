@@ -1,38 +1,44 @@
 """J-SIGR beside its peers: accuracy, robustness, transfer, explanations, cost.
 
     python benchmarks/study.py                  # what is missing in results/study.json
+    python benchmarks/study.py --rung resnet20  # another network, see baselines/rungs
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
-The reference net conv4x4-s2(16, 32) + fc100 with SiLU on all of Fashion-MNIST, 15
-epochs, Adam, cosine decay from 2e-3, Linf 0.1, inputs in 0..1. The methods are the
-files of settings in baselines/methods. Per network: clean accuracy on all test images;
-the worst case on the first 1,000, over the standard suite with diagnostics for the
-headline methods and over APGD-CE and APGD-T for the others; MI-FGSM transferred from
-the ensemble of the other families' surrogates at the radius and twice the radius;
-agreement of the gradient map with perturbation maps; seconds per epoch. Networks and
-figures are kept as they arrive: a killed study goes on.
+15 epochs (Tiny ImageNet: 30), Adam, cosine decay from 2e-3, batches of 128; inputs in
+0..1. The methods are the files of settings in baselines/methods. Per network: clean
+accuracy on all test images; the worst case on the first 1,000, over the standard suite
+with diagnostics for the headline methods and over APGD-CE and APGD-T for the others;
+MI-FGSM transferred from the ensemble of the other families' surrogates at the radius
+and twice the radius; agreement of the gradient map with perturbation maps; seconds per
+epoch while as many networks train as there are cores. Networks and figures are kept as
+they arrive: a killed study goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 from baselines import page
 from baselines.methods import Method, load
+from baselines.rungs import RUNGS, Rung, load_data
 from judges.figures import left_by_apgd, percent
-from judges.options import complete, parser_of
+from judges.options import add_training, complete, parser_of
 from judges.store import Store
 from networks import nets
 from networks.correct import correct
+from networks.side_by_side import Task, side_by_side
 
 import keras_jsigr as kj
 
@@ -44,97 +50,132 @@ SURROGATES = ("plain", "jacobian", "j_sigr", "fgsm_rs", "pgd_7")
 MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What all networks of a run share."""
+
+    rung: Rung
+    data: kj.datasets.Dataset
+    methods: dict[str, Method]
+    options: argparse.Namespace
+
+
 def main() -> None:
     options = parse_options()
     methods = load()
-    recipes = {name: recipe_of(m, 0, options) for name, m in methods.items()}
-    store = Store(options.out, {"recipes": recipes, "images": options.images})
+    stores = {name: store_of(rung, methods, options) for name, rung in RUNGS.items()}
+    rung = RUNGS[options.rung]
     if not options.table:
-        source = "sample" if options.quick else "idx"
-        data = kj.datasets.load(
-            "fashion_mnist", source=source, data_dir=options.data_dir, verbose=False
-        )
-        for seed in range(options.seeds):
-            for name in options.methods or methods:
-                measure(store, methods, name, seed, data, options)
-    if store.cells and not options.quick:
-        page.write(store.cells, methods, DOCS)
-    print(page.table(store.cells, methods))
+        data = load_data(rung, options.data_dir, options.boxes, options.quick)
+        ground = Ground(rung, data, methods, options)
+        if options.train is not None:
+            method, seed = options.train
+            trained(methods[method], int(seed), ground)
+            return
+        run(stores[rung.name], ground)
+    results = [(RUNGS[name], store.cells) for name, store in stores.items()]
+    results = [(rung, cells) for rung, cells in results if cells]
+    if results and not options.quick:
+        page.write(results, methods, DOCS)
+    for rung, cells in results:
+        print(f"\n{rung.title}\n\n{page.table(cells, methods)}")
 
 
-def measure(
-    store: Store,
-    methods: dict[str, Method],
-    name: str,
-    seed: int,
-    data: kj.datasets.Dataset,
-    options: argparse.Namespace,
-) -> None:
-    """Train a network and measure what is not measured yet."""
-    method = methods[name]
+def store_of(
+    rung: Rung, methods: dict[str, Method], options: argparse.Namespace
+) -> Store:
+    """Open the results of a rung."""
+    recipes = {name: recipe_of(m, 0, rung, options) for name, m in methods.items()}
+    out = options.out
+    if rung.name != "reference":
+        out = out.with_stem(f"{out.stem}-{rung.name}")
+    return Store(out, {"recipes": recipes, "images": options.images})
+
+
+def run(store: Store, ground: Ground) -> None:
+    """Train and measure what is missing."""
+    train_all(ground)
+    for seed in range(ground.options.seeds):
+        for name in ground.options.methods or ground.methods:
+            measure(store, name, seed, ground)
+
+
+def train_all(ground: Ground) -> None:
+    """Train what is not there, the networks that others learn from first."""
+    seeds = range(ground.options.seeds)
+    teachers = [("plain", seed) for seed in (*seeds, TEACHER_SEED, SURROGATE_SEED)]
+    others = [(name, SURROGATE_SEED) for name in SURROGATES]
+    others += [(m, s) for s in seeds for m in ground.options.methods or ground.methods]
+    for tasks in (teachers, others):
+        missing: list[Task] = [
+            (name, seed)
+            for name, seed in tasks
+            if not file_of(ground.methods[name], seed, ground).exists()
+        ]
+        side_by_side(missing, ground.options.jobs)
+
+
+def measure(store: Store, name: str, seed: int, ground: Ground) -> None:
+    """Measure of a network what is not measured yet."""
+    method = ground.methods[name]
     parts: dict[str, Any] = {
-        "cost": lambda: cost(method, seed, options),
-        "robust": lambda: robustness(
-            trained(method, seed, data, options), method.headline, data, options
-        ),
-        "transfer": lambda: transfer(
-            trained(method, seed, data, options), method.family, methods, data, options
-        ),
-        "maps": lambda: explanations(
-            trained(method, seed, data, options), methods, data, options
-        ),
+        "cost": lambda net: cost(method, seed, ground),
+        "robust": lambda net: robustness(net, method.headline, ground),
+        "transfer": lambda net: transfer(net, method.family, ground),
+        "maps": lambda net: explanations(net, ground),
     }
-    if not all(store.has(f"{part}/{name}/{seed}") for part in parts):
-        trained(method, seed, data, options)
-    for part, work in parts.items():
+    missing = [part for part in parts if not store.has(f"{part}/{name}/{seed}")]
+    net = trained(method, seed, ground) if missing else None
+    for part in missing:
         cell = f"{part}/{name}/{seed}"
-        if not store.has(cell):
-            store.put(cell, work())
-            print(cell, store.cells[cell], flush=True)
+        store.put(cell, parts[part](net))
+        print(cell, store.cells[cell], flush=True)
 
 
-def recipe_of(method: Method, seed: int, options: argparse.Namespace) -> nets.Recipe:
-    recipe = nets.RECIPES["plain"] | {"source": "idx", "images": 60_000}
-    recipe |= method.recipe | {"seed": seed}
+def recipe_of(
+    method: Method, seed: int, rung: Rung, options: argparse.Namespace
+) -> nets.Recipe:
+    recipe = nets.RECIPES["plain"] | rung.recipe | method.recipe | {"seed": seed}
+    recipe["epochs"] = round(recipe["epochs"] * method.longer)
     if options.quick:
         recipe |= {"source": "sample", "images": 1_000, "epochs": 1}
     return recipe
 
 
-def file_of(method: Method, seed: int, options: argparse.Namespace) -> Path:
-    recipe = recipe_of(method, seed, options)
-    return nets.file_of(f"study-{method.name}-{seed}", recipe, options.cache)
+def file_of(method: Method, seed: int, ground: Ground) -> Path:
+    recipe = recipe_of(method, seed, ground.rung, ground.options)
+    return nets.file_of(f"study-{method.name}-{seed}", recipe, ground.options.cache)
 
 
-def trained(
-    method: Method, seed: int, data: kj.datasets.Dataset, options: argparse.Namespace
-) -> keras.Model:
+def trained(method: Method, seed: int, ground: Ground) -> keras.Model:
     """Train a network, or load it; maps that it needs are those of a plain one."""
     return nets.train(
-        recipe_of(method, seed, options),
-        data,
-        file_of(method, seed, options),
-        teacher=lambda: trained(load()["plain"], seed, data, options),
+        recipe_of(method, seed, ground.rung, ground.options),
+        ground.data,
+        file_of(method, seed, ground),
+        teacher=lambda: trained(ground.methods["plain"], seed, ground),
     )
 
 
-def cost(method: Method, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def cost(method: Method, seed: int, ground: Ground) -> dict[str, Any]:
     """Return how long the training took."""
-    path = file_of(method, seed, options).with_suffix(".json")
+    path = file_of(method, seed, ground).with_suffix(".json")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def robustness(
-    net: keras.Model,
-    headline: bool,
-    data: kj.datasets.Dataset,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
+def first_images(ground: Ground) -> tuple[np.ndarray, np.ndarray]:
+    """Return the test images that networks are attacked and explained on."""
+    count = ground.options.images
+    return ground.data.x_test[:count], ground.data.y_test[:count]
+
+
+def robustness(net: keras.Model, headline: bool, ground: Ground) -> dict[str, Any]:
     """Return clean and worst-case accuracy in percent."""
-    x, y = data.x_test[: options.images], data.y_test[: options.images]
-    clean = percent(correct(net, data.x_test, data.y_test))
+    x, y = first_images(ground)
+    epsilon = ground.rung.epsilon
+    clean = percent(correct(net, ground.data.x_test, ground.data.y_test))
     if headline:
-        report = kj.evaluate(net, x, y, epsilon=nets.EPSILON, verbose=0)
+        report = kj.evaluate(net, x, y, epsilon=epsilon, verbose=0)
         found = {f.rule: f.says for f in report.findings if f.status == "suspect"}
         return {
             "clean": clean,
@@ -146,56 +187,46 @@ def robustness(
         }
     return {
         "clean": clean,
-        "robust": percent(left_by_apgd(net, x, y, nets.EPSILON)),
+        "robust": percent(left_by_apgd(net, x, y, epsilon)),
         "suite": "APGD-CE, APGD-T",
         "images": len(x),
     }
 
 
-def transfer(
-    net: keras.Model,
-    family: str,
-    methods: dict[str, Method],
-    data: kj.datasets.Dataset,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
+def transfer(net: keras.Model, family: str, ground: Ground) -> dict[str, Any]:
     """Return the accuracy on examples of the other families' ensemble, in percent."""
-    sources = [methods[name] for name in SURROGATES if methods[name].family != family]
+    surrogates = [ground.methods[name] for name in SURROGATES]
+    sources = [source for source in surrogates if source.family != family]
     ensemble = kj.attacks.LogitsEnsemble(
-        [trained(source, SURROGATE_SEED, data, options) for source in sources]
+        [trained(source, SURROGATE_SEED, ground) for source in sources]
     )
-    x, y = data.x_test[: options.images], data.y_test[: options.images]
-    radii = [nets.EPSILON, 2 * nets.EPSILON]
+    x, y = first_images(ground)
+    radii = {"once": ground.rung.epsilon, "twice": 2 * ground.rung.epsilon}
     records = kj.evaluation.transfer_matrix(
         {"ensemble": ensemble, "target": net},
         x,
         y,
         attacks=["mi-fgsm"],
-        epsilons=radii,
+        epsilons=list(radii.values()),
         targets=["target"],
     )
     figures = {
-        f"{record.epsilon:g}": round(100 * record.accuracy.accuracy, 2)
+        name: round(100 * record.accuracy.accuracy, 2)
         for record in records
-        if record.source == "ensemble"
+        for name, radius in radii.items()
+        if record.source == "ensemble" and math.isclose(record.epsilon, radius)
     }
     return {**figures, "sources": [source.title for source in sources]}
 
 
-def explanations(
-    net: keras.Model,
-    methods: dict[str, Method],
-    data: kj.datasets.Dataset,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
+def explanations(net: keras.Model, ground: Ground) -> dict[str, Any]:
     """Return how well gradient maps agree with perturbation maps."""
     report = kj.evaluate_saliency(
         {"net": net},
-        data.x_test[: options.images],
-        data.y_test[: options.images],
-        epsilon=nets.EPSILON,
+        *first_images(ground),
+        epsilon=ground.rung.epsilon,
         method=MAPS,
-        teacher=trained(methods["plain"], TEACHER_SEED, data, options),
+        teacher=trained(ground.methods["plain"], TEACHER_SEED, ground),
         parts=["agreement", "sparsity"],
     )
     columns = {
@@ -211,7 +242,10 @@ def explanations(
 
 def parse_options() -> argparse.Namespace:
     parser = parser_of(__doc__, data_dir=True)
+    add_training(parser)
     add = parser.add_argument
+    add("--rung", choices=list(RUNGS), default="reference")
+    add("--boxes", type=Path, default=None, help="the archive of Tiny ImageNet")
     add("--methods", nargs="+", choices=list(load()), default=None)
     add("--seeds", type=int, default=3)
     add("--images", type=int, default=1000, help="test images of the worst case")

@@ -41,6 +41,7 @@ class Method:
         source: Where it is from, or what it is for.
         recipe: How its networks differ from the plain ones, see `networks.nets`.
         headline: Whether it gets the whole standard suite and the diagnostics.
+        longer: Times as many epochs as the others.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Method:
     source: str
     recipe: Recipe
     headline: bool = False
+    longer: float = 1.0
 
 
 def load(folder: Path = FOLDER) -> dict[str, Method]:

@@ -9,6 +9,7 @@ import numpy as np
 from judges.figures import spread
 
 from baselines.methods import Method
+from baselines.rungs import Rung
 from keras_jsigr.core.write_whole import write_whole
 
 Cells = dict[str, dict[str, Any]]
@@ -19,8 +20,8 @@ MARKS = {"undefended": "s", "regularized": "o", "adversarial": "^"}
 COLUMNS = (
     ("clean", "robust", "clean"),
     ("worst case", "robust", "robust"),
-    ("transfer 0.1", "transfer", "0.1"),
-    ("transfer 0.2", "transfer", "0.2"),
+    ("transfer", "transfer", "once"),
+    ("transfer, twice the radius", "transfer", "twice"),
     ("agreement, own", "maps", "own"),
     ("agreement, teacher", "maps", "teacher"),
     ("Gini", "maps", "gini"),
@@ -29,27 +30,34 @@ COLUMNS = (
 TEXT = """# The study
 
 J-SIGR beside its peers. This page is made by `python benchmarks/study.py --table` from
-`benchmarks/results/study.json`; `make study` measures what is missing.
+`benchmarks/results/study.json` and its like; `make study` measures what is missing.
 
-Network conv4x4-s2(16, 32) + fc100 with SiLU on all of Fashion-MNIST, Adam with cosine
-decay from 2e-3, batches of 128. Threat model: maximum norm, epsilon 0.1, inputs in
+Adam with cosine decay from 2e-3, batches of 128. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
 Square), or, where a star stands, over APGD-CE and APGD-T alone; the first 1,000 test
-images. **Transfer**: MI-FGSM, 10 steps, from the ensemble in logits of the surrogates
-of all other families, at the radius and twice the radius. **Agreement**: rank
-correlation of the gradient map of the log odds with the perturbation map of the network
-itself, and of a plain network of another seed. Clean accuracy is that of all 10,000
-test images. Means over the seeds, lowest and highest in brackets.
+images, or all where there are fewer. **Transfer**: MI-FGSM, 10 steps, from the ensemble
+in logits of the surrogates of all other families, at the radius and twice the radius.
+**Agreement**: rank correlation of the gradient map of the log odds with the
+perturbation map of the network itself, and of a plain network of another seed.
+**Cost**: time of an epoch beside plain training, several networks at a time. Clean
+accuracy is that of all test images. Means over the seeds, lowest and highest in
+brackets.
 
-{table}
-
-![Clean accuracy and worst case](images/study-frontier.svg)
-
-![Training time and worst case](images/study-cost.svg)
-
+{sections}
 ## The methods
 
 {methods}
+"""
+
+SECTION = """## {title}
+
+Epsilon {epsilon}.
+
+{table}
+
+![Clean accuracy and worst case](images/study-{name}-frontier.svg)
+
+![Training time and worst case](images/study-{name}-cost.svg)
 
 {findings}
 """
@@ -94,21 +102,23 @@ def cells_of(cells: Cells, part: str, name: str) -> list[dict[str, Any]]:
 
 def findings(cells: Cells, methods: dict[str, Method]) -> str:
     """Say what the diagnostics of gradient masking found."""
-    lines = ["## Diagnostics", ""]
+    lines = []
     for name, method in methods.items():
         for cell in cells_of(cells, "robust", name):
             for rule, says in cell.get("suspect", {}).items():
                 lines.append(f"- {method.title}: `{rule}`: {says}")
-    if len(lines) == 2:
-        lines.append("Nothing suspect at any network they were run on.")
-    return "\n".join(lines)
+    if not lines:
+        return "The diagnostics found nothing suspect."
+    return "\n".join(["What the diagnostics found suspect:", "", *lines])
 
 
-def write(cells: Cells, methods: dict[str, Method], docs: Path) -> None:
+def write(
+    results: list[tuple[Rung, Cells]], methods: dict[str, Method], docs: Path
+) -> None:
     """Write the page and its plots.
 
     Args:
-        cells: Of the study, by `part/method/seed`.
+        results: For every rung the cells of the study, by `part/method/seed`.
         methods: By name.
         docs: The folder of the documentation.
     """
@@ -116,27 +126,35 @@ def write(cells: Cells, methods: dict[str, Method], docs: Path) -> None:
         f"- **{method.title}** (`{name}.json`, {method.family}): {method.source}"
         for name, method in methods.items()
     )
-    text = TEXT.format(
-        table=table(cells, methods),
-        methods=described,
-        findings=findings(cells, methods),
+    sections = "\n".join(
+        SECTION.format(
+            title=rung.title,
+            epsilon=rung.words,
+            name=rung.name,
+            table=table(cells, methods),
+            findings=findings(cells, methods),
+        )
+        for rung, cells in results
     )
+    text = TEXT.format(sections=sections, methods=described)
     write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
-    plot(
-        cells,
-        methods,
-        docs / "images" / "study-frontier.svg",
-        lambda name: mean_of(cells, "robust", name, "clean"),
-        "clean accuracy (%)",
-    )
-    plot(
-        cells,
-        methods,
-        docs / "images" / "study-cost.svg",
-        lambda name: minutes(cells, name),
-        "training time (minutes)",
-        log=True,
-    )
+    for rung, cells in results:
+        robust = f"worst case, Linf {rung.words} (%)"
+        plot(
+            cells,
+            methods,
+            docs / "images" / f"study-{rung.name}-frontier.svg",
+            lambda name, cells=cells: mean_of(cells, "robust", name, "clean"),
+            ("clean accuracy (%)", robust),
+        )
+        plot(
+            cells,
+            methods,
+            docs / "images" / f"study-{rung.name}-cost.svg",
+            lambda name, cells=cells: minutes(cells, name),
+            ("training time (minutes)", robust),
+            log=True,
+        )
 
 
 def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
@@ -161,7 +179,7 @@ def plot(
     methods: dict[str, Method],
     path: Path,
     position: Any,
-    label: str,
+    labels: tuple[str, str],
     log: bool = False,
 ) -> None:
     """Draw the worst case of every method over something else."""
@@ -187,8 +205,7 @@ def plot(
         axes.annotate(
             method.title, (across, up), (5, 4), textcoords="offset points", fontsize=8
         )
-    axes.set_xlabel(label)
-    axes.set_ylabel("worst case, Linf 0.1 (%)")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
     if log:
         axes.set_xscale("log")
     axes.grid(alpha=0.3)

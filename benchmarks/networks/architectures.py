@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -61,15 +62,18 @@ def madry_cnn(activation: str, seed: int) -> keras.Model:
     )
 
 
-def resnet20(activation: str, seed: int) -> keras.Model:
+def resnet20(
+    activation: str, seed: int, shape: tuple[int, int, int] = (28, 28, 1)
+) -> keras.Model:
     """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
 
     Args:
         activation: Of all layers.
         seed: Of the weights.
+        shape: Of the images.
 
     Returns:
-        The untrained network for 28 x 28 images of ten classes, with logits.
+        The untrained network for ten classes, with logits.
 
     Reference:
         arXiv 1512.03385, section 4.2 (shortcuts by 1 x 1 convolutions).
@@ -82,7 +86,7 @@ def resnet20(activation: str, seed: int) -> keras.Model:
         # Keras' 0.99 remembers the start: a few hundred steps later it errs by far.
         return layers.BatchNormalization(momentum=0.9)(x)
 
-    inputs = keras.Input((28, 28, 1), name="image")
+    inputs = keras.Input(shape, name="image")
     x = layers.Activation(activation)(convolution(inputs, 16, 1))
     for width in (16, 32, 64):
         for block in range(3):
@@ -121,5 +125,6 @@ NETS: dict[str, Callable[[str, int], keras.Model]] = {
     "reference": reference_net,
     "madry": madry_cnn,
     "resnet20": resnet20,
+    "resnet20 colour": partial(resnet20, shape=(64, 64, 3)),
     "colour": colour_net,
 }

@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from baselines import page
 from baselines.methods import ORDER, load
+from baselines.rungs import RUNGS
 from networks import nets
 from networks.architectures import reference_net
 
@@ -50,11 +51,11 @@ def test_the_page_is_made_of_the_figures(tmp_path):
         "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}},
         "maps/j_sigr/0": {"own": 0.4, "teacher": 0.3, "gini": 0.5},
     }
-    page.write(cells, METHODS, tmp_path)
+    page.write([(RUNGS["reference"], cells)], METHODS, tmp_path)
     text = (tmp_path / "study.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| J-SIGR |"))
     assert "| 2 | 15 | 2.0x | 86.5 (86.0 to 87.0) | 61.0 (60.0 to 62.0) |" in row
     assert "| 0.400 | 0.300 | 0.500 |" in row
     assert "J-SIGR: `rule`: why" in text
-    for plot in ("study-frontier", "study-cost"):
+    for plot in ("study-reference-frontier", "study-reference-cost"):
         assert "<svg" in (tmp_path / "images" / f"{plot}.svg").read_text()

@@ -1,0 +1,92 @@
+"""The ladder of the study: what the methods are compared on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from networks import nets, tiny_imagenet10
+from networks.nets import Recipe
+
+import keras_jsigr as kj
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A network, its data and its threat model.
+
+    Attributes:
+        name: Part of the file of results.
+        title: For people.
+        recipe: Of the plain network, see `networks.nets`.
+        epsilon: Linf radius, inputs in 0..1.
+        words: How people write the radius.
+    """
+
+    name: str
+    title: str
+    recipe: Recipe
+    epsilon: float = nets.EPSILON
+    words: str = "0.1"
+
+
+_IDX: Recipe = {"source": "idx", "images": 60_000}
+_TINY: Recipe = {"source": "tiny_imagenet10", "images": 5_000, "epsilon": 4 / 255}
+RUNGS = {
+    rung.name: rung
+    for rung in (
+        Rung("reference", "conv4x4-s2(16, 32) + fc100, SiLU, Fashion-MNIST", _IDX),
+        Rung(
+            "relu",
+            "conv4x4-s2(16, 32) + fc100, ReLU, Fashion-MNIST",
+            {**_IDX, "activation": "relu"},
+        ),
+        Rung(
+            "madry",
+            "conv5x5(32)-pool-conv5x5(64)-pool-fc1024, SiLU, Fashion-MNIST",
+            {**_IDX, "net": "madry"},
+        ),
+        Rung(
+            "resnet20",
+            "ResNet-20 with batch normalization, SiLU, Fashion-MNIST",
+            {**_IDX, "net": "resnet20"},
+        ),
+        Rung(
+            "colour",
+            "ResNet-20 with batch normalization, SiLU, ten classes of Tiny ImageNet",
+            {**_TINY, "net": "resnet20 colour", "epochs": 30},
+            4 / 255,
+            "4/255",
+        ),
+    )
+}
+
+
+def load_data(
+    rung: Rung, data_dir: str | None, boxes: Path | None, quick: bool
+) -> kj.datasets.Dataset:
+    """Read the images of a rung.
+
+    Args:
+        rung: Of `RUNGS`.
+        data_dir: The folder of Fashion-MNIST's IDX files, or `None` to look for it.
+        boxes: The archive of Tiny ImageNet.
+        quick: Whether the embedded sample of Fashion-MNIST will do.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: If the rung is of Tiny ImageNet and there is no archive.
+    """
+    if rung.recipe["source"] == "tiny_imagenet10":
+        if boxes is None:
+            raise ValueError(
+                f"Got no archive for the rung {rung.name!r}, expected --boxes "
+                "tiny_imagenet10.zip."
+            )
+        return tiny_imagenet10.load(boxes)[0]
+    source = "sample" if quick else "idx"
+    return kj.datasets.load(
+        "fashion_mnist", source=source, data_dir=data_dir, verbose=False
+    )

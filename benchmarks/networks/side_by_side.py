@@ -1,0 +1,43 @@
+"""Several networks trained at once, each on a core of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+# A method and a seed.
+Task = tuple[str, int]
+
+
+def side_by_side(tasks: Iterable[Task], jobs: int) -> None:
+    """Run this program once for every task, with `--train METHOD SEED` at the end.
+
+    A step of a small network keeps one core busy and most of the others waiting: two
+    trainings of one core each take little longer than one that has both.
+
+    Args:
+        tasks: What to train, in this order.
+        jobs: How many at a time.
+
+    Raises:
+        subprocess.CalledProcessError: If one of them fails; those that run are waited
+            for, and further ones do not start.
+    """
+    alone = {"TF_NUM_INTRAOP_THREADS": "1"}
+
+    def run(task: Task) -> None:
+        method, seed = task
+        command = [sys.executable, *sys.argv, "--train", method, str(seed)]
+        subprocess.run(command, env=os.environ | alone, check=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(run, task) for task in tasks]
+        try:
+            for one in running:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
