@@ -87,17 +87,27 @@ class Ground:
 
 MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
-# Columns of the table: heading, metric and condition in the report.
-COLUMNS = (
-    ("deletion", "Deletion", "blur, by the map"),
-    ("insertion", "Insertion", "blur, by the map"),
+Columns = tuple[tuple[str, str, str], ...]
+# Columns of the tables: heading, metric and condition in the report.
+FAITHFULNESS: Columns = (
+    ("deletion, zero", "Deletion", "zero, by the map"),
+    ("at random", "Deletion", "zero, random order"),
+    ("insertion, zero", "Insertion", "zero, by the map"),
+    ("deletion, blur", "Deletion", "blur, by the map"),
+    ("insertion, blur", "Insertion", "blur, by the map"),
+    ("Gini", "Gini index", ""),
+)
+AGREEMENT: Columns = (
     ("agreement, own", "With the own perturbation map", "rank correlation"),
     ("agreement, teacher", "With the teacher's perturbation map", "rank correlation"),
-    ("Gini", "Gini index", ""),
-    ("top tenth under PGD", "Top-k intersection", "PGD, class kept"),
-    ("top tenth under saliency attack", "Top-k intersection", "saliency attack"),
 )
-BOX_COLUMNS = (
+STABILITY: Columns = (
+    ("top tenth under noise", "Top-k intersection", "uniform noise"),
+    ("under PGD", "Top-k intersection", "PGD, class kept"),
+    ("length of PGD", "Length of the perturbation", "PGD, class kept"),
+    ("under the saliency attack", "Top-k intersection", "saliency attack"),
+)
+BOXES: Columns = (
     ("pointing game", "Pointing game", ""),
     ("relevance mass", "Relevance mass", ""),
 )
@@ -196,10 +206,11 @@ def run_seed(
         seed=seed,
     )
     report.save(options.cache / f"maps-{ground.data.name}-{seed}.html")
+    columns = FAITHFULNESS + AGREEMENT + STABILITY + (() if boxes is None else BOXES)
     for name in METHODS:
         figures = {
             heading: report[name].figure(metric, condition)
-            for heading, metric, condition in columns_of(options)
+            for heading, metric, condition in columns
         }
         store.put(
             f"maps/{name}/{seed}",
@@ -220,14 +231,17 @@ def draw(ground: Ground, options: argparse.Namespace) -> None:
     )
 
 
-def columns_of(options: argparse.Namespace) -> tuple[tuple[str, str, str], ...]:
-    return COLUMNS + (BOX_COLUMNS if options.boxes is not None else ())
-
-
-def print_table(store: Store, options: argparse.Namespace) -> None:
+def print_tables(store: Store, options: argparse.Namespace) -> None:
     """Print means over the seeds, with their spread in brackets."""
-    headings = ["clean", "robust", *(name for name, *_ in columns_of(options))]
-    print(f"| training | seeds | {' | '.join(headings)} |")
+    boxes: Columns = () if options.boxes is None else BOXES
+    print_table(store, ["clean", "robust"], AGREEMENT + boxes)
+    print_table(store, [], FAITHFULNESS)
+    print_table(store, [], STABILITY)
+
+
+def print_table(store: Store, first: list[str], columns: Columns) -> None:
+    headings = [*first, *(name for name, *_ in columns)]
+    print(f"\n| training | seeds | {' | '.join(headings)} |")
     print(f"{'| --- ' * (2 + len(headings))}|")
     for name in METHODS:
         seeds = [
@@ -266,7 +280,7 @@ def main() -> None:
         for seed in range(options.seeds):
             run_seed(store, seed, ground, options)
         draw(ground, options)
-    print_table(store, options)
+    print_tables(store, options)
 
 
 def parse_options() -> argparse.Namespace:
