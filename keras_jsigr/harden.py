@@ -51,6 +51,7 @@ def harden(
     delay_steps: int = 0,
     ramp_steps: int = 200,
     input_range: tuple[float, float] = (0.0, 1.0),
+    noise: float = 0.0,
     inputs: list[str] | None = None,
     adversary: Any = None,
     seed: int = 0,
@@ -111,6 +112,9 @@ def harden(
         delay_steps: Optimizer steps before the penalties start.
         ramp_steps: Optimizer steps over which they grow in.
         input_range: Range of the inputs that `fit` receives.
+        noise: Radius, in input units, of the uniform noise at which every step takes
+            the loss and the penalties, within `input_range`; 0 means at the inputs
+            themselves, >= 0. The epsilon of the attacks to withstand is a good choice.
         inputs: Names of the inputs to regularize; `None` means every float input.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
             random_start=True)`: loss and penalties are taken at its points.
@@ -176,6 +180,7 @@ def harden(
         delay_steps=delay_steps,
         ramp_steps=ramp_steps,
         input_range=input_range,
+        noise=noise,
         inputs=None if inputs is None else tuple(inputs),
         seed=seed,
     )

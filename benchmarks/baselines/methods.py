@@ -21,6 +21,7 @@ ORDER = (
     "interpretation",
     "j_sigr",
     "j_sigr_aligned",
+    "j_sigr_noise",
     "j_sigr_long",
     "fgsm_rs",
     "pgd_7",

@@ -34,6 +34,7 @@ WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 SHARES = ("accuracy_drop", "reference_accuracy", "quantile", "threshold")
 COUNTS = ("projections", "grid", "masks_per_step")
 STEPS = ("delay_steps", "ramp_steps")
+RADIUS = "It is a radius in units of the inputs; 0 means none."
 # May be `None`.
 OPTIONAL = ("reference_accuracy", "threshold", "masks_per_step")
 
@@ -75,6 +76,7 @@ class PenaltySettings:
     delay_steps: int = 0
     ramp_steps: int = 0
     input_range: tuple[float, float] = (0.0, 1.0)
+    noise: float = 0.0
     inputs: tuple[str, ...] | None = None
     seed: int = 0
 
@@ -89,6 +91,7 @@ class PenaltySettings:
             **self._each(COUNTS, settings.count),
             **self._each(STEPS, settings.count, minimum=0),
             "input_range": settings.interval("input_range", self.input_range),
+            "noise": settings.number("noise", self.noise, minimum=0.0, advice=RADIUS),
         }
         # Plain Python numbers, which a configuration can carry.
         for name, value in plain.items():

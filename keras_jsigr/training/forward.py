@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.attacks.balls.ball import LinfBall
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.inputs import in_structure, probe_batch, unchanged_state
 from keras_jsigr.penalties import (
@@ -85,14 +86,19 @@ class Forward:
         return self(self._pack(point.structure, point.leaves, inputs), False)
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
-        """Find where the step is taken: at the inputs, or at adversarial points."""
+        """Find where the step is taken: at the inputs, or at points near them."""
         x = in_structure(x, self.specs)
-        leaves = list(keras.tree.flatten(x))
+        # Keras refuses a mixture of arrays, which eager steps receive, and tensors.
+        leaves = [
+            leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(leaf)
+            for leaf in keras.tree.flatten(x)
+        ]
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:
-            leaves[index] = tf.convert_to_tensor(leaves[index])
             if not leaves[index].dtype.is_floating:
                 leaves[index] = tf.cast(leaves[index], specs[index].dtype)
+            if self.settings.noise > 0:
+                leaves[index] = self._beside(leaves[index], seed, index)
         if adversary is not None:
             index = self.regularized[0]
             leaves[index] = adversary.perturb(
@@ -102,6 +108,14 @@ class Forward:
                 seed=tf.random.experimental.stateless_fold_in(seed, 7),
             )
         return Place(leaves, x, [leaves[index] for index in self.regularized])
+
+    def _beside(self, x: Any, seed: Any, index: int) -> Any:
+        """Draw points of the maximum-norm balls around the inputs."""
+        ball = LinfBall(
+            tf.cast(x, tf.float32), self.settings.noise, self.settings.input_range
+        )
+        drawn = ball.sample(tf.random.experimental.stateless_fold_in(seed, 101 + index))
+        return tf.cast(drawn, x.dtype)
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
@@ -159,6 +173,11 @@ class Forward:
             raise TypeError(
                 f"Got {type(adversary).__name__} as adversary, expected an attack with "
                 "`perturb`, such as keras_jsigr.attacks.FGSM(epsilon=0.1)."
+            )
+        if self.settings.noise > 0:
+            raise ValueError(
+                f"An adversary starts at the inputs: got noise={self.settings.noise} "
+                "beside it, expected 0. Attacks have a random start of their own."
             )
         if len(self.regularized) != 1:
             raise ValueError(

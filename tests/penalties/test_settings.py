@@ -44,6 +44,9 @@ from keras_jsigr.penalties import PenaltySettings
         ),
         ({"input_range": (1.0, 0.0)}, ValueError, "expected low < high"),
         ({"input_range": 255}, TypeError, "is not a pair"),
+        ({"noise": -0.1}, ValueError, "`noise` is out of range: got -0.1"),
+        ({"noise": float("inf")}, ValueError, "`noise` is out of range: got inf"),
+        ({"noise": "0.1"}, TypeError, "`noise` is not a number"),
         ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
         (
             {"estimator": "jvp", "norm": "squared", "align_weight": 0.1},
