@@ -58,6 +58,8 @@ METHODS: dict[str, dict[str, Any]] = {
     | {"settings": {"jacobian_weight": MEAN_WEIGHT, "selective_weight": 0.0}},
     "J-SIGR, default": {"defence": "harden", "settings": WEIGHTS},
     "J-SIGR, hard": cached(selection="hard"),
+    "J-SIGR, hard, at random points": cached(selection="hard")
+    | {"random_points": True},
     "J-SIGR, aligned": cached(align_weight=0.1),
     "random selection": {"defence": "harden"}
     | {"settings": {**WEIGHTS, "selection": "random"}},
@@ -188,12 +190,26 @@ def run_seed(
 ) -> None:
     """Train and measure all networks of a seed, as far as they are not there."""
     models = {name: trained(name, seed, ground, options) for name in METHODS}
+    # Figures stay while the networks that they are of do.
+    files = {name: file_of(name, seed, ground, options).stem for name in METHODS}
     for name, net in models.items():
-        if not store.has(f"robustness/{name}/{seed}"):
-            store.put(f"robustness/{name}/{seed}", robustness(net, ground, options))
-            print(name, seed, store.cells[f"robustness/{name}/{seed}"], flush=True)
-    if all(store.has(f"maps/{name}/{seed}") for name in METHODS):
-        return
+        cell = f"robustness/{name}/{seed}"
+        if store.cells.get(cell, {}).get("network") != files[name]:
+            figures = robustness(net, ground, options)
+            store.put(cell, {"network": files[name], **figures})
+            print(cell, store.cells[cell], flush=True)
+    if store.cells.get(f"maps/{seed}", {}).get("networks") != files:
+        figures = explanations(models, seed, ground, options)
+        store.put(f"maps/{seed}", {"networks": files, "figures": figures})
+
+
+def explanations(
+    models: dict[str, keras.Model],
+    seed: int,
+    ground: Ground,
+    options: argparse.Namespace,
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of all networks of a seed."""
     boxes = ground.boxes
     report = kj.evaluate_saliency(
         models,
@@ -207,16 +223,15 @@ def run_seed(
     )
     report.save(options.cache / f"maps-{ground.data.name}-{seed}.html")
     columns = FAITHFULNESS + AGREEMENT + STABILITY + (() if boxes is None else BOXES)
-    for name in METHODS:
+    found = {}
+    for name in models:
         figures = {
             heading: report[name].figure(metric, condition)
             for heading, metric, condition in columns
         }
-        store.put(
-            f"maps/{name}/{seed}",
-            {heading: figure.mean for heading, figure in figures.items()}
-            | {"images": figures["Gini"].images},
-        )
+        found[name] = {heading: figure.mean for heading, figure in figures.items()}
+        found[name]["images"] = figures["Gini"].images
+    return found
 
 
 def draw(ground: Ground, options: argparse.Namespace) -> None:
@@ -244,13 +259,11 @@ def print_table(store: Store, first: list[str], columns: Columns) -> None:
     print(f"\n| training | seeds | {' | '.join(headings)} |")
     print(f"{'| --- ' * (2 + len(headings))}|")
     for name in METHODS:
-        seeds = [
-            k.rsplit("/", 1)[1] for k in store.cells if k.startswith(f"maps/{name}/")
-        ]
         rows = [
-            store.cells[f"robustness/{name}/{seed}"]
-            | store.cells[f"maps/{name}/{seed}"]
-            for seed in seeds
+            store.cells[f"robustness/{name}/{cell.removeprefix('maps/')}"]
+            | maps["figures"][name]
+            for cell, maps in store.cells.items()
+            if cell.startswith("maps/") and name in maps["figures"]
         ]
         if rows:
             cells = [column(rows, heading) for heading in headings]
@@ -270,11 +283,7 @@ def main() -> None:
         method, seed = options.train
         trained(method, int(seed), ground, options)
         return
-    settings = {
-        "recipes": {name: recipe_of(name, 0, ground) for name in METHODS},
-        "images": options.images,
-    }
-    store = Store(options.out, settings)
+    store = Store(options.out, {"images": options.images})
     if not options.table:
         train_all(ground, options)
         for seed in range(options.seeds):
