@@ -44,7 +44,9 @@ def draw(
         for name, net in networks.items()
     }
     shape = (len(rows), len(x))
-    figure, grid = plt.subplots(*shape, figsize=(0.9 * len(x) + 1.5, 0.95 * len(rows)))
+    label = max(map(len, rows)) * 0.085
+    size = (0.95 * len(x) + label, 0.95 * len(rows))
+    figure, grid = plt.subplots(*shape, figsize=size)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
         for axis, image in zip(axes, images, strict=True):
