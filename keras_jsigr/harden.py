@@ -112,9 +112,10 @@ def harden(
         delay_steps: Optimizer steps before the penalties start.
         ramp_steps: Optimizer steps over which they grow in.
         input_range: Range of the inputs that `fit` receives.
-        noise: Radius, in input units, of the uniform noise at which every step takes
-            the loss and the penalties, within `input_range`; 0 means at the inputs
-            themselves, >= 0. The epsilon of the attacks to withstand is a good choice.
+        noise: Radius, in input units, >= 0, of the maximum-norm ball around each
+            example from which every step draws the point where it takes loss and
+            penalties, within `input_range`; 0 means the example itself. The epsilon of
+            the attacks to withstand is a good choice.
         inputs: Names of the inputs to regularize; `None` means every float input.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
             random_start=True)`: loss and penalties are taken at its points.
