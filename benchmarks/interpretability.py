@@ -35,7 +35,7 @@ from judges.options import add_training, complete, parser_of
 from judges.store import Store
 from networks import nets, tiny_imagenet10
 from networks.correct import correct
-from networks.side_by_side import Task, side_by_side
+from networks.side_by_side import side_by_side
 
 import keras_jsigr as kj
 
@@ -167,10 +167,9 @@ def train_all(ground: Ground, options: argparse.Namespace) -> None:
     teachers = [("plain", seed) for seed in (*seeds, TEACHER_SEED)]
     others = [(method, seed) for seed in seeds for method in METHODS]
     for tasks in (teachers, others):
-        missing: list[Task] = [
-            task for task in tasks if not file_of(*task, ground, options).exists()
-        ]
-        side_by_side(missing, options.jobs)
+        side_by_side(
+            tasks, lambda name, seed: file_of(name, seed, ground, options), options.jobs
+        )
 
 
 def robustness(

@@ -38,7 +38,7 @@ from judges.options import add_training, complete, parser_of
 from judges.store import Store
 from networks import nets
 from networks.correct import correct
-from networks.side_by_side import Task, side_by_side
+from networks.side_by_side import side_by_side
 
 import keras_jsigr as kj
 
@@ -107,12 +107,11 @@ def train_all(ground: Ground) -> None:
     others = [(name, SURROGATE_SEED) for name in SURROGATES]
     others += [(m, s) for s in seeds for m in ground.options.methods or ground.methods]
     for tasks in (teachers, others):
-        missing: list[Task] = [
-            (name, seed)
-            for name, seed in tasks
-            if not file_of(ground.methods[name], seed, ground).exists()
-        ]
-        side_by_side(missing, ground.options.jobs)
+        side_by_side(
+            tasks,
+            lambda name, seed: file_of(ground.methods[name], seed, ground),
+            ground.options.jobs,
+        )
 
 
 def measure(store: Store, name: str, seed: int, ground: Ground) -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 # A method and a seed.
 Task = tuple[str, int]
 
 
-def side_by_side(tasks: Iterable[Task], jobs: int) -> None:
-    """Run this program once for every task, with `--train METHOD SEED` at the end.
+def side_by_side(
+    tasks: Iterable[Task], file_of: Callable[[str, int], Path], jobs: int
+) -> None:
+    """Run this program with `--train METHOD SEED` for every network that is not there.
 
     A step of a small network keeps one core busy and most of the others waiting: two
     trainings of one core each take little longer than one that has both.
 
     Args:
         tasks: What to train, in this order.
+        file_of: Names the file of a trained network.
         jobs: How many at a time.
 
     Raises:
@@ -34,7 +38,8 @@ def side_by_side(tasks: Iterable[Task], jobs: int) -> None:
         subprocess.run(command, env=os.environ | alone, check=True)
 
     with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(run, task) for task in tasks]
+        missing = [task for task in tasks if not file_of(*task).exists()]
+        running = [pool.submit(run, task) for task in missing]
         try:
             for one in running:
                 one.result()

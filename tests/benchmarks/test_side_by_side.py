@@ -29,15 +29,28 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def in_folder(folder):
+    return lambda method, seed: folder / f"{method} {seed}"
+
+
+def test_what_is_there_stays(folder):
+    (folder / "plain 1").write_text("trained before")
+    side_by_side([("plain", 1), ("plain", 2)], in_folder(folder), jobs=1)
+    assert (folder / "plain 1").read_text() == "trained before"
+    assert (folder / "plain 2").read_text() == "1"
+
+
 def test_every_task_runs_once_on_one_core(folder):
     tasks = [("j sigr", 0), ("plain", 1), ("plain", 2)]
-    side_by_side(tasks, jobs=2)
+    side_by_side(tasks, in_folder(folder), jobs=2)
     made = {path.name: path.read_text() for path in folder.glob("* [0-9]")}
     assert made == {f"{method} {seed}": "1" for method, seed in tasks}
 
 
 def test_a_failure_is_not_lost_and_stops_the_rest(folder):
     with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
-        side_by_side([("bad", 0), ("plain", 1), ("plain", 2)], jobs=1)
+        side_by_side(
+            [("bad", 0), ("plain", 1), ("plain", 2)], in_folder(folder), jobs=1
+        )
     # The second may have started before the first one's failure was seen.
     assert not (folder / "plain 2").exists()
