@@ -172,14 +172,20 @@ def train_all(ground: Ground, options: argparse.Namespace) -> None:
         )
 
 
+def first_images(
+    ground: Ground, options: argparse.Namespace
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the test images that networks are attacked and explained on."""
+    return ground.data.x_test[: options.images], ground.data.y_test[: options.images]
+
+
 def robustness(
     net: keras.Model, ground: Ground, options: argparse.Namespace
 ) -> dict[str, float]:
     """Return clean and worst-case accuracy in percent."""
-    data = ground.data
-    x, y = data.x_test[: options.images], data.y_test[: options.images]
+    x, y = first_images(ground, options)
     return {
-        "clean": percent(correct(net, data.x_test, data.y_test)),
+        "clean": percent(correct(net, ground.data.x_test, ground.data.y_test)),
         "robust": percent(left_by_apgd(net, x, y, ground.epsilon)),
     }
 
@@ -189,17 +195,27 @@ def run_seed(
 ) -> None:
     """Train and measure all networks of a seed, as far as they are not there."""
     models = {name: trained(name, seed, ground, options) for name in METHODS}
-    # Figures stay while the networks that they are of do.
-    files = {name: file_of(name, seed, ground, options).stem for name in METHODS}
     for name, net in models.items():
         cell = f"robustness/{name}/{seed}"
-        if store.cells.get(cell, {}).get("network") != files[name]:
-            figures = robustness(net, ground, options)
-            store.put(cell, {"network": files[name], **figures})
+        networks = networks_of(cell, ground, options)
+        if not store.has(cell, networks):
+            store.put(cell, robustness(net, ground, options), of=networks)
             print(cell, store.cells[cell], flush=True)
-    if store.cells.get(f"maps/{seed}", {}).get("networks") != files:
+    cell = f"maps/{seed}"
+    networks = networks_of(cell, ground, options)
+    if not store.has(cell, networks):
         figures = explanations(models, seed, ground, options)
-        store.put(f"maps/{seed}", {"networks": files, "figures": figures})
+        store.put(cell, {"figures": figures}, of=networks)
+
+
+def networks_of(cell: str, ground: Ground, options: argparse.Namespace) -> list[str]:
+    """Name the networks that a cell depends on: figures stay while those do."""
+    part, *method, seed = cell.split("/")
+    names = method if part == "robustness" else METHODS
+    tasks = [(name, int(seed)) for name in names if name in METHODS]
+    if part == "maps":
+        tasks.append(("plain", TEACHER_SEED))
+    return [file_of(name, number, ground, options).stem for name, number in tasks]
 
 
 def explanations(
@@ -212,8 +228,7 @@ def explanations(
     boxes = ground.boxes
     report = kj.evaluate_saliency(
         models,
-        ground.data.x_test[: options.images],
-        ground.data.y_test[: options.images],
+        *first_images(ground, options),
         epsilon=ground.epsilon,
         method=MAPS,
         teacher=trained("plain", TEACHER_SEED, ground, options),
@@ -238,35 +253,34 @@ def draw(ground: Ground, options: argparse.Namespace) -> None:
     folder = options.cache if options.quick else IMAGES
     map_grid.draw(
         {name: trained(name, 0, ground, options) for name in METHODS},
-        ground.data.x_test[: options.images],
-        ground.data.y_test[: options.images],
+        *first_images(ground, options),
         MAPS,
         folder / f"{options.out.stem}.png",
     )
 
 
-def print_tables(store: Store, options: argparse.Namespace) -> None:
+def print_tables(cells: dict[str, Any], options: argparse.Namespace) -> None:
     """Print means over the seeds, with their spread in brackets."""
     boxes: Columns = () if options.boxes is None else BOXES
-    print_table(store, ["clean", "robust"], AGREEMENT + boxes)
-    print_table(store, [], FAITHFULNESS)
-    print_table(store, [], STABILITY)
+    print_table(cells, ["clean", "robust"], AGREEMENT + boxes)
+    print_table(cells, [], FAITHFULNESS)
+    print_table(cells, [], STABILITY)
 
 
-def print_table(store: Store, first: list[str], columns: Columns) -> None:
+def print_table(cells: dict[str, Any], first: list[str], columns: Columns) -> None:
     headings = [*first, *(name for name, *_ in columns)]
     print(f"\n| training | seeds | {' | '.join(headings)} |")
     print(f"{'| --- ' * (2 + len(headings))}|")
     for name in METHODS:
         rows = [
-            store.cells[f"robustness/{name}/{cell.removeprefix('maps/')}"]
+            cells[f"robustness/{name}/{cell.removeprefix('maps/')}"]
             | maps["figures"][name]
-            for cell, maps in store.cells.items()
-            if cell.startswith("maps/") and name in maps["figures"]
+            for cell, maps in cells.items()
+            if cell.startswith("maps/")
         ]
         if rows:
-            cells = [column(rows, heading) for heading in headings]
-            print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+            texts = [column(rows, heading) for heading in headings]
+            print(f"| {name} | {len(rows)} | {' | '.join(texts)} |")
 
 
 def column(rows: list[dict[str, Any]], heading: str) -> str:
@@ -288,7 +302,8 @@ def main() -> None:
         for seed in range(options.seeds):
             run_seed(store, seed, ground, options)
         draw(ground, options)
-    print_tables(store, options)
+    current = store.current(lambda cell: networks_of(cell, ground, options))
+    print_tables(current, options)
 
 
 def parse_options() -> argparse.Namespace:

@@ -23,6 +23,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Ground:
 def main() -> None:
     options = parse_options()
     methods = load()
-    stores = {name: store_of(rung, methods, options) for name, rung in RUNGS.items()}
+    stores = {name: store_of(rung, options) for name, rung in RUNGS.items()}
     rung = RUNGS[options.rung]
     if not options.table:
         data = load_data(rung, options.data_dir, options.boxes, options.quick)
@@ -73,23 +74,25 @@ def main() -> None:
             trained(methods[method], int(seed), ground)
             return
         run(stores[rung.name], ground)
-    results = [(RUNGS[name], store.cells) for name, store in stores.items()]
-    results = [(rung, cells) for rung, cells in results if cells]
+    results = []
+    for name, store in stores.items():
+        networks = partial(
+            networks_of, rung=RUNGS[name], methods=methods, options=options
+        )
+        if cells := store.current(networks):
+            results.append((RUNGS[name], cells))
     if results and not options.quick:
         page.write(results, methods, DOCS)
     for rung, cells in results:
         print(f"\n{rung.title}\n\n{page.table(cells, methods)}")
 
 
-def store_of(
-    rung: Rung, methods: dict[str, Method], options: argparse.Namespace
-) -> Store:
+def store_of(rung: Rung, options: argparse.Namespace) -> Store:
     """Open the results of a rung."""
-    recipes = {name: recipe_of(m, 0, rung, options) for name, m in methods.items()}
     out = options.out
     if rung.name != "reference":
         out = out.with_stem(f"{out.stem}-{rung.name}")
-    return Store(out, {"recipes": recipes, "images": options.images})
+    return Store(out, {"images": options.images})
 
 
 def run(store: Store, ground: Ground) -> None:
@@ -109,7 +112,9 @@ def train_all(ground: Ground) -> None:
     for tasks in (teachers, others):
         side_by_side(
             tasks,
-            lambda name, seed: file_of(ground.methods[name], seed, ground),
+            lambda name, seed: file_of(
+                ground.methods[name], seed, ground.rung, ground.options
+            ),
             ground.options.jobs,
         )
 
@@ -123,12 +128,37 @@ def measure(store: Store, name: str, seed: int, ground: Ground) -> None:
         "transfer": lambda net: transfer(net, method.family, ground),
         "maps": lambda net: explanations(net, ground),
     }
-    missing = [part for part in parts if not store.has(f"{part}/{name}/{seed}")]
-    net = trained(method, seed, ground) if missing else None
-    for part in missing:
+    net = None
+    for part, figures in parts.items():
         cell = f"{part}/{name}/{seed}"
-        store.put(cell, parts[part](net))
+        networks = networks_of(cell, ground.rung, ground.methods, ground.options)
+        if store.has(cell, networks):
+            continue
+        net = net or trained(method, seed, ground)
+        store.put(cell, figures(net), of=networks)
         print(cell, store.cells[cell], flush=True)
+
+
+def networks_of(
+    cell: str, rung: Rung, methods: dict[str, Method], options: argparse.Namespace
+) -> list[str] | None:
+    """Name the networks that a cell depends on, or `None` if its method is gone."""
+    part, name, seed = cell.split("/")
+    if name not in methods:
+        return None
+    networks = [(methods[name], int(seed))]
+    if part == "transfer":
+        sources = sources_against(methods[name].family, methods)
+        networks += [(source, SURROGATE_SEED) for source in sources]
+    if part == "maps":
+        networks.append((methods["plain"], TEACHER_SEED))
+    return [file_of(method, s, rung, options).stem for method, s in networks]
+
+
+def sources_against(family: str, methods: dict[str, Method]) -> list[Method]:
+    """Return what an attacker of a family transfers from: the other families."""
+    surrogates = [methods[name] for name in SURROGATES]
+    return [source for source in surrogates if source.family != family]
 
 
 def recipe_of(
@@ -141,9 +171,9 @@ def recipe_of(
     return recipe
 
 
-def file_of(method: Method, seed: int, ground: Ground) -> Path:
-    recipe = recipe_of(method, seed, ground.rung, ground.options)
-    return nets.file_of(f"study-{method.name}-{seed}", recipe, ground.options.cache)
+def file_of(method: Method, seed: int, rung: Rung, options: argparse.Namespace) -> Path:
+    recipe = recipe_of(method, seed, rung, options)
+    return nets.file_of(f"study-{method.name}-{seed}", recipe, options.cache)
 
 
 def trained(method: Method, seed: int, ground: Ground) -> keras.Model:
@@ -151,14 +181,14 @@ def trained(method: Method, seed: int, ground: Ground) -> keras.Model:
     return nets.train(
         recipe_of(method, seed, ground.rung, ground.options),
         ground.data,
-        file_of(method, seed, ground),
+        file_of(method, seed, ground.rung, ground.options),
         teacher=lambda: trained(ground.methods["plain"], seed, ground),
     )
 
 
 def cost(method: Method, seed: int, ground: Ground) -> dict[str, Any]:
     """Return how long the training took."""
-    path = file_of(method, seed, ground).with_suffix(".json")
+    path = file_of(method, seed, ground.rung, ground.options).with_suffix(".json")
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -194,8 +224,7 @@ def robustness(net: keras.Model, headline: bool, ground: Ground) -> dict[str, An
 
 def transfer(net: keras.Model, family: str, ground: Ground) -> dict[str, Any]:
     """Return the accuracy on examples of the other families' ensemble, in percent."""
-    surrogates = [ground.methods[name] for name in SURROGATES]
-    sources = [source for source in surrogates if source.family != family]
+    sources = sources_against(family, ground.methods)
     ensemble = kj.attacks.LogitsEnsemble(
         [trained(source, SURROGATE_SEED, ground) for source in sources]
     )

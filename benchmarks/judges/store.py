@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,43 @@ class Store:
         self.cells: dict[str, Any] = content.get("cells", {}) if same else {}
         self._settings = settings
 
-    def has(self, name: str) -> bool:
-        """Tell whether a cell is there and holds no error."""
-        return name in self.cells and "error" not in self.cells[name]
+    def has(self, name: str, of: Any = None) -> bool:
+        """Tell whether a cell is there, holds no error, and is still of the same.
 
-    def put(self, name: str, cell: Any) -> None:
-        """Keep a cell, in memory and on disk."""
-        self.cells[name] = cell
+        Args:
+            name: Of the cell.
+            of: What the cell has to be of, as `put` was told.
+        """
+        cell = self.cells.get(name)
+        return cell is not None and "error" not in cell and cell.get("of") == of
+
+    def put(self, name: str, cell: Any, of: Any = None) -> None:
+        """Keep a cell, in memory and on disk.
+
+        Args:
+            name: Of the cell.
+            cell: A dict; replaces the one that is there.
+            of: What it was measured on, such as the files of networks. Whoever reads
+                the cell later can tell by it whether they are still those.
+        """
+        self.cells[name] = cell if of is None else {"of": of, **cell}
         content = {
             "cells": self.cells,
             "settings": self._settings,
             "versions": versions(),
         }
         write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
+
+    def current(self, of: Callable[[str], Any]) -> dict[str, Any]:
+        """Return the cells that `has` finds.
+
+        Args:
+            of: Says for the name of a cell what it has to be of.
+
+        Returns:
+            Cells by name.
+        """
+        return {n: cell for n, cell in self.cells.items() if self.has(n, of(n))}
 
 
 def versions() -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Results of the benchmarks are kept as long as they are of the same."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from judges.store import Store
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results.json"
+
+
+def test_cells_outlive_the_program(path):
+    Store(path, {"images": 8}).put("robust/plain/0", {"clean": 90.0})
+    again = Store(path, {"images": 8})
+    assert again.cells == {"robust/plain/0": {"clean": 90.0}}
+    assert again.has("robust/plain/0")
+    assert not again.has("robust/plain/1")
+
+
+def test_cells_of_other_settings_are_dropped(path):
+    Store(path, {"images": 8}).put("robust/plain/0", {"clean": 90.0})
+    assert Store(path, {"images": 16}).cells == {}
+
+
+def test_an_error_is_tried_again(path):
+    store = Store(path, {})
+    store.put("attack", {"error": "out of memory"})
+    assert not store.has("attack")
+
+
+def test_a_cell_is_stale_when_its_network_is_another(path):
+    Store(path, {}).put("robust/plain/0", {"clean": 90.0}, of=["plain-0-1f2e"])
+    again = Store(path, {})
+    assert again.has("robust/plain/0", ["plain-0-1f2e"])
+    assert not again.has("robust/plain/0", ["plain-0-aaaa"])
+    assert not again.has("robust/plain/0")
+
+
+def test_only_current_cells_are_shown(path):
+    store = Store(path, {})
+    for name in ("plain/0", "plain/1", "gone/0"):
+        store.put(name, {"clean": 90.0}, of=[name])
+    networks = {"plain/0": ["plain/0"], "plain/1": ["trained anew"]}
+    assert list(store.current(networks.get)) == ["plain/0"]
+    # What is stale stays on disk until it is measured anew.
+    assert set(Store(path, {}).cells) == {"plain/0", "plain/1", "gone/0"}
