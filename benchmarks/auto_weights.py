@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from judges.markdown import markdown_table
 from judges.store import Store
 from networks import nets
 from networks.architectures import reference_net
@@ -133,24 +134,31 @@ def measure(
 def table(cells: dict[str, Any]) -> str:
     """Lay the cells out: accuracy in percent, factors of the default weights."""
     plain = cells["plain"]["validation"]
-    lines = [
-        "| case | bound | validation | test | PGD-20 | factor in epoch 1, 5, 10, 15 |",
-        f"{'| --- ' * 6}|",
-    ]
+    headings = ["case", "bound", "validation", "test", "PGD-20"]
+    rows = []
     for name, cell in cells.items():
         drop = CASES.get(name, {}).get("harden", {}).get("accuracy_drop")
         bound = "-" if drop is None else f"{100 * (plain - drop):.1f}"
         shares = [f"{100 * cell[k]:.1f}" for k in ("validation", "clean", "pgd20")]
         way = cell.get("penalty_factor", [])
         factors = ", ".join(f"{way[i]:.2f}" for i in (0, 4, 9, 14)) if way else "-"
-        lines.append(f"| {name} | {bound} | {' | '.join(shares)} | {factors} |")
-    return "\n".join(lines)
+        rows.append([name, bound, *shares, factors])
+    return markdown_table([*headings, "factor in epoch 1, 5, 10, 15"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
-    store = Store(parser.parse_args().out, SETTINGS)
+    parser.add_argument("--table", action="store_true", help="print what is there")
+    options = parser.parse_args()
+    store = Store(options.out, SETTINGS)
+    if not options.table:
+        measure_all(store)
+    print(table(store.cells))
+
+
+def measure_all(store: Store) -> None:
+    """Train and measure the cases that are missing."""
     data = kj.datasets.load("fashion_mnist", verbose=False)
     images = split(data)
     plain = reference_net("silu", SETTINGS["seed"])
@@ -165,7 +173,6 @@ def main() -> None:
         if not store.has(name):
             store.put(name, measure(case, plain.get_weights(), data, images))
             print(f"{name}: {store.cells[name]}", flush=True)
-    print(table(store.cells))
 
 
 if __name__ == "__main__":

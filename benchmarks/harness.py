@@ -28,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 from judges.figures import percent, still_correct
+from judges.markdown import markdown_table
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
@@ -139,24 +140,21 @@ def failures(case: dict[str, Any], cell: dict[str, Any]) -> list[str]:
 
 def print_table(store: Store) -> bool:
     """Print all cases; tell whether every one that was run is as it must be."""
-    print(
-        "\n| training | epsilon | clean | FGSM | worst case | published | verdict |\n"
-        + "| --- " * 7
-        + "|"
-    )
+    headings = ["training", "epsilon", "clean", "FGSM", "worst case", "published"]
+    rows = []
     fine = True
     for name, case in CASES.items():
         cell = store.cells.get(name)
         if cell is None:
-            print(f"| {name} | not run | | | | {case['published']} | |")
+            rows.append([name, "not run", *[""] * 3, case["published"], ""])
             continue
         wrong = failures(case, cell)
         fine &= not wrong
-        print(
-            f"| {name} | {case.get('epsilon', nets.EPSILON)} | {cell['clean']:.1f} | "
-            f"{cell['FGSM']:.1f} | {cell['robust']:.1f} | {case['published']} | "
-            f"{'; '.join(wrong) or 'as expected'} |"
-        )
+        figures = [f"{cell[key]:.1f}" for key in ("clean", "FGSM", "robust")]
+        epsilon = str(case.get("epsilon", nets.EPSILON))
+        verdict = "; ".join(wrong) or "as expected"
+        rows.append([name, epsilon, *figures, case["published"], verdict])
+    print(f"\n{markdown_table([*headings, 'verdict'], rows)}")
     for name, cell in store.cells.items():
         print(f"\n{name}: {len(cell['suspect'])} suspect findings")
         for rule, says in cell["suspect"].items():

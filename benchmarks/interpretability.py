@@ -31,6 +31,7 @@ import keras
 import numpy as np
 from explainers import map_grid
 from judges.figures import left_by_apgd, percent, spread
+from judges.markdown import markdown_table
 from judges.options import add_training, complete, parser_of
 from judges.store import Store
 from networks import nets, tiny_imagenet10
@@ -269,8 +270,7 @@ def print_tables(cells: dict[str, Any], options: argparse.Namespace) -> None:
 
 def print_table(cells: dict[str, Any], first: list[str], columns: Columns) -> None:
     headings = [*first, *(name for name, *_ in columns)]
-    print(f"\n| training | seeds | {' | '.join(headings)} |")
-    print(f"{'| --- ' * (2 + len(headings))}|")
+    table = []
     for name in METHODS:
         rows = [
             cells[f"robustness/{name}/{cell.removeprefix('maps/')}"]
@@ -280,7 +280,8 @@ def print_table(cells: dict[str, Any], first: list[str], columns: Columns) -> No
         ]
         if rows:
             texts = [column(rows, heading) for heading in headings]
-            print(f"| {name} | {len(rows)} | {' | '.join(texts)} |")
+            table.append([name, str(len(rows)), *texts])
+    print(f"\n{markdown_table(['training', 'seeds', *headings], table)}")
 
 
 def column(rows: list[dict[str, Any]], heading: str) -> str:

@@ -24,6 +24,7 @@ import tensorflow as tf
 from judges import art_attacks
 from judges.budget import Budget
 from judges.figures import still_correct
+from judges.markdown import markdown_table
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
@@ -93,8 +94,8 @@ def measure(store: Store, options: argparse.Namespace) -> None:
 
 def print_table(store: Store) -> bool:
     """Print the worst cases; tell whether ours is nowhere the weaker one."""
-    print("\n| net | images | clean | ours | ART | broken by us alone | by ART alone |")
-    print("| --- " * 7 + "|")
+    headings = ["net", "images", "clean", "ours", "ART"]
+    rows = []
     fine = True
     for net in NETS:
         parts = {
@@ -116,11 +117,15 @@ def print_table(store: Store) -> bool:
         }
         rates = {judge: 100 * len(rows) / images for judge, rows in left.items()}
         fine &= rates["ours"] <= rates["theirs"] + MARGIN
-        print(
-            f"| {net} | {images} | {100 * clean / images:.1f} | {rates['ours']:.1f} | "
-            f"{rates['theirs']:.1f} | {len(left['theirs'] - left['ours'])} | "
-            f"{len(left['ours'] - left['theirs'])} |"
+        shares = (100 * clean / images, rates["ours"], rates["theirs"])
+        alone = (left["theirs"] - left["ours"], left["ours"] - left["theirs"])
+        rows.append(
+            [net, str(images)]
+            + [f"{share:.1f}" for share in shares]
+            + [str(len(broken)) for broken in alone]
         )
+    headings += ["broken by us alone", "by ART alone"]
+    print(f"\n{markdown_table(headings, rows)}")
     return fine
 
 

@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from judges.markdown import markdown_table
 from networks.correct import correct
 
 import keras_jsigr as kj
@@ -138,7 +139,7 @@ def save(path: Path, results: dict) -> None:
 
 def print_table(results: dict) -> None:
     """Print means over the seeds, and the smallest value where there are several."""
-    print(f"\n| variant | seeds | clean | PGD-20 | transfer |\n{'| --- ' * 5}|")
+    table = []
     for name in VARIANTS:
         rows = [row for key, row in results.items() if key.rsplit("/", 1)[0] == name]
         if not rows:
@@ -148,7 +149,9 @@ def print_table(results: dict) -> None:
             values = [100 * row[key] for row in rows]
             least = f" (min {min(values):.1f})" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{least}")
-        print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+        table.append([name, str(len(rows)), *cells])
+    headings = ["variant", "seeds", "clean", "PGD-20", "transfer"]
+    print(f"\n{markdown_table(headings, table)}")
 
 
 def main() -> None:

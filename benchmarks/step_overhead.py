@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from judges.markdown import markdown_table
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks import nets
@@ -150,8 +151,8 @@ def kibibytes(field: str) -> int:
 def print_table(store: Store) -> None:
     """Print ratios, and memory as ratios to plain training."""
     cases = [case for case in CASES if store.has(f"time/{case}")]
-    print(f"| step | {' | '.join(f'{case} | memory' for case in cases)} |")
-    print("| --- " * (1 + 2 * len(cases)) + "|")
+    headings = [heading for case in cases for heading in (case, "memory")]
+    rows = []
     for name in METHODS:
         columns = []
         for case in cases:
@@ -162,7 +163,8 @@ def print_table(store: Store) -> None:
             if cell["ratio"] > GOALS.get(name, np.inf):
                 text += f" (goal {GOALS[name]})"
             columns += [text, memory_text(store, case, name)]
-        print(f"| {name} | {' | '.join(columns)} |")
+        rows.append([name, *columns])
+    print(markdown_table(["step", *headings], rows))
 
 
 def memory_text(store: Store, case: str, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from judges.figures import spread
+from judges.markdown import markdown_table
 
 from baselines.methods import Method
 from baselines.rungs import Rung
@@ -66,7 +67,7 @@ Epsilon {epsilon}.
 def table(cells: Cells, methods: dict[str, Method]) -> str:
     """Lay out the figures, a row per method that was measured."""
     headings = ["training", "seeds", "epochs", "cost", *(name for name, *_ in COLUMNS)]
-    rows = [headings, ["---"] * len(headings)]
+    rows = []
     for name, method in methods.items():
         costs = cells_of(cells, "cost", name)
         seeds = len(cells_of(cells, "robust", name))
@@ -81,7 +82,7 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
             columns.append(text + "*" * star)
         epochs = str(costs[0]["epochs"]) if costs else "-"
         rows.append([method.title, str(seeds), epochs, ratio(cells, name), *columns])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(headings, rows)
 
 
 def ratio(cells: Cells, name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from judges.markdown import markdown_table
+
 Cells = Mapping[str, dict[str, Any]]
 # The text of a measured cell, from the cell, the method, the library and the notes, to
 # which it may add.
@@ -41,18 +43,18 @@ def comparison_table(
         notes: list[str] = []
         clean = cells.get(f"{net}/clean")
         known = f", {clean['accuracy']:.1f} % clean" if clean else ""
-        lines += [
-            f"\n**{net}**{known}: {says}\n",
-            f"| {method} | {' | '.join(names)} | ratio to the fastest peer |",
-            "| --- " * (len(names) + 2) + "|",
-        ]
+        table = []
         for row in methods:
             found = {name: cells.get(f"{net}/{row}/{name}") for name in names}
             texts = [
                 _text(cell, row, name, notes, text) for name, cell in found.items()
             ]
-            ratio = _ratio(found, names[0], figure)
-            lines.append(f"| {row} | {' | '.join(texts)} | {ratio} |")
+            table.append([row, *texts, _ratio(found, names[0], figure)])
+        headings = [method, *names, "ratio to the fastest peer"]
+        lines += [
+            f"\n**{net}**{known}: {says}\n",
+            markdown_table(headings, table),
+        ]
         lines += ["", *(f"{i}. {note}" for i, note in enumerate(notes, 1))]
     return "\n".join(lines)
 
