@@ -40,33 +40,44 @@ from networks.side_by_side import side_by_side
 
 import keras_jsigr as kj
 
-WEIGHTS = {"jacobian_weight": 0.005, "selective_weight": 0.015}
-# Half of the pixels have M = 1 under the hard selections: the mean weight of a pixel.
-MEAN_WEIGHT = 0.005 + 0.5 * 0.015
+
+def methods_of(epsilon: float) -> dict[str, dict[str, Any]]:
+    """Say how networks are trained, see `nets.untrained`.
+
+    All penalties but those of the soft selection have the same mean weight on a pixel,
+    so that rows differ in where it lies.
+
+    Args:
+        epsilon: Linf radius. To first order the loss at the worst point of the ball
+            grows with it, so weights do as well: at 0.1 they are the defaults.
+    """
+    weights = {
+        "jacobian_weight": round(0.05 * epsilon, 6),
+        "selective_weight": round(0.15 * epsilon, 6),
+    }
+    # Half of the pixels have M = 1 under the hard selections.
+    mean = weights["jacobian_weight"] + 0.5 * weights["selective_weight"]
+
+    def hardened(**settings: Any) -> dict[str, Any]:
+        return {"defence": "harden", "settings": {**weights, **settings}}
+
+    # With maps of the plain network of the same seed.
+    cached = {"maps": "cached"}
+    return {
+        "plain": {"defence": None},
+        "Jacobian only": hardened(jacobian_weight=round(mean, 6), selective_weight=0.0),
+        "J-SIGR, default": hardened(),
+        "J-SIGR, hard": hardened(selection="hard") | cached,
+        "J-SIGR, hard, at random points": hardened(selection="hard")
+        | cached
+        | {"random_points": True},
+        "J-SIGR, aligned": hardened(align_weight=0.1) | cached,
+        "random selection": hardened(selection="random"),
+        "inverted selection": hardened(selection="inverted") | cached,
+        "PGD-7": {"defence": "PGD-7"},
+    }
 
 
-def cached(**settings: Any) -> dict[str, Any]:
-    """Harden with maps of the plain network of the same seed."""
-    settings = {**WEIGHTS, **settings}
-    return {"defence": "harden", "settings": settings, "maps": "cached"}
-
-
-# How a network is trained: see `nets.untrained`. All penalties but those of the soft
-# selection have the same mean weight, so that rows differ in where it lies.
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {"defence": None},
-    "Jacobian only": {"defence": "harden"}
-    | {"settings": {"jacobian_weight": MEAN_WEIGHT, "selective_weight": 0.0}},
-    "J-SIGR, default": {"defence": "harden", "settings": WEIGHTS},
-    "J-SIGR, hard": cached(selection="hard"),
-    "J-SIGR, hard, at random points": cached(selection="hard")
-    | {"random_points": True},
-    "J-SIGR, aligned": cached(align_weight=0.1),
-    "random selection": {"defence": "harden"}
-    | {"settings": {**WEIGHTS, "selection": "random"}},
-    "inverted selection": cached(selection="inverted"),
-    "PGD-7": {"defence": "PGD-7"},
-}
 TEACHER_SEED = 100
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
@@ -79,12 +90,14 @@ class Ground:
         data: The images.
         recipe: What all recipes share.
         epsilon: Linf radius, inputs in 0..1.
+        methods: How networks are trained, by name.
         boxes: Of the test images, `(M, 4)`, or `None`.
     """
 
     data: kj.datasets.Dataset
     recipe: nets.Recipe
     epsilon: float
+    methods: dict[str, dict[str, Any]]
     boxes: np.ndarray | None = None
 
 
@@ -136,11 +149,11 @@ def ground_of(options: argparse.Namespace) -> Ground:
     }
     if options.quick:
         recipe |= {"images": 2_000, "source": f"quick {data.name}", "epochs": 1}
-    return Ground(data, recipe, epsilon, boxes)
+    return Ground(data, recipe, epsilon, methods_of(epsilon), boxes)
 
 
 def recipe_of(method: str, seed: int, ground: Ground) -> nets.Recipe:
-    return ground.recipe | METHODS[method] | {"seed": seed}
+    return ground.recipe | ground.methods[method] | {"seed": seed}
 
 
 def file_of(
@@ -166,7 +179,7 @@ def train_all(ground: Ground, options: argparse.Namespace) -> None:
     """Train what is not there, the networks that others learn from first."""
     seeds = range(options.seeds)
     teachers = [("plain", seed) for seed in (*seeds, TEACHER_SEED)]
-    others = [(method, seed) for seed in seeds for method in METHODS]
+    others = [(method, seed) for seed in seeds for method in ground.methods]
     for tasks in (teachers, others):
         side_by_side(
             tasks, lambda name, seed: file_of(name, seed, ground, options), options.jobs
@@ -195,7 +208,7 @@ def run_seed(
     store: Store, seed: int, ground: Ground, options: argparse.Namespace
 ) -> None:
     """Train and measure all networks of a seed, as far as they are not there."""
-    models = {name: trained(name, seed, ground, options) for name in METHODS}
+    models = {name: trained(name, seed, ground, options) for name in ground.methods}
     for name, net in models.items():
         cell = f"robustness/{name}/{seed}"
         networks = networks_of(cell, ground, options)
@@ -212,8 +225,8 @@ def run_seed(
 def networks_of(cell: str, ground: Ground, options: argparse.Namespace) -> list[str]:
     """Name the networks that a cell depends on: figures stay while those do."""
     part, *method, seed = cell.split("/")
-    names = method if part == "robustness" else METHODS
-    tasks = [(name, int(seed)) for name in names if name in METHODS]
+    names = method if part == "robustness" else ground.methods
+    tasks = [(name, int(seed)) for name in names if name in ground.methods]
     if part == "maps":
         tasks.append(("plain", TEACHER_SEED))
     return [file_of(name, number, ground, options).stem for name, number in tasks]
@@ -253,35 +266,39 @@ def draw(ground: Ground, options: argparse.Namespace) -> None:
     """Draw maps of all networks of the first seed."""
     folder = options.cache if options.quick else IMAGES
     map_grid.draw(
-        {name: trained(name, 0, ground, options) for name in METHODS},
+        {name: trained(name, 0, ground, options) for name in ground.methods},
         *first_images(ground, options),
         MAPS,
         folder / f"{options.out.stem}.png",
     )
 
 
-def print_tables(cells: dict[str, Any], options: argparse.Namespace) -> None:
+def print_tables(cells: dict[str, Any], ground: Ground) -> None:
     """Print means over the seeds, with their spread in brackets."""
-    boxes: Columns = () if options.boxes is None else BOXES
-    print_table(cells, ["clean", "robust"], AGREEMENT + boxes)
-    print_table(cells, [], FAITHFULNESS)
-    print_table(cells, [], STABILITY)
+    boxes: Columns = () if ground.boxes is None else BOXES
+    for first, columns in (
+        (["clean", "robust"], AGREEMENT + boxes),
+        ([], FAITHFULNESS),
+        ([], STABILITY),
+    ):
+        headings = [*first, *(name for name, *_ in columns)]
+        table = []
+        for name in ground.methods:
+            rows = rows_of(cells, name)
+            if rows:
+                texts = [column(rows, heading) for heading in headings]
+                table.append([name, str(len(rows)), *texts])
+        print(f"\n{markdown_table(['training', 'seeds', *headings], table)}")
 
 
-def print_table(cells: dict[str, Any], first: list[str], columns: Columns) -> None:
-    headings = [*first, *(name for name, *_ in columns)]
-    table = []
-    for name in METHODS:
-        rows = [
-            cells[f"robustness/{name}/{cell.removeprefix('maps/')}"]
-            | maps["figures"][name]
-            for cell, maps in cells.items()
-            if cell.startswith("maps/")
-        ]
-        if rows:
-            texts = [column(rows, heading) for heading in headings]
-            table.append([name, str(len(rows)), *texts])
-    print(f"\n{markdown_table(['training', 'seeds', *headings], table)}")
+def rows_of(cells: dict[str, Any], method: str) -> list[dict[str, Any]]:
+    """Return the figures of a method, a dict per seed."""
+    return [
+        cells[f"robustness/{method}/{cell.removeprefix('maps/')}"]
+        | maps["figures"][method]
+        for cell, maps in cells.items()
+        if cell.startswith("maps/")
+    ]
 
 
 def column(rows: list[dict[str, Any]], heading: str) -> str:
@@ -304,7 +321,7 @@ def main() -> None:
             run_seed(store, seed, ground, options)
         draw(ground, options)
     current = store.current(lambda cell: networks_of(cell, ground, options))
-    print_tables(current, options)
+    print_tables(current, ground)
 
 
 def parse_options() -> argparse.Namespace:
