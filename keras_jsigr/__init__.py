@@ -23,6 +23,7 @@ from keras_jsigr.evaluation import Report, compare, evaluate, evaluate_saliency
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.presets import preset
 from keras_jsigr.saliency import (
     PerturbationCache,
     explain,
@@ -51,6 +52,7 @@ __all__ = [
     "harden",
     "penalties",
     "perturbation_map",
+    "preset",
     "saliency",
     "serving",
     "unwrap",

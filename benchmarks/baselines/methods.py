@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from networks import nets
 from networks.nets import Recipe
+
+import keras_jsigr as kj
 
 FOLDER = Path(__file__).parent / "methods"
 
@@ -18,10 +21,17 @@ ORDER = (
     "jacobian",
     "jacobian_l1",
     "random_selection",
+    "inverted_selection",
     "interpretation",
     "j_sigr",
+    "j_sigr_hard",
     "j_sigr_aligned",
-    "j_sigr_noise",
+    "j_sigr_fast",
+    "j_sigr_faithful",
+    "j_sigr_balanced",
+    "balanced_random",
+    "balanced_jacobian",
+    "balanced_selective",
     "j_sigr_long",
     "fgsm_rs",
     "pgd_7",
@@ -40,7 +50,7 @@ class Method:
         title: For tables.
         family: `"undefended"`, `"regularized"` or `"adversarial"`.
         source: Where it is from, or what it is for.
-        recipe: How its networks differ from the plain ones, see `networks.nets`.
+        recipe: How its networks differ from the plain ones, see `at_radius`.
         headline: Whether it gets the whole standard suite and the diagnostics.
         longer: Times as many epochs as the others.
     """
@@ -70,3 +80,35 @@ def load(folder: Path = FOLDER) -> dict[str, Method]:
         name: Method(name, **json.loads(files[name].read_text(encoding="utf-8")))
         for name in names
     }
+
+
+def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
+    """Say what arguments of `harden` a method has at a radius.
+
+    Args:
+        recipe: Of a method. `"preset"` names arguments, `"settings"` come over them.
+        epsilon: Linf radius, inputs in 0..1.
+
+    Returns:
+        The recipe with all of them as `"settings"`. Without a preset, weights grow as
+        the loss in a ball does: by `epsilon / nets.EPSILON` where the penalty is a norm
+        of gradients, by its square where it is a square.
+    """
+    settings = recipe.get("settings", {})
+    if "preset" in recipe:
+        own = {name: value for name, value in recipe.items() if name != "preset"}
+        preset = kj.preset(recipe["preset"], epsilon=epsilon)
+        return own | {"settings": preset | settings}
+    ratio = epsilon / nets.EPSILON
+    if recipe["defence"] != "harden" or ratio == 1.0:
+        return recipe
+    given = kj.PenaltySettings(**settings)
+    squared = {
+        "jacobian_weight": given.norm == "squared" or given.form == "separate",
+        "selective_weight": given.norm == "squared",
+    }
+    weights = {
+        name: getattr(given, name) * ratio ** (2 if square else 1)
+        for name, square in squared.items()
+    }
+    return recipe | {"settings": settings | weights}

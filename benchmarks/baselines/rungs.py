@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from networks import nets, tiny_imagenet10
 from networks.nets import Recipe
 
@@ -52,6 +53,13 @@ RUNGS = {
             {**_IDX, "net": "resnet20"},
         ),
         Rung(
+            "tiny",
+            "conv3x3-s2(16, 32, 64) + fc100, SiLU, ten classes of Tiny ImageNet",
+            {**_TINY, "net": "colour", "epochs": 30},
+            4 / 255,
+            "4/255",
+        ),
+        Rung(
             "colour",
             "ResNet-20 with batch normalization, SiLU, ten classes of Tiny ImageNet",
             {**_TINY, "net": "resnet20 colour", "epochs": 30},
@@ -63,30 +71,31 @@ RUNGS = {
 
 
 def load_data(
-    rung: Rung, data_dir: str | None, boxes: Path | None, quick: bool
-) -> kj.datasets.Dataset:
+    rung: Rung, data_dir: str | None, archive: Path | None, quick: bool
+) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
     """Read the images of a rung.
 
     Args:
         rung: Of `RUNGS`.
         data_dir: The folder of Fashion-MNIST's IDX files, or `None` to look for it.
-        boxes: The archive of Tiny ImageNet.
+        archive: Of Tiny ImageNet.
         quick: Whether the embedded sample of Fashion-MNIST will do.
 
     Returns:
-        The images.
+        The images, and where the objects of the test images are, if that is known.
 
     Raises:
         ValueError: If the rung is of Tiny ImageNet and there is no archive.
     """
     if rung.recipe["source"] == "tiny_imagenet10":
-        if boxes is None:
+        if archive is None:
             raise ValueError(
-                f"Got no archive for the rung {rung.name!r}, expected --boxes "
+                f"Got no archive for the rung {rung.name!r}, expected --archive "
                 "tiny_imagenet10.zip."
             )
-        return tiny_imagenet10.load(boxes)[0]
+        return tiny_imagenet10.load(archive)
     source = "sample" if quick else "idx"
-    return kj.datasets.load(
+    data = kj.datasets.load(
         "fashion_mnist", source=source, data_dir=data_dir, verbose=False
     )
+    return data, None

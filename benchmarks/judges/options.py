@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,6 @@ def parser_of(doc: str, data_dir: bool = False) -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="a smoke run, figures without meaning")
     add("--table", action="store_true", help="print what is there, measure nothing")
     return parser
-
-
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Let a benchmark train its networks side by side.
-
-    Args:
-        parser: Added to: `--jobs`, and `--train`, by which it calls itself.
-    """
-    add = parser.add_argument
-    add("--jobs", type=int, default=os.cpu_count(), help="networks trained at a time")
-    add("--train", nargs=2, metavar=("METHOD", "SEED"), help="one network, no more")
 
 
 def complete(options: argparse.Namespace, name: str, **quick: Any) -> None:

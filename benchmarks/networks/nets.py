@@ -56,8 +56,8 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
 
     Args:
         recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
-            arguments of `harden`, `"random_points"` makes epsilon its noise, `"images"`
-            is their number where it is not the sample's.
+            arguments of `harden`, `"images"` is their number where it is not the
+            sample's.
         maps: A `PerturbationCache` for the hardened network, or `None`.
 
     Returns:
@@ -79,7 +79,6 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
         settings = {
             **recipe.get("settings", {}),
             "adversary": against and adversary(against, epsilon),
-            "noise": epsilon if recipe.get("random_points") else 0.0,
         }
         return net, kj.harden(
             net, ramp_steps=steps // 5, maps=maps, verbose=0, **settings

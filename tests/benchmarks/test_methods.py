@@ -12,7 +12,7 @@ import keras_jsigr as kj
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from baselines import page
-from baselines.methods import ORDER, load
+from baselines.methods import ORDER, at_radius, load
 from baselines.rungs import RUNGS
 from networks import nets
 from networks.architectures import reference_net
@@ -29,7 +29,8 @@ def test_the_table_knows_every_file():
 @pytest.mark.parametrize("name", ORDER)
 def test_trains(name, tmp_path):
     data = kj.datasets.load("fashion_mnist", verbose=False)
-    recipe = nets.RECIPES["plain"] | METHODS[name].recipe | {"epochs": 1, "images": 256}
+    own = at_radius(METHODS[name].recipe, nets.EPSILON)
+    recipe = nets.RECIPES["plain"] | own | {"epochs": 1, "images": 256}
     before = reference_net("silu", recipe["seed"]).get_weights()
     path = tmp_path / "net.keras"
     net = nets.train(recipe, data, path, teacher=lambda: reference_net("silu", 1))
@@ -53,9 +54,11 @@ def test_the_page_is_made_of_the_figures(tmp_path):
     }
     page.write([(RUNGS["reference"], cells)], METHODS, tmp_path)
     text = (tmp_path / "study.md").read_text()
-    row = next(line for line in text.splitlines() if line.startswith("| J-SIGR |"))
+    row = next(
+        line for line in text.splitlines() if line.startswith("| J-SIGR, default |")
+    )
     assert "| 2 | 15 | 2.0x | 86.5 (86.0 to 87.0) | 61.0 (60.0 to 62.0) |" in row
     assert "| 0.400 | 0.300 | 0.500 |" in row
-    assert "J-SIGR: `rule`: why" in text
+    assert "J-SIGR, default: `rule`: why" in text
     for plot in ("study-reference-frontier", "study-reference-cost"):
         assert "<svg" in (tmp_path / "images" / f"{plot}.svg").read_text()

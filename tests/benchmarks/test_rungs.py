@@ -26,6 +26,6 @@ def test_takes_its_images(name):
 
 def test_tiny_imagenet_needs_its_archive():
     with pytest.raises(
-        ValueError, match=r"Got no archive .*'colour', expected --boxes"
+        ValueError, match=r"Got no archive .*'colour', expected --archive"
     ):
         load_data(RUNGS["colour"], None, None, quick=True)

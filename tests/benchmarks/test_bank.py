@@ -1,0 +1,79 @@
+"""Which networks the studies train, and in which order."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+import keras_jsigr as kj
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from baselines import bank as banks
+from baselines.bank import Bank
+from baselines.methods import at_radius
+from baselines.rungs import RUNGS
+
+
+def bank_of(folder, rung="reference", **options):
+    common = {"cache": folder, "jobs": 2, "images": 8, "quick": False}
+    return Bank(RUNGS[rung], Namespace(**{**common, **options}))
+
+
+def weights(recipe):
+    settings = recipe["settings"]
+    return settings["jacobian_weight"], settings["selective_weight"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (0.0025, 0.0075)),
+        ({"jacobian_weight": 0.1, "norm": "squared"}, (0.025, 0.00375)),
+        ({"jacobian_weight": 0.1, "form": "separate"}, (0.025, 0.0075)),
+    ],
+)
+def test_weights_follow_the_radius(settings, expected):
+    recipe = {"defence": "harden", "settings": settings}
+    assert weights(at_radius(recipe, 0.05)) == pytest.approx(expected)
+    assert at_radius(recipe, 0.1) == recipe
+
+
+def test_other_defences_have_no_weights():
+    recipe = {"defence": "TRADES-10", "beta": 6.0}
+    assert at_radius(recipe, 0.05) == recipe
+
+
+def test_a_preset_is_spelt_out():
+    recipe = {"defence": "harden", "preset": "fast", "settings": {"noise": 0.01}}
+    found = at_radius(recipe, 0.05)
+    assert found["settings"] == kj.preset("fast", epsilon=0.05) | {"noise": 0.01}
+    assert "preset" not in found
+
+
+def test_files_are_named_after_what_networks_are(tmp_path):
+    bank, smaller = bank_of(tmp_path), bank_of(tmp_path, quick=True)
+    names = {
+        each.file_of(name, seed).name
+        for each in (bank, smaller)
+        for name in ("plain", "j_sigr")
+        for seed in (0, 1)
+    }
+    assert len(names) == 8
+    assert bank.stems_of([("plain", 0)]) == [bank.file_of("plain", 0).stem]
+
+
+def test_a_longer_method_has_more_epochs(tmp_path):
+    bank = bank_of(tmp_path)
+    assert bank.recipe_of("plain", 0)["epochs"] == 15
+    assert bank.recipe_of("j_sigr_long", 0)["epochs"] == 40
+
+
+def test_teachers_come_first_and_nothing_twice(tmp_path, monkeypatch):
+    stages = []
+    monkeypatch.setattr(
+        banks, "side_by_side", lambda tasks, file_of, jobs: stages.append(tasks)
+    )
+    bank_of(tmp_path).fill([("j_sigr_hard", 3), ("j_sigr_hard", 3), ("plain", 0)])
+    assert stages == [[("plain", 3)], [("j_sigr_hard", 3), ("plain", 0)]]
