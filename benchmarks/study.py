@@ -3,6 +3,7 @@
     python benchmarks/study.py                  # what is missing in results/study.json
     python benchmarks/study.py --rung resnet20  # another network, see baselines/rungs
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
+    python benchmarks/study.py --parts cost robust maps     # no surrogates to train
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
@@ -22,6 +23,7 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ import keras_jsigr as kj
 DOCS = Path(__file__).parents[1] / "docs"
 # One network each of what an attacker may have trained.
 SURROGATES = ("plain", "jacobian", "j_sigr", "fgsm_rs", "pgd_7")
+PARTS = ("cost", "robust", "transfer", "maps")
 MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
 
@@ -76,17 +79,21 @@ def store_of(bank: Bank, options: argparse.Namespace) -> Store:
 def run(bank: Bank, options: argparse.Namespace) -> None:
     """Train and measure what is missing."""
     seeds, names = range(options.seeds), options.methods or list(bank.methods)
-    others = [(name, SURROGATE_SEED) for name in SURROGATES]
+    others = []
+    if "transfer" in options.parts:
+        others = [(name, SURROGATE_SEED) for name in SURROGATES]
     bank.fill(
         [("plain", TEACHER_SEED), *others, *((n, s) for s in seeds for n in names)]
     )
     store = store_of(bank, options)
     for seed in seeds:
         for name in names:
-            measure(store, name, seed, bank)
+            measure(store, name, seed, bank, options.parts)
 
 
-def measure(store: Store, name: str, seed: int, bank: Bank) -> None:
+def measure(
+    store: Store, name: str, seed: int, bank: Bank, wanted: Sequence[str]
+) -> None:
     """Measure of a network what is not measured yet."""
     method = bank.methods[name]
     parts: dict[str, Any] = {
@@ -96,12 +103,12 @@ def measure(store: Store, name: str, seed: int, bank: Bank) -> None:
         "maps": lambda net: explanations(net, bank),
     }
     net = None
-    for part, figures in parts.items():
+    for part in wanted:
         cell = f"{part}/{name}/{seed}"
         if store.has(cell, networks_of(cell, bank)):
             continue
         net = net or bank.net(name, seed)
-        store.put(cell, figures(net), of=networks_of(cell, bank))
+        store.put(cell, parts[part](net), of=networks_of(cell, bank))
         print(cell, store.cells[cell], flush=True)
 
 
@@ -202,6 +209,8 @@ def explanations(net: keras.Model, bank: Bank) -> dict[str, Any]:
 def parse_options() -> argparse.Namespace:
     parser = parser_of(__doc__, data_dir=True)
     add_options(parser, images=1000)
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     options = parser.parse_args()
     complete(options, "study", images=32, seeds=1)
     return options
