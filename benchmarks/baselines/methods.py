@@ -29,6 +29,7 @@ ORDER = (
     "j_sigr_fast",
     "j_sigr_faithful",
     "j_sigr_balanced",
+    "j_sigr_balanced_live",
     "balanced_random",
     "balanced_jacobian",
     "balanced_selective",
