@@ -36,6 +36,7 @@ def harden(
     accuracy_drop: float = 0.02,
     reference_accuracy: float | keras.Model | None = None,
     form: FormName = "fused",
+    spread: float = 0.2,
     norm: NormName = "l1",
     estimator: EstimatorName = "vjp",
     projections: int = 1,
@@ -67,6 +68,9 @@ def harden(
       `R_S = sum_i M_i ||J_:i||_2`, both from one random projection;
     - `form="fused"`, `norm="squared"`: `R_J = 1/2 ||J||_F^2` and
       `R_S = 1/2 sum_i M_i ||J_:i||^2`;
+    - `form="guided"`, `norm="l1"`: `R_J = sum_i |g_i|` and `R_S = sum_i M_i |g_i|`,
+      `norm="squared"`: half the squares, of one projection near the score's direction,
+      `g = (ds/dz + spread xi)^T J` with normal `xi`;
     - `form="separate"`: `R_J = 1/2 ||J||_F^2`, and `R_S = sum_i M_i |ds/dx_i|` or
       `1/2 sum_i M_i (ds/dx_i)^2` with the score `s` of the true class;
     - `R_A = 1 - cos(|ds/dx|, S)`.
@@ -89,13 +93,14 @@ def harden(
         reference_accuracy: What it is given up from: a number in 0..1; a plain model,
             measured on the validation data; `None` measures `model` itself as it is
             when `fit` starts, so it has to be trained.
-        form: `"fused"` (2x the cost of a plain step) or `"separate"` (3x).
+        form: `"fused"` or `"guided"` (2x the cost of a plain step), `"separate"` (3x).
+        spread: Standard deviation of the noise of the guided form, in logits, >= 0.
         norm: `"l1"`, the dual norm of an Linf adversary, or `"squared"`.
         estimator: `"vjp"`; `"exact"` (C products; few classes); or, for layers
             without second derivatives and `norm="squared"`, `"finite_difference"` or
             `"jvp"`.
         projections: Random projections per step, >= 1.
-        score: `"log_prob"`, `"margin"` or `"logit"`, for the separate form.
+        score: `"log_prob"`, `"margin"` or `"logit"`, for the separate and guided form.
         selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
             `quantile`), `"threshold"`; controls `"random"`, `"inverted"`, `"all"`,
             `"none"`.
@@ -167,6 +172,7 @@ def harden(
         accuracy_drop=accuracy_drop,
         reference_accuracy=reference_accuracy,
         form=form,
+        spread=spread,
         norm=norm,
         estimator=estimator,
         projections=projections,

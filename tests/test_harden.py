@@ -246,7 +246,7 @@ def test_ramp_and_delay(data):
     assert min(excess[1:]) > 1e-4
 
 
-@pytest.mark.parametrize("form", ["fused", "separate"])
+@pytest.mark.parametrize("form", ["fused", "guided", "separate"])
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 def test_penalties_are_per_unit_of_the_range(data, form, norm):
     """0..255 into a Rescaling layer is 0..1 without: the weights mean the same."""

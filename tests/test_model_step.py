@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 from keras_jsigr import JSIGRModel, PenaltySettings
 
@@ -35,7 +36,6 @@ def numpy_loss(kernel, bias, data, settings, sample_weight):
         jacobian = np.sqrt(columns).sum() if l1 else 0.5 * columns.sum()
         selective = jacobian  # selection="all"
     else:
-        jacobian = 0.5 * columns.sum()
         if settings.score == "log_prob":
             cotangent = onehot - p
         elif settings.score == "logit":
@@ -44,7 +44,14 @@ def numpy_loss(kernel, bias, data, settings, sample_weight):
             others = np.where(onehot > 0, 0.0, np.exp(shifted))
             cotangent = onehot - others / others.sum(1, keepdims=True)
         g = cotangent @ kernel.T
-        selective = np.abs(g).sum(1) if l1 else 0.5 * np.square(g).sum(1)
+        if settings.form == "guided":
+            deviations = settings.spread * np.sqrt(columns)
+            folded = stats.foldnorm(np.abs(g) / deviations, scale=deviations).mean()
+            squares = 0.5 * (np.square(g) + np.square(deviations)).sum(1)
+            jacobian = selective = folded.sum(1) if l1 else squares
+        else:
+            jacobian = 0.5 * columns.sum()
+            selective = np.abs(g).sum(1) if l1 else 0.5 * np.square(g).sum(1)
     penalty = (
         settings.jacobian_weight * jacobian + settings.selective_weight * selective
     )
@@ -82,6 +89,8 @@ def linear_model(data, settings):
 CASES = {
     "fused l1": {"norm": "l1"},
     "fused squared": {"norm": "squared"},
+    "guided l1 log_prob": {"form": "guided", "norm": "l1", "spread": 0.5},
+    "guided squared margin": {"form": "guided", "norm": "squared", "score": "margin"},
     "separate l1 log_prob": {"form": "separate", "norm": "l1"},
     "separate squared log_prob": {"form": "separate", "norm": "squared"},
     "separate squared margin": {

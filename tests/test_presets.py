@@ -81,9 +81,15 @@ def test_a_model_trains_with_it(name):
             keras.layers.Dense(3),
         ]
     )
-    robust = kj.harden(net, **kj.preset(name, epsilon=0.1), verbose=0)
-    robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x = np.random.default_rng(0).uniform(size=(16, 8, 8, 1)).astype(np.float32)
-    history = robust.fit(x, np.arange(16) % 3, epochs=2, verbose=0).history
+    y = np.arange(16) % 3
+    arguments = kj.preset(name, epsilon=0.1)
+    if name == "faithful":
+        with pytest.raises(ValueError, match="needs whole maps"):
+            kj.harden(net, **arguments, verbose=0)
+        arguments["maps"] = kj.PerturbationCache.build(net, x, y, verbose=0)
+    robust = kj.harden(net, **arguments, verbose=0)
+    robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = robust.fit(x, y, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["jacobian_penalty"][-1] > 0

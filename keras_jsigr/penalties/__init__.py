@@ -1,5 +1,6 @@
 """The penalties of J-SIGR as free functions on tensors, per example."""
 
+from keras_jsigr.penalties import guided
 from keras_jsigr.penalties.alignment import alignment_penalty
 from keras_jsigr.penalties.batch_mean import batch_mean
 from keras_jsigr.penalties.directional import finite_difference, jvp
@@ -23,6 +24,7 @@ __all__ = [
     "directional_penalties",
     "exact",
     "finite_difference",
+    "guided",
     "jvp",
     "projected",
     "ramp_factor",

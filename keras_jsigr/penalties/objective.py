@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.scores import HeadKind, class_score
-from keras_jsigr.penalties import directional, jacobian
+from keras_jsigr.penalties import directional, guided, jacobian
 from keras_jsigr.penalties.alignment import alignment_penalty
 from keras_jsigr.penalties.linearization import Linearization
 from keras_jsigr.penalties.selection import selection_weights
@@ -72,6 +72,8 @@ def reverse_mode_penalties(
     - `selective`: `R_S = 1/2 sum_i M_i g_i^2`, or `sum_i M_i |g_i|`, with
       `g = ds/dx` of the class score (separate form) or with the same terms as
       `jacobian` (fused form: one projection for both penalties);
+      In the guided form both are sums of `|g_i|` or `1/2 g_i^2` of one projection `g`
+      near the direction of the score, see `guided.projected`;
     - `align`: `1 - cos(|ds/dx|, S)`.
 
     Args:
@@ -99,19 +101,19 @@ def reverse_mode_penalties(
         array([5.], dtype=float32)
     """
     settings, inputs = batch.settings, linearization.inputs
-    fused = settings.form == "fused"
+    shared = settings.form != "separate"
     penalties: dict[str, Any] = {}
     terms: list[Any] = []
-    norm = settings.norm if fused else "squared"
-    if settings.jacobian_weight > 0 or (fused and settings.selects):
+    norm = settings.norm if shared else "squared"
+    if settings.jacobian_weight > 0 or (shared and settings.selects):
         terms = _jacobian_terms(batch, linearization, norm)
     if settings.jacobian_weight > 0:
         penalties["jacobian"] = jacobian.reduce_terms(terms, norm)
     gradients: list[Any] = []
-    if settings.align_weight > 0 or (settings.selects and not fused):
+    if settings.align_weight > 0 or (settings.selects and not shared):
         gradients = score_gradients(batch, linearization)
     if settings.selects:
-        if not fused:
+        if not shared:
             terms = jacobian.gradient_terms(gradients, settings.norm)
         penalties["selective"] = jacobian.reduce_terms(
             terms, settings.norm, batch.select(inputs)
@@ -126,33 +128,48 @@ def reverse_mode_penalties(
 
 def score_gradients(batch: PenaltyBatch, linearization: Linearization) -> list[Any]:
     """Compute `ds/dx = (ds/dz)^T J` for the class score `s`."""
+    return linearization.vjp(_score_cotangent(batch, linearization))
+
+
+def _score_cotangent(batch: PenaltyBatch, linearization: Linearization) -> Any:
     logits = tf.cast(linearization.logits, tf.float32)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(logits)
         score = batch.score(logits)
-    return linearization.vjp(tape.gradient(score, logits))
+    return tape.gradient(score, logits)
 
 
 def _jacobian_terms(
     batch: PenaltyBatch, linearization: Linearization, norm: jacobian.NormName
 ) -> list[Any]:
-    if batch.settings.estimator == "exact":
+    settings = batch.settings
+    seeds = [batch.fold(100 + k) for k in range(settings.projections)]
+    if settings.form == "guided":
+        score, spread = _score_cotangent(batch, linearization), settings.spread
+        if settings.estimator == "exact":
+            return guided.exact(linearization, score, spread=spread, norm=norm)
+        draws = [
+            guided.projected(linearization, score, seed, spread=spread, norm=norm)
+            for seed in seeds
+        ]
+    elif settings.estimator == "exact":
         return jacobian.exact(linearization, norm)
-    draws = [
-        jacobian.projected(linearization, batch.fold(100 + k), norm)
-        for k in range(batch.settings.projections)
-    ]
+    else:
+        draws = [jacobian.projected(linearization, seed, norm) for seed in seeds]
     return [tf.add_n(list(t)) / len(draws) for t in zip(*draws, strict=True)]
 
 
 def products(settings: PenaltySettings, classes: int) -> int:
     """Count the reverse-mode products of one step (more than one: persistent tape)."""
-    fused = settings.form == "fused"
-    rows = classes if settings.estimator == "exact" else settings.projections
+    shared = settings.form != "separate"
+    rows = settings.projections
+    if settings.estimator == "exact":
+        # The guided form looks at the gradient of the score beside the C rows.
+        rows = classes + (settings.form == "guided")
     jacobian_products = rows * bool(
-        settings.jacobian_weight > 0 or (fused and settings.selects)
+        settings.jacobian_weight > 0 or (shared and settings.selects)
     )
-    score_products = settings.align_weight > 0 or (settings.selects and not fused)
+    score_products = settings.align_weight > 0 or (settings.selects and not shared)
     return jacobian_products + bool(score_products)
 
 

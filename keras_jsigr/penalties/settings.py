@@ -17,7 +17,7 @@ from keras_jsigr.penalties.selection import (
 )
 
 EstimatorName = Literal["vjp", "jvp", "finite_difference", "exact"]
-FormName = Literal["fused", "separate"]
+FormName = Literal["fused", "guided", "separate"]
 WeightsName = Literal["fixed", "auto"]
 REVERSE_MODE = ("vjp", "exact")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -34,6 +34,7 @@ WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
 SHARES = ("accuracy_drop", "reference_accuracy", "quantile", "threshold")
 COUNTS = ("projections", "grid", "masks_per_step")
 STEPS = ("delay_steps", "ramp_steps")
+SPREAD = "It is a standard deviation in units of the logits."
 RADIUS = "It is a radius in units of the inputs; 0 means none."
 # May be `None`.
 OPTIONAL = ("reference_accuracy", "threshold", "masks_per_step")
@@ -62,6 +63,7 @@ class PenaltySettings:
     accuracy_drop: float = 0.02
     reference_accuracy: float | None = None
     form: FormName = "fused"
+    spread: float = 0.2
     norm: NormName = "l1"
     estimator: EstimatorName = "vjp"
     projections: int = 1
@@ -92,6 +94,9 @@ class PenaltySettings:
             **self._each(STEPS, settings.count, minimum=0),
             "input_range": settings.interval("input_range", self.input_range),
             "noise": settings.number("noise", self.noise, minimum=0.0, advice=RADIUS),
+            "spread": settings.number(
+                "spread", self.spread, minimum=0.0, advice=SPREAD
+            ),
         }
         # Plain Python numbers, which a configuration can carry.
         for name, value in plain.items():
@@ -115,6 +120,11 @@ class PenaltySettings:
                 f"norm='l1' needs the rows of the Jacobian: got estimator="
                 f"{self.estimator!r}, expected one of {REVERSE_MODE}. "
                 "Use norm='squared' with this estimator."
+            )
+        if self.estimator not in REVERSE_MODE and self.form == "guided":
+            raise ValueError(
+                f"form='guided' needs the gradient of the score: got estimator="
+                f"{self.estimator!r}, expected one of {REVERSE_MODE}."
             )
         if self.estimator not in REVERSE_MODE and self.align_weight > 0:
             raise ValueError(
