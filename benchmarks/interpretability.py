@@ -2,6 +2,7 @@
 
     python benchmarks/interpretability.py            # what is missing in the results
     python benchmarks/interpretability.py --rung tiny --archive tiny_imagenet10.zip
+    python benchmarks/interpretability.py --methods plain j_sigr_balanced --seeds 1
     python benchmarks/interpretability.py --quick    # a smoke run
     python benchmarks/interpretability.py --table    # the tables of what is there
 
@@ -93,7 +94,8 @@ def main() -> None:
         bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
         for seed in seeds:
             run_seed(store, seed, names, bank)
-        draw(names, bank, options)
+        if options.methods is None:
+            draw(names, bank, options)
     cells = store.current(lambda cell: bank.stems_of(members_of(cell, names)))
     print_tables(cells, names, bank)
 
@@ -206,8 +208,10 @@ def parse_options() -> argparse.Namespace:
     parser = parser_of(__doc__, data_dir=True)
     add_options(parser, images=500)
     options = parser.parse_args()
-    rung = "" if options.rung == "reference" else f"-{options.rung}"
-    complete(options, f"interpretability{rung}", images=64, seeds=1)
+    rung = [] if options.rung == "reference" else [options.rung]
+    # Maps are of the images that all methods classify rightly: others, other results.
+    name = "-".join(["interpretability", *rung, *(options.methods or [])])
+    complete(options, name, images=64, seeds=1)
     return options
 
 
