@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,7 @@ def measure_all(store: Store) -> None:
         store.put("plain", figures(plain, data, images))
     plain.load_weights(weights)
     for name, case in CASES.items():
-        if not store.has(name):
-            store.put(name, measure(case, plain.get_weights(), data, images))
-            print(f"{name}: {store.cells[name]}", flush=True)
+        store.measure(name, partial(measure, case, plain.get_weights(), data, images))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,10 @@ import keras
 from baselines.bank import TEACHER_SEED, Bank, Member, add_options
 from baselines.rungs import RUNGS
 from explainers import map_grid
-from judges.figures import left_by_apgd, percent, spread
+from judges.figures import clean_and_apgd, spread
 from judges.markdown import markdown_table
 from judges.options import complete, parser_of
 from judges.store import Store
-from networks.correct import correct
 
 import keras_jsigr as kj
 
@@ -102,17 +102,19 @@ def main() -> None:
 
 def run_seed(store: Store, seed: int, names: list[str], bank: Bank) -> None:
     """Measure the networks of a seed, as far as they are not measured yet."""
-    models = {name: bank.net(name, seed) for name in names}
-    for name, net in models.items():
-        cell = f"robustness/{name}/{seed}"
-        networks = bank.stems_of(members_of(cell, names))
-        if not store.has(cell, networks):
-            store.put(cell, robustness(net, bank), of=networks)
-            print(cell, store.cells[cell], flush=True)
-    cell = f"maps/{seed}"
-    networks = bank.stems_of(members_of(cell, names))
-    if not store.has(cell, networks):
-        store.put(cell, {"figures": explanations(models, seed, bank)}, of=networks)
+    net = cache(lambda name: bank.net(name, seed))
+
+    def accuracy(name: str) -> dict[str, Any]:
+        x, y = bank.first_images
+        return clean_and_apgd(net(name), bank.data, x, y, bank.rung.epsilon)
+
+    def maps() -> dict[str, Any]:
+        models = {name: net(name) for name in names}
+        return {"figures": explanations(models, seed, bank)}
+
+    parts = {f"robustness/{name}/{seed}": partial(accuracy, name) for name in names}
+    for cell, figures in {**parts, f"maps/{seed}": maps}.items():
+        store.measure(cell, figures, of=bank.stems_of(members_of(cell, names)))
 
 
 def members_of(cell: str, names: list[str]) -> list[Member]:
@@ -122,15 +124,6 @@ def members_of(cell: str, names: list[str]) -> list[Member]:
         return [(name, int(seed)) for name in method if name in names]
     # Measured are the images that all of them classify rightly.
     return [*((name, int(seed)) for name in names), ("plain", TEACHER_SEED)]
-
-
-def robustness(net: keras.Model, bank: Bank) -> dict[str, float]:
-    """Return clean and worst-case accuracy in percent."""
-    x, y = bank.first_images
-    return {
-        "clean": percent(correct(net, bank.data.x_test, bank.data.y_test)),
-        "robust": percent(left_by_apgd(net, x, y, bank.rung.epsilon)),
-    }
 
 
 def explanations(

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +192,9 @@ def main() -> None:
     if not options.table:
         data = kj.datasets.load("fashion_mnist", verbose=False)
         for case in options.nets:
-            if not store.has(f"time/{case}"):
-                store.put(f"time/{case}", times(case, data, options))
-                print(case, store.cells[f"time/{case}"], flush=True)
+            store.measure(f"time/{case}", partial(times, case, data, options))
             for method in METHODS:
-                cell = f"memory/{case}/{method}"
-                if not store.has(cell):
-                    store.put(cell, memory(case, method))
-                    print(cell, store.cells[cell], flush=True)
+                store.measure(f"memory/{case}/{method}", partial(memory, case, method))
     print_table(store)
 
 

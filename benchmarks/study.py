@@ -24,6 +24,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ import keras
 from baselines import page
 from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_options
 from baselines.rungs import RUNGS
-from judges.figures import left_by_apgd, percent
+from judges.figures import clean_and_apgd, percent
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks.correct import correct
@@ -96,20 +97,16 @@ def measure(
 ) -> None:
     """Measure of a network what is not measured yet."""
     method = bank.methods[name]
+    net = cache(lambda: bank.net(name, seed))
     parts: dict[str, Any] = {
-        "cost": lambda net: cost(bank.file_of(name, seed)),
-        "robust": lambda net: robustness(net, method.headline, bank),
-        "transfer": lambda net: transfer(net, method.family, bank),
-        "maps": lambda net: explanations(net, bank),
+        "cost": lambda: cost(bank.file_of(name, seed)),
+        "robust": lambda: robustness(net(), method.headline, bank),
+        "transfer": lambda: transfer(net(), method.family, bank),
+        "maps": lambda: explanations(net(), bank),
     }
-    net = None
     for part in wanted:
         cell = f"{part}/{name}/{seed}"
-        if store.has(cell, networks_of(cell, bank)):
-            continue
-        net = net or bank.net(name, seed)
-        store.put(cell, parts[part](net), of=networks_of(cell, bank))
-        print(cell, store.cells[cell], flush=True)
+        store.measure(cell, parts[part], of=networks_of(cell, bank))
 
 
 def networks_of(cell: str, bank: Bank) -> list[str] | None:
@@ -140,24 +137,19 @@ def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
     """Return clean and worst-case accuracy in percent."""
     x, y = bank.first_images
     epsilon = bank.rung.epsilon
-    clean = percent(correct(net, bank.data.x_test, bank.data.y_test))
     if headline:
         report = kj.evaluate(net, x, y, epsilon=epsilon, verbose=0)
         found = {f.rule: f.says for f in report.findings if f.status == "suspect"}
         return {
-            "clean": clean,
+            "clean": percent(correct(net, bank.data.x_test, bank.data.y_test)),
             "robust": round(100 * report.robust.accuracy, 2),
             "suite": "standard",
             "images": len(x),
             "suspect": found,
             "errors": report.errors,
         }
-    return {
-        "clean": clean,
-        "robust": percent(left_by_apgd(net, x, y, epsilon)),
-        "suite": "APGD-CE, APGD-T",
-        "images": len(x),
-    }
+    found = clean_and_apgd(net, bank.data, x, y, epsilon)
+    return {**found, "suite": "APGD-CE, APGD-T", "images": len(x)}
 
 
 def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:

@@ -91,7 +91,9 @@ class Bank:
     def file_of(self, name: str, seed: int) -> Path:
         """Name the file of a network after what it is."""
         recipe = self.recipe_of(name, seed)
-        return nets.file_of(f"{self.rung.name}-{name}-{seed}", recipe, self._cache)
+        return nets.file_of(
+            f"{self.rung.name}-{name}-{seed}", recipe, self._options.cache
+        )
 
     def stems_of(self, members: Iterable[Member]) -> list[str]:
         """Return the names of files: figures of networks stay while these do."""
@@ -114,7 +116,3 @@ class Bank:
         for stage in (teachers, members):
             once = list(dict.fromkeys(stage))
             side_by_side(once, self.file_of, self._options.jobs)
-
-    @property
-    def _cache(self) -> Path:
-        return Path(self._options.cache)

@@ -40,6 +40,16 @@ def left_by_apgd(
     return still_correct(model, x, suite(model, x, y), y, epsilon)
 
 
+def clean_and_apgd(
+    model: Any, data: kj.datasets.Dataset, x: np.ndarray, y: np.ndarray, epsilon: float
+) -> dict[str, float]:
+    """Return the accuracy on all test images, and on x under APGD, in percent."""
+    return {
+        "clean": percent(correct(model, data.x_test, data.y_test)),
+        "robust": percent(left_by_apgd(model, x, y, epsilon)),
+    }
+
+
 def percent(hits: np.ndarray) -> float:
     """Return the share of hits in percent, two digits."""
     return round(100 * float(np.mean(hits)), 2)

@@ -68,6 +68,20 @@ class Store:
         }
         write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
 
+    def measure(
+        self, name: str, figures: Callable[[], dict[str, Any]], of: Any = None
+    ) -> None:
+        """Keep what `figures` finds, and print it; nothing if `has` finds the cell.
+
+        Args:
+            name: Of the cell.
+            figures: Measures.
+            of: What it measures, see `put`.
+        """
+        if not self.has(name, of):
+            self.put(name, figures(), of)
+            print(f"{name}: {self.cells[name]}", flush=True)
+
     def current(self, of: Callable[[str], Any]) -> dict[str, Any]:
         """Return the cells that `has` finds.
 

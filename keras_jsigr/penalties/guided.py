@@ -87,16 +87,12 @@ def exact(
         >>> guided.exact(lin, ds_dz, spread=1.0, norm="squared")[0].numpy().tolist()
         [[8.0, 9.0]]
     """
-    scores = linearization.vjp(cotangent)
-    squares = jacobian.exact(linearization, "squared")
+    means = linearization.vjp(cotangent)
+    deviations = [spread * c for c in jacobian.exact(linearization, "l1")]
+    pairs = zip(means, deviations, strict=True)
     if norm == "squared":
-        return [
-            tf.square(s) + spread**2 * c for s, c in zip(scores, squares, strict=True)
-        ]
-    return [
-        folded_normal_mean(s, spread * jacobian.safe_sqrt(c))
-        for s, c in zip(scores, squares, strict=True)
-    ]
+        return [tf.square(mean) + tf.square(deviation) for mean, deviation in pairs]
+    return [folded_normal_mean(mean, deviation) for mean, deviation in pairs]
 
 
 def folded_normal_mean(mean: Any, deviation: Any) -> Any:

@@ -71,9 +71,8 @@ def reverse_mode_penalties(
       `||J||_{2,1}`, the sum over inputs of the length of their Jacobian column;
     - `selective`: `R_S = 1/2 sum_i M_i g_i^2`, or `sum_i M_i |g_i|`, with
       `g = ds/dx` of the class score (separate form) or with the same terms as
-      `jacobian` (fused form: one projection for both penalties);
-      In the guided form both are sums of `|g_i|` or `1/2 g_i^2` of one projection `g`
-      near the direction of the score, see `guided.projected`;
+      `jacobian` (fused and guided form: one projection for both penalties, the guided
+      one near the direction of the score, see `guided.projected`);
     - `align`: `1 - cos(|ds/dx|, S)`.
 
     Args:

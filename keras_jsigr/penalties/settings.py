@@ -115,22 +115,18 @@ class PenaltySettings:
         }
 
     def _check_pairs(self) -> None:
-        if self.estimator not in REVERSE_MODE and self.norm == "l1":
-            raise ValueError(
-                f"norm='l1' needs the rows of the Jacobian: got estimator="
-                f"{self.estimator!r}, expected one of {REVERSE_MODE}. "
-                "Use norm='squared' with this estimator."
-            )
-        if self.estimator not in REVERSE_MODE and self.form == "guided":
-            raise ValueError(
-                f"form='guided' needs the gradient of the score: got estimator="
-                f"{self.estimator!r}, expected one of {REVERSE_MODE}."
-            )
-        if self.estimator not in REVERSE_MODE and self.align_weight > 0:
-            raise ValueError(
-                f"align_weight > 0 needs the gradient map: got estimator="
-                f"{self.estimator!r}, expected one of {REVERSE_MODE}."
-            )
+        needs = {
+            "norm='l1' needs the rows of the Jacobian": self.norm == "l1",
+            "form='guided' needs the gradient of the score": self.form == "guided",
+            "align_weight > 0 needs the gradient map": self.align_weight > 0,
+        }
+        for need, present in needs.items():
+            if present and self.estimator not in REVERSE_MODE:
+                raise ValueError(
+                    f"{need}: got estimator={self.estimator!r}, expected one of "
+                    f"{REVERSE_MODE}. Use norm='squared', form='fused' or 'separate', "
+                    "and align_weight=0 with this estimator."
+                )
         weights = (self.jacobian_weight, self.selective_weight, self.align_weight)
         if self.penalty_weights == "auto" and not any(weights):
             raise ValueError(

@@ -50,3 +50,15 @@ def test_only_current_cells_are_shown(path):
     assert list(store.current(networks.get)) == ["plain/0"]
     # What is stale stays on disk until it is measured anew.
     assert set(Store(path, {}).cells) == {"plain/0", "plain/1", "gone/0"}
+
+
+def test_what_is_there_is_not_measured_again(path):
+    store, calls = Store(path, {}), []
+
+    def figures():
+        calls.append(1)
+        return {"clean": 90.0 + len(calls)}
+
+    for networks in (["a"], ["a"], ["b"]):
+        store.measure("plain/0", figures, of=networks)
+    assert store.cells == {"plain/0": {"of": ["b"], "clean": 92.0}}
