@@ -29,6 +29,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 from baselines.bank import TEACHER_SEED, Bank, Member, add_options
 from baselines.rungs import RUNGS
 from explainers import map_grid
@@ -103,53 +104,63 @@ def main() -> None:
 def run_seed(store: Store, seed: int, names: list[str], bank: Bank) -> None:
     """Measure the networks of a seed, as far as they are not measured yet."""
     net = cache(lambda name: bank.net(name, seed))
+    explained = cache(lambda: all_right([net(name) for name in names], bank))
 
     def accuracy(name: str) -> dict[str, Any]:
         x, y = bank.first_images
         return clean_and_apgd(net(name), bank.data, x, y, bank.rung.epsilon)
 
-    def maps() -> dict[str, Any]:
-        models = {name: net(name) for name in names}
-        return {"figures": explanations(models, seed, bank)}
+    def maps(name: str) -> dict[str, Any]:
+        return explanations(net(name), explained(), seed, bank)
 
-    parts = {f"robustness/{name}/{seed}": partial(accuracy, name) for name in names}
-    for cell, figures in {**parts, f"maps/{seed}": maps}.items():
-        store.measure(cell, figures, of=bank.stems_of(members_of(cell, names)))
+    for part, figures in {"robustness": accuracy, "maps": maps}.items():
+        for name in names:
+            cell = f"{part}/{name}/{seed}"
+            of = bank.stems_of(members_of(cell, names))
+            store.measure(cell, partial(figures, name), of=of)
 
 
 def members_of(cell: str, names: list[str]) -> list[Member]:
     """Say which networks a cell depends on, of those that are shown."""
-    part, *method, seed = cell.split("/")
+    part, method, seed = cell.split("/")
+    if method not in names:
+        return []
     if part == "robustness":
-        return [(name, int(seed)) for name in method if name in names]
-    # Measured are the images that all of them classify rightly.
+        return [(method, int(seed))]
+    # Explained are the images that all of them classify rightly.
     return [*((name, int(seed)) for name in names), ("plain", TEACHER_SEED)]
 
 
+def all_right(models: list[keras.Model], bank: Bank) -> np.ndarray:
+    """Tell of each image whether all networks classify it rightly."""
+    x, y = bank.first_images
+    right = [model.predict(x, verbose=0).argmax(-1) == y for model in models]
+    return np.all(right, axis=0)
+
+
 def explanations(
-    models: dict[str, keras.Model], seed: int, bank: Bank
-) -> dict[str, dict[str, Any]]:
-    """Return the figures of all networks of a seed."""
+    model: keras.Model, explained: np.ndarray, seed: int, bank: Bank
+) -> dict[str, Any]:
+    """Return the figures of the maps of a network."""
+    x, y = bank.first_images
     boxes = bank.first_boxes
     report = kj.evaluate_saliency(
-        models,
-        *bank.first_images,
+        {"model": model},
+        x[explained],
+        y[explained],
         epsilon=bank.rung.epsilon,
         method=MAPS,
         teacher=bank.net("plain", TEACHER_SEED),
-        boxes=boxes,
+        boxes=None if boxes is None else boxes[explained],
         seed=seed,
-    )
+    )["model"]
     columns = FAITHFULNESS + AGREEMENT + STABILITY + (() if boxes is None else BOXES)
-    found = {}
-    for name in models:
-        figures = {
-            heading: report[name].figure(metric, condition)
-            for heading, metric, condition in columns
-        }
-        found[name] = {heading: figure.mean for heading, figure in figures.items()}
-        found[name]["images"] = figures["Gini"].images
-    return found
+    figures = {
+        heading: report.figure(metric, condition)
+        for heading, metric, condition in columns
+    }
+    found = {heading: figure.mean for heading, figure in figures.items()}
+    return found | {"images": figures["Gini"].images}
 
 
 def draw(names: list[str], bank: Bank, options: argparse.Namespace) -> None:
@@ -185,9 +196,9 @@ def print_tables(cells: dict[str, Any], names: list[str], bank: Bank) -> None:
 def rows_of(cells: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """Return the figures of a method, a dict per seed."""
     return [
-        cells[f"robustness/{name}/{cell.removeprefix('maps/')}"] | maps["figures"][name]
-        for cell, maps in cells.items()
-        if cell.startswith("maps/")
+        cells[cell.replace("maps", "robustness", 1)] | figures
+        for cell, figures in cells.items()
+        if cell.startswith(f"maps/{name}/")
     ]
 
 
