@@ -37,6 +37,7 @@ from judges.figures import clean_and_apgd, spread
 from judges.markdown import markdown_table
 from judges.options import complete, parser_of
 from judges.store import Store
+from networks.correct import correct
 
 import keras_jsigr as kj
 
@@ -78,6 +79,7 @@ STABILITY: Columns = (
 BOXES: Columns = (
     ("pointing game", "Pointing game", ""),
     ("relevance mass", "Relevance mass", ""),
+    ("area of the boxes", "Area of the boxes", ""),
 )
 
 
@@ -104,7 +106,11 @@ def main() -> None:
 def run_seed(store: Store, seed: int, names: list[str], bank: Bank) -> None:
     """Measure the networks of a seed, as far as they are not measured yet."""
     net = cache(lambda name: bank.net(name, seed))
-    explained = cache(lambda: all_right([net(name) for name in names], bank))
+
+    @cache
+    def explained() -> np.ndarray:
+        right = [correct(net(name), *bank.first_images) for name in names]
+        return np.all(right, axis=0)
 
     def accuracy(name: str) -> dict[str, Any]:
         x, y = bank.first_images
@@ -129,13 +135,6 @@ def members_of(cell: str, names: list[str]) -> list[Member]:
         return [(method, int(seed))]
     # Explained are the images that all of them classify rightly.
     return [*((name, int(seed)) for name in names), ("plain", TEACHER_SEED)]
-
-
-def all_right(models: list[keras.Model], bank: Bank) -> np.ndarray:
-    """Tell of each image whether all networks classify it rightly."""
-    x, y = bank.first_images
-    right = [model.predict(x, verbose=0).argmax(-1) == y for model in models]
-    return np.all(right, axis=0)
 
 
 def explanations(
