@@ -115,13 +115,20 @@ def count(name: str, value: Any, *, minimum: int = 1) -> int:
     return int(value)
 
 
-def choice(name: str, value: Any, options: Collection[Any]) -> None:
+def choice(
+    name: str,
+    value: Any,
+    options: Collection[Any],
+    *,
+    advice: str = "Check the spelling.",
+) -> None:
     """Check that `value` is one of `options`.
 
     Args:
         name: What the value is called in messages.
         value: Any object.
         options: The allowed values.
+        advice: What to do if it is none of them.
 
     Raises:
         ValueError: If it is none of them.
@@ -133,7 +140,7 @@ def choice(name: str, value: Any, options: Collection[Any]) -> None:
     if not any(type(value) is type(option) and value == option for option in options):
         raise ValueError(
             f"Unknown `{name}`: got {value!r}, expected one of {list(options)}. "
-            "Check the spelling."
+            f"{advice}"
         )
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from typing import Literal, get_args
 
+from keras_jsigr.core.settings import choice
 from keras_jsigr.datasets import idx, tfds
 from keras_jsigr.datasets.dataset import Dataset
 from keras_jsigr.datasets.sample import load_sample
@@ -69,11 +70,7 @@ def load(
             f"`name`: got {name!r}; expected a name such as 'mnist' or "
             "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
         )
-    if source not in get_args(Source):
-        raise ValueError(
-            f"`source`: got {source!r}; expected one of {get_args(Source)}. "
-            "Use 'auto' if in doubt."
-        )
+    choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
     data = _read(name, source, data_dir)
     if verbose:
         print(

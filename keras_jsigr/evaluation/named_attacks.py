@@ -26,6 +26,7 @@ from keras_jsigr.attacks.transfer.transfer_presets import (
     TIFGSM,
     VMIFGSM,
 )
+from keras_jsigr.core.settings import choice
 from keras_jsigr.evaluation.json_codec import to_json
 
 # What each name stands for.
@@ -86,11 +87,8 @@ def named_attack(name: str, **settings: Any) -> Attack:
         >>> named_attack("pgd", epsilon=0.1).steps
         50
     """
-    if name not in _NAMED:
-        raise ValueError(
-            f"Unknown attack: got {name!r}, expected 'standard' or one of "
-            f"{attack_names()}. Pass one of these names, or an attack object."
-        )
+    advice = "Pass one of these names, 'standard', or an attack object."
+    choice("attack", name, tuple(_NAMED), advice=advice)
     return _NAMED[name](**settings)
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
+
 SelectionName = Literal[
     "hard", "soft", "threshold", "random", "inverted", "all", "none"
 ]
@@ -54,6 +56,7 @@ def selection_weights(
         >>> selection_weights(tf.constant([[0.0, 1.0]]), "hard").numpy().tolist()
         [[1.0, 0.0]]
     """
+    settings.choice("selection", selection, SELECTIONS)
     s = tf.stop_gradient(tf.cast(saliency, tf.float32))
     if selection == "soft":
         return 1.0 - s
@@ -67,17 +70,13 @@ def selection_weights(
         return _least(-s, quantile)
     if selection == "random":
         return _least(tf.random.stateless_uniform(tf.shape(s), seed), quantile)
-    if selection == "threshold":
+    level: Any = threshold
+    if level is None:
         axes = list(range(1, s.shape.rank))
-        level: Any = threshold
-        if level is None:
-            mean = tf.reduce_mean(s, axes, keepdims=True)
-            spread = tf.reduce_mean(tf.square(s - mean), axes, keepdims=True)
-            level = mean + tf.sqrt(spread)
-        return tf.cast(s < level, tf.float32)
-    raise ValueError(
-        f"Unknown selection: got {selection!r}, expected one of {SELECTIONS}."
-    )
+        mean = tf.reduce_mean(s, axes, keepdims=True)
+        spread = tf.reduce_mean(tf.square(s - mean), axes, keepdims=True)
+        level = mean + tf.sqrt(spread)
+    return tf.cast(s < level, tf.float32)
 
 
 def _least(s: Any, quantile: float) -> Any:

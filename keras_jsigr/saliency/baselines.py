@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import BASELINES, BaselineName
 from keras_jsigr.saliency.gaussian_blur import gaussian_blur
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
@@ -79,8 +80,5 @@ def check_baseline(kind: str) -> None:
         >>> from keras_jsigr.saliency.baselines import check_baseline
         >>> check_baseline("blur")
     """
-    if kind not in BASELINES:
-        raise ValueError(
-            f"Unknown baseline: got {kind!r}, expected one of {BASELINES}. "
-            "Use 'blur' for images, 'mean' for tables."
-        )
+    advice = "Use 'blur' for images, 'mean' for tables."
+    settings.choice("baseline", kind, BASELINES, advice=advice)

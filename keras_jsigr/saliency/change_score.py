@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.core.choices import CHANGES, ChangeName
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.perturbation_scores import (
@@ -78,8 +79,5 @@ def check_change(score: str) -> None:
         >>> from keras_jsigr.saliency.change_score import check_change
         >>> check_change("sarfa")
     """
-    if score not in CHANGES:
-        raise ValueError(
-            f"Unknown change score: got {score!r}, expected one of {CHANGES}. "
-            "Use 'squared_logits' where no class is to be singled out."
-        )
+    advice = "Use 'squared_logits' where no class is to be singled out."
+    settings.choice("score", score, CHANGES, advice=advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from keras_jsigr.core.settings import choice
 from keras_jsigr.saliency.batched import as_fit_sees, probe_of
 from keras_jsigr.saliency.methods.explainer import Explainer
 from keras_jsigr.saliency.methods.grad_cam import GradCAM
@@ -122,11 +123,8 @@ def _method(method: Any, settings: dict[str, Any]) -> SaliencyMethod:
                 "expected none. Give them when you make the method."
             )
         return method
-    if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(
-            f"Unknown method: got {method!r}, expected one of {tuple(METHODS)} or a "
-            "`SaliencyMethod`. Use 'gradient' for a first look."
-        )
+    advice = "Pass one of these, or a `SaliencyMethod`."
+    choice("method", method, tuple(METHODS), advice=advice)
     kind = METHODS[method]
     known = sorted(setting.name for setting in fields(kind) if setting.init)
     unknown = sorted(set(settings) - set(known))

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.core import settings
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName, class_score
 from keras_jsigr.penalties.linearization import FLOAT16_PRESCALE
 
@@ -65,10 +66,7 @@ def make_endpoints(
         >>> sorted(make_endpoints(JSIGRModel(net))["explain"](tf.ones((2, 4))))
         ['class', 'probabilities', 'saliency']
     """
-    if explain_score not in SCORES:
-        raise ValueError(
-            f"Unknown explain_score: got {explain_score!r}, expected one of {SCORES}."
-        )
+    settings.choice("explain_score", explain_score, SCORES)
     kind = head_kind(model, model.head, model.classes)
     names = [spec.name for spec in named_inputs(model.input_specs)]
 

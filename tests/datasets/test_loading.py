@@ -67,7 +67,7 @@ def test_a_path_is_no_name(name):
 def test_arguments_of_wrong_kind():
     with pytest.raises(TypeError, match="got ndarray"):
         load(np.zeros(3))
-    with pytest.raises(ValueError, match="got 'web'; expected one of"):
+    with pytest.raises(ValueError, match="got 'web', expected one of"):
         load(source="web")
     with pytest.raises(ValueError, match="only that one is embedded"):
         load("mnist", source="sample")

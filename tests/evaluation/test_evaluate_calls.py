@@ -281,7 +281,7 @@ BAD = {
         ValueError,
         "is targeted",
     ),
-    "transfer name": ({"transfer_attacks": ["mi"]}, ValueError, "Unknown attack"),
+    "transfer name": ({"transfer_attacks": ["mi"]}, ValueError, "Unknown `attack`"),
     "radii": ({"epsilons": [0.1, 0.0]}, ValueError, r"`epsilons\[1\]`"),
     "one radius": ({"epsilons": 0.1}, ValueError, "expected a list"),
     "names": ({"class_names": ["a", "b"]}, ValueError, "expected 3 strings"),

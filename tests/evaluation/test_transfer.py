@@ -186,7 +186,7 @@ def test_leave_one_family_out():
         ({"targets": ["b"]}, ValueError, "`targets`"),
         ({"labels": "mine"}, ValueError, "`labels`"),
         ({"attacks": []}, TypeError, "`attacks`"),
-        ({"attacks": ["unheard"]}, ValueError, "Unknown attack"),
+        ({"attacks": ["unheard"]}, ValueError, "Unknown `attack`"),
         ({"attacks": [FGSM(epsilon=1, norm="l2")]}, ValueError, "another threat model"),
         ({"epsilons": []}, ValueError, "`epsilons`"),
         ({"epsilons": [0.1, -1]}, ValueError, r"epsilons\[1\]"),

@@ -63,7 +63,7 @@ def test_no_gradient_flows_into_the_selection(saliency):
 
 
 def test_unknown_selection(saliency):
-    with pytest.raises(ValueError, match="Unknown selection: got 'best'"):
+    with pytest.raises(ValueError, match="Unknown `selection`: got 'best'"):
         selection_weights(saliency, "best")
 
 

@@ -71,7 +71,7 @@ def test_no_example_depends_on_the_batch(images):
 
 
 def test_unknown_kind_and_long_axis():
-    with pytest.raises(ValueError, match="Unknown baseline: got 'noise'"):
+    with pytest.raises(ValueError, match="Unknown `baseline`: got 'noise'"):
         baseline(np.ones((1, 3)), "noise")
     with pytest.raises(ValueError, match="at most 2048"):
         baseline(np.ones((1, 3000, 1)))

@@ -129,9 +129,9 @@ def test_methods_as_objects(conv_net, images):
 
 
 def test_refused(conv_net, images):
-    with pytest.raises(ValueError, match="Unknown method: got 'lime'"):
+    with pytest.raises(ValueError, match="Unknown `method`: got 'lime'"):
         explain(conv_net, images, method="lime")
-    with pytest.raises(ValueError, match="Unknown method: got None"):
+    with pytest.raises(ValueError, match="Unknown `method`: got None"):
         explain(conv_net, images, method=None)
     with pytest.raises(TypeError, match="'gradient' has no setting 'samples'"):
         explain(conv_net, images, samples=3)

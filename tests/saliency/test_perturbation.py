@@ -201,9 +201,9 @@ def test_error_messages(conv_net, images):
     bank = make_mask_bank((4, 4, 1), 2)
     with pytest.raises(ValueError, match=r"expected \(B, 4, 4, 1\)"):
         perturbation_coefficients(conv_net, images, None, bank)
-    with pytest.raises(ValueError, match="Unknown baseline"):
+    with pytest.raises(ValueError, match="Unknown `baseline`"):
         perturbation_map(conv_net, images, grid=2, baseline="noise")
-    with pytest.raises(ValueError, match="Unknown change score"):
+    with pytest.raises(ValueError, match="Unknown `score`"):
         perturbation_map(conv_net, images, grid=2, score="logit")
     with pytest.raises(ValueError, match="batch_size 0"):
         perturbation_map(conv_net, images, grid=2, batch_size=0)

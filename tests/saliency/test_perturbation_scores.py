@@ -84,7 +84,7 @@ def test_squared_logits_shift():
 
 def test_error_messages():
     z = tf.ones((1, 3))
-    with pytest.raises(ValueError, match="Unknown change score: got 'l2'"):
+    with pytest.raises(ValueError, match="Unknown `score`: got 'l2'"):
         change_score(z, z, None, "l2")
     with pytest.raises(ValueError, match="Got no targets"):
         change_score(z, z, None, "sarfa")

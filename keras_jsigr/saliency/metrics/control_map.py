@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 
 ControlName = Literal["random", "intensity"]
@@ -45,11 +46,8 @@ def control_map(
         >>> control_map(tf.constant([[[1.0, 2.0], [0.0, 0.5]]]), "intensity").numpy()
         array([[3. , 0.5]], dtype=float32)
     """
-    if kind not in CONTROLS:
-        raise ValueError(
-            f"Unknown control: got {kind!r}, expected one of {CONTROLS}. Use 'random' "
-            "for the level of chance."
-        )
+    advice = "Use 'random' for the level of chance."
+    settings.choice("kind", kind, CONTROLS, advice=advice)
     x = tf.cast(x, tf.float32)
     kept = 1 + map_axes(resolve_layout(tuple(x.shape[1:]), layout))
     if kind == "random":

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core import settings
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees
 from keras_jsigr.saliency.metrics.rank_correlation import rank_correlation
 
@@ -68,11 +69,8 @@ def randomization(
         >>> [value.shape for value in found.values()]
         [(3,)]
     """
-    if order not in get_args(OrderName):
-        raise ValueError(
-            f"Unknown order: got {order!r}, expected one of {get_args(OrderName)}. "
-            "Use 'cascading' to end with all weights shuffled."
-        )
+    advice = "Use 'cascading' to end with all weights shuffled."
+    settings.choice("order", order, get_args(OrderName), advice=advice)
     groups = _weights_by_layer(model)
     variables = [variable for group in groups.values() for variable in group]
     shapes = [tuple(variable.shape) for variable in variables]

@@ -251,7 +251,7 @@ def test_joins_the_report_of_an_evaluation(found, tmp_path):
     [
         ({"models": detector()}, "expected a dictionary of models"),
         ({"models": {}}, "expected at least one"),
-        ({"method": "guess"}, "Unknown method"),
+        ({"method": "guess"}, "Unknown `method`"),
         ({"baselines": ("black",)}, "baselines"),
         ({"parts": ["speed"]}, "parts"),
         ({"top": 1.0}, "`top` is out of range"),
@@ -278,7 +278,7 @@ def test_bad_calls_are_refused(changes, words):
         ("yes", "expected True, False or a dictionary"),
         ({"epsilon": 0.2}, "which the evaluation has already"),
         ({"stepz": 2}, "stepz"),
-        ({"method": "guess"}, "Unknown method"),
+        ({"method": "guess"}, "Unknown `method`"),
     ],
 )
 def test_evaluate_refuses_bad_settings_of_maps(saliency, words):

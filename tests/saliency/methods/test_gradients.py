@@ -171,7 +171,7 @@ def test_features_and_sequences(make_net, rng, method, shape):
         ("smoothgrad", {"chunk": 0}, "`chunk` is out of range: got 0"),
         ("integrated_gradients", {"rule": "simpson"}, "Unknown `rule`: got 'simpson'"),
         ("integrated_gradients", {"steps": 1}, "`steps` is out of range: got 1"),
-        ("integrated_gradients", {"baseline": "noise"}, "Unknown baseline"),
+        ("integrated_gradients", {"baseline": "noise"}, "Unknown `baseline`"),
         (
             "integrated_gradients",
             {"baseline": np.nan},

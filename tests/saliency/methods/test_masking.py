@@ -162,8 +162,8 @@ def test_no_examples_and_integers(net, images, method):
         ("rise", {"samples": 0}, "`samples` is out of range: got 0"),
         ("rise", {"keep": 1.5}, "`keep` is out of range: got 1.5, expected a share"),
         ("rise", {"grid": (2, 2, 2)}, "Got grid"),
-        ("rise", {"baseline": "grey"}, "Unknown baseline"),
-        ("perturbation", {"score": "logit"}, "Unknown change score"),
+        ("rise", {"baseline": "grey"}, "Unknown `baseline`"),
+        ("perturbation", {"score": "logit"}, "Unknown `score`"),
         ("perturbation", {"normalize": 2}, "Unknown `normalize`"),
     ],
 )

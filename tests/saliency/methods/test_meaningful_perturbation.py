@@ -102,7 +102,7 @@ def test_total_variation():
         ({"steps": 0}, "`steps` is out of range: got 0"),
         ({"learning_rate": -1.0}, "`learning_rate` is out of range: got -1.0"),
         ({"sparsity": float("inf")}, "`sparsity` is out of range: got inf"),
-        ({"baseline": 0.5}, "Unknown baseline"),
+        ({"baseline": 0.5}, "Unknown `baseline`"),
         ({"score": "margins"}, "Unknown `score`"),
         ({"grid": 9}, "Got grid 9"),
     ],

@@ -105,7 +105,7 @@ def test_controls_know_the_image_or_nothing(images):
     np.testing.assert_array_equal(one, control_map(0 * images, "random", seed=(0, 1)))
     grey = control_map(images[..., 0], "intensity", layout="image")
     np.testing.assert_array_equal(grey, images[..., 0])
-    with pytest.raises(ValueError, match="Unknown control"):
+    with pytest.raises(ValueError, match="Unknown `kind`"):
         control_map(images, "bright")
 
 

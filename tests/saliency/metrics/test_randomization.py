@@ -97,5 +97,5 @@ def test_what_cannot_be_shuffled_is_refused(images):
         randomization(explain, flat, images)
     with pytest.raises(TypeError, match="expected a Keras model"):
         randomization(explain, lambda x: x, images)
-    with pytest.raises(ValueError, match="Unknown order"):
+    with pytest.raises(ValueError, match="Unknown `order`"):
         randomization(explain, flat, images, order="top")
