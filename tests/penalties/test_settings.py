@@ -36,6 +36,7 @@ from keras_jsigr.penalties import PenaltySettings
             ValueError,
             "`grid` is out of range: got 0, expected an integer >= 1",
         ),
+        ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
         ({"ramp_steps": 1.5}, TypeError, "`ramp_steps` is not an integer"),
         (
             {"delay_steps": -1},
@@ -43,11 +44,13 @@ from keras_jsigr.penalties import PenaltySettings
             "`delay_steps` is out of range: got -1, expected an integer >= 0",
         ),
         ({"input_range": (1.0, 0.0)}, ValueError, "expected low < high"),
+        ({"input_range": (0.0, float("inf"))}, ValueError, "a finite number"),
         ({"input_range": 255}, TypeError, "is not a pair"),
         ({"noise": -0.1}, ValueError, "`noise` is out of range: got -0.1"),
         ({"noise": float("inf")}, ValueError, "`noise` is out of range: got inf"),
         ({"noise": "0.1"}, TypeError, "`noise` is not a number"),
         ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
+        ({"estimator": "finite_difference"}, ValueError, "Use norm='squared'"),
         (
             {"estimator": "jvp", "norm": "squared", "align_weight": 0.1},
             ValueError,
