@@ -79,7 +79,7 @@ STABILITY: Columns = (
 BOXES: Columns = (
     ("pointing game", "Pointing game", ""),
     ("relevance mass", "Relevance mass", ""),
-    ("area of the boxes", "Area of the boxes", ""),
+    ("area of the boxes", "Area of the boxes", "what chance gives both"),
 )
 
 
