@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
 
     Args:
         base: A built Keras classifier with one output `(B, C)`.
-        settings: The objective; `None` means the defaults of `harden`.
+        settings: The objective; `None` means `PenaltySettings()`, without a ramp.
         adversary: Optional attack; loss and penalties are taken at its points.
         map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps; without
             one the maps are the live, stochastic ones.
@@ -99,6 +100,8 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         self._forward = Forward(base, head, specs, self.settings)
         if adversary is not None:
             self._forward.check_adversary(adversary)
+        self.supports_masking = base.supports_masking
+        self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
         for weight in _WEIGHTS:
@@ -134,6 +137,12 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         return self._forward.specs
 
     @property
+    def output_names(self) -> list[str]:
+        """The base's names, by which `compile` takes a loss; a subclass has none."""
+        names: list[str] = self.base.output_names
+        return names
+
+    @property
     def regularized(self) -> list[int]:
         """Positions of the regularized inputs among the flattened inputs."""
         return self._forward.regularized
@@ -143,8 +152,13 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return what the base returns."""
-        kwargs = {} if mask is None else {"mask": mask}
+        # Keras gives nested inputs a structure of masks, also where none has one.
+        masked = any(part is not None for part in keras.tree.flatten(mask))
+        kwargs = {"mask": mask} if masked and self._takes_mask else {}
         return self.base(inputs, training=training, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Return nothing: there is one answer per example, whatever was masked."""
 
     def logits(self, inputs: Any, training: bool = False) -> Any:
         """Return the logits behind the head, `(B, C)`.

@@ -319,3 +319,12 @@ def test_cached_maps_belong_to_one_input(data):
     cache = PerturbationCache.build(net(), *data, grid=2, verbose=0)
     with pytest.raises(ValueError, match="Cached maps belong to one input"):
         harden(two, maps=cache, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_differences_need_single_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    settings = {"norm": "squared", "verbose": 0}
+    with pytest.raises(ValueError, match="Use estimator='jvp'"):
+        harden(net(), estimator="finite_difference", **settings)
+    harden(net(), estimator="jvp", **settings)

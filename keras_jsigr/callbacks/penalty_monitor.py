@@ -87,7 +87,8 @@ class PenaltyMonitor(EpochMeasurement):
             )
         if self._watched is not self.model:
             self._watched, self._said = self.model, set()
-            self._norms = None if self.x is None else gradient_norms_of(self.model)
+        # Anew: since the last training layers may be frozen, or the loss another.
+        self._norms = None if self.x is None else gradient_norms_of(self.model)
 
     def measure(self, logs: dict[str, Any]) -> dict[str, float]:
         """Compute the shares with the present weights, and warn."""

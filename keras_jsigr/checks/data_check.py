@@ -108,10 +108,7 @@ def _as_array(leaf: Any, name: str) -> np.ndarray[Any, Any]:
 
 
 def _check_shape(array: np.ndarray[Any, Any], spec: tf.TensorSpec) -> None:
-    shape = array.shape
-    if len(shape) == spec.shape.rank - 1 and spec.shape[-1] == 1:
-        shape = (*shape, 1)  # Keras adds this axis itself
-    if not spec.shape.is_compatible_with(shape):
+    if not spec.shape.is_compatible_with(array.shape):
         raise ValueError(
             f"Input `{spec.name}` has the wrong shape: got {array.shape}, expected "
             f"{tuple(spec.shape)}. Grey images need a channel axis: x[..., None]."

@@ -31,10 +31,11 @@ class Head:
     layer: keras.Layer | None = None
 
     def activate(self, logits: tf.Tensor) -> tf.Tensor:
-        """Apply the head's activation to logits `(B, C)`."""
-        if self.kind == "softmax":
-            return tf.nn.softmax(logits)
-        return tf.nn.sigmoid(logits) if self.kind == "sigmoid" else logits
+        """Apply the head's activation to logits `(B, C)`.
+
+        With Keras' own function, for Keras' losses find the logits behind its results.
+        """
+        return keras.activations.get(self.kind)(logits)
 
     @contextmanager
     def removed(self) -> Iterator[None]:

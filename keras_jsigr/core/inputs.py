@@ -130,17 +130,18 @@ def unchanged_state(model: keras.Model) -> Iterator[None]:
 
 
 def in_structure(x: Any, specs: Any) -> Any:
-    """Arrange inputs given by name the way the model lists them.
+    """Arrange inputs the way the model lists them, with the axes it expects.
 
     Keras takes `{name: array}` for a model whose inputs are a list; flattening that
-    dict would sort its names.
+    dict would sort its names. Where the last axis has length one, Keras adds it to
+    inputs that lack it.
 
     Args:
         x: Inputs as `fit` takes them.
         specs: A structure of named `tf.TensorSpec` from `input_specs`.
 
     Returns:
-        `x`, or its values in the structure of `specs`.
+        `x`, or its values in the structure and the ranks of `specs`.
 
     Example:
         >>> import tensorflow as tf
@@ -149,7 +150,21 @@ def in_structure(x: Any, specs: Any) -> Any:
         >>> in_structure({"a": 1, "b": 2}, specs)
         [2, 1]
     """
-    names = [spec.name for spec in keras.tree.flatten(specs)]
-    if not isinstance(x, dict) or isinstance(specs, dict) or not set(names) <= set(x):
+    flat = keras.tree.flatten(specs)
+    names = [spec.name for spec in flat]
+    by_name = isinstance(x, dict) and not isinstance(specs, dict)
+    if by_name and set(names) <= set(x):
+        x = keras.tree.pack_sequence_as(specs, [x[name] for name in names])
+    leaves = keras.tree.flatten(x)
+    if len(leaves) != len(flat):
         return x
-    return keras.tree.pack_sequence_as(specs, [x[name] for name in names])
+    full = [_with_last_axis(*pair) for pair in zip(leaves, flat, strict=True)]
+    return keras.tree.pack_sequence_as(x, full)
+
+
+def _with_last_axis(leaf: Any, spec: tf.TensorSpec) -> Any:
+    shape = getattr(leaf, "shape", None)  # a dataset or a generator has none
+    if shape is None or spec.shape[-1:] != (1,):
+        return leaf
+    lacks = tf.TensorShape(shape).rank == spec.shape.rank - 1
+    return leaf[..., None] if lacks else leaf

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import warnings
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.keras_private import all_layers
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 
@@ -50,7 +47,7 @@ def model_identity(model: Any, x: Any) -> str:
         probe = tf.convert_to_tensor(x[:_PROBES])
         logits_fn = as_logits(model, probe)
         if isinstance(model, keras.Model):
-            parts = [fingerprint_model(model, logits_fn, probe), _architecture(model)]
+            parts = [fingerprint_model(model, logits_fn, probe)]
         else:
             parts = [np.asarray(logits_fn(probe)).tobytes().hex()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -75,34 +72,3 @@ def data_identity(x: Any, y: Any) -> str:
     """
     parts = fingerprint_array(x) + fingerprint_array(y)
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def _architecture(model: keras.Model) -> str:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            config = keras.saving.serialize_keras_object(model)
-    except Exception:
-        # A subclassed model without `get_config`: its weights have to do.
-        return type(model).__qualname__
-    # Keras numbers layers through the whole process: the same model built twice has
-    # other names. What counts is their order.
-    layers = all_layers(model)
-    named = [*layers, *(op for f in layers for op in getattr(f, "operations", []))]
-    names: dict[str, str] = {}
-    for layer in named:
-        names.setdefault(layer.name, f"#{len(names)}")
-    plain = _without_names(config, names)
-    return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
-
-
-def _without_names(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            str(key): _without_names(item, names)
-            for key, item in value.items()
-            if key != "compile_config"
-        }
-    if isinstance(value, list | tuple):
-        return [_without_names(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value

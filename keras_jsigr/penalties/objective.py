@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_jsigr.core.scores import HeadKind, class_score
+from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import directional, guided, jacobian
 from keras_jsigr.penalties.alignment import alignment_penalty
 from keras_jsigr.penalties.linearization import Linearization
@@ -36,10 +37,6 @@ class PenaltyBatch:
     seed: Any
     hits: Any = None
 
-    def fold(self, index: int) -> Any:
-        """Derive the seed of one use of randomness."""
-        return tf.random.experimental.stateless_fold_in(self.seed, index)
-
     def select(self, inputs: list[Any]) -> list[Any]:
         """Return penalty weights that broadcast against the inputs."""
         settings = self.settings
@@ -51,7 +48,7 @@ class PenaltyBatch:
                 settings.selection,
                 quantile=settings.quantile,
                 threshold=settings.threshold,
-                seed=self.fold(2 + index),
+                seed=stream(self.seed, "selection", index),
             )
             for index, saliency in enumerate(maps)
         ]
@@ -142,7 +139,7 @@ def _jacobian_terms(
     batch: PenaltyBatch, linearization: Linearization, norm: jacobian.NormName
 ) -> list[Any]:
     settings = batch.settings
-    seeds = [batch.fold(100 + k) for k in range(settings.projections)]
+    seeds = [stream(batch.seed, "projections", k) for k in range(settings.projections)]
     if settings.form == "guided":
         score, spread = _score_cotangent(batch, linearization), settings.spread
         if settings.estimator == "exact":
@@ -205,8 +202,8 @@ def directional_penalties(
 
     def estimate(fn: directional.ForwardFn, outputs: Any, weights: Any, k: int) -> Any:
         values = []
-        for projection in range(settings.projections):
-            seed = batch.fold(100 * k + projection)
+        for number in range(k * settings.projections, (k + 1) * settings.projections):
+            seed = stream(batch.seed, "projections", number)
             if settings.estimator == "jvp":
                 values.append(directional.jvp(fn, inputs, weights, seed, unit=unit)[1])
             else:
@@ -227,16 +224,16 @@ def directional_penalties(
                 d + weights["selective"] * m
                 for d, m in zip(density, selected, strict=True)
             ]
-        return {"fused": estimate(forward, logits, density, 1)}
+        return {"fused": estimate(forward, logits, density, 0)}
     penalties = {}
     if settings.jacobian_weight > 0:
-        penalties["jacobian"] = estimate(forward, logits, None, 1)
+        penalties["jacobian"] = estimate(forward, logits, None, 0)
     if settings.selects:
         penalties["selective"] = estimate(
             lambda xs: batch.score(forward(xs))[:, None],
             batch.score(logits)[:, None],
             selected,
-            2,
+            1,
         )
     return penalties
 

@@ -92,6 +92,7 @@ class PenaltySettings:
             **self._each(SHARES, settings.share),
             **self._each(COUNTS, settings.count),
             **self._each(STEPS, settings.count, minimum=0),
+            "seed": settings.count("seed", self.seed, minimum=-(2**31)),
             "input_range": settings.interval("input_range", self.input_range),
             "noise": settings.number("noise", self.noise, minimum=0.0, advice=RADIUS),
             "spread": settings.number(

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.architecture import architecture_of
 from keras_jsigr.core.logits import LogitsFn
 
 _ROWS = 1024
@@ -49,10 +50,11 @@ def fingerprint_array(data: Any) -> str:
 
 
 def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
-    """Hash what a model computes: its weights, or else its answers.
+    """Hash what a model computes: its weights and what it does with them.
 
-    A Keras model gives the SHA-256 over the shapes and bytes of its weights. Any other
-    callable gives that of its logits on the first 16 examples, to three digits.
+    A Keras model gives the SHA-256 over the shapes and bytes of its weights and its
+    configuration, see `architecture_of`. Any other callable gives that of its logits on
+    the first 16 examples, to three digits.
 
     Args:
         model: A Keras model or a callable.
@@ -60,7 +62,7 @@ def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
         x: Data `(N, *S)`.
 
     Returns:
-        SHA-256, hexadecimal, after `weights:` or `logits:`.
+        SHA-256, hexadecimal, after `model:` or `logits:`.
 
     Example:
         >>> import numpy as np
@@ -73,10 +75,11 @@ def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
         answers = np.asarray(logits_fn(x[:16]), np.float32).round(3) + np.float32(0.0)
         digest.update(str(answers.shape).encode() + answers.tobytes())
         return "logits:" + digest.hexdigest()
+    digest.update(architecture_of(model).encode())
     for weight in model.weights:
         value = np.ascontiguousarray(tf.convert_to_tensor(weight))
         digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-    return "weights:" + digest.hexdigest()
+    return "model:" + digest.hexdigest()
 
 
 def check_identity(

@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import LinfBall
+from keras_jsigr.core.acts_in_training import acts_in_training
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.inputs import in_structure, probe_batch, unchanged_state
+from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
     PenaltyBatch,
@@ -22,6 +24,8 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
+
+_PROBES = 8  # so many that a random layer rarely leaves all of them as they are
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Forward:
         settings: The objective.
 
     Raises:
-        ValueError: If no input can be regularized, or a named one does not exist.
+        ValueError: If no input can be regularized, a named one does not exist, or the
+            estimator needs more digits than the model computes with.
     """
 
     def __init__(
@@ -73,8 +78,15 @@ class Forward:
         self.specs = specs
         self.settings = settings
         self.regularized = regularized_inputs(specs, settings.inputs)
+        half = base.compute_dtype in ("float16", "bfloat16")
+        if settings.estimator == "finite_difference" and half:
+            raise ValueError(
+                "Differences between logits in half precision measure their rounding: "
+                f"got estimator='finite_difference' and a model that computes in "
+                f"{base.compute_dtype}, expected float32. Use estimator='jvp'."
+            )
         self.unit = settings.input_range[1] - settings.input_range[0]
-        self.one_mode = self._has_one_mode()
+        self._answers_alike = self._has_one_mode()
 
     def __call__(self, x: Any, training: bool) -> Any:
         """Return logits for inputs in the user's structure."""
@@ -105,7 +117,7 @@ class Forward:
                 lambda v: tf.cast(self(self._pack(x, leaves, [v]), False), tf.float32),
                 leaves[index],
                 targets,
-                seed=tf.random.experimental.stateless_fold_in(seed, 7),
+                seed=stream(seed, "adversary"),
             )
         return Place(leaves, x, [leaves[index] for index in self.regularized])
 
@@ -114,8 +126,7 @@ class Forward:
         ball = LinfBall(
             tf.cast(x, tf.float32), self.settings.noise, self.settings.input_range
         )
-        drawn = ball.sample(tf.random.experimental.stateless_fold_in(seed, 101 + index))
-        return tf.cast(drawn, x.dtype)
+        return tf.cast(ball.sample(stream(seed, "noise", index)), x.dtype)
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
@@ -191,9 +202,17 @@ class Forward:
             leaves[index] = value
         return keras.tree.pack_sequence_as(structure, leaves)
 
+    @property
+    def one_mode(self) -> bool:
+        """Whether training mode computes what inference mode does.
+
+        Asked anew for every trace: layers may have been frozen, or freed.
+        """
+        return self._answers_alike and not acts_in_training(self._base)
+
     def _has_one_mode(self) -> bool:
-        """Find out whether training mode computes what inference mode does."""
-        probe = probe_batch(self.specs, self.settings.input_range)
+        # What a layer of the user's does itself, only its answers tell.
+        probe = probe_batch(self.specs, self.settings.input_range, _PROBES)
         with unchanged_state(self._base):
             trained, inferred = self(probe, True), self(probe, False)
         return bool(np.array_equal(np.asarray(trained), np.asarray(inferred)))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_jsigr.core.inputs import in_structure
 from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.scores import HeadKind
+from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
@@ -52,6 +53,14 @@ class MapSource:
                 raise ValueError(
                     f"Cached maps belong to one input: got {len(forward.regularized)} "
                     "regularized inputs. Choose one with `harden(..., inputs=[name])`."
+                )
+            spec = keras.tree.flatten(forward.specs)[forward.regularized[0]]
+            shape = table.bank.input_shape
+            if not spec.shape[1:].is_compatible_with(shape):
+                raise ValueError(
+                    f"The cached maps are of other inputs: got a cache of shape "
+                    f"{tuple(shape)}, expected {tuple(spec.shape[1:])} for "
+                    f"`{spec.name}`. Build it from arrays of the model's shape."
                 )
             return
         if settings.needs_whole_map and settings.masks_per_step is not None:
@@ -110,18 +119,19 @@ class MapSource:
         if settings.masks_per_step is None:
             saliency, mean = expected_map(logits_of, x, targets, bank, **common)
         else:
-            seed = tf.random.experimental.stateless_fold_in(seed, 11 + index)
             saliency, mean = sampled_map(
                 logits_of,
                 x,
                 logits,
                 targets,
                 bank,
-                seed=seed,
+                seed=stream(seed, "masks", index),
                 samples=settings.masks_per_step,
                 **common,
             )
         share = tf.math.divide_no_nan(mean, tf.reduce_mean(evidence))
+        # A batch that overflows, as float16 may, must not be remembered.
+        share = tf.where(tf.math.is_finite(share), share, self._typical.value)
         self._typical.assign(self._typical.value * _KEEP + share * (1.0 - _KEEP))
         return saliency
 

@@ -184,3 +184,21 @@ def test_wrong_use(data, plain, fit):
         PenaltyMonitor(data[0])
     with pytest.raises(ValueError, match="needs a hardened model"):
         fit(plain(), PenaltyMonitor())
+
+
+def test_layers_frozen_between_two_trainings(data, hardened):
+    x, y = data
+    robust = hardened(jacobian_weight=0.1, selection="all", ramp_steps=0)
+    robust.compile(keras.optimizers.SGD(0.0), robust.loss)
+
+    def shares(monitor):
+        history = robust.fit(x, y, callbacks=[monitor], verbose=0).history
+        return history["jacobian_gradient_share"]
+
+    kept = PenaltyMonitor(x, y)
+    before = shares(kept)
+    next(f for f in robust.base.layers if f.weights).trainable = False
+    robust.compile(keras.optimizers.SGD(0.0), robust.loss)
+    after = shares(kept)
+    assert after == pytest.approx(shares(PenaltyMonitor(x, y)))
+    assert after != pytest.approx(before, rel=0.01)

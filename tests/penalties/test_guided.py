@@ -6,6 +6,7 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 from keras_jsigr.core.scores import class_score
+from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
     PenaltyBatch,
@@ -116,7 +117,7 @@ def test_penalties_are_sums_of_the_terms(linear, matrix, norm, estimator):
     if estimator == "exact":
         terms = guided.exact(linear, ds_dz, spread=0.3, norm=norm)[0]
     else:
-        xi = tf.random.stateless_normal((B, C), batch.fold(100))
+        xi = tf.random.stateless_normal((B, C), stream(batch.seed, "projections"))
         g = (ds_dz + 0.3 * xi).numpy() @ matrix.T
         terms = np.abs(g) if norm == "l1" else np.square(g)
     expected = np.sum(terms, axis=1) * (0.5 if norm == "squared" else 1.0)
@@ -130,7 +131,7 @@ def test_more_projections_are_their_mean(linear):
     found = reverse_mode_penalties(two, linear)["jacobian"]
     singles = []
     for k in range(2):
-        xi = tf.random.stateless_normal((B, C), two.fold(100 + k))
+        xi = tf.random.stateless_normal((B, C), stream(two.seed, "projections", k))
         probabilities = tf.nn.softmax(linear.logits)
         g = linear.vjp(two.targets - probabilities + 0.2 * xi)[0]
         singles.append(np.abs(g).sum(1))
@@ -176,7 +177,7 @@ def test_gradient_by_the_weights_is_that_of_differences():
         w = tf.convert_to_tensor(w)
         z = tf.tanh(x @ w)
         v = tf.one_hot(labels, C, dtype=tf.float64) - tf.nn.softmax(z)
-        xi = tf.random.stateless_normal((B, C), batch.fold(100))
+        xi = tf.random.stateless_normal((B, C), stream(batch.seed, "projections"))
         v += 0.2 * tf.cast(xi, tf.float64)
         return tf.reduce_sum(tf.abs(((1 - z**2) * v) @ tf.transpose(w)))
 

@@ -37,6 +37,8 @@ from keras_jsigr.penalties import PenaltySettings
             "`grid` is out of range: got 0, expected an integer >= 1",
         ),
         ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
+        ({"seed": None}, TypeError, "`seed` is not an integer"),
+        ({"seed": 2**31}, ValueError, "`seed` is out of range"),
         ({"ramp_steps": 1.5}, TypeError, "`ramp_steps` is not an integer"),
         (
             {"delay_steps": -1},

@@ -346,6 +346,18 @@ def test_it_says_when_the_bound_is_missed(data, trained, capsys):
     assert "points below its bound, with a penalty factor" in capsys.readouterr().out
 
 
+def test_an_untrained_reference_of_independent_classes_is_refused():
+    """Ten units that are right half the time know nothing, whatever 1 / 10 is."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(200, 6)).astype("float32"), rng.integers(0, 2, (200, 10))
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(10, "sigmoid")])
+    robust = kj.harden(model, **AUTO)
+    robust.compile("sgd", "binary_crossentropy", run_eagerly=True)
+    with pytest.raises(ValueError, match="is no reference"):
+        robust.fit(x, y, validation_data=(x, y), verbose=0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [

@@ -1,0 +1,63 @@
+"""What a model does with its weights, as text that two equal models share."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import keras
+
+from keras_jsigr.core.keras_private import all_layers
+
+
+def architecture_of(model: keras.Model) -> str:
+    """Say what a model does with its weights, equal for equal models.
+
+    Its configuration without the names of layers and without the compile state.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        JSON, or the name of the class of a model that has no configuration.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.core.architecture import architecture_of
+        >>> def net(activation):
+        ...     layer = keras.layers.Dense(2, activation=activation)
+        ...     return keras.Sequential([keras.Input((3,)), layer])
+        >>> architecture_of(net("relu")) == architecture_of(net("relu"))
+        True
+        >>> architecture_of(net("relu")) == architecture_of(net("silu"))
+        False
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = keras.saving.serialize_keras_object(model)
+    except Exception:
+        # A subclassed model without `get_config`: its weights have to do.
+        return type(model).__qualname__
+    # Keras numbers layers through the whole process: the same model built twice has
+    # other names. What counts is their order.
+    layers = all_layers(model)
+    named = [*layers, *(op for f in layers for op in getattr(f, "operations", []))]
+    names: dict[str, str] = {}
+    for layer in named:
+        names.setdefault(layer.name, f"#{len(names)}")
+    plain = _without_names(config, names)
+    return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _without_names(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            str(key): _without_names(item, names)
+            for key, item in value.items()
+            if key != "compile_config"
+        }
+    if isinstance(value, list | tuple):
+        return [_without_names(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,120 @@
+"""What Keras lets a user do with a classifier, with a hardened one."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_jsigr as kj
+
+N = 12
+SPARSE = "sparse_categorical_crossentropy"
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(N, 8, 8, 1)).astype("float32"), np.arange(N) % 3
+
+
+def net():
+    inputs = keras.Input((8, 8, 1), name="image")
+    hidden = layers.Flatten()(layers.Conv2D(2, 3, activation="silu")(inputs))
+    outputs = layers.Dense(3, activation="softmax", name="label")(hidden)
+    return keras.Model(inputs, outputs)
+
+
+class TwoInputs(keras.Model):
+    """Subclassed, a dict of inputs, no `mask` in its `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.head = layers.Flatten(), layers.Dense(3)
+
+    def call(self, inputs, training=None):
+        parts = [self.flatten(inputs["image"]), inputs["table"]]
+        return self.head(keras.ops.concatenate(parts, axis=-1))
+
+
+def test_several_inputs_of_a_subclass(data):
+    x = {"image": data[0], "table": data[0][:, 0, :4, 0]}
+    model = TwoInputs()
+    model(x)
+    robust = kj.harden(model, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss, metrics=["accuracy"])
+    robust.fit(x, data[1], validation_data=(x, data[1]), verbose=0)
+    expected = np.asarray(model(x))
+    np.testing.assert_allclose(robust.predict(x, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(robust(x), expected, rtol=1e-5)
+    assert len(robust.evaluate(x, data[1], verbose=0)) == 2
+
+
+class Masked(keras.Model):
+    """Subclassed, with a `mask` in its `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = layers.LSTM(3), layers.Dense(3)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        return self.head(self.lstm(inputs, mask=mask))
+
+
+def test_a_mask_reaches_a_base_that_takes_it():
+    base = Masked()
+    x = np.random.default_rng(0).uniform(size=(4, 5, 2)).astype("float32")
+    base(x)
+    robust = kj.harden(base, verbose=0)
+    mask = np.arange(5) < np.array([[5], [3], [2], [1]])
+    expected = np.asarray(base(x, mask=mask))
+    np.testing.assert_allclose(robust(x, mask=mask), expected, rtol=1e-6)
+    assert np.abs(expected - base(x)).max() > 1e-3
+
+
+def test_grey_images_without_an_axis(data):
+    """Keras adds the axis: the same steps as with it."""
+    x, y = data
+    weights = []
+    for images in (x, x[..., 0]):
+        keras.utils.set_random_seed(0)
+        robust = kj.harden(net(), verbose=0, probe=False)
+        robust.compile("sgd", SPARSE)
+        robust.fit(images, y, shuffle=False, verbose=0)
+        weights.append(robust.get_weights())
+    for left, right in zip(*weights, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+def test_cached_maps_of_grey_images_without_an_axis(data):
+    x, y = data
+    cache = kj.PerturbationCache.build(net(), x, y, verbose=0)
+    robust = kj.harden(net(), maps=cache, verbose=0, probe=False)
+    robust.compile("sgd", SPARSE)
+    history = robust.fit(x[..., 0], y, verbose=0).history
+    assert history["map_hits"] == [1.0]
+
+
+def test_a_loss_by_the_name_of_the_output(data):
+    x, y = data
+    robust = kj.harden(net(), verbose=0, probe=False)
+    robust.compile("sgd", {"label": SPARSE}, metrics={"label": ["accuracy"]})
+    history = robust.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert {"accuracy", "val_accuracy"} <= set(history)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_a_wrong_and_sure_answer_keeps_its_gradient(eager, head):
+    """Keras takes the loss at the logits behind a head: it does not saturate."""
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(2, head)])
+    model.set_weights([np.array([[60.0, -60.0]]), np.zeros(2)])
+    settings = {"jacobian_weight": 0.0, "selective_weight": 0.0, "probe": False}
+    robust = kj.harden(model, verbose=0, **settings)
+    loss = SPARSE if head == "softmax" else "binary_crossentropy"
+    y = np.array([1]) if head == "softmax" else np.array([[0.0, 1.0]])
+    robust.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=eager)
+    found = robust.train_on_batch(np.ones((1, 1), "float32"), y)
+    assert found[0] == pytest.approx(120.0 if head == "softmax" else 60.0)
+    assert np.abs(model.get_weights()[0] - [[60.0, -60.0]]).max() > 0.4
