@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
 
 _LOCK = threading.RLock()
 _OPEN: dict[int, list[Any]] = {}
@@ -136,39 +137,14 @@ def find_head(model: keras.Model, probe: Any) -> Head:
             logits = model(probe, training=False)
         if logits.shape == outputs.shape and _close(head.activate(logits), outputs):
             return head
-    if looks_like_probabilities(outputs):
+    if looks_like_probabilities(outputs) or saturates(model, probe, outputs):
+        name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
             f"`{model.name}` returns probabilities, but none of its layers ends in a "
-            "softmax. Return logits, or make the softmax the activation of the last "
-            "layer or a `keras.layers.Softmax`."
+            f"{name}. Return logits, or make the {name} the activation of the last "
+            f"layer or a layer of its own."
         )
     return Head("linear")
-
-
-def looks_like_probabilities(outputs: Any) -> bool:
-    """Tell whether rows `(B, C)` with `C > 1` are non-negative and sum to one.
-
-    Args:
-        outputs: Float `(B, C)`, any float dtype.
-
-    Returns:
-        True if every row is a distribution to 1e-4, or 1e-2 in half precision.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.core.heads import looks_like_probabilities
-        >>> looks_like_probabilities(np.array([[0.25, 0.75]]))
-        True
-    """
-    outputs = tf.convert_to_tensor(outputs)
-    half = outputs.dtype in (tf.float16, tf.bfloat16)
-    p = np.asarray(tf.cast(outputs, tf.float32))
-    return bool(
-        p.ndim == 2
-        and p.shape[1] > 1
-        and np.all(p >= 0.0)
-        and np.allclose(p.sum(-1), 1.0, rtol=0.0, atol=1e-2 if half else 1e-4)
-    )
 
 
 def _close(a: tf.Tensor, b: tf.Tensor) -> bool:

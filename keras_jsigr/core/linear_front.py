@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.folded_norms import LINEAR_LAYERS
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.layer_calls import layer_calls
@@ -118,7 +119,7 @@ def find_front(model: Any, logits_fn: LogitsFn, probe: Any) -> Front:
     if not isinstance(model, keras.Model) or not tf.executing_eagerly():
         return nothing
     x = tf.convert_to_tensor(probe)
-    x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    x = as_float(x)
     x += tf.random.stateless_uniform(tf.shape(x), (0, 0), dtype=x.dtype)
     fed: list[keras.Layer] = []
 

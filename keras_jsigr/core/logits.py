@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.folded_norms import fold_norms
-from keras_jsigr.core.heads import find_head, looks_like_probabilities
+from keras_jsigr.core.heads import find_head
+from keras_jsigr.core.probabilities import looks_like_probabilities
 
 LogitsFn = Callable[[Any], tf.Tensor]
 
@@ -44,11 +45,7 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
         >>> f(np.ones((1, 2))).numpy().tolist()
         [[0.0, 2.0]]
     """
-    if not callable(model):
-        raise TypeError(
-            f"Got {type(model).__name__}, expected a Keras model or a callable that "
-            "returns logits. Pass the model itself, not its path or its outputs."
-        )
+    _check_callable(model)
     raw = _raw_logits(model, probe)
     if fold and isinstance(model, keras.Model):
         raw = fold_norms(model, raw, probe)
@@ -79,10 +76,18 @@ def as_classes(logits: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.zeros_like(logits), logits], axis=-1)
 
 
+def _check_callable(model: Any) -> None:
+    if not callable(model):
+        raise TypeError(
+            f"Got {type(model).__name__}, expected a Keras model or a callable that "
+            "returns logits. Pass the model itself, not its path or its outputs."
+        )
+
+
 def _raw_logits(model: Any, probe: Any) -> LogitsFn:
-    own = getattr(model, "logits", None)
-    if isinstance(model, keras.Model) and callable(own):
-        return lambda x: own(x, training=False)
+    # A method of the class, as a hardened model has: many name a layer `logits`.
+    if isinstance(model, keras.Model) and callable(getattr(type(model), "logits", 0)):
+        return lambda x: model.logits(x, training=False)
     if isinstance(model, keras.Model):
         head = find_head(model, probe)
 
@@ -101,6 +106,31 @@ def _raw_logits(model: Any, probe: Any) -> LogitsFn:
         return lambda x: _one_output(model(x))
     tiny = np.finfo(np.float32).tiny
     return lambda x: tf.math.log(tf.maximum(_one_output(model(x)), tiny))
+
+
+def output_units(model: Any, probe: Any) -> int:
+    """Count the outputs of a classifier, before one of them becomes two classes.
+
+    Args:
+        model: A Keras model or a callable, see `as_logits`.
+        probe: A batch of inputs.
+
+    Returns:
+        The last side of its outputs.
+
+    Raises:
+        TypeError: If `model` cannot be called.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.core.logits import output_units
+        >>> output_units(lambda x: x, np.ones((1, 2)))
+        2
+    """
+    _check_callable(model)
+    given = {"training": False} if isinstance(model, keras.Model) else {}
+    outputs = _one_output(model(tf.convert_to_tensor(probe), **given))
+    return int(outputs.shape[-1])
 
 
 def _one_output(outputs: Any) -> tf.Tensor:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.as_float import as_float
+from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 
 _PROBES = 16
@@ -20,7 +21,9 @@ def model_identity(model: Any, x: Any) -> str:
 
     A Keras model gives weights and configuration, without the names of its layers and
     without the compile state. An ensemble gives those of its `models`. Any other
-    callable gives its logits on the first 16 examples, exactly.
+    callable gives its logits on the first 16 examples, exactly. All of them give what
+    they answer there, and how large the gradients are, to three digits: configurations
+    say nothing of what a layer of one's own does, nor answers of its gradient.
 
     Args:
         model: A Keras classifier, a hardened model or a callable.
@@ -50,6 +53,7 @@ def model_identity(model: Any, x: Any) -> str:
             parts = [fingerprint_model(model, logits_fn, probe)]
         else:
             parts = [np.asarray(logits_fn(probe)).tobytes().hex()]
+        parts += _behaviour(logits_fn, probe)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -72,3 +76,28 @@ def data_identity(x: Any, y: Any) -> str:
     """
     parts = fingerprint_array(x) + fingerprint_array(y)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _behaviour(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:
+    """Return the sizes of answers and gradients, one each per example."""
+    probe = as_float(probe)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(probe)
+        logits = logits_fn(probe)
+        energy = tf.reduce_sum(tf.square(tf.cast(logits, tf.float32)), axis=-1)
+    try:
+        gradient = tape.gradient(energy, probe)
+    except LookupError:  # of an operation that has none
+        gradient = None
+    # Few numbers and few digits: the last ones differ between machines.
+    values = [_digits(energy)]
+    if gradient is None:
+        return [*values, "no gradient"]
+    return [
+        *values,
+        _digits(tf.reduce_sum(tf.abs(gradient), range(1, probe.shape.rank))),
+    ]
+
+
+def _digits(values: Any) -> str:
+    return " ".join(f"{value:.2e}" for value in np.asarray(values, np.float64))

@@ -97,6 +97,9 @@ class LinearizedRecord:
     gradient: float
 
 
+CRASHED = "The rule crashed: "  # how a finding starts whose rule did
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What one rule of the diagnostics found.
@@ -116,6 +119,11 @@ class Finding:
     says: str
     figures: dict[str, float]
     advice: str = ""
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the rule was skipped because it failed."""
+        return self.status == "skipped" and self.says.startswith(CRASHED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,12 @@ class Piece(NamedTuple):
     Attributes:
         arrays: By name.
         info: JSON values by name.
+        whole: Whether nothing failed; what did is tried again the next time.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
     info: dict[str, Any]
+    whole: bool = True
 
 
 class Store:
@@ -96,6 +98,8 @@ class Store:
         if found is not None:
             return found
         made = _plain(make())
+        if not made.whole:
+            return made
         try:
             _write(path, wanted, made)
         except OSError as error:
@@ -135,7 +139,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 def _plain(piece: Piece) -> Piece:
     # What is made and what is read must not differ in any type.
-    return Piece(piece.arrays, from_json(Any, to_json(piece.info)))
+    return piece._replace(info=from_json(Any, to_json(piece.info)))
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> Piece | None:

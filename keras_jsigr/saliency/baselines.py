@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BASELINES, BaselineName
 from keras_jsigr.saliency.gaussian_blur import gaussian_blur
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
@@ -54,7 +55,7 @@ def baseline(
     """
     check_baseline(kind)
     x = tf.convert_to_tensor(x)
-    x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    x = as_float(x)
     if kind == "zero":
         return tf.zeros_like(x) + tf.cast(low, x.dtype)
     layout = resolve_layout(tuple(x.shape[1:]), layout)

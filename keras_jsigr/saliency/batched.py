@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.class_indices import check_class_indices
+
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
@@ -22,6 +24,7 @@ class BatchedExplainer:
         core: Traceable function of `x` `(B, *S)` and labels `y` or `None`, to a tensor
             with batch axis first; examples must not depend on each other.
         batch_size: Examples per call of `core`, at least 1.
+        classes: Of the model, to check class indices against; `None` checks nothing.
 
     Raises:
         ValueError: If `batch_size` is not a positive integer.
@@ -34,7 +37,9 @@ class BatchedExplainer:
         [[2.0], [2.0], [2.0]]
     """
 
-    def __init__(self, core: Core, batch_size: int = 128) -> None:
+    def __init__(
+        self, core: Core, batch_size: int = 128, classes: int | None = None
+    ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(
                 f"Got batch_size {batch_size!r}, expected a positive integer. "
@@ -42,6 +47,7 @@ class BatchedExplainer:
             )
         self.core = core
         self.batch_size = batch_size
+        self.classes = classes
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, x: Any, y: Any = None) -> Any:
@@ -55,11 +61,15 @@ class BatchedExplainer:
             `(N, ...)`: a tensor if `x` is one, else a NumPy array.
 
         Raises:
-            ValueError: If `x` and `y` differ in length.
+            ValueError: If `x` and `y` differ in length, or if a label is no class.
         """
         as_tensor = tf.is_tensor(x)
         columns = [as_fit_sees(x)] + ([] if y is None else [as_fit_sees(y)])
         count = check_lengths(*columns)
+        if y is not None and self.classes is not None:
+            labels = np.asarray(columns[1])
+            if labels.shape in ((count,), (count, 1)):
+                check_class_indices(labels, self.classes)
         explain = self._function(columns)
         parts = [
             explain(

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import HeadKind, ScoreName, class_score
 
@@ -48,8 +49,7 @@ def input_gradient(
         ... ).numpy().tolist()
         [[0.0, 3.0]]
     """
-    x = tf.convert_to_tensor(x)
-    x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    x = as_float(x)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import (
     HeadKind,
@@ -14,6 +15,7 @@ from keras_jsigr.core.scores import (
     predicted_targets,
 )
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 
@@ -107,6 +109,8 @@ def gradient_explainer(
         >>> gradient_explainer(lambda x: x, x[:1])(x).shape
         (3, 2)
     """
+    probe = as_float(probe)
+    kind, classes = decision_of(model, probe, kind)
     logits_fn = as_logits(model, probe)
     axes = map_axes(resolve_layout(tuple(probe.shape[1:]), layout)) if reduce else 0
 
@@ -121,4 +125,4 @@ def gradient_explainer(
         channels = list(range(1 + axes, gradient.shape.rank))
         return tf.reduce_sum(magnitude, channels) if channels else magnitude
 
-    return BatchedExplainer(explain, batch_size)
+    return BatchedExplainer(explain, batch_size, classes)

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.map_each import map_each
@@ -100,14 +101,14 @@ def as_perturbable(x: Any, bank: MaskBank) -> tf.Tensor:
         >>> as_perturbable(np.zeros((1, 2), "uint8"), make_mask_bank((2,))).dtype.name
         'float32'
     """
-    x = tf.convert_to_tensor(x)
+    x = as_float(x)
     if tuple(x.shape[1:]) != bank.input_shape:
         raise ValueError(
             f"Got data of shape {tuple(x.shape)}, expected (B, "
             f"{', '.join(map(str, bank.input_shape))}). "
             "Make the mask bank for the shape of this data."
         )
-    return tf.stop_gradient(x if x.dtype.is_floating else tf.cast(x, tf.float32))
+    return tf.stop_gradient(x)
 
 
 def normalize_coefficients(coefficients: Any) -> tf.Tensor:

@@ -7,10 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.interpolate import interpolate
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
@@ -123,6 +125,8 @@ def perturbation_explainer(
         >>> explain(x).shape
         (3, 2)
     """
+    probe = as_float(probe)
+    kind, classes = decision_of(model, probe, kind)
     logits_fn = as_logits(model, probe)
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
@@ -135,4 +139,4 @@ def perturbation_explainer(
         found = normalize_coefficients(found) if normalize else found
         return interpolate(bank, found) if maps else found
 
-    return BatchedExplainer(explain, batch_size)
+    return BatchedExplainer(explain, batch_size, classes)

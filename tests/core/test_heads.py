@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_jsigr.core.heads import find_head, looks_like_probabilities
+from keras_jsigr.core.heads import find_head
+from keras_jsigr.core.probabilities import looks_like_probabilities
 
 X = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype("float32")
 
@@ -206,3 +207,36 @@ def test_a_lookalike_is_not_the_head():
         [keras.Input((2,)), keras.layers.Dense(3, activation="log_softmax")]
     )
     assert find_head(net, np.ones((2, 2), "float32")).kind == "linear"
+
+
+class Ends(keras.Model):
+    """One unit, squashed by the model itself."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.dense, self.end = layers.Dense(1), end
+
+    def call(self, x):
+        return self.end(self.dense(x))
+
+
+@pytest.mark.parametrize(
+    "end", [tf.sigmoid, keras.ops.hard_sigmoid, lambda z: 0.5 + 0.5 * tf.tanh(z)]
+)
+def test_one_probability_of_no_layer_is_refused(end):
+    """It would be taken for a logit: all decisions would be yes."""
+    x = np.random.default_rng(0).uniform(size=(4, 6)).astype("float32")
+    model = Ends(end)
+    model(x)
+    with pytest.raises(ValueError, match="none of its layers ends in a sigmoid"):
+        find_head(model, x)
+
+
+@pytest.mark.parametrize("end", [tf.identity, lambda z: 0.1 + 0.05 * tf.tanh(z)])
+def test_one_logit_between_zero_and_one_is_a_logit(end):
+    x = np.full((4, 6), 0.1, "float32")
+    model = Ends(end)
+    model(x)
+    model.dense.set_weights([np.full((6, 1), 0.5), np.full(1, 0.2)])
+    assert 0 < float(model(x)[0, 0]) < 1
+    assert find_head(model, x).kind == "linear"

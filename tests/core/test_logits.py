@@ -53,3 +53,16 @@ def test_as_logits_refuses_what_does_not_classify():
         as_logits("model.keras", X)
     with pytest.raises(ValueError, match=r"expected \(B, C\)"):
         as_logits(lambda x: x, X)
+
+
+def test_a_layer_named_logits_is_a_layer():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.logits = keras.layers.Dense(6), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.logits(self.hidden(x))
+
+    x, net = X[:, 0, :6, 0], Net()
+    np.testing.assert_allclose(as_logits(net, x)(x), net(x), rtol=1e-6)

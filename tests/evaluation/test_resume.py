@@ -247,3 +247,68 @@ def test_identity_of_data():
     assert one != data_identity(X[:, ::-1], Y)
     assert one != data_identity(X, (Y + 1) % 3)
     assert one != data_identity(X.reshape(-1, 3, 2), Y)
+
+
+def rounded(gradient):
+    """Round the inputs, with a gradient of ones or of zeros."""
+
+    @tf.custom_gradient
+    def function(x):
+        return tf.round(x * 50.0) / 50.0, lambda g: gradient * g
+
+    return function
+
+
+class Rounding(keras.layers.Layer):
+    """Its configuration does not tell what its gradient is."""
+
+    def __init__(self, function):
+        super().__init__(name="rounding")
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        return {}
+
+
+def test_models_differ_by_their_gradients():
+    """A masked network and its smooth stand-in have the same answers and weights."""
+    masked, smooth = rounded(0.0), rounded(1.0)
+    callables = [lambda x, f=f: tf.linalg.matmul(f(x), W) for f in (masked, smooth)]
+    nets = []
+    for function in (masked, smooth):
+        layers = [Rounding(function), keras.layers.Dense(3)]
+        nets.append(keras.Sequential([keras.Input((6,)), *layers]))
+        nets[-1].set_weights([W, B])
+    for first, second in (callables, nets):
+        assert model_identity(first, X) == model_identity(first, X)
+        assert model_identity(first, X) != model_identity(second, X)
+    model_identity(lambda x: tf.one_hot(tf.argmax(x, -1), 3), X)  # without a gradient
+
+
+def test_what_crashed_is_told_and_tried_again(tmp_path, settings, monkeypatch):
+    import keras_jsigr.evaluation.masking as package
+    from keras_jsigr.evaluation.interpretability import measure
+
+    settings |= {"diagnostics": True, "saliency": {"parts": ["sparsity"]}}
+    settings |= {"surrogates": None, "epsilons": [0.5]}
+
+    def crashed(model, x, y, **kwargs):
+        kept = {"rule": "r", "title": "t", "figures": {}}
+        return [Finding(**kept, status="skipped", says="The rule crashed: no memory")]
+
+    def broken(*args, **kwargs):
+        raise MemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(package, "diagnostics", crashed)
+        patch.setitem(measure._MEASUREMENTS, "sparsity", broken)
+        report = evaluate(NET, X, Y, resume=tmp_path, **settings)
+    assert "r: The rule crashed: no memory" in report.errors
+    assert "saliency, sparsity: MemoryError: full" in report.errors
+    again = evaluate(NET, X, Y, resume=tmp_path, **settings)
+    assert again.errors == []
+    assert len(again.findings) > 1
+    assert again.saliency.figures

@@ -145,3 +145,54 @@ def test_refused(conv_net, images):
         explain(conv_net, images, method="occlusion", batch_size=0)
     with pytest.raises(TypeError, match="expected a Keras model"):
         explain("model.keras", images, method="smoothgrad")
+
+
+@pytest.mark.parametrize("label", [3, -1, 0.5])
+def test_labels_that_are_no_class(conv_net, images, label):
+    calls = [
+        lambda x, y: explain(conv_net, x, y),
+        lambda x, y: explain(conv_net, x, y, method="grad_cam", verbose=0),
+        lambda x, y: kj.gradient_map(conv_net, x, y),
+        lambda x, y: kj.perturbation_map(conv_net, x, y, grid=2),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="`y` is out of range"):
+            call(images[:2], np.array([0, label]))
+
+
+class Plain(keras.Model):
+    """Subclassed: it casts nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(3, 3, name="features")
+        self.pool = keras.layers.GlobalAveragePooling2D()
+
+    def call(self, x):
+        return self.pool(tf.nn.silu(self.conv(x)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_integers_are_floats(method):
+    settings = FAST.get(method, {})
+    net = Plain()
+    x = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 1)).astype("uint8")
+    net(x.astype("float32"))
+    maps = explain(net, x, method=method, **settings)
+    expected = explain(net, x.astype("float32"), method=method, **settings)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "sarfa", "gradient"])
+def test_one_unit_is_a_decision_between_two_classes(method):
+    """Of two classes that exclude each other, whatever its head is called."""
+    settings = FAST.get(method, {})
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 1)).astype("float32")
+    maps = [
+        explain(net, x, [0, 1], method=method, kind=kind, **settings)
+        for kind in ("sigmoid", "softmax")
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-6)
+    assert np.abs(maps[0]).max() > 0

@@ -127,8 +127,11 @@ def check_region(region: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
             f"{values.max()}. Pass for instance `maps > threshold`."
         )
     values = values.astype("float32")
-    for candidate in (values, values[..., None]):
-        # The channels can only be left out where the other axes are all named.
+    whole, without = values, values[..., None]
+    # What has all axes but the channels is one of these, also where it would broadcast.
+    lacks = len(shape) > 2 and values.shape == shape[:-1]
+    order = (without, whole) if lacks else (whole, without)
+    for candidate in order:
         try:
             return np.broadcast_to(candidate, shape)
         except ValueError:

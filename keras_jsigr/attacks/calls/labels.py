@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.class_indices import check_class_indices
 from keras_jsigr.core.scores import class_targets
 
 
@@ -37,7 +38,7 @@ def target_rows(y: Any, examples: int, classes: int) -> tf.Tensor:
             "examples, expected one label per example. Select the same rows of both."
         )
     if labels.shape in ((examples,), (examples, 1)):
-        _check_indices(labels, classes)
+        check_class_indices(labels, classes)
     elif labels.shape == (examples, classes):
         _check_rows(labels)
     else:
@@ -46,16 +47,6 @@ def target_rows(y: Any, examples: int, classes: int) -> tf.Tensor:
             f"or ({examples}, {classes}). Pass class indices or one-hot rows."
         )
     return class_targets(labels.astype("float32"), tf.zeros((1, classes)))
-
-
-def _check_indices(labels: np.ndarray[Any, Any], classes: int) -> None:
-    values = labels.astype("float64")
-    bad = ~((values >= 0) & (values < classes) & (values == np.floor(values)))
-    if bad.any():
-        raise ValueError(
-            f"`y` is out of range: got {labels[bad].ravel()[0]}, expected class "
-            f"indices 0 to {classes - 1}. Count the classes from zero."
-        )
 
 
 def _check_rows(labels: np.ndarray[Any, Any]) -> None:

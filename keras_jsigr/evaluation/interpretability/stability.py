@@ -17,6 +17,7 @@ from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.attacks.explanations.borrowed_curvature import BorrowedCurvature
 from keras_jsigr.attacks.explanations.saliency_attack import SaliencyAttack
+from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
 from keras_jsigr.evaluation.interpretability.kept_label_pgd import KeptLabelPGD
@@ -25,6 +26,8 @@ from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 from keras_jsigr.saliency.metrics.rank_correlation import rank_correlation
 from keras_jsigr.saliency.metrics.ssim import ssim
 from keras_jsigr.saliency.metrics.top_k_intersection import top_k_intersection
+
+_HALVINGS = 40  # of the interval that holds a scale: to twelve digits
 
 GROUP = "Stability"
 Points = npt.NDArray[Any]
@@ -82,16 +85,19 @@ def uniform_noise(subject: Subject) -> Points:
     Returns:
         Points like `x`.
     """
-    task = subject.task
-    ball = BALLS[task.norm](
-        tf.convert_to_tensor(subject.x), task.epsilon, task.input_range
-    )
-    points: Points = ball.sample(tf.constant([task.seed, 2])).numpy()
+    task, x = subject.task, tf.convert_to_tensor(subject.x)
+    origin = tf.cast(x, working_dtype(x.dtype))
+    ball = BALLS[task.norm](origin, task.epsilon, task.input_range)
+    drawn = ball.sample(tf.constant([task.seed, 2]))
+    points: Points = round_towards(drawn, origin, x.dtype).numpy()
     return points
 
 
 def gaussian_noise(subject: Subject) -> Points:
     """Add Gaussian noise as long, in the L2 norm, as the uniform noise.
+
+    Both lengths are those after clipping to the range; where none is long enough, the
+    noise is as long as the range allows.
 
     Args:
         subject: The examples and the threat model.
@@ -99,14 +105,27 @@ def gaussian_noise(subject: Subject) -> Points:
     Returns:
         Points like `x`, in the range; not bound to the ball.
     """
-    task, x = subject.task, subject.x
-    axes = tuple(range(1, x.ndim))
+    task, x = subject.task, subject.x.astype(np.float64)
     noise = tf.random.stateless_normal(x.shape, (task.seed, 3), dtype=x.dtype).numpy()
-    length, wanted = (
-        np.sqrt(np.sum(np.square(part), axes, keepdims=True))
-        for part in (noise, uniform_noise(subject) - x)
+
+    def length(points: Any) -> Any:
+        axes = tuple(range(1, x.ndim))
+        return np.sqrt(np.sum(np.square(points - x), axes, keepdims=True))
+
+    def moved(scale: Any) -> Any:
+        return (x + scale * noise).clip(*task.input_range)
+
+    wanted = length(uniform_noise(subject).astype(np.float64))
+    # The length grows with the scale: halve the interval that holds the right one.
+    low, high = (
+        np.zeros_like(wanted),
+        64.0 * wanted / np.maximum(length(x + noise), 1e-12),
     )
-    points: Points = (x + noise * (wanted / length)).clip(*task.input_range)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        short = length(moved(middle)) < wanted
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    points: Points = moved(low).astype(subject.x.dtype)
     return points
 
 

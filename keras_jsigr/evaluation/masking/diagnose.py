@@ -17,7 +17,7 @@ from keras_jsigr.evaluation.masking.rules import RULES, Rule
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import NotApplicableError
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
-from keras_jsigr.evaluation.records import Finding
+from keras_jsigr.evaluation.records import CRASHED, Finding
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
 IMAGES = 500
@@ -126,7 +126,7 @@ def _run(name: str, rule: Rule, subject: Subject, given: int) -> Finding:
             rule=name,
             title=rule.title,
             status="skipped",
-            says=str(error) if known else f"The rule crashed: {in_words(error)}",
+            says=str(error) if known else CRASHED + in_words(error),
             figures=numbers,
         )
     return Finding(

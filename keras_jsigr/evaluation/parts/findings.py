@@ -51,7 +51,8 @@ def find_symptoms(
             verbose=0,
             results={"suite": points} if white else None,
         )
-        return Piece({}, {"findings": to_json(findings)})
+        crashed = any(finding.crashed for finding in findings)
+        return Piece({}, {"findings": to_json(findings)}, whole=not crashed)
 
     settings = {
         "epsilon": task.epsilon,
@@ -64,4 +65,5 @@ def find_symptoms(
     }
     info = task.store.piece("diagnostics", settings, make).info
     findings: list[Finding] = from_json(list[Finding], to_json(info["findings"]))
+    task.log.errors.extend(f"{f.rule}: {f.says}" for f in findings if f.crashed)
     return findings

@@ -27,7 +27,7 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
 
     def make() -> Piece:
         record = measure(task.model, task.x, task.y, maps, used=task.right)
-        return Piece({}, {"record": to_json(record)})
+        return Piece({}, {"record": to_json(record)}, whole=not record.errors)
 
     settings = {
         **maps.get_config(),
@@ -38,4 +38,5 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
     }
     info = task.store.piece("saliency", settings, make).info
     record: SaliencyRecord = from_json(SaliencyRecord, to_json(info["record"]))
+    task.log.errors.extend(f"saliency, {error}" for error in record.errors)
     return record

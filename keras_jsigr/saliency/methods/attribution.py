@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.linear_front import Front, find_front
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
@@ -63,13 +64,14 @@ class AttributionMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        probe = as_float(probe)
         front = Front(as_logits(model, probe))
         if self.adds_copies:
             front = find_front(model, front.logits_fn, probe)
         layout = resolve_layout(tuple(probe.shape[1:]), self.layout)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+            x = as_float(x)
             found = self.attribution(front, x, targets_of(y, self.kind), layout)
             found = tf.cast(found, tf.float32)
             return sum_channels(found, layout) if self.reduce else found

@@ -24,6 +24,7 @@ class Explainer(BatchedExplainer):
         method: The method.
         core: What it computes, see `BatchedExplainer`.
         batch_size: Examples per compiled call, at least 1.
+        classes: Of the model, to check class indices against; `None` checks nothing.
 
     Example:
         >>> import numpy as np
@@ -33,7 +34,11 @@ class Explainer(BatchedExplainer):
     """
 
     def __init__(
-        self, method: SaliencyMethod, core: Core, batch_size: int = 128
+        self,
+        method: SaliencyMethod,
+        core: Core,
+        batch_size: int = 128,
+        classes: int | None = None,
     ) -> None:
-        super().__init__(core, batch_size)
+        super().__init__(core, batch_size, classes)
         self.method = method

@@ -10,10 +10,12 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
@@ -74,26 +76,29 @@ class GradCAM(SaliencyMethod):
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
         """Compile the method for a model, and fill in and say the layer found."""
+        probe = as_float(probe)
         layer, shape = find_feature_layer(model, probe, self.layer)
         if self.layer is None and self.verbose:
             print(
                 f"keras_jsigr: Grad-CAM looks at layer '{layer.name}', outputs {shape}."
             )
-        found = dataclasses.replace(self, layer=layer.name)
-        return Explainer(found, self._core_at(layer, model, probe), batch_size)
+        kind, classes = decision_of(model, probe, self.kind)
+        found = dataclasses.replace(self, layer=layer.name, kind=kind)
+        core = found._core_at(layer, model, probe)
+        return Explainer(found, core, batch_size, classes)
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        return self._core_at(
-            find_feature_layer(model, probe, self.layer)[0], model, probe
-        )
+        probe = as_float(probe)
+        layer, _ = find_feature_layer(model, probe, self.layer)
+        return self._core_at(layer, model, probe)
 
     def _core_at(self, layer: keras.Layer, model: Any, probe: Any) -> Core:
         resolve_layout(tuple(probe.shape[1:]), "image")
         logits_fn = as_logits(model, probe, fold=False)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            seen: list[tf.Tensor] = []
+            x, seen = as_float(x), []
 
             def see(_: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
                 seen.append(call(*args, **kwargs))

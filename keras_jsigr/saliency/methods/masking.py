@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
@@ -80,6 +81,7 @@ class MaskingMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        probe = as_float(probe)
         shape = tuple(probe.shape[1:])
         layout = resolve_layout(shape, self.layout)
         map_shape = shape[: map_axes(layout)]
@@ -87,7 +89,7 @@ class MaskingMethod(SaliencyMethod):
         logits_fn = as_logits(model, probe)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+            x = as_float(x)
             chosen = targets_of(y, self.kind)(logits_fn(x))
 
             def score_of(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:

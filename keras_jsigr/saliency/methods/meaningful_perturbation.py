@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import settings
 from keras_jsigr.core.adam import Adam, adam_start, adam_step
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
@@ -84,11 +85,12 @@ class MeaningfulPerturbation(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        probe = as_float(probe)
         bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=self.layout)
         logits_fn = as_logits(model, probe)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+            x = as_float(x)
             chosen = targets_of(y, self.kind)(logits_fn(x))
             cover = compute_baseline(x, self.baseline, layout=bank.layout)
 

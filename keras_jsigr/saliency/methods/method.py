@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.batched import Core
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.methods.explainer import Explainer
 
@@ -57,7 +59,10 @@ class SaliencyMethod(ABC):
         Returns:
             The reusable function.
         """
-        return Explainer(self, self.core(model, probe), batch_size)
+        probe = as_float(probe)
+        kind, classes = decision_of(model, probe, self.kind)
+        method = replace(self, kind=kind)
+        return Explainer(method, method.core(model, probe), batch_size, classes)
 
 
 def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.saliency.metrics.map_rows import map_rows, unit_rows
 
 MapFn = Callable[[tf.Tensor], tf.Tensor]
@@ -61,7 +62,7 @@ def local_lipschitz(
             f"Got samples {samples!r}, expected a positive integer. Eight are usual."
         )
     x = tf.convert_to_tensor(x)
-    x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+    x = as_float(x)
     here = unit_rows(map_rows(map_fn(x)))
 
     def one_more(number: tf.Tensor, worst: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD
+from keras_jsigr.attacks.calls.inputs import check_region
 from keras_jsigr.attacks.regions.regions import salient_region
 from keras_jsigr.attacks.transfer.transfer_presets import VMIFGSM
 from keras_jsigr.saliency import gradient_map, perturbation_map
@@ -92,3 +93,14 @@ def test_both_sides_of_a_map(cnn, explain):
         changed = (x_adv != x)[..., 0]
         assert not changed[region == 0].any()
         assert changed.any()
+
+
+def test_a_region_without_channels_is_one_whatever_else_it_fits():
+    """One example as long as it is wide: steps of a sequence, not its features."""
+    steps = np.array([[0, 0, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(
+        check_region(steps, (1, 6, 6))[0], np.repeat(steps.T, 6, axis=1)
+    )
+    mask = np.eye(6)[None]
+    np.testing.assert_array_equal(check_region(mask, (1, 6, 6)), mask)
+    np.testing.assert_array_equal(check_region(np.eye(3), (3, 3, 3))[1, 1], [1, 1, 1])

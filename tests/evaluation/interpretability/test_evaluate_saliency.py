@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,6 +16,10 @@ from keras_jsigr.evaluation import (
     SaliencyReport,
     evaluate,
     evaluate_saliency,
+)
+from keras_jsigr.evaluation.interpretability.stability import (
+    gaussian_noise,
+    uniform_noise,
 )
 from keras_jsigr.saliency import Gradient, SmoothGrad
 
@@ -285,3 +290,22 @@ def test_evaluate_refuses_bad_settings_of_maps(saliency, words):
     x, y, _ = draw(4)
     with pytest.raises((ValueError, TypeError), match=words):
         evaluate(detector(), x, y, epsilon=0.1, saliency=saliency)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_both_kinds_of_noise_are_as_long(dtype):
+    """On images with many values at the ends of the range, as on black ones."""
+    x = np.clip(np.random.default_rng(7).uniform(-1, 2, (6, 5, 5, 1)), 0, 1).astype(
+        dtype
+    )
+    settings = SimpleNamespace(norm="linf", epsilon=0.3, input_range=(0, 1), seed=0)
+    subject = SimpleNamespace(task=settings, x=x)
+    lengths = []
+    for noise in (uniform_noise, gaussian_noise):
+        points = noise(subject)
+        assert points.dtype == x.dtype
+        assert points.min() >= 0
+        assert points.max() <= 1
+        change = points.astype("float64") - x.astype("float64")
+        lengths.append(np.sqrt(np.square(change).sum((1, 2, 3))))
+    np.testing.assert_allclose(*lengths, rtol=2e-3 if dtype == "float16" else 1e-5)
