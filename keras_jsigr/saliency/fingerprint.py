@@ -75,11 +75,31 @@ def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
         answers = np.asarray(logits_fn(x[:16]), np.float32).round(3) + np.float32(0.0)
         digest.update(str(answers.shape).encode() + answers.tobytes())
         return "logits:" + digest.hexdigest()
-    digest.update(architecture_of(model).encode())
+    digest.update((architecture_of(model) + fingerprint_weights(model)).encode())
+    return "model:" + digest.hexdigest()
+
+
+def fingerprint_weights(model: keras.Model) -> str:
+    """Hash the shapes and bytes of the weights of a model.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        SHA-256, hexadecimal.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.saliency.fingerprint import fingerprint_weights
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> len(fingerprint_weights(net))
+        64
+    """
+    digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(tf.convert_to_tensor(weight))
         digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-    return "model:" + digest.hexdigest()
+    return digest.hexdigest()
 
 
 def check_identity(

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.checks.compile_check import head_kind
-from keras_jsigr.saliency.fingerprint import fingerprint_model
+from keras_jsigr.saliency.fingerprint import fingerprint_weights
 
 CARD_FORMAT = 1
 
@@ -48,7 +48,6 @@ def model_card(
         15
     """
     low, high = (float(bound) for bound in model.settings.input_range)
-    fingerprint = fingerprint_model(model.base, model.logits, None)
     return {
         "format": CARD_FORMAT,
         "name": model.base.name,
@@ -72,7 +71,7 @@ def model_card(
         },
         "endpoints": endpoints,
         "parameters": int(model.base.count_params()),
-        "weights_sha256": fingerprint.removeprefix("weights:"),
+        "weights_sha256": fingerprint_weights(model.base),
         "threat_model": checked_threat_model(threat_model, [low, high]),
     }
 
