@@ -112,7 +112,9 @@ def trained(
     options: argparse.Namespace,
 ) -> keras.Model:
     """Train a network, or load it if an earlier run did."""
-    name = f"{architecture}-{training}-{seed}-{options.epochs}-{data.source}.keras"
+    radius = f"-{options.epsilon:g}" if training == "PGD-7" else ""
+    parts = (architecture, training + radius, seed, options.epochs, options.source)
+    name = f"{'-'.join(map(str, parts))}.keras"
     path = Path(options.out) / "networks" / name
     if path.exists():
         return keras.models.load_model(path)

@@ -64,6 +64,12 @@ def preset(
     epsilon = settings.number(
         "epsilon", epsilon, minimum=0.0, above=True, advice=advice
     )
+    if epsilon >= high - low:
+        raise ValueError(
+            f"`epsilon` is out of range: got {epsilon:g}, expected less than the width "
+            f"of input_range {high - low:g}. Pass the range of what `fit` receives, "
+            "such as input_range=(0, 255)."
+        )
     return {
         **_SETTINGS[name](epsilon / (high - low)),
         "noise": epsilon,

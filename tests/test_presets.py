@@ -93,3 +93,9 @@ def test_a_model_trains_with_it(name):
     history = robust.fit(x, y, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert history["jacobian_penalty"][-1] > 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_forgotten_range_is_noticed(name):
+    with pytest.raises(ValueError, match=r"such as input_range=\(0, 255\)"):
+        kj.preset(name, epsilon=8)

@@ -10,7 +10,12 @@ from typing import Any
 import keras
 
 from keras_jsigr.activations.layer_tree import children, is_graph, walk
-from keras_jsigr.activations.relu import RELU_OPERATIONS, has_relu, relu_attributes
+from keras_jsigr.activations.relu import (
+    RELU_OPERATIONS,
+    RELUS,
+    has_relu,
+    relu_attributes,
+)
 
 
 class ModelCopy:
@@ -69,10 +74,16 @@ class ModelCopy:
 
     def _copy_layer(self, layer: keras.Layer) -> keras.Layer:
         try:
-            config = layer.get_config()
+            config = _config_of(layer)
             for key, value in config.items():
+                if "activation" not in key:
+                    continue
+                if _has_own(layer, key):
+                    # Handed over below: another function may have the same name.
+                    if type(layer).__module__.startswith("keras."):
+                        config[key] = "linear"
                 # A custom layer may keep the name only to build its parts with it.
-                if "activation" in key and value in ("relu", "relu6"):
+                elif value in ("relu", "relu6"):
                     if isinstance(self._config, str):
                         config[key] = self._config
                     self.count += 1
@@ -82,6 +93,7 @@ class ModelCopy:
                 f"`{layer.name}` ({type(layer).__name__}) cannot be rebuilt: {error}. "
                 "Its `get_config` must return what its constructor needs."
             ) from error
+        _hand_over(layer, copy)
         if self._patch(copy):
             self._warn_if_forgotten(copy)
         return copy
@@ -110,7 +122,7 @@ class ModelCopy:
         return self.count - before
 
     def _warn_if_forgotten(self, copy: keras.Layer) -> None:
-        again = type(copy).from_config(copy.get_config())
+        again = type(copy).from_config(_config_of(copy))
         if any(map(has_relu, walk(again))):
             warnings.warn(
                 f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved "
@@ -119,6 +131,32 @@ class ModelCopy:
                 "`get_config` returns.",
                 stacklevel=2,
             )
+
+
+def _config_of(layer: keras.Layer) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # Nothing is written: functions without a name are handed over as they are.
+        warnings.filterwarnings("ignore", "The object being serialized includes a")
+        config: dict[str, Any] = layer.get_config()
+        return config
+
+
+def _has_own(layer: keras.Layer, name: str) -> bool:
+    """Tell whether an activation of a layer is a function that is no ReLU."""
+    function = getattr(layer, name, None)
+    if not callable(function) or isinstance(function, keras.Layer):
+        return False
+    return not any(function is relu for relu in RELUS)
+
+
+def _hand_over(layer: keras.Layer, copy: keras.Layer) -> None:
+    """Give a copy the very functions that the original has."""
+    for one, twin in zip(walk(layer), walk(copy), strict=False):
+        if type(one) is not type(twin):
+            return
+        for name in vars(one).keys() & vars(twin).keys():
+            if "activation" in name and _has_own(one, name):
+                setattr(twin, name, getattr(one, name))
 
 
 @contextmanager

@@ -145,6 +145,9 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
             "must make all weights."
         )
     copy.set_weights(model.get_weights())
+    for layer in walk(copy):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # what it computes with is not among its weights
 
 
 def _copy_flags(twins: Iterator[tuple[keras.Layer, keras.Layer]]) -> None:

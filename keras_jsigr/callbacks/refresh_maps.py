@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.saliency import PerturbationCache
@@ -75,4 +76,10 @@ class RefreshMaps(keras.callbacks.Callback):
             kind=head_kind(model, model.head, model.classes),
             verbose=self.verbose,
         )
+        if not np.array_equal(cache.keys, model.map_table.keys):
+            raise ValueError(
+                "RefreshMaps got other examples than the maps are of: the training "
+                "would find none of them. Pass the very arrays that the cache was "
+                "built from and `fit` receives, of the same scaling."
+            )
         model.map_table.assign(cache)

@@ -74,20 +74,35 @@ def second_order(
         )
         return tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64)))
 
-    try:
+    def differentiated() -> tuple[float, Any]:
         with tf.GradientTape() as outer:
             value = penalty()
-        derivative = outer.gradient(value, [_primary(v) for v in variables])
+        return float(value), outer.gradient(value, [_primary(v) for v in variables])
+
+    def steps_from(centre: list[Any]) -> list[Any]:
+        return [
+            _STEP
+            * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
+            for c in centre
+        ]
+
+    start = centre = [np.array(_primary(v)) for v in variables]
+    try:
+        value, derivative = differentiated()
+        if value == 0.0:
+            # A head of zeros, as in transfer learning: look beside it.
+            centre = [
+                c + step for c, step in zip(start, steps_from(start), strict=True)
+            ]
+            _assign(variables, centre)
+            value, derivative = differentiated()
     except (LookupError, tf.errors.OpError, NotImplementedError) as error:
+        _assign(variables, start)
         return Finding(None, str(error).splitlines()[0])
-    if float(value) == 0.0:
+    if value == 0.0:
+        _assign(variables, start)
         return Finding(None, "the outputs do not depend on the inputs")
-    centre = [np.array(_primary(v)) for v in variables]
-    steps = [
-        _STEP
-        * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
-        for c in centre
-    ]
+    steps = steps_from(centre)
 
     def compare(fraction: float) -> tuple[float, float]:
         """Return the measured and the predicted change over part of the step."""
@@ -107,7 +122,7 @@ def second_order(
 
     try:
         measured, predicted = compare(1.0)
-        scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * float(value))
+        scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * value)
         distance = abs(measured - predicted) / scale
         if distance > _TOLERANCE:
             # Where a unit changes sides in between, the difference measures the jump.
@@ -115,9 +130,13 @@ def second_order(
             if abs(half - measured) > 0.5 * abs(measured - predicted):
                 return Finding(0.0, "too many kinks to compare")
     finally:
-        for variable, c in zip(variables, centre, strict=True):
-            variable.assign(c)
+        _assign(variables, start)
     return Finding(distance)
+
+
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _primary(variable: Any) -> Any:

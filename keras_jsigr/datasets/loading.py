@@ -71,7 +71,7 @@ def load(
             "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
         )
     choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
-    data = _read(name, source, data_dir)
+    data = _read(name.replace("-", "_"), source, data_dir)
     if verbose:
         print(
             f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} "

@@ -139,13 +139,14 @@ class PerturbationCache:
             "data": fingerprint_array(x),
             "labels": fingerprint_array(y),
         }
-        if path is not None and os.path.exists(path) and not overwrite:
+        path = None if path is None else Path(path).expanduser()
+        if path is not None and path.exists() and not overwrite:
             cache = cls.load(path)
             check_identity(cache.identity, identity, path)
             if verbose:
                 print(f"Loaded the maps of {cache.size} examples from '{path}'.")
             return cache
-        partial = None if path is None else Path(f"{os.fspath(path)}.partial")
+        partial = None if path is None else Path(f"{path}.partial")
         codes = build_codes(
             explain, x, y, partial=partial, identity=identity, verbose=verbose
         )
@@ -168,7 +169,9 @@ class PerturbationCache:
         except PackageNotFoundError:
             library = "unknown"
         header = {"identity": self.identity, "keras_jsigr": library}
-        write_cache_file(path, header, {"keys": self.keys, "codes": self.codes})
+        write_cache_file(
+            Path(path).expanduser(), header, {"keys": self.keys, "codes": self.codes}
+        )
 
     @classmethod
     def load(cls, path: Path_) -> PerturbationCache:
@@ -184,7 +187,7 @@ class PerturbationCache:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged or no cache.
         """
-        header, arrays = read_cache_file(path)
+        header, arrays = read_cache_file(Path(path).expanduser())
         try:
             identity = header["identity"]
             bank = MaskBank.from_config(identity["bank"])

@@ -41,6 +41,9 @@ def export(
     tells whether the classes exclude each other. The folder appears under its name
     once it is complete.
 
+    The endpoints take inputs by name, as servers do; `keras.layers.TFSMLayer` loads
+    them for models of one input.
+
     Args:
         model: A hardened model.
         path: The folder to write, for TensorFlow Serving `NAME/VERSION`.

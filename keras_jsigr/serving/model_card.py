@@ -16,6 +16,10 @@ from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
 
 CARD_FORMAT = 1
+_NOT_EVALUATED = (
+    "No robustness was measured for this card. Evaluate the model under attack before "
+    "relying on it."
+)
 
 
 def model_card(
@@ -60,8 +64,7 @@ def model_card(
             "it rests on",
         },
         "settings": model.settings.get_config(),
-        "adversary": model.adversary
-        and keras.saving.serialize_keras_object(model.adversary),
+        "adversary": model.adversary and _described(model.adversary),
         "inputs": inputs,
         "input_range": [low, high],
         "classes": int(model.classes),
@@ -101,23 +104,30 @@ def checked_threat_model(
             f"`threat_model` must be a dict: got {type(threat_model).__name__}. Pass "
             "for example {'epsilon': 0.1, 'evaluated': True, 'note': '...'}."
         )
-    full = {
+    full: dict[str, Any] = {
         "norm": "linf",
         "epsilon": None,
         "input_range": input_range,
         "evaluated": False,
-        "note": "No robustness was measured for this card. Evaluate the model under "
-        "attack before relying on it.",
         **(threat_model or {}),
     }
+    if not full["evaluated"]:
+        full = {"note": _NOT_EVALUATED, **full}
     try:
-        json.dumps(full)
+        json.dumps(full, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`threat_model` must hold JSON values: {error}. Turn arrays and NumPy "
             "numbers into Python lists and numbers."
         ) from error
     return full
+
+
+def _described(adversary: Any) -> Any:
+    try:
+        return keras.saving.serialize_keras_object(adversary)
+    except (TypeError, ValueError, NotImplementedError):
+        return {"class_name": type(adversary).__qualname__}  # of the user's own kind
 
 
 def _versions() -> dict[str, str]:

@@ -392,3 +392,65 @@ def test_clear_errors() -> None:
     with pytest.raises(ValueError, match="serialize_keras_object"):
         with_smooth_activations(handing)
     assert relus(handing) == 1
+
+
+def scaled(factor: float) -> Any:
+    """Make functions that differ in all but their name."""
+
+    def act(x: Any) -> Any:
+        return factor * x
+
+    return act
+
+
+def outputs_of(layers: list[Any], x: Any, activation: Any) -> list[Any]:
+    model = keras.Sequential([keras.Input(x.shape[1:]), *layers])
+    copy = with_smooth_activations(model, activation)
+    return [np.asarray(copy(x)), np.asarray(model(x))]
+
+
+def test_functions_of_one_name_stay_apart() -> None:
+    x = np.array([[1.0, 2.0]], "float32")
+    for relu, smooth in (("relu", scaled(100.0)), (L.ReLU(), "silu")):
+        own = [L.Activation(scaled(2.0)), L.Activation(scaled(10.0))]
+        last = relu if isinstance(relu, L.Layer) else L.Activation(relu)
+        copy, _ = outputs_of([*own, last], x, smooth)
+        function = keras.activations.get(smooth)
+        np.testing.assert_allclose(copy, function(20.0 * x), rtol=1e-6)
+
+
+def test_a_function_that_is_named_like_a_relu() -> None:
+    def relu(x: Any) -> Any:
+        return 0.3 * x
+
+    def silu(x: Any) -> Any:
+        return 0.5 * x
+
+    x = np.array([[-2.0, 4.0]], "float32")
+    layers = [L.Activation(relu), L.Activation(silu), L.ReLU()]
+    copy, _ = outputs_of(layers, x, "softplus")
+    np.testing.assert_allclose(copy, keras.activations.softplus(0.15 * x), rtol=1e-6)
+
+
+def test_functions_without_a_name_inside_cells_and_wrappers() -> None:
+    x = np.random.default_rng(0).uniform(0, 1, (2, 4, 3)).astype("float32")
+    layers = [
+        L.Activation(lambda x: x + 1.0),
+        L.LSTM(3, activation=lambda x: 0.5 * x, return_sequences=True),
+        L.Bidirectional(L.GRU(2, activation=keras.activations.softsign)),
+        L.Dense(2, activation=lambda x: 2.0 * x),
+        L.ReLU(),
+    ]
+    model = keras.Sequential([keras.Input((4, 3)), *layers])
+    copy = with_smooth_activations(model, "elu")
+    inner = keras.Sequential([keras.Input((4, 3)), *layers[:-1]])
+    np.testing.assert_allclose(copy(x), keras.activations.elu(inner(x)), rtol=1e-5)
+
+
+def test_an_adapted_normalization_goes_on_normalizing() -> None:
+    x = np.random.default_rng(0).normal(100.0, 20.0, (64, 4)).astype("float32")
+    norm = L.Normalization()
+    norm.adapt(x)
+    nested = keras.Sequential([keras.Input((4,)), norm])
+    copy, original = outputs_of([nested, L.Activation("relu")], x, "elu")
+    np.testing.assert_allclose(np.maximum(copy, 0.0), original, rtol=1e-4, atol=1e-6)

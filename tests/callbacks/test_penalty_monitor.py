@@ -202,3 +202,27 @@ def test_layers_frozen_between_two_trainings(data, hardened):
     after = shares(kept)
     assert after == pytest.approx(shares(PenaltyMonitor(x, y)))
     assert after != pytest.approx(before, rel=0.01)
+
+
+def test_a_loss_scale_that_has_grown(data):
+    """Penalties at weight one leave float16 long before the training does."""
+    keras.config.set_dtype_policy("mixed_float16")
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Conv2D(8, 3, activation="silu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    robust = kj.harden(model, ramp_steps=0, verbose=0)
+    robust.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = map(tf.constant, data)
+    norms = gradient_norms_of(robust)
+    robust.optimizer.build(robust.trainable_variables)
+    expected = norms(x, y, tf.constant([0, 0]))
+    robust.optimizer.dynamic_scale.assign(2.0**19)
+    found = norms(x, y, tf.constant([0, 0]))
+    weights = effective_weights(robust)
+    assert gradient_shares(found, weights) == pytest.approx(
+        gradient_shares(expected, weights), rel=0.02
+    )

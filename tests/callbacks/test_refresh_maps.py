@@ -92,3 +92,11 @@ def test_without_cached_maps(data):
 def test_bad_settings(data, wrong):
     with pytest.raises(ValueError, match="expected every >= 1 and start >= 0"):
         RefreshMaps(*data, **wrong)
+
+
+def test_examples_that_training_would_not_find(data, cached):
+    """A last bit of difference: the maps of the cache would be lost."""
+    x, y = data
+    other = np.nextafter(x, np.float32(2.0))
+    with pytest.raises(ValueError, match="other examples than the maps are of"):
+        cached.fit(x, y, epochs=2, callbacks=[RefreshMaps(other, y)], verbose=0)

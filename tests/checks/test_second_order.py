@@ -268,3 +268,20 @@ def test_a_large_rectified_network_passes():
     assert net.layers[0].activation is keras.activations.linear
     assert net.layers[2].activation is keras.activations.relu
     assert "call" not in vars(net.layers[1])
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_head_of_zeros_passes(policy):
+    """As in transfer learning; it is looked at beside its weights."""
+    keras.config.set_dtype_policy(policy)
+    net = keras.Sequential(
+        [
+            layers.Input((4,)),
+            dense(3, activation="silu"),
+            dense(3, kernel_initializer="zeros"),
+        ]
+    )
+    before = net.get_weights()
+    harden(net, verbose=0)
+    for old, new in zip(before, net.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

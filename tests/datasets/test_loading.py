@@ -93,3 +93,8 @@ def test_the_package_carries_types():
     from importlib import resources
 
     assert (resources.files(keras_jsigr) / "py.typed").is_file()
+
+
+def test_a_dash_is_an_underscore():
+    data = load("fashion-mnist", source="sample", verbose=False)
+    assert data.class_names[0] == "T-shirt/top"

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+import keras_jsigr as kj
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
 
 
@@ -89,3 +90,13 @@ def test_newer_format_foreign_pickled_and_missing(path):
         read_cache_file(path.with_suffix(".npy"))
     with pytest.raises(FileNotFoundError):
         read_cache_file(path.with_name("none.npz"))
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).uniform(size=(4, 3)).astype("float32")
+    built = kj.PerturbationCache.build(lambda x: x, x, path="~/a.npz", verbose=0)
+    built.save("~/b.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "b.npz"}
+    assert kj.PerturbationCache.load("~/b.npz").size == 4

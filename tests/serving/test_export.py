@@ -14,6 +14,7 @@ from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.serving import export, read_model_card
 from keras_jsigr.serving.endpoints import make_endpoints, named_inputs
+from keras_jsigr.serving.model_card import checked_threat_model
 
 L = keras.layers
 
@@ -208,3 +209,25 @@ def test_an_adversary_is_on_the_card(tmp_path: Path) -> None:
     card = read_model_card(export(model, tmp_path / "1", verbose=0))
     assert card["adversary"]["class_name"].endswith("FGSM")
     assert card["adversary"]["config"]["epsilon"] == 0.1
+
+
+def test_a_card_does_not_contradict_itself() -> None:
+    known = checked_threat_model({"epsilon": 0.1, "evaluated": True}, [0.0, 1.0])
+    assert "note" not in known
+    assert "No robustness was measured" in checked_threat_model(None, [0, 1])["note"]
+    with pytest.raises(TypeError, match="must hold JSON values"):
+        checked_threat_model({"epsilon": float("nan")}, [0.0, 1.0])
+
+
+class Mine:
+    """An adversary that cannot be serialized."""
+
+    def perturb(self, logits_fn: Any, x: Any, y: Any, seed: Any) -> Any:
+        return x
+
+
+def test_an_adversary_of_an_own_kind_is_named(tmp_path: Path) -> None:
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    robust = JSIGRModel(net, PenaltySettings(selection="none"), adversary=Mine())
+    card = read_model_card(robust.export(tmp_path / "1", verbose=0))
+    assert card["adversary"] == {"class_name": "Mine"}

@@ -15,6 +15,9 @@ from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.callbacks.grid.jacobian_norm import jacobian_norm_explainer
 from keras_jsigr.callbacks.grid.probe import Probe
+from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.logits import output_units
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import (
@@ -106,6 +109,10 @@ class Measurer:
         self._model, self._attack, self._x = model, attack, probe.x
         self._programs = Programs()
         self.classes = int(self._logits(probe.x).shape[-1])
+        units = output_units(model, probe.x[:1])
+        head = getattr(model, "head", None)
+        head = head if isinstance(head, Head) else find_head(model, probe.x[:1])
+        self._independent = units > 1 and head_kind(model, head, units) == "sigmoid"
         self._labels = None
         if probe.y is not None:
             rows = target_rows(probe.y, len(probe.x), self.classes)
@@ -145,13 +152,17 @@ class Measurer:
             x=x,
             x_adv=x_adv,
             labels=labels,
-            probabilities=np.asarray(tf.nn.softmax(logits)),
-            probabilities_adv=np.asarray(tf.nn.softmax(self._logits(x_adv))),
+            probabilities=self._probabilities(logits),
+            probabilities_adv=self._probabilities(self._logits(x_adv)),
             gradient=gradient,
             gradient_adv=gradient_adv,
             perturbation=perturbation,
             figures={name: np.asarray(values) for name, values in figures.items()},
         )
+
+    def _probabilities(self, logits: Array) -> Array:
+        activate = tf.sigmoid if self._independent else tf.nn.softmax
+        return np.asarray(activate(logits))
 
     def _logits(self, x: Array) -> Array:
         return predict_logits(self._model, x, programs=self._programs)

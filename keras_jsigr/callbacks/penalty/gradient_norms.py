@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,15 @@ import tensorflow as tf
 from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.model import JSIGRModel
 
+# Training weighs the penalties, which keeps them within float16 at the loss scale; at
+# weight one they may need less of it.
+_SCALES = (1.0, 2.0**-6, 2.0**-12)
 Norms = Callable[[Any, Any, Any], dict[str, float]]
 
 
-def gradient_norms(model: JSIGRModel, x: Any, y: Any, seed: Any) -> dict[str, Any]:
+def gradient_norms(
+    model: JSIGRModel, x: Any, y: Any, seed: Any, scale: Any = 1.0
+) -> dict[str, Any]:
     """Compute the norms of the gradients of the parts of the loss.
 
     `||d task / d theta||_2` and `||d R_k / d theta||_2` over all trainable weights, the
@@ -24,6 +30,7 @@ def gradient_norms(model: JSIGRModel, x: Any, y: Any, seed: Any) -> dict[str, An
         x: Inputs as a training step receives them, tensors.
         y: Labels, a tensor.
         seed: Int32 `(2,)` of the random projections and masks.
+        scale: Part of the optimizer's loss scale to use.
 
     Returns:
         Float32 scalars by the names `task`, `jacobian`, `selective`, `align` or
@@ -36,7 +43,10 @@ def gradient_norms(model: JSIGRModel, x: Any, y: Any, seed: Any) -> dict[str, An
     with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, found):
         parts = {"task": tf.cast(found.task, tf.float32), **found.penalties}
         # Half precision: a scaled loss keeps small gradients, and shares do not change.
-        scaled = {k: model.optimizer.scale_loss(part) for k, part in parts.items()}
+        scaled = {
+            name: scale * model.optimizer.scale_loss(part)
+            for name, part in parts.items()
+        }
     return {
         name: tf.linalg.global_norm(
             [
@@ -75,18 +85,23 @@ def gradient_norms_of(model: JSIGRModel) -> Norms:
         ['jacobian', 'selective', 'task']
     """
 
-    def traced(x: Any, y: Any, seed: Any) -> dict[str, Any]:
-        return gradient_norms(model, x, y, seed)
+    def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
+        return gradient_norms(model, x, y, seed, scale)
 
     compiled: list[Any] = []
 
     def norms(x: Any, y: Any, seed: Any) -> dict[str, float]:
-        with unchanged_state(model):
-            if not compiled:
-                function = tf.function(traced, autograph=False)
-                compiled.append(function.get_concrete_function(x, y, seed))
-            found = compiled[0](x, y, seed)
-        return {name: float(value) for name, value in found.items()}
+        found: dict[str, float] = {}
+        for scale in map(tf.constant, _SCALES):
+            with unchanged_state(model):
+                if not compiled:
+                    function = tf.function(traced, autograph=False)
+                    compiled.append(function.get_concrete_function(x, y, seed, scale))
+                values = compiled[0](x, y, seed, scale)
+            found = {name: float(value) for name, value in values.items()}
+            if all(map(math.isfinite, found.values())):
+                break
+        return found
 
     return norms
 

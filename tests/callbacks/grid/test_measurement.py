@@ -1,0 +1,24 @@
+"""What the grid shows of a model's decisions."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_jsigr as kj
+from keras_jsigr.attacks import PGD
+from keras_jsigr.callbacks.grid.measurement import Measurer
+from keras_jsigr.callbacks.grid.probe import check_probe
+from keras_jsigr.penalties import PenaltySettings
+
+
+@pytest.mark.parametrize("harden", [False, True])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_probabilities_are_those_of_the_model(head, harden):
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3, head)
+    model = keras.Sequential([keras.Input((6, 6)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(3, 6, 6)).astype("float32")
+    model = kj.harden(model, verbose=0) if harden else model
+    attack = PGD(epsilon=0.1, steps=2)
+    found = Measurer(model, check_probe(x), attack, "margin", PenaltySettings())()
+    np.testing.assert_allclose(found.probabilities, model(x), rtol=1e-5)
+    np.testing.assert_allclose(found.probabilities_adv, model(found.x_adv), rtol=1e-5)
