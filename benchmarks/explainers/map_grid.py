@@ -60,7 +60,10 @@ def draw(
     figure.tight_layout(pad=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=90)
+    figure.savefig(drawn, dpi=110)
     plt.close(figure)
-    # Maps are noise to a compressor: a palette makes a third of it.
-    Image.open(drawn).convert("RGB").quantize(256).save(path, optimize=True)
+    # Maps are noise to a compressor: a palette makes a fifth of it. This one leaves
+    # room for the colours of the images.
+    palette = Image.Quantize.MAXCOVERAGE
+    picture = Image.open(drawn).convert("RGB").quantize(256, palette)
+    picture.save(path, optimize=True)
