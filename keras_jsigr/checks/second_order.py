@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,24 +87,6 @@ def second_order(
             for c in centre
         ]
 
-    start = centre = [np.array(_primary(v)) for v in variables]
-    try:
-        value, derivative = differentiated()
-        if value == 0.0:
-            # A head of zeros, as in transfer learning: look beside it.
-            centre = [
-                c + step for c, step in zip(start, steps_from(start), strict=True)
-            ]
-            _assign(variables, centre)
-            value, derivative = differentiated()
-    except (LookupError, tf.errors.OpError, NotImplementedError) as error:
-        _assign(variables, start)
-        return Finding(None, str(error).splitlines()[0])
-    if value == 0.0:
-        _assign(variables, start)
-        return Finding(None, "the outputs do not depend on the inputs")
-    steps = steps_from(centre)
-
     def compare(fraction: float) -> tuple[float, float]:
         """Return the measured and the predicted change over part of the step."""
         ends, places = [], []
@@ -120,7 +103,21 @@ def second_order(
         )
         return ends[0] - ends[1], predicted
 
-    try:
+    with _put_back(variables) as start:
+        centre = start
+        try:
+            value, derivative = differentiated()
+            if value == 0.0:
+                # A head of zeros, as in transfer learning: look beside it.
+                moves = steps_from(start)
+                centre = [c + step for c, step in zip(start, moves, strict=True)]
+                _assign(variables, centre)
+                value, derivative = differentiated()
+        except (LookupError, tf.errors.OpError, NotImplementedError) as error:
+            return Finding(None, str(error).splitlines()[0])
+        if value == 0.0:
+            return Finding(None, "the outputs do not depend on the inputs")
+        steps = steps_from(centre)
         measured, predicted = compare(1.0)
         scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * value)
         distance = abs(measured - predicted) / scale
@@ -129,9 +126,17 @@ def second_order(
             half = 2.0 * compare(0.5)[0]
             if abs(half - measured) > 0.5 * abs(measured - predicted):
                 return Finding(0.0, "too many kinks to compare")
+        return Finding(distance)
+
+
+@contextmanager
+def _put_back(variables: list[Any]) -> Iterator[list[Any]]:
+    """Give the values of variables, and give them back to them after the block."""
+    start = [np.array(_primary(v)) for v in variables]
+    try:
+        yield start
     finally:
         _assign(variables, start)
-    return Finding(distance)
 
 
 def _assign(variables: list[Any], values: list[Any]) -> None:

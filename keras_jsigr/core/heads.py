@@ -147,6 +147,30 @@ def find_head(model: keras.Model, probe: Any) -> Head:
     return Head("linear")
 
 
+def head_of(model: keras.Model, probe: Any) -> Head:
+    """Return the head that a hardened model knows, or find that of another model.
+
+    Args:
+        model: A built Keras classifier, hardened or not.
+        probe: A batch of inputs as `model` takes them.
+
+    Returns:
+        The head.
+
+    Raises:
+        ValueError: As `find_head`.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.core.heads import head_of
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> head_of(net, np.zeros((1, 2), "float32")).kind
+        'linear'
+    """
+    own = getattr(model, "head", None)  # of another model, a layer may have the name
+    return own if isinstance(own, Head) else find_head(model, probe)
+
+
 def _close(a: tf.Tensor, b: tf.Tensor) -> bool:
     tolerance = 1e-5 if b.dtype in (tf.float32, tf.float64) else 1e-2
     return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))

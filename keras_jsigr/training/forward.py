@@ -24,6 +24,7 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
+from keras_jsigr.training.regularized_inputs import regularized_inputs
 
 _PROBES = 8  # so many that a random layer rarely leaves all of them as they are
 
@@ -216,43 +217,3 @@ class Forward:
         with unchanged_state(self._base):
             trained, inferred = self(probe, True), self(probe, False)
         return bool(np.array_equal(np.asarray(trained), np.asarray(inferred)))
-
-
-def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
-    """Find the positions of the inputs to regularize.
-
-    Args:
-        specs: A structure of named `tf.TensorSpec`.
-        names: Names to choose; `None` chooses every float input.
-
-    Returns:
-        Positions among the flattened inputs.
-
-    Raises:
-        ValueError: If a name is unknown or names an integer input, or nothing is left.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.training.forward import regularized_inputs
-        >>> image = tf.TensorSpec((None, 2), tf.float32, "image")
-        >>> token = tf.TensorSpec((None, 3), tf.int32, "token")
-        >>> regularized_inputs([token, image], None)
-        [1]
-    """
-    flat = keras.tree.flatten(specs)
-    floats = {spec.name: i for i, spec in enumerate(flat) if spec.dtype.is_floating}
-    if not floats:
-        raise ValueError(
-            f"No input can be regularized: got {[s.dtype.name for s in flat]} inputs, "
-            "expected at least one of float dtype. Harden the part of the model that "
-            "comes after the embedding."
-        )
-    if names is None:
-        return list(floats.values())
-    unknown = [name for name in names if name not in floats]
-    if unknown or not names:
-        raise ValueError(
-            f"Inputs cannot be regularized: got {list(names)}, expected a choice of "
-            f"the float inputs {list(floats)}."
-        )
-    return [floats[name] for name in names]

@@ -16,7 +16,7 @@ from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.callbacks.grid.jacobian_norm import jacobian_norm_explainer
 from keras_jsigr.callbacks.grid.probe import Probe
 from keras_jsigr.checks.compile_check import head_kind
-from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.heads import head_of
 from keras_jsigr.core.logits import output_units
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.penalties import PenaltySettings
@@ -110,9 +110,8 @@ class Measurer:
         self._programs = Programs()
         self.classes = int(self._logits(probe.x).shape[-1])
         units = output_units(model, probe.x[:1])
-        head = getattr(model, "head", None)
-        head = head if isinstance(head, Head) else find_head(model, probe.x[:1])
-        self._independent = units > 1 and head_kind(model, head, units) == "sigmoid"
+        kind = head_kind(model, head_of(model, probe.x[:1]), units)
+        self._independent = units > 1 and kind == "sigmoid"
         self._labels = None
         if probe.y is not None:
             rows = target_rows(probe.y, len(probe.x), self.classes)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.heads import find_head
+from keras_jsigr.core.heads import head_of
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
@@ -34,8 +34,7 @@ def softmax_outputs(subject: Subject) -> Verdict:
     model = subject.model
     x = tf.convert_to_tensor(subject.x[:_EXAMPLES])
     if isinstance(model, keras.Model):
-        own = getattr(model, "head", None)
-        kind = getattr(own, "kind", None) or find_head(model, x).kind
+        kind = head_of(model, x).kind
         says = f"The model ends in a {kind}; the attacks see the logits behind it."
         if kind == "linear":
             says = "The model returns logits."

@@ -64,7 +64,6 @@ class AttributionMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        probe = as_float(probe)
         front = Front(as_logits(model, probe))
         if self.adds_copies:
             front = find_front(model, front.logits_fn, probe)

@@ -81,7 +81,6 @@ class MaskingMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        probe = as_float(probe)
         shape = tuple(probe.shape[1:])
         layout = resolve_layout(shape, self.layout)
         map_shape = shape[: map_axes(layout)]

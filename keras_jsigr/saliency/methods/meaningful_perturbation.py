@@ -85,7 +85,6 @@ class MeaningfulPerturbation(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        probe = as_float(probe)
         bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=self.layout)
         logits_fn = as_logits(model, probe)
 

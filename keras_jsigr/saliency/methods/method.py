@@ -45,7 +45,7 @@ class SaliencyMethod(ABC):
 
         Args:
             model: A Keras classifier, a hardened model or a callable.
-            probe: A batch of inputs, at least one.
+            probe: A batch of float inputs, at least one.
         """
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
