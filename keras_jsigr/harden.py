@@ -53,6 +53,7 @@ def harden(
     ramp_steps: int = 200,
     input_range: tuple[float, float] = (0.0, 1.0),
     noise: float = 0.0,
+    noise_patches: tuple[int, ...] = (1,),
     inputs: list[str] | None = None,
     adversary: Any = None,
     seed: int = 0,
@@ -121,6 +122,9 @@ def harden(
             example from which every step draws the point where it takes loss and
             penalties, within `input_range`; 0 means the example itself. The epsilon of
             the attacks to withstand is a good choice.
+        noise_patches: Sides, in pixels or steps, >= 1, of the patches that share one
+            number of the noise; patterns of several sides are added and clipped to the
+            ball. `(1,)`: every entry is drawn for itself.
         inputs: Names of the inputs to regularize; `None` means every float input.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
             random_start=True)`: loss and penalties are taken at its points.
@@ -188,6 +192,7 @@ def harden(
         ramp_steps=ramp_steps,
         input_range=input_range,
         noise=noise,
+        noise_patches=noise_patches,
         inputs=None if inputs is None else tuple(inputs),
         seed=seed,
     )

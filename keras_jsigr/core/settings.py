@@ -115,6 +115,38 @@ def count(name: str, value: Any, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def counts(name: str, values: Any) -> tuple[int, ...]:
+    """Return `values` as a tuple of integers >= 1, at least one of them.
+
+    Args:
+        name: What they are called in messages.
+        values: Any object.
+
+    Returns:
+        The integers.
+
+    Raises:
+        TypeError: If it is no list or tuple of integers.
+        ValueError: If it is empty, or one of them is too small.
+
+    Example:
+        >>> from keras_jsigr.core.settings import counts
+        >>> counts("sides", [2, 4])
+        (2, 4)
+    """
+    if not isinstance(values, tuple | list):
+        raise TypeError(
+            f"`{name}` is not a list: got {values!r}, expected integers >= 1. Pass for "
+            "instance (2, 4)."
+        )
+    if not values:
+        raise ValueError(
+            f"`{name}` is empty: got {values!r}, expected at least one integer >= 1. "
+            "Pass for instance (1,)."
+        )
+    return tuple(count(name, value) for value in values)
+
+
 def choice(
     name: str,
     value: Any,

@@ -79,6 +79,7 @@ class PenaltySettings:
     ramp_steps: int = 0
     input_range: tuple[float, float] = (0.0, 1.0)
     noise: float = 0.0
+    noise_patches: tuple[int, ...] = (1,)
     inputs: tuple[str, ...] | None = None
     seed: int = 0
 
@@ -95,6 +96,7 @@ class PenaltySettings:
             "seed": settings.count("seed", self.seed, minimum=-(2**31)),
             "input_range": settings.interval("input_range", self.input_range),
             "noise": settings.number("noise", self.noise, minimum=0.0, advice=RADIUS),
+            "noise_patches": settings.counts("noise_patches", self.noise_patches),
             "spread": settings.number(
                 "spread", self.spread, minimum=0.0, advice=SPREAD
             ),
@@ -161,6 +163,7 @@ class PenaltySettings:
         """Return the settings as JSON-ready keywords."""
         config = asdict(self)
         config["input_range"] = list(self.input_range)
+        config["noise_patches"] = list(self.noise_patches)
         config["inputs"] = None if self.inputs is None else list(self.inputs)
         return config
 

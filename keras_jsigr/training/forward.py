@@ -24,6 +24,7 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
+from keras_jsigr.training.patch_noise import patch_noise
 from keras_jsigr.training.regularized_inputs import regularized_inputs
 
 _PROBES = 8  # so many that a random layer rarely leaves all of them as they are
@@ -124,10 +125,10 @@ class Forward:
 
     def _beside(self, x: Any, seed: Any, index: int) -> Any:
         """Draw points of the maximum-norm balls around the inputs."""
-        ball = LinfBall(
-            tf.cast(x, tf.float32), self.settings.noise, self.settings.input_range
-        )
-        return tf.cast(ball.sample(stream(seed, "noise", index)), x.dtype)
+        settings, origin = self.settings, tf.cast(x, tf.float32)
+        ball = LinfBall(origin, settings.noise, settings.input_range)
+        noise = patch_noise(x, stream(seed, "noise", index), settings.noise_patches)
+        return tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""

@@ -1,11 +1,13 @@
 """Steps at random points near the inputs, on every golden."""
 
 import numpy as np
+import pytest
 
 
-def test_noise(golden, train, reference):
+@pytest.mark.parametrize("patches", [(1,), (2, 4)], ids=["entries", "patches"])
+def test_noise(golden, train, reference, patches):
     """In graph mode, where weights end elsewhere than without noise."""
-    robust = golden.compiled(harden={"noise": 0.05})
+    robust = golden.compiled(harden={"noise": 0.05, "noise_patches": patches})
     train(golden, robust)
     pairs = zip(robust.base.get_weights(), reference.base.get_weights(), strict=True)
     assert any(np.abs(a - b).max() > 1e-7 for a, b in pairs)
