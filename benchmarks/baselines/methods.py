@@ -34,6 +34,7 @@ ORDER = (
     "balanced_jacobian",
     "balanced_selective",
     "j_sigr_long",
+    "j_sigr_stronger",
     "fgsm_rs",
     "pgd_7",
     "trades_10",
@@ -87,7 +88,8 @@ def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
     """Say what arguments of `harden` a method has at a radius.
 
     Args:
-        recipe: Of a method. `"preset"` names arguments, `"settings"` come over them.
+        recipe: Of a method. `"preset"` names arguments, whose weights are taken
+            `"times"` that, `"settings"` come over them.
         epsilon: Linf radius, inputs in 0..1.
 
     Returns:
@@ -97,8 +99,10 @@ def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
     """
     settings = recipe.get("settings", {})
     if "preset" in recipe:
-        own = {name: value for name, value in recipe.items() if name != "preset"}
+        own = {k: v for k, v in recipe.items() if k not in ("preset", "times")}
         preset = kj.preset(recipe["preset"], epsilon=epsilon)
+        for name in ("jacobian_weight", "selective_weight"):
+            preset[name] *= recipe.get("times", 1.0)
         return own | {"settings": preset | settings}
     ratio = epsilon / nets.EPSILON
     if recipe["defence"] != "harden" or ratio == 1.0:

@@ -50,6 +50,9 @@ def test_a_preset_is_spelt_out():
     found = at_radius(recipe, 0.05)
     assert found["settings"] == kj.preset("fast", epsilon=0.05) | {"noise": 0.01}
     assert "preset" not in found
+    times = at_radius(recipe | {"times": 2.0}, 0.05)
+    assert weights(times) == pytest.approx([2 * w for w in weights(found)])
+    assert times.keys() == found.keys()
 
 
 def test_files_are_named_after_what_networks_are(tmp_path):
