@@ -41,17 +41,16 @@ def patch_noise(x: Any, seed: Any, sides: Sequence[int] = (1,)) -> Any:
         >>> len(set(noise.numpy().ravel().tolist())) <= 4
         True
     """
-    total = _pattern(x, seed, sides[0], 0)
-    if len(sides) == 1:
-        return total
-    others = [_pattern(x, fold_in(seed, n), side, n) for n, side in enumerate(sides)][
-        1:
+    patterns = [
+        # The first is what a ball draws: side 1 alone is its uniform sample.
+        _pattern(x, fold_in(seed, number) if number else seed, side, _PLACES + number)
+        for number, side in enumerate(sides)
     ]
-    return tf.clip_by_value(tf.add_n([total, *others]), -1.0, 1.0)
+    return tf.clip_by_value(tf.add_n(patterns), -1.0, 1.0)
 
 
-def _pattern(x: Any, seed: Any, side: int, number: int) -> Any:
-    """Draw one number per patch."""
+def _pattern(x: Any, seed: Any, side: int, place: int) -> Any:
+    """Draw one number per patch, and with the stream `place` where the grid begins."""
     shape = tf.shape(x)
     axes = range(1, x.shape.rank - 1) if side > 1 else ()
     # As many patches as cover the example wherever the grid begins.
@@ -63,7 +62,7 @@ def _pattern(x: Any, seed: Any, side: int, number: int) -> Any:
     for axis in axes:
         noise = tf.repeat(noise, side, axis)
     first = tf.random.stateless_uniform(
-        (len(axes),), fold_in(seed, _PLACES + number), 0, side, tf.int32, alg=ALGORITHM
+        (len(axes),), fold_in(seed, place), 0, side, tf.int32, alg=ALGORITHM
     )
     begin = tf.concat([[0], first, [0]], 0)
     return tf.ensure_shape(tf.slice(noise, begin, shape), x.shape)
