@@ -9,8 +9,6 @@ from keras_jsigr.core import settings
 
 PresetName = Literal["fast", "balanced", "faithful"]
 PRESETS: tuple[str, ...] = get_args(PresetName)
-# Sides in pixels; measured on images of 28 x 28.
-_PATCHES = (2, 4, 7)
 
 
 def preset(
@@ -34,9 +32,9 @@ def preset(
       most with perturbation maps, and the least loss of clean accuracy. It needs whole
       maps: `maps=` of a trained network, or the slow `masks_per_step=None`.
 
-    All take the step at random points of the ball that differ from the example in
-    patches of pixels: `noise=epsilon`, `noise_patches=(2, 4, 7)`. The weights scale
-    with the radius as the loss within it does: by `r` where the penalty is a norm of
+    All take the step at random points of the ball: `noise=epsilon`; those of
+    `"balanced"` differ from the example in patches of pixels. The weights scale with
+    the radius as the loss within it does: by `r` where the penalty is a norm of
     the gradient, by `r^2` where it is a square.
 
     Args:
@@ -76,7 +74,6 @@ def preset(
     return {
         **_SETTINGS[name](epsilon / (high - low)),
         "noise": epsilon,
-        "noise_patches": _PATCHES,
         "input_range": (low, high),
     }
 
@@ -86,6 +83,7 @@ def _balanced(radius: float) -> dict[str, Any]:
         "form": "separate",
         "jacobian_weight": 3.0 * radius**2,
         "selective_weight": 1.2 * radius,
+        "noise_patches": (2, 4, 7),
     }
 
 
