@@ -40,7 +40,8 @@ images, or all where there are fewer. **Transfer**: MI-FGSM, 10 steps, from the 
 in logits of the surrogates of all other families, at the radius and twice the radius.
 **Agreement**: rank correlation of the gradient map of the log odds with the
 perturbation map of the network itself, and of a plain network of another seed.
-**Cost**: time of an epoch beside plain training, several networks at a time. Clean
+**Cost**: time of an epoch beside plain training, a rough figure: several networks train
+at a time, and what else ran is in it. Steps timed in turn are in the README. Clean
 accuracy is that of all test images. Means over the seeds, lowest and highest in
 brackets.
 
