@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,10 @@ from judges.markdown import markdown_table
 
 from baselines.methods import Method
 from baselines.rungs import Rung
+from baselines.scatter import Point, scatter
 from keras_jsigr.core.write_whole import write_whole
 
 Cells = dict[str, dict[str, Any]]
-COLOURS = {"undefended": "#566267", "regularized": "#0b6570", "adversarial": "#b0431e"}
-MARKS = {"undefended": "s", "regularized": "o", "adversarial": "^"}
 
 # Heading, part of the study, figure of the cell.
 COLUMNS = (
@@ -141,25 +142,39 @@ def write(
     text = TEXT.format(sections=sections, methods=described)
     write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
     for rung, cells in results:
-        robust = f"worst case, Linf {rung.words} (%)"
-        plot(
-            cells,
-            methods,
-            docs / "images" / f"study-{rung.name}-frontier.svg",
-            lambda name, cells=cells: mean_of(cells, "robust", name, "clean"),
-            ("clean accuracy (%)", robust),
-        )
-        plot(
-            cells,
-            methods,
-            docs / "images" / f"study-{rung.name}-cost.svg",
-            lambda name, cells=cells: minutes(cells, name),
-            ("training time (minutes)", robust),
-            log=True,
-        )
+        positions: dict[str, tuple[Callable[[str], float | None], str, bool]] = {
+            "frontier": (
+                partial(mean_of, cells, "robust", figure="clean"),
+                "clean accuracy (%)",
+                False,
+            ),
+            "cost": (partial(minutes, cells), "training time (minutes)", True),
+        }
+        for plot, (position, label, log) in positions.items():
+            scatter(
+                points(cells, methods, position),
+                docs / "images" / f"study-{rung.name}-{plot}.svg",
+                (label, f"worst case, Linf {rung.words} (%)"),
+                log=log,
+            )
 
 
-def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
+def points(
+    cells: Cells,
+    methods: dict[str, Method],
+    position: Callable[[str], float | None],
+) -> list[Point]:
+    """Return where each method stands: a figure of it, and its worst case."""
+    found = []
+    for name, method in methods.items():
+        across = position(name)
+        up = mean_of(cells, "robust", name, figure="robust")
+        if across is not None and up is not None:
+            found.append(Point(method.title, method.family, across, up))
+    return found
+
+
+def mean_of(cells: Cells, part: str, name: str, *, figure: str) -> float | None:
     """Return the mean of a figure over the seeds, if there is any."""
     values = [cell.get(figure) for cell in cells_of(cells, part, name)]
     known = [value for value in values if value is not None]
@@ -174,45 +189,3 @@ def minutes(cells: Cells, name: str) -> float | None:
         if cell["epoch_seconds"]
     ]
     return float(np.mean(times)) if times else None
-
-
-def plot(
-    cells: Cells,
-    methods: dict[str, Method],
-    path: Path,
-    position: Any,
-    labels: tuple[str, str],
-    log: bool = False,
-) -> None:
-    """Draw the worst case of every method over something else."""
-    import matplotlib.pyplot as plt
-
-    # Text stays text, and the file is the same for the same figures.
-    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study"})
-    figure, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
-    shown = set()
-    for name, method in methods.items():
-        across, up = position(name), mean_of(cells, "robust", name, "robust")
-        if across is None or up is None:
-            continue
-        new = method.family not in shown
-        shown.add(method.family)
-        axes.plot(
-            across,
-            up,
-            MARKS[method.family],
-            color=COLOURS[method.family],
-            label=method.family if new else None,
-        )
-        axes.annotate(
-            method.title, (across, up), (5, 4), textcoords="offset points", fontsize=8
-        )
-    axes.set(xlabel=labels[0], ylabel=labels[1])
-    if log:
-        axes.set_xscale("log")
-    axes.grid(alpha=0.3)
-    if shown:
-        axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)

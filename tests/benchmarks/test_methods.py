@@ -1,5 +1,6 @@
 """Every file of settings of the study makes a model that trains."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -61,4 +62,6 @@ def test_the_page_is_made_of_the_figures(tmp_path):
     assert "| 0.400 | 0.300 | 0.500 |" in row
     assert "J-SIGR, default: `rule`: why" in text
     for plot in ("study-reference-frontier", "study-reference-cost"):
-        assert "<svg" in (tmp_path / "images" / f"{plot}.svg").read_text()
+        svg = (tmp_path / "images" / f"{plot}.svg").read_text()
+        assert "2 J-SIGR, default" in re.sub(r"\s+", " ", svg)
+        assert "plain: 0.0 at" in svg
