@@ -142,21 +142,18 @@ def write(
     text = TEXT.format(sections=sections, methods=described)
     write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
     for rung, cells in results:
-        positions: dict[str, tuple[Callable[[str], float | None], str, bool]] = {
-            "frontier": (
-                partial(mean_of, cells, "robust", figure="clean"),
-                "clean accuracy (%)",
-                False,
-            ),
-            "cost": (partial(minutes, cells), "training time (minutes)", True),
-        }
-        for plot, (position, label, log) in positions.items():
-            scatter(
-                points(cells, methods, position),
-                docs / "images" / f"study-{rung.name}-{plot}.svg",
-                (label, f"worst case, Linf {rung.words} (%)"),
-                log=log,
-            )
+        robust = f"worst case, Linf {rung.words} (%)"
+        scatter(
+            points(cells, methods, partial(mean_of, cells, "robust", figure="clean")),
+            docs / "images" / f"study-{rung.name}-frontier.svg",
+            ("clean accuracy (%)", robust),
+        )
+        scatter(
+            points(cells, methods, partial(minutes, cells)),
+            docs / "images" / f"study-{rung.name}-cost.svg",
+            ("training time (minutes)", robust),
+            log=True,
+        )
 
 
 def points(
@@ -168,13 +165,13 @@ def points(
     found = []
     for name, method in methods.items():
         across = position(name)
-        up = mean_of(cells, "robust", name, figure="robust")
+        up = mean_of(cells, "robust", name, "robust")
         if across is not None and up is not None:
             found.append(Point(method.title, method.family, across, up))
     return found
 
 
-def mean_of(cells: Cells, part: str, name: str, *, figure: str) -> float | None:
+def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
     """Return the mean of a figure over the seeds, if there is any."""
     values = [cell.get(figure) for cell in cells_of(cells, part, name)]
     known = [value for value in values if value is not None]
