@@ -10,11 +10,12 @@
 15 epochs (Tiny ImageNet: 30), Adam, cosine decay from 2e-3, batches of 128; inputs in
 0..1. The methods are the files of settings in baselines/methods. Per network: clean
 accuracy on all test images; the worst case on the first 1,000, over the standard suite
-with diagnostics for the headline methods and over APGD-CE and APGD-T for the others;
-MI-FGSM transferred from the ensemble of the other families' surrogates at the radius
-and twice the radius; agreement of the gradient map with perturbation maps; seconds per
-epoch while as many networks train as there are cores. Networks and figures are kept as
-they arrive: a killed study goes on.
+with diagnostics for the headline methods and over APGD-CE and APGD-T for the others,
+beside PGD-40, of which published figures often are; MI-FGSM transferred from the
+ensemble of the other families' surrogates at the radius and twice the radius; agreement
+of the gradient map with perturbation maps; seconds per epoch while as many networks
+train as there are cores. Networks and figures are kept as they arrive: a killed study
+goes on.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 from baselines import page
 from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_options
 from baselines.rungs import RUNGS
-from judges.figures import clean_and_apgd, percent
+from judges.figures import clean_and_apgd, percent, still_correct
 from judges.options import complete, parser_of
 from judges.store import Store
 from networks.correct import correct
@@ -44,7 +46,7 @@ import keras_jsigr as kj
 DOCS = Path(__file__).parents[1] / "docs"
 # One network each of what an attacker may have trained.
 SURROGATES = ("plain", "jacobian", "j_sigr", "fgsm_rs", "pgd_7")
-PARTS = ("cost", "robust", "transfer", "maps")
+PARTS = ("cost", "robust", "pgd", "transfer", "maps")
 MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
 
@@ -101,6 +103,7 @@ def measure(
     parts: dict[str, Any] = {
         "cost": lambda: cost(bank.file_of(name, seed)),
         "robust": lambda: robustness(net(), method.headline, bank),
+        "pgd": lambda: pgd(net(), bank),
         "transfer": lambda: transfer(net(), method.family, bank),
         "maps": lambda: explanations(net(), bank),
     }
@@ -150,6 +153,14 @@ def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
         }
     found = clean_and_apgd(net, bank.data, x, y, epsilon)
     return {**found, "suite": "APGD-CE, APGD-T", "images": len(x)}
+
+
+def pgd(net: keras.Model, bank: Bank) -> dict[str, float]:
+    """Return the accuracy under PGD with 40 steps and one random start, in percent."""
+    x, y = bank.first_images
+    epsilon = bank.rung.epsilon
+    x_adv = kj.attacks.PGD(epsilon=epsilon, steps=40)(net, x, y)
+    return {"pgd": percent(still_correct(net, x, np.asarray(x_adv), y, epsilon))}
 
 
 def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def test_the_page_is_made_of_the_figures(tmp_path):
         "cost/j_sigr/0": {"epoch_seconds": 4.0, "epochs": 15},
         "robust/j_sigr/0": {"clean": 86.0, "robust": 60.0, "suspect": {"rule": "why"}},
         "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}},
+        "pgd/j_sigr/1": {"pgd": 65.2},
         "maps/j_sigr/0": {"own": 0.4, "teacher": 0.3, "gini": 0.5},
     }
     page.write([(RUNGS["reference"], cells)], METHODS, tmp_path)
@@ -58,7 +59,8 @@ def test_the_page_is_made_of_the_figures(tmp_path):
     row = next(
         line for line in text.splitlines() if line.startswith("| J-SIGR, default |")
     )
-    assert "| 2 | 15 | 2.0x | 86.5 (86.0 to 87.0) | 61.0 (60.0 to 62.0) |" in row
+    figures = "| 86.5 (86.0 to 87.0) | 65.2 | 61.0 (60.0 to 62.0) |"
+    assert f"| 2 | 15 | 2.0x {figures}" in row
     assert "| 0.400 | 0.300 | 0.500 |" in row
     assert "J-SIGR, default: `rule`: why" in text
     for plot in ("study-reference-frontier", "study-reference-cost"):
