@@ -65,9 +65,20 @@ def test_several_patterns_are_added_and_clipped():
     # |n_1 + n_2 + n_3| of uniform variables exceeds 1 with probability 1/3.
     share = np.mean(np.abs(noise) == 1)
     assert abs(share - 1 / 3) < 4 * np.sqrt(2 / 9 / noise.size)
-    np.testing.assert_array_equal(
-        drawn((5, 9, 9, 1), 2, 4), drawn((5, 9, 9, 1), 2, 4, seed=SEED)
-    )
+
+
+def test_a_further_pattern_is_added_to_the_first():
+    first, both = drawn((5, 24, 24, 1), 2), drawn((5, 24, 24, 1), 2, 4)
+    second = np.where(np.abs(both) < 1, both - first, np.nan)
+    for axis in (1, 2):
+        steps = np.diff(second, axis=axis)
+        others = tuple(a for a in range(4) if a != axis)
+        found = np.flatnonzero((np.nan_to_num(np.abs(steps)) > 1e-6).any(others)) + 1
+        assert len(set(found % 4)) == 1
+
+
+def test_another_seed_draws_other_noise():
+    assert (drawn((5, 9, 9, 1), 4) != drawn((5, 9, 9, 1), 4, seed=(3, 6))).any()
 
 
 def test_side_one_is_the_uniform_draw_of_the_ball():
