@@ -12,8 +12,8 @@
 accuracy on all test images; the worst case on the first 1,000, over the standard suite
 with diagnostics for the headline methods and over APGD-CE and APGD-T for the others,
 beside PGD-40, of which published figures often are; MI-FGSM transferred from the other
-families' surrogates at the radius and twice the radius, the worst of each and their
-ensemble; agreement of the gradient map with perturbation maps; seconds per epoch while
+families' surrogates at the radius and twice the radius, the worst of each and two
+ensembles; agreement of the gradient map with perturbation maps; seconds per epoch while
 as many networks train as there are cores. Networks and figures are kept as they arrive:
 a killed study goes on.
 """
@@ -165,12 +165,14 @@ def pgd(net: keras.Model, bank: Bank) -> dict[str, float]:
 def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:
     """Return the accuracy on examples of the other families' networks, in percent.
 
-    Per example the worst of all of them and their ensemble. The ensemble alone will not
-    do: the logits of an undefended network are so large that no other counts in it.
+    Per example the worst of each of them and two ensembles. The mean of the logits
+    alone will not do: those of an undefended network are so large that no other counts.
     """
     names = sources_against(family, bank)
     sources: dict[str, Any] = {name: bank.net(name, SURROGATE_SEED) for name in names}
-    sources["ensemble"] = kj.attacks.LogitsEnsemble(list(sources.values()))
+    members = list(sources.values())
+    for fuse in ("logits", "probabilities"):
+        sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)
     x, y = bank.first_images
     figures: dict[str, Any] = {}
     for name, times in (("once", 1), ("twice", 2)):

@@ -41,14 +41,14 @@ Square), or, where a star stands, over APGD-CE and APGD-T alone; the first 1,000
 images, or all where there are fewer. **PGD-40**: 40 steps of the cross entropy from one
 random start, the same images: what published figures often are of. **Transfer**:
 MI-FGSM, 10 steps, at the radius and twice the radius; per example the worst of the
-surrogates of all other families, each alone, and of their ensemble in logits; the
-surrogates are the plain network, the squared Jacobian, J-SIGR, FGSM-RS and PGD-7 of
-another seed. **Agreement**: rank correlation of the gradient map of the log odds with
-the perturbation map of the network itself, and of a plain network of another seed.
-**Cost**: time of an epoch beside plain training, a rough figure: several networks train
-at a time, and what else ran is in it. Steps timed in turn are in the README. Clean
-accuracy is that of all test images. Means over the seeds, lowest and highest in
-brackets.
+surrogates of all other families, each alone, and of their ensembles in logits and in
+probabilities; the surrogates are the plain network, the squared Jacobian, J-SIGR,
+FGSM-RS and PGD-7 of another seed. **Agreement**: rank correlation of the gradient map
+of the log odds with the perturbation map of the network itself, and of a plain network
+of another seed. **Cost**: time of an epoch beside plain training, a rough figure:
+several networks train at a time, and what else ran is in it. Steps timed in turn are in
+the README. Clean accuracy is that of all test images. Means over the seeds, lowest and
+highest in brackets.
 
 {sections}
 ## The methods

@@ -20,8 +20,10 @@ class LogitsEnsemble:
     """Compute `sum_k w_k z_k(x)` of several classifiers; usable wherever a model is.
 
     What fools many models fools another one more likely: attack this, then show the
-    result to the model in question. The mean of the logits is the strongest source of
-    the three known ones (logits, probabilities, losses).
+    result to the model in question. Among models of one kind the mean of the logits is
+    the strongest source of the three known ones (logits, probabilities, losses). Where
+    an undefended network with large logits meets hardened ones, they hardly count in
+    that mean: `fuse="probabilities"` follows the members that are not fooled yet.
 
     Args:
         models: Keras models (a softmax head is seen behind), hardened models or
