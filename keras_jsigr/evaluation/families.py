@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.transfer.ensemble import FuseName, LogitsEnsemble
 
 
 def leave_one_family_out(
-    models: Mapping[str, Any], families: Mapping[str, str]
+    models: Mapping[str, Any],
+    families: Mapping[str, str],
+    *,
+    fuse: FuseName = "probabilities",
 ) -> dict[str, LogitsEnsemble]:
     """Make, for every family, the ensemble of all models of the other families.
 
@@ -19,13 +22,15 @@ def leave_one_family_out(
     Args:
         models: Models by name.
         families: The family of each of them by name, such as `"cnn"`.
+        fuse: See `LogitsEnsemble`. Families differ in how large their logits are, and
+            in the mean of `"logits"` the largest decide alone.
 
     Returns:
         The ensembles by the family that is left out: sources against its members.
 
     Raises:
-        ValueError: If a model has no family, a family has no model, or there is only
-            one family.
+        ValueError: If a model has no family, a family has no model, there is only one
+            family, or `fuse` is unknown.
 
     Reference:
         arXiv 1611.02770 (transfer from ensembles).
@@ -52,7 +57,7 @@ def leave_one_family_out(
         )
     return {
         kind: LogitsEnsemble(
-            [m for name, m in models.items() if families[name] != kind]
+            [m for name, m in models.items() if families[name] != kind], fuse=fuse
         )
         for kind in kinds
     }

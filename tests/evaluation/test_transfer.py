@@ -162,10 +162,13 @@ def test_attacks_do_not_stop_early():
 
 def test_leave_one_family_out():
     families = {"a": "cnn", "near": "cnn", "far": "mlp"}
-    ensembles = leave_one_family_out(MODELS, families)
+    ensembles = leave_one_family_out(MODELS, families, fuse="logits")
     assert list(ensembles) == ["cnn", "mlp"]
     np.testing.assert_allclose(ensembles["cnn"](X), FAR(X), rtol=1e-6)
     np.testing.assert_allclose(ensembles["mlp"](X), (A(X) + NEAR(X)) / 2, rtol=1e-5)
+    fused = leave_one_family_out(MODELS, families)["mlp"](X)
+    mean = (tf.nn.softmax(A(X)) + tf.nn.softmax(NEAR(X))) / 2
+    np.testing.assert_allclose(np.exp(fused), mean, rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match=r"\['far'\] in only one"):
         leave_one_family_out(MODELS, {"a": "cnn", "near": "cnn"})
     with pytest.raises(ValueError, match="at least two"):
