@@ -39,6 +39,7 @@ ORDER = (
     "pgd_7",
     "trades_10",
     "j_sigr_fgsm_rs",
+    "j_sigr_fgsm_rs_long",
     "j_sigr_pgd_7",
 )
 
