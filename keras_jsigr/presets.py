@@ -26,7 +26,7 @@ def preset(
       how much the loss grows, to first order, at the worst point of the ball, over the
       pixels that the perturbation map leaves unmarked.
     - `"fast"`: `form="guided"`, `0.2 r sum_i |g_i| + 0.8 r sum_i M_i |g_i|`, both from
-      one projection `g` near the direction of the score, in three quarters of the time.
+      one projection `g` near the direction of the score, in four fifths of the time.
     - `"faithful"`: `form="fused"` with `selection="hard"`,
       `0.05 r sum_i ||J_:i||_2 + 0.15 r sum_i M_i ||J_:i||_2`: gradient maps that agree
       most with perturbation maps, and the least loss of clean accuracy. It needs whole
