@@ -18,7 +18,7 @@ from keras_jsigr import (
     saliency,
     serving,
 )
-from keras_jsigr.activations import with_smooth_activations
+from keras_jsigr.activations import Swish, with_smooth_activations
 from keras_jsigr.evaluation import Report, compare, evaluate, evaluate_saliency
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
@@ -39,6 +39,7 @@ __all__ = [
     "PenaltySettings",
     "PerturbationCache",
     "Report",
+    "Swish",
     "attacks",
     "callbacks",
     "compare",

@@ -43,6 +43,11 @@ RUNGS = {
             {**_IDX, "activation": "relu"},
         ),
         Rung(
+            "swish",
+            "conv4x4-s2(16, 32) + fc100, Swish of beta 5, Fashion-MNIST",
+            {**_IDX, "swish": 5.0},
+        ),
+        Rung(
             "madry",
             "conv5x5(32)-pool-conv5x5(64)-pool-fc1024, SiLU, Fashion-MNIST",
             {**_IDX, "net": "madry"},

@@ -57,13 +57,15 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
     Args:
         recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
             arguments of `harden`, `"images"` is their number where it is not the
-            sample's.
+            sample's, `"swish"` the beta of an activation in the place of the named one.
         maps: A `PerturbationCache` for the hardened network, or `None`.
 
     Returns:
         The network, and the model to fit: the same, or one around it.
     """
-    net = NETS[recipe["net"]](recipe["activation"], recipe["seed"])
+    swish = recipe.get("swish")
+    activation = kj.Swish(swish) if swish else recipe["activation"]
+    net = NETS[recipe["net"]](activation, recipe["seed"])
     defence, epsilon = recipe["defence"], recipe.get("epsilon", EPSILON)
     if defence is None:
         return net, net

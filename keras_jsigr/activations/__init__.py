@@ -1,5 +1,6 @@
-"""Smooth activations in the place of ReLU."""
+"""Smooth activations, and models with them in the place of ReLU."""
 
 from keras_jsigr.activations.smooth import with_smooth_activations
+from keras_jsigr.activations.swish import Swish
 
-__all__ = ["with_smooth_activations"]
+__all__ = ["Swish", "with_smooth_activations"]
