@@ -15,6 +15,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -35,6 +36,7 @@ VARIANTS: dict[str, dict | None] = {
     "plain": None,
     "default": {},
     "default, ReLU": {"activation": "relu"},
+    "default, Swish(5)": {"activation": kj.Swish(5.0)},
     "cached maps": {"maps": "cached"},
     "no selection (all)": {"selection": "all"},
     "weights 0.01, 0.03": {"jacobian_weight": 0.01, "selective_weight": 0.03},
@@ -50,10 +52,10 @@ VARIANTS: dict[str, dict | None] = {
     },
     "default at FGSM-RS points": {"adversary": "FGSM-RS"},
 }
-MANY_SEEDS = ("plain", "default", "default, ReLU")
+MANY_SEEDS = ("plain", "default", "default, ReLU", "default, Swish(5)")
 
 
-def network(activation: str, seed: int) -> keras.Model:
+def network(activation: Any, seed: int) -> keras.Model:
     """Build conv4x4-s2(16, 32) + fc100."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
