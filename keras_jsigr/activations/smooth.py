@@ -23,8 +23,9 @@ def with_smooth_activations(
     `benchmarks/settings.py` on the embedded Fashion-MNIST sample (reference net, 15
     epochs, default settings, Linf epsilon 0.1, mean of three seeds; clean / PGD-20 /
     transferred MI-FGSM accuracy): ReLU 79.2 / 52.6 / 70.4, SiLU 81.9 / 56.2 / 71.2 %.
-    arXiv 2409.20139 sees the same. The copied weights were learned for ReLU: train the
-    result.
+    arXiv 2409.20139 sees the same. With penalties at random points (`noise=`, the
+    presets) a sharper activation is stronger still, see `keras_jsigr.Swish`. The copied
+    weights were learned for ReLU: train the result.
 
     Replaced are ReLU and ReLU6 as the activation of any layer, `keras.layers.ReLU`
     (with any arguments), `keras.layers.Activation("relu")` and `keras.ops.relu` in

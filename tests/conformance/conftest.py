@@ -125,7 +125,7 @@ def mlp():
     return keras.Sequential(
         [
             layers.Input((6,)),
-            layers.Dense(8, activation="silu"),
+            layers.Dense(8, activation=kj.Swish()),
             layers.Dense(CLASSES),
         ]
     )
@@ -143,7 +143,7 @@ def softmax_layer():
     return keras.Sequential(
         [
             layers.Input((8, 8, 1)),
-            layers.Conv2D(4, 3, strides=2, activation="softplus"),
+            layers.Conv2D(4, 3, strides=2, activation=kj.Swish()),
             layers.Flatten(),
             layers.Dense(CLASSES),
             layers.Softmax(),
