@@ -15,13 +15,13 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 from judges.markdown import markdown_table
+from networks.architectures import Activation
 from networks.correct import correct
 
 import keras_jsigr as kj
@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict | None] = {
 MANY_SEEDS = ("plain", "default", "default, ReLU", "default, Swish(5)")
 
 
-def network(activation: Any, seed: int) -> keras.Model:
+def network(activation: Activation, seed: int) -> keras.Model:
     """Build conv4x4-s2(16, 32) + fc100."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers

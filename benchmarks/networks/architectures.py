@@ -8,8 +8,11 @@ from typing import Any
 
 import keras
 
+# Its name, or a function such as `keras_jsigr.Swish`.
+Activation = str | Callable[[Any], Any]
 
-def reference_net(activation: str, seed: int) -> keras.Model:
+
+def reference_net(activation: Activation, seed: int) -> keras.Model:
     """Build conv4x4-s2(16, 32) + fc100 with logits.
 
     Args:
@@ -33,7 +36,7 @@ def reference_net(activation: str, seed: int) -> keras.Model:
     )
 
 
-def madry_cnn(activation: str, seed: int) -> keras.Model:
+def madry_cnn(activation: Activation, seed: int) -> keras.Model:
     """Build conv5x5(32)-pool-conv5x5(64)-pool-fc1024 with logits.
 
     Args:
@@ -63,7 +66,7 @@ def madry_cnn(activation: str, seed: int) -> keras.Model:
 
 
 def resnet20(
-    activation: str, seed: int, shape: tuple[int, int, int] = (28, 28, 1)
+    activation: Activation, seed: int, shape: tuple[int, int, int] = (28, 28, 1)
 ) -> keras.Model:
     """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
 
@@ -100,7 +103,7 @@ def resnet20(
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
-def colour_net(activation: str, seed: int) -> keras.Model:
+def colour_net(activation: Activation, seed: int) -> keras.Model:
     """Build conv3x3-s2(16, 32, 64) + fc100 with logits.
 
     Args:
@@ -121,7 +124,7 @@ def colour_net(activation: str, seed: int) -> keras.Model:
     return keras.Sequential([image, *convolutions, layers.Flatten(), *dense])
 
 
-NETS: dict[str, Callable[[str, int], keras.Model]] = {
+NETS: dict[str, Callable[[Activation, int], keras.Model]] = {
     "reference": reference_net,
     "madry": madry_cnn,
     "resnet20": resnet20,
