@@ -103,16 +103,21 @@
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (step) turn(step);
     });
-    const follow = () => {
-      const place = items.findIndex((item) => `#${item.id}` === location.hash);
+    const follow = (hash) => {
+      const place = items.findIndex((item) => `#${item.id}` === hash);
       if (place < 0) return;
       show(Math.floor(place / size));
       items[place].scrollIntoView();
       items[place].focus({ preventScroll: true });
     };
-    addEventListener("hashchange", follow);
+    addEventListener("hashchange", () => follow(location.hash));
+    // A link followed twice in a row changes no hash.
+    addEventListener("click", (event) => {
+      const link = event.target.closest("a[href^='#']");
+      if (link) follow(link.hash);
+    });
     show(0);
-    follow();
+    follow(location.hash);
     controls.hidden = last < 1;
   }
 
