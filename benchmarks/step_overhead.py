@@ -21,8 +21,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from judges.markdown import markdown_table
 from judges.options import complete, parser_of
+from judges.steps_in_turn import step_of, steps_in_turn
 from judges.store import Store
 from networks import nets
 from networks.architectures import NETS
@@ -60,6 +58,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "preset `fast`, live maps": {"preset": "fast"},
     "preset `balanced`, cached maps": {"preset": "balanced", "cached": True},
     "separate, L1, at FGSM-RS points": {"form": "separate", "adversary": "FGSM-RS"},
+    "guided, cached maps, at FGSM-RS points": {
+        "form": "guided",
+        "cached": True,
+        "adversary": "FGSM-RS",
+    },
     "FGSM-RS training": {**OFF, "adversary": "FGSM-RS"},
     "PGD-7 training": {**OFF, "adversary": "PGD-7"},
     "TRADES-10 training": {},
@@ -67,7 +70,7 @@ METHODS: dict[str, dict[str, Any]] = {
 # Upper limits of the ratio that the project holds itself to, on every net.
 GOALS = {"fused, L1, cached maps": 2.1, "fused, L1, live maps (default)": 2.4}
 PARTS = ("time", "memory")
-MEMORY_BATCH, TRACING_BATCH = 1024, 8
+MEMORY_BATCH = 1024
 
 
 def model_of(case: str, method: str, x: np.ndarray, y: np.ndarray) -> keras.Model:
@@ -89,45 +92,12 @@ def model_of(case: str, method: str, x: np.ndarray, y: np.ndarray) -> keras.Mode
     return kj.harden(net, maps=maps, verbose=0, probe=False, **settings)
 
 
-def step_of(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    """Return what takes one step of `fit` on the batch."""
-    model.compile(
-        "adam",
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    # Builds and traces as `fit` does.
-    model.fit(x[:TRACING_BATCH], y[:TRACING_BATCH], batch_size=TRACING_BATCH, verbose=0)
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(len(x))
-    iterator = iter(batches.cache().repeat())
-    return lambda: model.train_function(iterator)
-
-
 def times(case: str, data: kj.datasets.Dataset, options: argparse.Namespace) -> Any:
     """Time all methods in turn; return medians and quartiles."""
     x, y = data.x_train[: options.batch_size], data.y_train[: options.batch_size]
     rounds, inner = (1, 1) if options.quick else CASES[case][2:]
     steps = {name: step_of(model_of(case, name, x, y), x, y) for name in METHODS}
-    for step in steps.values():
-        for _ in range(2):
-            step()
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            for _ in range(inner):
-                step()
-            seconds[name].append((time.perf_counter() - start) / inner)
-    cells = {}
-    for name, values in seconds.items():
-        ratios = np.array(values) / np.array(seconds["plain"])
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        cells[name] = {
-            "ratio": round(float(middle), 2),
-            "quartiles": [round(float(low), 2), round(float(high), 2)],
-            "milliseconds": round(1e3 * float(np.median(values)), 2),
-        }
-    return cells
+    return steps_in_turn(steps, rounds, inner)
 
 
 def memory(case: str, method: str) -> dict[str, float]:

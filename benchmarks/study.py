@@ -3,7 +3,7 @@
     python benchmarks/study.py                  # what is missing in results/study.json
     python benchmarks/study.py --rung resnet20  # another network, see baselines/rungs
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
-    python benchmarks/study.py --parts cost robust maps     # no surrogates to train
+    python benchmarks/study.py --parts step robust maps     # no surrogates to train
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
@@ -13,17 +13,15 @@ accuracy on all test images; the worst case on the first 1,000, over the standar
 with diagnostics for the headline methods and over APGD-CE and APGD-T for the others,
 beside PGD-40, of which published figures often are; MI-FGSM transferred from the other
 families' surrogates at the radius and twice the radius, the worst of each and two
-ensembles; agreement of the gradient map with perturbation maps; seconds per epoch while
-as many networks train as there are cores. Networks and figures are kept as they arrive:
-a killed study goes on.
+ensembles; agreement of the gradient map with perturbation maps. Per method: the time of
+a step, in turn with one of plain training. Networks and figures are kept as they
+arrive: a killed study goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,9 @@ from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_optio
 from baselines.rungs import RUNGS
 from judges.figures import clean_and_apgd, percent, still_correct
 from judges.options import complete, parser_of
+from judges.steps_in_turn import step_of, steps_in_turn
 from judges.store import Store
+from networks import nets
 from networks.correct import correct
 
 import keras_jsigr as kj
@@ -45,7 +45,9 @@ import keras_jsigr as kj
 DOCS = Path(__file__).parents[1] / "docs"
 # One network each of what an attacker may have trained.
 SURROGATES = ("plain", "jacobian", "j_sigr", "fgsm_rs", "pgd_7")
-PARTS = ("cost", "robust", "pgd", "transfer", "maps")
+PARTS = ("step", "robust", "pgd", "transfer", "maps")
+# The time of a step is that of the network of one seed, in so many turns of steps.
+TIMED_SEED, ROUNDS, INNER = 0, 30, 5
 MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
 
@@ -90,23 +92,25 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
     store = store_of(bank, options)
     for seed in seeds:
         for name in names:
-            measure(store, name, seed, bank, options.parts)
+            measure(store, name, seed, bank, options)
 
 
 def measure(
-    store: Store, name: str, seed: int, bank: Bank, wanted: Sequence[str]
+    store: Store, name: str, seed: int, bank: Bank, options: argparse.Namespace
 ) -> None:
     """Measure of a network what is not measured yet."""
     method = bank.methods[name]
     net = cache(lambda: bank.net(name, seed))
     parts: dict[str, Any] = {
-        "cost": lambda: cost(bank.file_of(name, seed)),
+        "step": lambda: step(name, bank, options.quick),
         "robust": lambda: robustness(net(), method.headline, bank),
         "pgd": lambda: pgd(net(), bank),
         "transfer": lambda: transfer(net(), method.family, bank),
         "maps": lambda: explanations(net(), bank),
     }
-    for part in wanted:
+    for part in options.parts:
+        if part == "step" and seed != TIMED_SEED:
+            continue
         cell = f"{part}/{name}/{seed}"
         store.measure(cell, parts[part], of=networks_of(cell, bank))
 
@@ -130,9 +134,21 @@ def sources_against(family: str, bank: Bank) -> list[str]:
     return [name for name in SURROGATES if bank.methods[name].family != family]
 
 
-def cost(path: Path) -> dict[str, Any]:
-    """Return how long the training of a network took."""
-    return dict(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+def step(name: str, bank: Bank, quick: bool) -> dict[str, Any]:
+    """Time steps of a method in turn with plain ones."""
+    recipes = [bank.recipe_of(each, TIMED_SEED) for each in ("plain", name)]
+    batch = recipes[0]["batch"]
+    x, y = bank.data.x_train[:batch], bank.data.y_train[:batch]
+    steps = {}
+    for role, recipe in zip(("plain", "own"), recipes, strict=True):
+        maps = None
+        if recipe.get("maps") == "cached":
+            teacher, _ = nets.untrained(recipes[0], None)
+            maps = kj.PerturbationCache.build(teacher, x, y, verbose=0)
+        steps[role] = step_of(nets.untrained(recipe, maps)[1], x, y)
+    rounds, inner = (1, 1) if quick else (ROUNDS, INNER)
+    timed = steps_in_turn(steps, rounds, inner)
+    return {**timed["own"], "epochs": recipes[1]["epochs"]}
 
 
 def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:

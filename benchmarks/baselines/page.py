@@ -45,10 +45,9 @@ surrogates of all other families, each alone, and of their ensembles in logits a
 probabilities; the surrogates are the plain network, the squared Jacobian, J-SIGR,
 FGSM-RS and PGD-7 of another seed. **Agreement**: rank correlation of the gradient map
 of the log odds with the perturbation map of the network itself, and of a plain network
-of another seed. **Cost**: time of an epoch beside plain training, a rough figure:
-several networks train at a time, and what else ran is in it. Steps timed in turn are in
-the README. Clean accuracy is that of all test images. Means over the seeds, lowest and
-highest in brackets.
+of another seed. **Step**: its time beside that of a plain step, the median over turns
+of both in one process. Clean accuracy is that of all test images. Means over the seeds,
+lowest and highest in brackets.
 
 {sections}
 ## The methods
@@ -72,13 +71,15 @@ Epsilon {epsilon}.
 
 def table(cells: Cells, methods: dict[str, Method]) -> str:
     """Lay out the figures, a row per method that was measured."""
-    headings = ["training", "seeds", "epochs", "cost", *(name for name, *_ in COLUMNS)]
+    headings = ["training", "seeds", "epochs", "step", *(name for name, *_ in COLUMNS)]
     rows = []
     for name, method in methods.items():
-        costs = cells_of(cells, "cost", name)
         seeds = len(cells_of(cells, "robust", name))
         if seeds == 0:
             continue
+        epochs, step = "-", "-"
+        for cell in cells_of(cells, "step", name):
+            epochs, step = str(cell["epochs"]), f"{cell['ratio']:.1f}x"
         columns = []
         for heading, part, figure in COLUMNS:
             values = [cell.get(figure) for cell in cells_of(cells, part, name)]
@@ -86,20 +87,8 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
             text = spread(known, digits=3 if part == "maps" else 1)
             star = heading == "worst case" and not method.headline
             columns.append(text + "*" * star)
-        epochs = str(costs[0]["epochs"]) if costs else "-"
-        rows.append([method.title, str(seeds), epochs, ratio(cells, name), *columns])
+        rows.append([method.title, str(seeds), epochs, step, *columns])
     return markdown_table(headings, rows)
-
-
-def ratio(cells: Cells, name: str) -> str:
-    """Say how long an epoch takes beside one of plain training of the same seed."""
-    found = []
-    for key, cell in cells.items():
-        part, method, seed = key.split("/")
-        plain = cells.get(f"cost/plain/{seed}", {}).get("epoch_seconds")
-        if part == "cost" and method == name and plain and cell["epoch_seconds"]:
-            found.append(cell["epoch_seconds"] / plain)
-    return f"{np.median(found):.1f}x" if found else "-"
 
 
 def cells_of(cells: Cells, part: str, name: str) -> list[dict[str, Any]]:
@@ -153,9 +142,9 @@ def write(
             ("clean accuracy (%)", robust),
         )
         scatter(
-            points(cells, methods, partial(minutes, cells)),
+            points(cells, methods, partial(cost, cells)),
             docs / "images" / f"study-{rung.name}-cost.svg",
-            ("training time (minutes)", robust),
+            ("training time (that of plain training is 1)", robust),
             log=True,
         )
 
@@ -182,11 +171,9 @@ def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def minutes(cells: Cells, name: str) -> float | None:
-    """Return the mean training time."""
-    times = [
-        cell["epoch_seconds"] * cell["epochs"] / 60
-        for cell in cells_of(cells, "cost", name)
-        if cell["epoch_seconds"]
-    ]
-    return float(np.mean(times)) if times else None
+def cost(cells: Cells, name: str) -> float | None:
+    """Return the time of a training, that of plain training being 1."""
+    plain = cells_of(cells, "step", "plain")
+    for cell in cells_of(cells, "step", name) if plain else ():
+        return float(cell["ratio"] * cell["epochs"] / plain[0]["epochs"])
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import keras
 
 import keras_jsigr as kj
-from keras_jsigr.core.write_whole import write_whole
 from networks.architectures import NETS
 from networks.correct import correct
 from networks.trades import Trades
@@ -96,22 +94,6 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
     )
 
 
-class EpochSeconds(keras.callbacks.Callback):
-    """Note how long epochs take."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Stop it."""
-        self.seconds.append(time.perf_counter() - self._start)
-
-
 def train(
     recipe: Recipe,
     data: kj.datasets.Dataset,
@@ -121,8 +103,7 @@ def train(
 ) -> keras.Model:
     """Train by the recipe, or load what was trained before.
 
-    A training that was killed goes on at its last finished epoch. Beside the network
-    stays a `.json` file with the median of the seconds of its epochs.
+    A training that was killed goes on at its last finished epoch.
 
     Args:
         recipe: See `RECIPES`; `"images"` limits those trained on.
@@ -151,20 +132,16 @@ def train(
         metrics=["accuracy"],
     )
     backup = keras.callbacks.BackupAndRestore(str(path.with_suffix("")) + "-backup")
-    clock = EpochSeconds()
+    start = time.perf_counter()
     model.fit(
         x,
         y,
         epochs=recipe["epochs"],
         batch_size=recipe["batch"],
         verbose=0,
-        callbacks=[backup, clock, *callbacks],
+        callbacks=[backup, *callbacks],
     )
-    # A training that was killed after its last epoch has none to time.
-    seconds = statistics.median(clock.seconds) if clock.seconds else None
-    print(f"trained {path.stem}, {seconds or 0.0:.1f} s per epoch", flush=True)
-    cost = {"epoch_seconds": seconds, "epochs": recipe["epochs"]}
-    write_whole(path.with_suffix(".json"), f"{json.dumps(cost)}\n".encode())
+    print(f"trained {path.stem} in {time.perf_counter() - start:.0f} s", flush=True)
     # Under a temporary name first, for a network that is there is taken as whole.
     temporary = path.with_name(f"{path.stem}-unfinished.keras")
     net.save(temporary)

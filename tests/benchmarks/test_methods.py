@@ -46,9 +46,9 @@ def test_trains(name, tmp_path):
 
 def test_the_page_is_made_of_the_figures(tmp_path):
     cells = {
-        "cost/plain/0": {"epoch_seconds": 2.0, "epochs": 15},
+        "step/plain/0": {"ratio": 1.0, "epochs": 15},
         "robust/plain/0": {"clean": 91.0, "robust": 0.0, "suspect": {}},
-        "cost/j_sigr/0": {"epoch_seconds": 4.0, "epochs": 15},
+        "step/j_sigr/0": {"ratio": 2.04, "epochs": 40},
         "robust/j_sigr/0": {"clean": 86.0, "robust": 60.0, "suspect": {"rule": "why"}},
         "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}},
         "pgd/j_sigr/1": {"pgd": 65.2},
@@ -60,10 +60,14 @@ def test_the_page_is_made_of_the_figures(tmp_path):
         line for line in text.splitlines() if line.startswith("| J-SIGR, default |")
     )
     figures = "| 86.5 (86.0 to 87.0) | 65.2 | 61.0 (60.0 to 62.0) |"
-    assert f"| 2 | 15 | 2.0x {figures}" in row
+    assert f"| 2 | 40 | 2.0x {figures}" in row
     assert "| 0.400 | 0.300 | 0.500 |" in row
     assert "J-SIGR, default: `rule`: why" in text
     for plot in ("study-reference-frontier", "study-reference-cost"):
         svg = (tmp_path / "images" / f"{plot}.svg").read_text()
         assert "2 J-SIGR, default" in re.sub(r"\s+", " ", svg)
         assert "plain: 0.0 at" in svg
+    # Cost: 2.04 times as long a step, 40 epochs for 15.
+    assert page.cost(cells, "j_sigr") == pytest.approx(5.44)
+    assert page.cost(cells, "plain") == 1.0
+    assert page.cost(cells, "pgd_7") is None
