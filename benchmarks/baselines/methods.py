@@ -13,6 +13,9 @@ import keras_jsigr as kj
 
 FOLDER = Path(__file__).parent / "methods"
 
+# Of recipes with a preset; spelt out by `at_radius`.
+PRESET_KEYS = ("preset", "times", "wider")
+
 # In the order of the tables.
 ORDER = (
     "plain",
@@ -35,6 +38,8 @@ ORDER = (
     "balanced_selective",
     "j_sigr_long",
     "j_sigr_stronger",
+    "j_sigr_wide",
+    "j_sigr_wide_long",
     "fgsm_rs",
     "pgd_7",
     "trades_10",
@@ -89,8 +94,8 @@ def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
     """Say what arguments of `harden` a method has at a radius.
 
     Args:
-        recipe: Of a method. `"preset"` names arguments, whose weights are taken
-            `"times"` that, `"settings"` come over them.
+        recipe: Of a method. `"preset"` names arguments, for `"wider"` times the
+            radius; their weights are taken `"times"` that, `"settings"` come over them.
         epsilon: Linf radius, inputs in 0..1.
 
     Returns:
@@ -100,8 +105,9 @@ def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
     """
     settings = recipe.get("settings", {})
     if "preset" in recipe:
-        own = {k: v for k, v in recipe.items() if k not in ("preset", "times")}
-        preset = kj.preset(recipe["preset"], epsilon=epsilon)
+        own = {k: v for k, v in recipe.items() if k not in PRESET_KEYS}
+        radius = epsilon * recipe.get("wider", 1.0)
+        preset = kj.preset(recipe["preset"], epsilon=radius)
         for name in ("jacobian_weight", "selective_weight"):
             preset[name] *= recipe.get("times", 1.0)
         return own | {"settings": preset | settings}

@@ -53,6 +53,9 @@ def test_a_preset_is_spelt_out():
     times = at_radius(recipe | {"times": 2.0}, 0.05)
     assert weights(times) == pytest.approx([2 * w for w in weights(found)])
     assert times.keys() == found.keys()
+    wider = at_radius(recipe | {"wider": 1.5, "settings": {}}, 0.05)
+    assert wider["settings"] == kj.preset("fast", epsilon=0.05 * 1.5)
+    assert wider.keys() == found.keys()
 
 
 def test_files_are_named_after_what_networks_are(tmp_path):
