@@ -33,7 +33,9 @@ COLUMNS = (
 TEXT = """# The study
 
 J-SIGR beside its peers. This page is made by `python benchmarks/study.py --table` from
-`benchmarks/results/study.json` and its like; `make study` measures what is missing.
+`benchmarks/results/study.json` and its like. `make study` measures what is missing of
+the main methods on the reference network, three seeds each; `benchmarks/study.py` has
+options for the others. A killed study goes on where it was.
 
 Adam with cosine decay from 2e-3, batches of 128. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
