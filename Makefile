@@ -62,7 +62,7 @@ explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15
 # Of all of them, hours upon hours: make study METHODS=
 METHODS ?= --methods plain j_sigr j_sigr_balanced fgsm_rs pgd_7 j_sigr_fgsm_rs
 
-study: $(READY) ## train and judge J-SIGR and its main peers (about 150 minutes; resumes)
+study: $(READY) ## train and judge J-SIGR and its main peers (two to three hours; resumes)
 	$(BIN)/python benchmarks/study.py $(METHODS)
 
 format: $(READY) ## put the code in the project's format
