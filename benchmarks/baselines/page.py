@@ -175,7 +175,9 @@ def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
 
 def cost(cells: Cells, name: str) -> float | None:
     """Return the time of a training, that of plain training being 1."""
-    plain = cells_of(cells, "step", "plain")
-    for cell in cells_of(cells, "step", name) if plain else ():
-        return float(cell["ratio"] * cell["epochs"] / plain[0]["epochs"])
-    return None
+    step = mean_of(cells, "step", name, "ratio")
+    epochs = mean_of(cells, "step", name, "epochs")
+    plain = mean_of(cells, "step", "plain", "epochs")
+    if step is None or epochs is None or plain is None:
+        return None
+    return step * epochs / plain
