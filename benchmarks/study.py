@@ -7,15 +7,15 @@
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
-15 epochs (Tiny ImageNet: 30), Adam, cosine decay from 2e-3, batches of 128; inputs in
-0..1. The methods are the files of settings in baselines/methods. Per network: clean
-accuracy on all test images; the worst case on the first 1,000, over the standard suite
-with diagnostics for the headline methods and over APGD-CE and APGD-T for the others,
-beside PGD-40, of which published figures often are; MI-FGSM transferred from the other
-families' surrogates at the radius and twice the radius, the worst of each and two
-ensembles; agreement of the gradient map with perturbation maps. Per method: the time of
-a step, in turn with one of plain training. Networks and figures are kept as they
-arrive: a killed study goes on.
+15 epochs, or as many as the rung says, Adam, cosine decay from 2e-3, batches of 128;
+inputs in 0..1. The methods are the files of settings in baselines/methods. Per network:
+clean accuracy on all test images; the worst case on the first 1,000, over the standard
+suite with diagnostics for the headline methods and over APGD-CE and APGD-T for the
+others, beside PGD-40, of which published figures often are; MI-FGSM transferred from
+the other families' surrogates at the radius and twice the radius, the worst of each and
+two ensembles; agreement of the gradient map with perturbation maps. Per method: the
+time of a step, in turn with one of plain training. Networks and figures are kept as
+they arrive: a killed study goes on.
 """
 
 from __future__ import annotations
@@ -83,12 +83,9 @@ def store_of(bank: Bank, options: argparse.Namespace) -> Store:
 def run(bank: Bank, options: argparse.Namespace) -> None:
     """Train and measure what is missing."""
     seeds, names = range(options.seeds), options.methods or list(bank.methods)
-    others = []
     if "transfer" in options.parts:
-        others = [(name, SURROGATE_SEED) for name in SURROGATES]
-    bank.fill(
-        [("plain", TEACHER_SEED), *others, *((n, s) for s in seeds for n in names)]
-    )
+        bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
+    bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
     store = store_of(bank, options)
     for seed in seeds:
         for name in names:
@@ -121,12 +118,13 @@ def networks_of(cell: str, bank: Bank) -> list[str] | None:
     if name not in bank.methods:
         return None
     members: list[Member] = [(name, int(seed))]
+    others: list[Member] = []
     if part == "transfer":
         sources = sources_against(bank.methods[name].family, bank)
-        members += [(source, SURROGATE_SEED) for source in sources]
+        others = [(source, SURROGATE_SEED) for source in sources]
     if part == "maps":
         members.append(("plain", TEACHER_SEED))
-    return bank.stems_of(members)
+    return bank.stems_of(members) + bank.surrogates.stems_of(others)
 
 
 def sources_against(family: str, bank: Bank) -> list[str]:
@@ -201,7 +199,8 @@ def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:
 def examples_against(family: str, bank: Bank, radius: float) -> dict[str, np.ndarray]:
     """Make the examples of every source, once for all targets of a family."""
     names = sources_against(family, bank)
-    sources: dict[str, Any] = {name: bank.net(name, SURROGATE_SEED) for name in names}
+    made_on = bank.surrogates
+    sources: dict[str, Any] = {n: made_on.net(n, SURROGATE_SEED) for n in names}
     members = list(sources.values())
     for fuse in ("logits", "probabilities"):
         sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)

@@ -60,6 +60,12 @@ class Bank:
         options = self._options
         return load_data(self.rung, options.data_dir, options.archive, options.quick)
 
+    @cached_property
+    def surrogates(self) -> Bank:
+        """The networks that the examples of transfer are made on."""
+        name = self.rung.surrogates
+        return self if name is None else Bank(RUNGS[name], self._options)
+
     @property
     def data(self) -> kj.datasets.Dataset:
         """The images."""
@@ -115,4 +121,4 @@ class Bank:
         teachers = [("plain", seed) for _, seed in pupils]
         for stage in (teachers, members):
             once = list(dict.fromkeys(stage))
-            side_by_side(once, self.file_of, self._options.jobs)
+            side_by_side(once, self.file_of, self._options.jobs, self.rung.name)

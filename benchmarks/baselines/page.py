@@ -12,7 +12,7 @@ from judges.figures import spread
 from judges.markdown import markdown_table
 
 from baselines.methods import Method
-from baselines.rungs import Rung
+from baselines.rungs import RUNGS, Rung
 from baselines.scatter import Point, scatter
 from keras_jsigr.core.write_whole import write_whole
 
@@ -59,7 +59,7 @@ lowest and highest in brackets.
 
 SECTION = """## {title}
 
-Epsilon {epsilon}.
+Epsilon {epsilon}. {surrogates}
 
 {table}
 
@@ -128,6 +128,7 @@ def write(
         SECTION.format(
             title=rung.title,
             epsilon=rung.words,
+            surrogates=surrogates_of(rung),
             name=rung.name,
             table=table(cells, methods),
             findings=findings(cells, methods),
@@ -149,6 +150,13 @@ def write(
             ("training time (that of plain training is 1)", robust),
             log=True,
         )
+
+
+def surrogates_of(rung: Rung) -> str:
+    """Say what the examples of transfer are made on."""
+    if rung.surrogates is None:
+        return "Surrogates are of this architecture."
+    return f"Surrogates are those of {RUNGS[rung.surrogates].title}."
 
 
 def points(

@@ -22,6 +22,8 @@ class Rung:
         recipe: Of the plain network, see `networks.nets`.
         epsilon: Linf radius, inputs in 0..1.
         words: How people write the radius.
+        surrogates: The rung whose networks the examples of transfer are made on, or
+            `None` for this one: large networks are not trained again to attack with.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Rung:
     recipe: Recipe
     epsilon: float = nets.EPSILON
     words: str = "0.1"
+    surrogates: str | None = None
 
 
 _IDX: Recipe = {"source": "idx", "images": 60_000}
@@ -41,6 +44,7 @@ RUNGS = {
             "relu",
             "conv4x4-s2(16, 32) + fc100, ReLU, Fashion-MNIST",
             {**_IDX, "activation": "relu"},
+            surrogates="reference",
         ),
         Rung(
             "swish",
@@ -50,12 +54,14 @@ RUNGS = {
         Rung(
             "madry",
             "conv5x5(32)-pool-conv5x5(64)-pool-fc1024, SiLU, Fashion-MNIST",
-            {**_IDX, "net": "madry"},
+            {**_IDX, "net": "madry", "epochs": 5},
+            surrogates="reference",
         ),
         Rung(
             "resnet20",
             "ResNet-20 with batch normalization, SiLU, Fashion-MNIST",
-            {**_IDX, "net": "resnet20"},
+            {**_IDX, "net": "resnet20", "epochs": 3},
+            surrogates="reference",
         ),
         Rung(
             "tiny",
@@ -67,9 +73,10 @@ RUNGS = {
         Rung(
             "colour",
             "ResNet-20 with batch normalization, SiLU, ten classes of Tiny ImageNet",
-            {**_TINY, "net": "resnet20 colour", "epochs": 30},
+            {**_TINY, "net": "resnet20 colour", "epochs": 10},
             4 / 255,
             "4/255",
+            surrogates="tiny",
         ),
     )
 }

@@ -14,9 +14,12 @@ Task = tuple[str, int]
 
 
 def side_by_side(
-    tasks: Iterable[Task], file_of: Callable[[str, int], Path], jobs: int
+    tasks: Iterable[Task],
+    file_of: Callable[[str, int], Path],
+    jobs: int,
+    rung: str,
 ) -> None:
-    """Run this program with `--train METHOD SEED` for every network that is not there.
+    """Run this program for every network that is not there, to train it.
 
     A step of a small network keeps one core busy and most of the others waiting: two
     trainings of one core each take little longer than one that has both.
@@ -25,6 +28,8 @@ def side_by_side(
         tasks: What to train, in this order.
         file_of: Names the file of a trained network.
         jobs: How many at a time.
+        rung: Whose networks they are: the program is given its own arguments and
+            `--rung RUNG --train METHOD SEED`.
 
     Raises:
         subprocess.CalledProcessError: If one of them fails; those that run are waited
@@ -34,7 +39,8 @@ def side_by_side(
 
     def run(task: Task) -> None:
         method, seed = task
-        command = [sys.executable, *sys.argv, "--train", method, str(seed)]
+        own = ["--rung", rung, "--train", method, str(seed)]
+        command = [sys.executable, *sys.argv, *own]
         subprocess.run(command, env=os.environ | alone, check=True)
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -70,6 +70,14 @@ def test_files_are_named_after_what_networks_are(tmp_path):
     assert bank.stems_of([("plain", 0)]) == [bank.file_of("plain", 0).stem]
 
 
+def test_examples_of_transfer_may_be_made_on_another_rung(tmp_path):
+    bank, madry = bank_of(tmp_path), bank_of(tmp_path, rung="madry")
+    assert bank.surrogates is bank
+    assert madry.surrogates.stems_of([("plain", 1000)]) == bank.stems_of(
+        [("plain", 1000)]
+    )
+
+
 def test_a_longer_method_has_more_epochs(tmp_path):
     bank = bank_of(tmp_path)
     assert bank.recipe_of("plain", 0)["epochs"] == 15
@@ -78,8 +86,6 @@ def test_a_longer_method_has_more_epochs(tmp_path):
 
 def test_teachers_come_first_and_nothing_twice(tmp_path, monkeypatch):
     stages = []
-    monkeypatch.setattr(
-        banks, "side_by_side", lambda tasks, file_of, jobs: stages.append(tasks)
-    )
+    monkeypatch.setattr(banks, "side_by_side", lambda tasks, *_: stages.append(tasks))
     bank_of(tmp_path).fill([("j_sigr_hard", 3), ("j_sigr_hard", 3), ("plain", 0)])
     assert stages == [[("plain", 3)], [("j_sigr_hard", 3), ("plain", 0)]]
