@@ -34,6 +34,7 @@ ORDER = (
     "j_sigr_balanced",
     "j_sigr_balanced_live",
     "balanced_random",
+    "balanced_random_stronger",
     "balanced_jacobian",
     "balanced_selective",
     "j_sigr_long",
