@@ -128,13 +128,16 @@ def kibibytes(field: str) -> int:
 
 def print_table(store: Store) -> None:
     """Print ratios, and memory as ratios to plain training."""
-    cases = [case for case in CASES if store.has(f"time/{case}")]
+    cases = [case for case in CASES if f"time/{case}" in store.cells]
     headings = [heading for case in cases for heading in (case, "memory")]
     rows = []
     for name in METHODS:
         columns = []
         for case in cases:
-            cell = store.cells[f"time/{case}"][name]
+            cell = store.cells[f"time/{case}"].get(name)
+            if cell is None:  # a method that came after
+                columns += ["-", "-"]
+                continue
             text = f"{cell['ratio']:.2f}"
             if name == "plain":
                 text += f" ({cell['milliseconds']:.3g} ms)"
@@ -163,17 +166,24 @@ def main() -> None:
     if options.peak_of is not None:
         print_peak(*options.peak_of)
         return
-    settings = {"cases": CASES, "methods": METHODS, "batch": options.batch_size}
-    # As JSON gives it back: lists for tuples.
-    store = Store(options.out, json.loads(json.dumps(settings)))
+    store = Store(options.out, {"batch": options.batch_size})
     if not options.table:
         data = kj.datasets.load("fashion_mnist", verbose=False)
         for case in options.nets:
             if "time" in options.parts:
-                store.measure(f"time/{case}", partial(times, case, data, options))
+                # Methods take turns: a new one is timed with all others.
+                of = as_json([CASES[case], METHODS])
+                store.measure(f"time/{case}", partial(times, case, data, options), of)
             for method in METHODS if "memory" in options.parts else ():
-                store.measure(f"memory/{case}/{method}", partial(memory, case, method))
+                of = as_json([CASES[case][:2], METHODS[method]])
+                peak = partial(memory, case, method)
+                store.measure(f"memory/{case}/{method}", peak, of)
     print_table(store)
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as a file of JSON gives it back: lists for tuples."""
+    return json.loads(json.dumps(value))
 
 
 def parse_options() -> argparse.Namespace:

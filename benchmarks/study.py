@@ -85,7 +85,8 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
     seeds, names = range(options.seeds), options.methods or list(bank.methods)
     if "transfer" in options.parts:
         bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
-    bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
+    if set(options.parts) != {"step"}:
+        bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
     store = store_of(bank, options)
     for seed in seeds:
         for name in names:
