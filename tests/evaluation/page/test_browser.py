@@ -245,6 +245,15 @@ def test_filters_a_table(browser, pages, report):
     assert labels == ["Shirt"] * sum(e.label == "Shirt" for e in report.examples)
 
 
+# A click that opens another tab, but for the tab.
+HELD_CLICK = """
+addEventListener("click", (event) => event.preventDefault(), { once: true });
+const held = { bubbles: true, cancelable: true, ctrlKey: true };
+document.querySelector("#examples-table tbody tr:first-child a")
+  .dispatchEvent(new MouseEvent("click", held));
+"""
+
+
 def test_pages_through_examples(browser, pages, report):
     browser.open(pages["one"])
     shown, position = ".example figcaption strong", ".pages output"
@@ -270,6 +279,8 @@ def test_pages_through_examples(browser, pages, report):
         browser.until("return window.changed")
         browser.press(following, "\ue007")
         assert browser.texts(shown) == names[3:6]
+    browser.run(HELD_CLICK)
+    assert browser.texts(shown) == names[3:6]
     sizes = "return [...document.images].map((e) => e.complete && e.naturalWidth)"
     assert set(browser.run(sizes)) == {28}
 

@@ -114,7 +114,9 @@
     // A link followed twice in a row changes no hash.
     addEventListener("click", (event) => {
       const link = event.target.closest("a[href^='#']");
-      if (link) follow(link.hash);
+      // With a key held the link opens elsewhere.
+      const here = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+      if (link && here) follow(link.hash);
     });
     show(0);
     follow(location.hash);
