@@ -51,6 +51,34 @@ VARIANTS: dict[str, dict | None] = {
         "selective_weight": 0.1,
     },
     "default at FGSM-RS points": {"adversary": "FGSM-RS"},
+    # The peers' weights: which of them says most for the peer?
+    **{
+        f"input gradients, squared {weight:g}": {
+            "form": "separate",
+            "norm": "squared",
+            "selection": "all",
+            "jacobian_weight": 0.0,
+            "selective_weight": weight,
+        }
+        for weight in (0.3, 3.0, 30.0, 300.0)
+    },
+    **{
+        f"Jacobian, squared {weight:g}": {
+            "norm": "squared",
+            "jacobian_weight": weight,
+            "selective_weight": 0.0,
+        }
+        for weight in (0.1, 0.3, 1.0)
+    },
+    **{
+        f"alignment {weight:g}": {
+            "jacobian_weight": 0.0,
+            "selective_weight": 0.0,
+            "align_weight": weight,
+            "maps": "cached",
+        }
+        for weight in (1.0, 10.0, 100.0)
+    },
 }
 MANY_SEEDS = ("plain", "default", "default, ReLU", "default, Swish(5)")
 

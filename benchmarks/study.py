@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ def main() -> None:
         method, seed = options.train
         bank.net(method, int(seed))
         return
+    if options.measure is not None:
+        method, seed = options.measure
+        measure(store_of(bank, options), method, int(seed), bank, options)
+        return
     if not options.table:
         run(bank, options)
     results = []
@@ -81,16 +85,30 @@ def store_of(bank: Bank, options: argparse.Namespace) -> Store:
 
 
 def run(bank: Bank, options: argparse.Namespace) -> None:
-    """Train and measure what is missing."""
+    """Train and measure what is missing: networks side by side, then steps alone."""
     seeds, names = range(options.seeds), options.methods or list(bank.methods)
-    if "transfer" in options.parts:
-        bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
-    if set(options.parts) != {"step"}:
-        bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
     store = store_of(bank, options)
-    for seed in seeds:
-        for name in names:
-            measure(store, name, seed, bank, options)
+    if parts := set(options.parts) - {"step"}:
+        if "transfer" in parts:
+            bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
+        members = [(name, seed) for seed in seeds for name in names]
+        bank.fill([("plain", TEACHER_SEED), *members])
+        cells = {
+            (name, seed): [f"{part}/{name}/{seed}" for part in parts]
+            for name, seed in members
+        }
+        bank.side_by_side(
+            "--measure",
+            [
+                member
+                for member, own in cells.items()
+                if not all(store.has(cell, networks_of(cell, bank)) for cell in own)
+            ],
+        )
+    for name in names if "step" in options.parts else ():
+        cell = f"step/{name}/{TIMED_SEED}"
+        timed = partial(step, name, bank, options.quick)
+        store.measure(cell, timed, of=networks_of(cell, bank))
 
 
 def measure(
@@ -100,17 +118,15 @@ def measure(
     method = bank.methods[name]
     net = cache(lambda: bank.net(name, seed))
     parts: dict[str, Any] = {
-        "step": lambda: step(name, bank, options.quick),
         "robust": lambda: robustness(net(), method.headline, bank),
         "pgd": lambda: pgd(net(), bank),
         "transfer": lambda: transfer(net(), method.family, bank),
         "maps": lambda: explanations(net(), bank),
     }
-    for part in options.parts:
-        if part == "step" and seed != TIMED_SEED:
-            continue
-        cell = f"{part}/{name}/{seed}"
-        store.measure(cell, parts[part], of=networks_of(cell, bank))
+    for part, figures in parts.items():
+        if part in options.parts:
+            cell = f"{part}/{name}/{seed}"
+            store.measure(cell, figures, of=networks_of(cell, bank))
 
 
 def networks_of(cell: str, bank: Bank) -> list[str] | None:
@@ -235,6 +251,7 @@ def parse_options() -> argparse.Namespace:
     parser = parser_of(__doc__, data_dir=True)
     add_options(parser, images=1000)
     add = parser.add_argument
+    add("--measure", nargs=2, metavar=("METHOD", "SEED"), help="one network, no more")
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     options = parser.parse_args()
     complete(options, "study", images=32, seeds=1)

@@ -120,5 +120,16 @@ class Bank:
         pupils = [m for m in members if self.recipe_of(*m).get("maps") == "cached"]
         teachers = [("plain", seed) for _, seed in pupils]
         for stage in (teachers, members):
-            once = list(dict.fromkeys(stage))
-            side_by_side(once, self.file_of, self._options.jobs, self.rung.name)
+            missing = [m for m in dict.fromkeys(stage) if not self.file_of(*m).exists()]
+            self.side_by_side("--train", missing)
+
+    def side_by_side(self, option: str, members: Iterable[Member]) -> None:
+        """Run this program for every network, see `networks.side_by_side`.
+
+        Args:
+            option: Takes a method and a seed.
+            members: The networks.
+        """
+        own = ["--rung", self.rung.name, option]
+        parts = [[*own, method, str(seed)] for method, seed in members]
+        side_by_side(parts, self._options.jobs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ PACKAGES = (
 class Store:
     """A JSON file of cells by name.
 
+    Several programs may put cells into the same file at once.
+
     Args:
         path: The file; read if it exists.
         settings: What the cells depend on. Cells of other settings are dropped.
@@ -36,10 +40,24 @@ class Store:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
-        content = json.loads(self.path.read_text()) if self.path.exists() else {}
-        same = content.get("settings") == settings
-        self.cells: dict[str, Any] = content.get("cells", {}) if same else {}
         self._settings = settings
+        self.cells: dict[str, Any] = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        content = json.loads(self.path.read_text()) if self.path.exists() else {}
+        same = content.get("settings") == self._settings
+        return dict(content.get("cells", {})) if same else {}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # The folder is what is locked: the file is replaced, and a file of locks stays.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def has(self, name: str, of: Any = None) -> bool:
         """Tell whether a cell is there, holds no error, and is still of the same.
@@ -60,13 +78,15 @@ class Store:
             of: What it was measured on, such as the files of networks. Whoever reads
                 the cell later can tell by it whether they are still those.
         """
-        self.cells[name] = cell if of is None else {"of": of, **cell}
-        content = {
-            "cells": self.cells,
-            "settings": self._settings,
-            "versions": versions(),
-        }
-        write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
+        with self._alone():
+            self.cells = self._read()
+            self.cells[name] = cell if of is None else {"of": of, **cell}
+            content = {
+                "cells": self.cells,
+                "settings": self._settings,
+                "versions": versions(),
+            }
+            write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
 
     def measure(
         self, name: str, figures: Callable[[], dict[str, Any]], of: Any = None

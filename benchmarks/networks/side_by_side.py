@@ -1,35 +1,23 @@
-"""Several networks trained at once, each on a core of its own."""
+"""Several parts of a program at once, each on a core of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-# A method and a seed.
-Task = tuple[str, int]
 
 
-def side_by_side(
-    tasks: Iterable[Task],
-    file_of: Callable[[str, int], Path],
-    jobs: int,
-    rung: str,
-) -> None:
-    """Run this program for every network that is not there, to train it.
+def side_by_side(parts: Iterable[list[str]], jobs: int) -> None:
+    """Run this program with further arguments, several times at once.
 
     A step of a small network keeps one core busy and most of the others waiting: two
     trainings of one core each take little longer than one that has both.
 
     Args:
-        tasks: What to train, in this order.
-        file_of: Names the file of a trained network.
+        parts: The arguments that come after the program's own, in this order.
         jobs: How many at a time.
-        rung: Whose networks they are: the program is given its own arguments and
-            `--rung RUNG --train METHOD SEED`.
 
     Raises:
         subprocess.CalledProcessError: If one of them fails; those that run are waited
@@ -37,15 +25,12 @@ def side_by_side(
     """
     alone = {"TF_NUM_INTRAOP_THREADS": "1"}
 
-    def run(task: Task) -> None:
-        method, seed = task
-        own = ["--rung", rung, "--train", method, str(seed)]
-        command = [sys.executable, *sys.argv, *own]
+    def run(part: list[str]) -> None:
+        command = [sys.executable, *sys.argv, *part]
         subprocess.run(command, env=os.environ | alone, check=True)
 
     with ThreadPoolExecutor(jobs) as pool:
-        missing = [task for task in tasks if not file_of(*task).exists()]
-        running = [pool.submit(run, task) for task in missing]
+        running = [pool.submit(run, part) for part in parts]
         try:
             for one in running:
                 one.result()

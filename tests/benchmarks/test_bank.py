@@ -84,8 +84,25 @@ def test_a_longer_method_has_more_epochs(tmp_path):
     assert bank.recipe_of("j_sigr_long", 0)["epochs"] == 40
 
 
-def test_teachers_come_first_and_nothing_twice(tmp_path, monkeypatch):
-    stages = []
-    monkeypatch.setattr(banks, "side_by_side", lambda tasks, *_: stages.append(tasks))
-    bank_of(tmp_path).fill([("j_sigr_hard", 3), ("j_sigr_hard", 3), ("plain", 0)])
-    assert stages == [[("plain", 3)], [("j_sigr_hard", 3), ("plain", 0)]]
+@pytest.fixture
+def stages(monkeypatch):
+    found = []
+    monkeypatch.setattr(banks, "side_by_side", lambda parts, _: found.append(parts))
+    return found
+
+
+def test_teachers_come_first_and_nothing_twice(tmp_path, stages):
+    bank = bank_of(tmp_path, rung="swish")
+    bank.fill([("j_sigr_hard", 3), ("j_sigr_hard", 3), ("plain", 0)])
+    own = ["--rung", "swish", "--train"]
+    assert stages == [
+        [[*own, "plain", "3"]],
+        [[*own, "j_sigr_hard", "3"], [*own, "plain", "0"]],
+    ]
+
+
+def test_what_is_trained_stays(tmp_path, stages):
+    bank = bank_of(tmp_path)
+    bank.file_of("plain", 0).write_text("trained before")
+    bank.fill([("plain", 0), ("plain", 1)])
+    assert stages[-1] == [["--rung", "reference", "--train", "plain", "1"]]

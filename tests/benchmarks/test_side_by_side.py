@@ -1,4 +1,4 @@
-"""Programs that train side by side call themselves once for every network."""
+"""Programs call themselves for parts that run side by side."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from networks.side_by_side import side_by_side
 PROGRAM = """
 import os, pathlib, sys
 *options, method, seed = sys.argv[1:]
-assert options == ["--keep", "this", "--rung", "tiny", "--train"]
+assert options == ["--keep", "this", "--train"]
 if method == "bad":
     raise SystemExit(3)
 threads = os.environ["TF_NUM_INTRAOP_THREADS"]
@@ -29,27 +29,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def in_folder(folder):
-    return lambda method, seed: folder / f"{method} {seed}"
-
-
-def test_what_is_there_stays(folder):
-    (folder / "plain 1").write_text("trained before")
-    side_by_side([("plain", 1), ("plain", 2)], in_folder(folder), jobs=1, rung="tiny")
-    assert (folder / "plain 1").read_text() == "trained before"
-    assert (folder / "plain 2").read_text() == "1"
-
-
-def test_every_task_runs_once_on_one_core(folder):
-    tasks = [("j sigr", 0), ("plain", 1), ("plain", 2)]
-    side_by_side(tasks, in_folder(folder), jobs=2, rung="tiny")
+def test_every_part_runs_once_on_one_core(folder):
+    tasks = [("j sigr", "0"), ("plain", "1"), ("plain", "2")]
+    side_by_side((["--train", *task] for task in tasks), jobs=2)
     made = {path.name: path.read_text() for path in folder.glob("* [0-9]")}
     assert made == {f"{method} {seed}": "1" for method, seed in tasks}
 
 
 def test_a_failure_is_not_lost_and_stops_the_rest(folder):
-    tasks = [("bad", 0), ("plain", 1), ("plain", 2)]
+    tasks = [("bad", "0"), ("plain", "1"), ("plain", "2")]
     with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
-        side_by_side(tasks, in_folder(folder), jobs=1, rung="tiny")
+        side_by_side((["--train", *task] for task in tasks), jobs=1)
     # The second may have started before the first one's failure was seen.
     assert not (folder / "plain 2").exists()

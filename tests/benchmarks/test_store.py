@@ -1,5 +1,6 @@
 """Results of the benchmarks are kept as long as they are of the same."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,35 @@ def test_cells_outlive_the_program(path):
     assert again.cells == {"robust/plain/0": {"clean": 90.0}}
     assert again.has("robust/plain/0")
     assert not again.has("robust/plain/1")
+
+
+def test_programs_share_a_file(path):
+    first, second = Store(path, {}), Store(path, {})
+    first.put("robust/plain/0", {"clean": 90.0})
+    second.put("robust/plain/1", {"clean": 91.0})
+    assert second.has("robust/plain/0")
+    assert set(Store(path, {}).cells) == {"robust/plain/0", "robust/plain/1"}
+
+
+WRITER = """
+import sys
+sys.path.append(sys.argv[1])
+from pathlib import Path
+from judges.store import Store
+store = Store(Path(sys.argv[2]), {})
+for i in range(20):
+    store.put(f"{sys.argv[3]}/{i}", {"clean": 90.0})
+"""
+
+
+def test_programs_that_write_at_once_lose_nothing(path):
+    folder = Path(__file__).parents[2] / "benchmarks"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(path), name])
+        for name in ("first", "second")
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(Store(path, {}).cells) == 40
 
 
 def test_cells_of_other_settings_are_dropped(path):
