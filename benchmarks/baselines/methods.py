@@ -22,6 +22,7 @@ ORDER = (
     "noise",
     "input_gradients",
     "jacobian",
+    "jacobian_stronger",
     "jacobian_l1",
     "random_selection",
     "inverted_selection",
