@@ -37,6 +37,7 @@ ORDER = (
     "balanced_random",
     "balanced_random_stronger",
     "balanced_jacobian",
+    "balanced_jacobian_stronger",
     "balanced_selective",
     "j_sigr_long",
     "j_sigr_stronger",
