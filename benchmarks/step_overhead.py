@@ -172,18 +172,13 @@ def main() -> None:
         for case in options.nets:
             if "time" in options.parts:
                 # Methods take turns: a new one is timed with all others.
-                of = as_json([CASES[case], METHODS])
+                of = [CASES[case], METHODS]
                 store.measure(f"time/{case}", partial(times, case, data, options), of)
             for method in METHODS if "memory" in options.parts else ():
-                of = as_json([CASES[case][:2], METHODS[method]])
+                of = [CASES[case][:2], METHODS[method]]
                 peak = partial(memory, case, method)
                 store.measure(f"memory/{case}/{method}", peak, of)
     print_table(store)
-
-
-def as_json(value: Any) -> Any:
-    """Return a value as a file of JSON gives it back: lists for tuples."""
-    return json.loads(json.dumps(value))
 
 
 def parse_options() -> argparse.Namespace:

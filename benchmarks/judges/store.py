@@ -40,7 +40,7 @@ class Store:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
-        self._settings = settings
+        self._settings = as_json(settings)
         self.cells: dict[str, Any] = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -67,7 +67,9 @@ class Store:
             of: What the cell has to be of, as `put` was told.
         """
         cell = self.cells.get(name)
-        return cell is not None and "error" not in cell and cell.get("of") == of
+        return (
+            cell is not None and "error" not in cell and cell.get("of") == as_json(of)
+        )
 
     def put(self, name: str, cell: Any, of: Any = None) -> None:
         """Keep a cell, in memory and on disk.
@@ -112,6 +114,11 @@ class Store:
             Cells by name.
         """
         return {n: cell for n, cell in self.cells.items() if self.has(n, of(n))}
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as a file of JSON gives it back: lists for tuples."""
+    return json.loads(json.dumps(value))
 
 
 def versions() -> dict[str, Any]:

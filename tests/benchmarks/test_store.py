@@ -58,6 +58,14 @@ def test_cells_of_other_settings_are_dropped(path):
     assert Store(path, {"images": 16}).cells == {}
 
 
+def test_tuples_come_back_as_lists_and_are_the_same(path):
+    Store(path, {"sizes": (2, 4)}).put("time/a", {"ratio": 2.0}, of=("a", 1))
+    again = Store(path, {"sizes": (2, 4)})
+    assert again.has("time/a", ("a", 1))
+    assert again.has("time/a", ["a", 1])
+    assert not again.has("time/a", ("a", 2))
+
+
 def test_an_error_is_tried_again(path):
     store = Store(path, {})
     store.put("attack", {"error": "out of memory"})
