@@ -93,18 +93,13 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
             bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
         members = [(name, seed) for seed in seeds for name in names]
         bank.fill([("plain", TEACHER_SEED), *members])
-        cells = {
-            (name, seed): [f"{part}/{name}/{seed}" for part in parts]
-            for name, seed in members
-        }
-        bank.side_by_side(
-            "--measure",
-            [
-                member
-                for member, own in cells.items()
-                if not all(store.has(cell, networks_of(cell, bank)) for cell in own)
-            ],
-        )
+
+        def is_measured(member: Member) -> bool:
+            name, seed = member
+            cells = (f"{part}/{name}/{seed}" for part in parts)
+            return all(store.has(cell, networks_of(cell, bank)) for cell in cells)
+
+        bank.side_by_side("--measure", [m for m in members if not is_measured(m)])
     for name in names if "step" in options.parts else ():
         cell = f"step/{name}/{TIMED_SEED}"
         timed = partial(step, name, bank, options.quick)
@@ -212,9 +207,8 @@ def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:
     return figures
 
 
-@cache
 def examples_against(family: str, bank: Bank, radius: float) -> dict[str, np.ndarray]:
-    """Make the examples of every source, once for all targets of a family."""
+    """Make the examples of every source that an attacker of a family has."""
     names = sources_against(family, bank)
     made_on = bank.surrogates
     sources: dict[str, Any] = {n: made_on.net(n, SURROGATE_SEED) for n in names}
