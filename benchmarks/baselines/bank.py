@@ -72,16 +72,21 @@ class Bank:
         return self._loaded[0]
 
     @property
+    def images(self) -> int:
+        """How many test images networks are attacked and explained on, at most."""
+        return min(self._options.images, self.rung.images)
+
+    @property
     def first_images(self) -> tuple[np.ndarray, np.ndarray]:
         """The test images that networks are attacked and explained on."""
-        count = self._options.images
+        count = self.images
         return self.data.x_test[:count], self.data.y_test[:count]
 
     @property
     def first_boxes(self) -> np.ndarray | None:
         """Where the objects of these images are, if that is known."""
         boxes = self._loaded[1]
-        return None if boxes is None else boxes[: self._options.images]
+        return None if boxes is None else boxes[: self.images]
 
     def recipe_of(self, name: str, seed: int) -> nets.Recipe:
         """Say how a network is trained."""

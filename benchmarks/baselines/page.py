@@ -39,8 +39,8 @@ options for the others. A killed study goes on where it was.
 
 Adam with cosine decay from 2e-3, batches of 128. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
-Square), or, where a star stands, over APGD-CE and APGD-T alone; the first 1,000 test
-images, or all where there are fewer. **PGD-40**: 40 steps of the cross entropy from one
+Square), or, where a star stands, over APGD-CE and APGD-T alone; the first test images,
+as many as said. **PGD-40**: 40 steps of the cross entropy from one
 random start, the same images: what published figures often are of. **Transfer**:
 MI-FGSM, 10 steps, at the radius and twice the radius; per example the worst of the
 surrogates of all other families, each alone, and of their ensembles in logits and in
@@ -59,7 +59,7 @@ lowest and highest in brackets.
 
 SECTION = """## {title}
 
-Epsilon {epsilon}. {surrogates}
+Epsilon {epsilon}, {images} test images. {surrogates}
 
 {table}
 
@@ -83,12 +83,13 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
         for cell in cells_of(cells, "step", name):
             epochs, step = str(cell["epochs"]), f"{cell['ratio']:.1f}x"
         columns = []
-        for heading, part, figure in COLUMNS:
+        for _, part, figure in COLUMNS:
             values = [cell.get(figure) for cell in cells_of(cells, part, name)]
             known = [value for value in values if value is not None]
             text = spread(known, digits=3 if part == "maps" else 1)
-            star = heading == "worst case" and not method.headline
-            columns.append(text + "*" * star)
+            if figure == "robust" and not is_of_whole_suite(cells, name):
+                text += "*"
+            columns.append(text)
         rows.append([method.title, str(seeds), epochs, step, *columns])
     return markdown_table(headings, rows)
 
@@ -96,6 +97,11 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
 def cells_of(cells: Cells, part: str, name: str) -> list[dict[str, Any]]:
     """Return the cells of all seeds of a method."""
     return [cell for key, cell in cells.items() if key.startswith(f"{part}/{name}/")]
+
+
+def is_of_whole_suite(cells: Cells, name: str) -> bool:
+    """Tell whether the worst case of a method is over the whole standard suite."""
+    return all(c["suite"] == "standard" for c in cells_of(cells, "robust", name))
 
 
 def findings(cells: Cells, methods: dict[str, Method]) -> str:
@@ -128,6 +134,7 @@ def write(
         SECTION.format(
             title=rung.title,
             epsilon=rung.words,
+            images=images_of(cells),
             surrogates=surrogates_of(rung),
             name=rung.name,
             table=table(cells, methods),
@@ -150,6 +157,12 @@ def write(
             ("training time (that of plain training is 1)", robust),
             log=True,
         )
+
+
+def images_of(cells: Cells) -> str:
+    """Say how many test images were attacked."""
+    counts = {c["images"] for k, c in cells.items() if k.startswith("robust/")}
+    return " or ".join(f"{count:,}" for count in sorted(counts)) or "no"
 
 
 def surrogates_of(rung: Rung) -> str:

@@ -106,3 +106,9 @@ def test_what_is_trained_stays(tmp_path, stages):
     bank.file_of("plain", 0).write_text("trained before")
     bank.fill([("plain", 0), ("plain", 1)])
     assert stages[-1] == [["--rung", "reference", "--train", "plain", "1"]]
+
+
+def test_slow_networks_are_attacked_on_fewer_images(tmp_path):
+    assert bank_of(tmp_path, images=1000).images == 1000
+    assert bank_of(tmp_path, "madry", images=1000).images == 500
+    assert bank_of(tmp_path, "madry", images=32).images == 32

@@ -1,0 +1,41 @@
+"""What the page of the study says of its cells."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from baselines import page
+from baselines.methods import load
+
+
+def robust(suite, robust=50.0, images=500):
+    return {"clean": 80.0, "robust": robust, "suite": suite, "images": images}
+
+
+@pytest.mark.parametrize(
+    ("suite", "column"), [("standard", "| 50.0 |"), ("APGD-CE, APGD-T", "| 50.0* |")]
+)
+def test_a_star_tells_that_attacks_are_missing(suite, column):
+    table = page.table({"robust/j_sigr/0": robust(suite)}, load())
+    assert column in table
+    assert "80.0*" not in table
+
+
+def test_a_star_stands_where_one_seed_misses_attacks():
+    cells = {
+        "robust/j_sigr/0": robust("standard", 40.0),
+        "robust/j_sigr/1": robust("APGD-CE, APGD-T", 60.0),
+    }
+    assert "50.0 (40.0 to 60.0)*" in page.table(cells, load())
+
+
+def test_the_images_are_counted():
+    cells = {
+        "robust/plain/0": robust("standard"),
+        "maps/plain/0": {"images": 123},
+        "robust/plain/1": robust("standard", images=1000),
+    }
+    assert page.images_of(cells) == "500 or 1,000"
