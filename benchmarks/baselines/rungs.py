@@ -64,12 +64,14 @@ RUNGS = {
             "conv5x5(32)-pool-conv5x5(64)-pool-fc1024, SiLU, Fashion-MNIST",
             {**_IDX, "net": "madry", "epochs": 5},
             surrogates="reference",
+            **_SLOW,
         ),
         Rung(
             "resnet20",
             "ResNet-20 with batch normalization, SiLU, Fashion-MNIST",
             {**_IDX, "net": "resnet20", "epochs": 3},
             surrogates="reference",
+            **_SLOW,
         ),
         Rung(
             "tiny",

@@ -45,12 +45,18 @@ def test_trains(name, tmp_path):
 
 
 def test_the_page_is_made_of_the_figures(tmp_path):
+    of = {"suite": "standard", "images": 1000}
     cells = {
         "step/plain/0": {"ratio": 1.0, "epochs": 15},
-        "robust/plain/0": {"clean": 91.0, "robust": 0.0, "suspect": {}},
+        "robust/plain/0": {"clean": 91.0, "robust": 0.0, "suspect": {}, **of},
         "step/j_sigr/0": {"ratio": 2.04, "epochs": 40},
-        "robust/j_sigr/0": {"clean": 86.0, "robust": 60.0, "suspect": {"rule": "why"}},
-        "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}},
+        "robust/j_sigr/0": {
+            "clean": 86.0,
+            "robust": 60.0,
+            "suspect": {"rule": "why"},
+            **of,
+        },
+        "robust/j_sigr/1": {"clean": 87.0, "robust": 62.0, "suspect": {}, **of},
         "pgd/j_sigr/1": {"pgd": 65.2},
         "maps/j_sigr/0": {"own": 0.4, "teacher": 0.3, "gini": 0.5},
     }
@@ -63,6 +69,7 @@ def test_the_page_is_made_of_the_figures(tmp_path):
     assert f"| 2 | 40 | 2.0x {figures}" in row
     assert "| 0.400 | 0.300 | 0.500 |" in row
     assert "J-SIGR, default: `rule`: why" in text
+    assert "Epsilon 0.1, 1,000 test images." in text
     for plot in ("study-reference-frontier", "study-reference-cost"):
         svg = (tmp_path / "images" / f"{plot}.svg").read_text()
         assert "2 J-SIGR, default" in re.sub(r"\s+", " ", svg)
