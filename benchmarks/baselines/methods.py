@@ -39,6 +39,7 @@ ORDER = (
     "balanced_jacobian",
     "balanced_jacobian_stronger",
     "balanced_selective",
+    "balanced_margin",
     "j_sigr_long",
     "j_sigr_stronger",
     "j_sigr_wide",
