@@ -101,7 +101,9 @@ def harden(
             without second derivatives and `norm="squared"`, `"finite_difference"` or
             `"jvp"`.
         projections: Random projections per step, >= 1.
-        score: `"log_prob"`, `"margin"` or `"logit"`, for the separate and guided form.
+        score: For the separate and guided form. `"log_prob"`; `"margin"`, the log odds,
+            for training sets so small that the network learns them by heart (there
+            the gradient of `"log_prob"` vanishes); or `"logit"`.
         selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
             `quantile`), `"threshold"`; controls `"random"`, `"inverted"`, `"all"`,
             `"none"`.

@@ -45,6 +45,21 @@ def test_softmax_closed_forms(z, rng, score):
     np.testing.assert_allclose(value, softmax_score(z, t, score), rtol=2e-5, atol=1e-5)
 
 
+def test_the_gradient_of_log_prob_is_that_of_the_margin_where_unsure(z, rng):
+    z, y = tf.constant(z, tf.float32), rng.integers(0, C, B)
+    t = class_targets(y, z)
+    gradients = {}
+    for score in ("log_prob", "margin"):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = class_score(z, t, score)
+        gradients[score] = tape.gradient(value, z).numpy()
+    unsure = 1.0 - np.exp(log_softmax(z.numpy()))[np.arange(B), y, None]
+    np.testing.assert_allclose(
+        gradients["log_prob"], unsure * gradients["margin"], rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("score", ["log_prob", "logit"])
 def test_soft_labels_weigh_the_classes(z, rng, score):
     t = rng.dirichlet(np.ones(C), B)
