@@ -35,7 +35,8 @@ def preset(
     All take the step at random points of the ball: `noise=epsilon`; those of
     `"balanced"` differ from the example in patches of pixels. The weights scale with
     the radius as the loss within it does: by `r` where the penalty is a norm of
-    the gradient, by `r^2` where it is a square.
+    the gradient, by `r^2` where it is a square. Where the hardened network learns its
+    training images by heart, as it does with few, add `score="margin"`.
 
     Args:
         name: `"balanced"`, `"fast"` or `"faithful"`.

@@ -13,6 +13,8 @@ from keras_jsigr.callbacks.penalty.gradient_norms import (
     gradient_shares,
 )
 from keras_jsigr.callbacks.penalty.loss_shares import effective_weights, loss_shares
+from keras_jsigr.callbacks.penalty.score_advice import score_advice
+from keras_jsigr.penalties import PenaltySettings
 
 
 @pytest.fixture
@@ -140,6 +142,57 @@ def test_advice_has_words_for_every_penalty(name, share):
 def test_all_is_well():
     shares = {"task": 0.6, "jacobian": 0.3, "selective": 0.1}
     assert advice(shares, {"jacobian": 1.0, "selective": 1.0}, "gradient") == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "weight", "loss", "says"),
+    [
+        ({"form": "separate"}, 0.1, 0.04, True),
+        ({"form": "guided"}, 0.1, 0.0, True),
+        ({"form": "separate"}, 0.1, 0.06, False),
+        ({"form": "separate"}, 0.0, 0.01, False),
+        ({"form": "separate", "score": "margin"}, 0.1, 0.01, False),
+        ({"form": "fused"}, 0.1, 0.01, False),
+    ],
+)
+def test_advice_on_the_score(settings, weight, loss, says):
+    found = score_advice(PenaltySettings(**settings), {"selective": weight}, loss)
+    assert bool(found) == says
+
+
+def by_heart(score):
+    """A model that is sure of its four images, in an epoch that moves nothing."""
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    net.set_weights([np.array([[9.0, -9.0], [-9.0, 9.0]])])
+    robust = kj.harden(
+        net,
+        form="separate",
+        score=score,
+        selection="all",
+        jacobian_weight=0.0,
+        ramp_steps=0,
+        verbose=0,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(0.0), loss)
+    x, y = np.repeat(np.eye(2, dtype="float32"), 2, axis=0), np.array([0, 0, 1, 1])
+    return robust, x, y
+
+
+def test_images_learnt_by_heart():
+    robust, x, y = by_heart("log_prob")
+    with pytest.warns(UserWarning, match="by heart") as caught:
+        robust.fit(x, y, epochs=2, callbacks=[PenaltyMonitor()], verbose=0)
+    (text,) = warnings_of(caught)
+    assert "Pass score='margin'" in text
+
+
+def test_the_gradient_of_the_margin_outlasts_that_of_the_log_probability():
+    norms = {}
+    for score in ("log_prob", "margin"):
+        robust, *data = by_heart(score)
+        norms[score] = gradient_norms_of(robust)(*map(tf.constant, (*data, [0, 0])))
+    assert norms["log_prob"]["selective"] < 1e-2 * norms["margin"]["selective"]
 
 
 def test_shares_at_zero():
