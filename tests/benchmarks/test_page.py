@@ -39,3 +39,11 @@ def test_the_images_are_counted():
         "robust/plain/1": robust("standard", images=1000),
     }
     assert page.images_of(cells) == "500 or 1,000"
+
+
+def test_the_source_that_all_defences_share():
+    transfer = {"once": 70.0, "twice": 50.0, "twice, by source": {"plain": 66.6}}
+    cells = {"robust/j_sigr/0": robust("standard"), "transfer/j_sigr/0": transfer}
+    assert "| 70.0 | 50.0 | 66.6 | - |" in page.table(cells, load())
+    assert page.figure_at({"a": {"b": 0.0}}, ("a", "b")) == 0.0
+    assert page.figure_at({}, ("a", "b")) is None
