@@ -66,9 +66,7 @@ Epsilon {epsilon}, {images} test images. {surrogates}
 
 {table}
 
-![Clean accuracy and worst case](images/study-{name}-frontier.svg)
-
-![Training time and worst case](images/study-{name}-cost.svg)
+{plots}
 
 {findings}
 """
@@ -147,7 +145,7 @@ def write(
             epsilon=rung.words,
             images=images_of(cells),
             surrogates=surrogates_of(rung),
-            name=rung.name,
+            plots=draw(rung, cells, methods, docs / "images"),
             table=table(cells, methods),
             findings=findings(cells, methods),
         )
@@ -155,19 +153,24 @@ def write(
     )
     text = TEXT.format(sections=sections, methods=described)
     write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
-    for rung, cells in results:
-        robust = f"worst case, Linf {rung.words} (%)"
-        scatter(
-            points(cells, methods, partial(mean_of, cells, "robust", figure="clean")),
-            docs / "images" / f"study-{rung.name}-frontier.svg",
-            ("clean accuracy (%)", robust),
-        )
-        scatter(
-            points(cells, methods, partial(cost, cells)),
-            docs / "images" / f"study-{rung.name}-cost.svg",
-            ("training time (that of plain training is 1)", robust),
-            log=True,
-        )
+
+
+def draw(rung: Rung, cells: Cells, methods: dict[str, Method], folder: Path) -> str:
+    """Draw the plots of a rung that there are figures for, and return their links."""
+    clean = partial(mean_of, cells, "robust", figure="clean")
+    time = "training time (that of plain training is 1)"
+    plots = (
+        ("frontier", "Clean accuracy and worst case", clean, "clean accuracy (%)"),
+        ("cost", "Training time and worst case", partial(cost, cells), time),
+    )
+    links = []
+    for name, title, position, across in plots:
+        if found := points(cells, methods, position):
+            path = folder / f"study-{rung.name}-{name}.svg"
+            up = f"worst case, Linf {rung.words} (%)"
+            scatter(found, path, (across, up), log=name == "cost")
+            links.append(f"![{title}](images/{path.name})")
+    return "\n\n".join(links)
 
 
 def images_of(cells: Cells) -> str:

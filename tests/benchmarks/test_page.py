@@ -9,6 +9,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from baselines import page
 from baselines.methods import load
+from baselines.rungs import RUNGS
 
 
 def robust(suite, robust=50.0, images=500):
@@ -47,3 +48,14 @@ def test_the_source_that_all_defences_share():
     assert "| 70.0 | 50.0 | 66.6 | - |" in page.table(cells, load())
     assert page.figure_at({"a": {"b": 0.0}}, ("a", "b")) == 0.0
     assert page.figure_at({}, ("a", "b")) is None
+
+
+def test_only_what_has_figures_is_drawn(tmp_path):
+    cells = {
+        "robust/j_sigr/0": robust("standard"),
+        "robust/plain/0": robust("standard"),
+    }
+    links = page.draw(RUNGS["relu"], cells, load(), tmp_path)
+    assert "study-relu-frontier.svg" in links
+    assert "cost" not in links
+    assert [each.name for each in tmp_path.iterdir()] == ["study-relu-frontier.svg"]
