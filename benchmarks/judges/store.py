@@ -82,7 +82,7 @@ class Store:
         """
         with self._alone():
             self.cells = self._read()
-            self.cells[name] = cell if of is None else {"of": of, **cell}
+            self.cells[name] = cell if of is None else {"of": as_json(of), **cell}
             content = {
                 "cells": self.cells,
                 "settings": self._settings,

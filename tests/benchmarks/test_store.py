@@ -59,7 +59,9 @@ def test_cells_of_other_settings_are_dropped(path):
 
 
 def test_tuples_come_back_as_lists_and_are_the_same(path):
-    Store(path, {"sizes": (2, 4)}).put("time/a", {"ratio": 2.0}, of=("a", 1))
+    store = Store(path, {"sizes": (2, 4)})
+    store.put("time/a", {"ratio": 2.0}, of=("a", 1))
+    assert store.has("time/a", ("a", 1))
     again = Store(path, {"sizes": (2, 4)})
     assert again.has("time/a", ("a", 1))
     assert again.has("time/a", ["a", 1])
