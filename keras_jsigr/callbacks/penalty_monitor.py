@@ -22,6 +22,7 @@ from keras_jsigr.callbacks.penalty.loss_shares import (
     ramp,
 )
 from keras_jsigr.callbacks.penalty.score_advice import score_advice
+from keras_jsigr.checks.compile_check import is_cross_entropy
 from keras_jsigr.model import JSIGRModel
 
 
@@ -38,8 +39,8 @@ class PenaltyMonitor(EpochMeasurement):
     A large penalty with a small gradient does nothing; that is why gradients decide if
     there are examples. Once the penalties have grown in, there is one `UserWarning`
     when a penalty has a share below 0.001, one when together they have more than 0.9,
-    and one when the task loss is below 0.05 where the penalties take the gradient of
-    the log probability, which vanishes with it. All name the setting to change.
+    and one when the cross entropy is below 0.05 where the penalties take the gradient
+    of the log probability, which vanishes with it. All name the setting to change.
 
     Args:
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
@@ -108,7 +109,9 @@ class PenaltyMonitor(EpochMeasurement):
             shares, of = gradient_shares(norms, weights), "gradient"
             report |= {f"{name}_gradient_share": v for name, v in shares.items()}
         if ramp(self.model) == 1.0:
-            loss = logs.get("task_loss", math.inf)
+            # Another loss may be small where nothing is learnt by heart.
+            known = is_cross_entropy(self.model)
+            loss = logs.get("task_loss", math.inf) if known else math.inf
             # Shares say little then: the loss is small, not drowned.
             by_heart = score_advice(self.model.settings, weights, loss)
             self._warn(by_heart or advice(shares, weights, of))

@@ -114,6 +114,39 @@ def _from_logits(loss: Any) -> bool | None:
     return False if loss in _PROBABILITY_FUNCTIONS else None
 
 
+_LIKELIHOODS = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+_LIKELIHOOD_FUNCTIONS = tuple(
+    keras.losses.get(name)
+    for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
+)
+
+
+def is_cross_entropy(model: keras.Model) -> bool:
+    """Tell whether the loss is the mean of `-log p` of the true class.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        `False` for independent classes, focal losses and losses of one's own.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.compile_check import is_cross_entropy
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> net.compile(loss="sparse_categorical_crossentropy")
+        >>> is_cross_entropy(net)
+        True
+    """
+    return all(
+        isinstance(loss, _LIKELIHOODS) or loss in _LIKELIHOOD_FUNCTIONS
+        for loss in resolved_losses(model)
+    )
+
+
 def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:
     """Tell whether the classes exclude each other.
 

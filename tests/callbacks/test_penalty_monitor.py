@@ -1,5 +1,7 @@
 """Shares of the penalties in loss and gradient, and the warnings about them."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -185,6 +187,18 @@ def test_images_learnt_by_heart():
         robust.fit(x, y, epochs=2, callbacks=[PenaltyMonitor()], verbose=0)
     (text,) = warnings_of(caught)
     assert "Pass score='margin'" in text
+
+
+@pytest.mark.parametrize("kind", ["CategoricalFocalCrossentropy", "BinaryCrossentropy"])
+def test_other_small_losses_tell_nothing_of_it(kind):
+    robust, x, y = by_heart("log_prob")
+    loss = getattr(keras.losses, kind)(from_logits=True)
+    robust.compile(keras.optimizers.SGD(0.0), loss)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = robust.fit(x, np.eye(2)[y], callbacks=[PenaltyMonitor()], verbose=0)
+    assert history.history["task_loss"][0] < 0.05
+    assert not any("by heart" in text for text in warnings_of(caught))
 
 
 def test_the_gradient_of_the_margin_outlasts_that_of_the_log_probability():

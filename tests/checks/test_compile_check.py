@@ -6,7 +6,12 @@ import pytest
 from keras import layers
 
 from keras_jsigr import harden
-from keras_jsigr.checks.compile_check import check_loss, head_kind, resolved_losses
+from keras_jsigr.checks.compile_check import (
+    check_loss,
+    head_kind,
+    is_cross_entropy,
+    resolved_losses,
+)
 from keras_jsigr.core.heads import Head
 
 LINEAR, SOFTMAX, SIGMOID = Head("linear"), Head("softmax"), Head("sigmoid")
@@ -121,3 +126,13 @@ def test_an_uncompiled_model_gets_the_message_of_keras():
     robust = harden(compiled("mse"), verbose=0)
     with pytest.raises(ValueError, match=r"call `compile\(\)`"):
         robust.fit(np.zeros((4, 2), "float32"), np.zeros(4))
+
+
+@pytest.mark.parametrize("loss", [*NAMES, *(kind() for kind in CLASSES)])
+def test_which_losses_are_a_likelihood(loss):
+    name = loss if isinstance(loss, str) else loss.name
+    assert is_cross_entropy(compiled(loss)) == (name in NAMES[:2])
+
+
+def test_a_loss_of_ones_own_is_taken_for_no_likelihood():
+    assert not is_cross_entropy(compiled(lambda y, z: 0.0 * z))
