@@ -24,6 +24,7 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
+from keras_jsigr.training.padding import leave_padding, padding_values
 from keras_jsigr.training.patch_noise import patch_noise
 from keras_jsigr.training.regularized_inputs import regularized_inputs
 
@@ -88,6 +89,7 @@ class Forward:
                 f"{base.compute_dtype}, expected float32. Use estimator='jvp'."
             )
         self.unit = settings.input_range[1] - settings.input_range[0]
+        self._padding = padding_values(base)
         self._answers_alike = self._has_one_mode()
 
     def __call__(self, x: Any, training: bool) -> Any:
@@ -96,7 +98,14 @@ class Forward:
             return self._base(x, training=training)
 
     def at(self, point: Point, inputs: list[Any]) -> Any:
-        """Return inference logits with the regularized inputs of a point exchanged."""
+        """Return inference logits with the regularized inputs of a point exchanged.
+
+        Padding is not: it stays as the point has it.
+        """
+        inputs = [
+            leave_padding(moved, tf.cast(x, moved.dtype), self._padding)
+            for moved, x in zip(inputs, point.inputs, strict=True)
+        ]
         return self(self._pack(point.structure, point.leaves, inputs), False)
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
@@ -115,12 +124,16 @@ class Forward:
                 leaves[index] = self._beside(leaves[index], seed, index)
         if adversary is not None:
             index = self.regularized[0]
-            leaves[index] = adversary.perturb(
-                lambda v: tf.cast(self(self._pack(x, leaves, [v]), False), tf.float32),
-                leaves[index],
-                targets,
-                seed=stream(seed, "adversary"),
+            origin = leaves[index]
+
+            def logits_of(moved: Any) -> Any:
+                moved = leave_padding(moved, origin, self._padding)
+                return tf.cast(self(self._pack(x, leaves, [moved]), False), tf.float32)
+
+            moved = adversary.perturb(
+                logits_of, origin, targets, seed=stream(seed, "adversary")
             )
+            leaves[index] = leave_padding(moved, origin, self._padding)
         return Place(leaves, x, [leaves[index] for index in self.regularized])
 
     def _beside(self, x: Any, seed: Any, index: int) -> Any:
@@ -128,7 +141,8 @@ class Forward:
         settings, origin = self.settings, tf.cast(x, tf.float32)
         ball = LinfBall(origin, settings.noise, settings.input_range)
         noise = patch_noise(x, stream(seed, "noise", index), settings.noise_patches)
-        return tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
+        moved = tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
+        return leave_padding(moved, x, self._padding)
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
