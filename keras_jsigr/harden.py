@@ -129,7 +129,8 @@ def harden(
             ball. `(1,)`: every entry is drawn for itself.
         inputs: Names of the inputs to regularize; `None` means every float input.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
-            random_start=True)`: loss and penalties are taken at its points.
+            random_start=True)`: loss and penalties are taken at its points. Its
+            `input_range` must be the one given here.
         seed: Seed of the random projections and masks.
         probe: Whether to verify the second derivatives now (a few eager passes).
         verbose: 0 for silence; 1 for one line on each thing worth knowing.

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.checks.adversary_check import check_adversary
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.heads import Head, find_head
@@ -99,7 +100,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         self.classes = int(base(probe, training=False).shape[-1])
         self._forward = Forward(base, head, specs, self.settings)
         if adversary is not None:
-            self._forward.check_adversary(adversary)
+            check_adversary(adversary, self.settings, self.regularized)
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.

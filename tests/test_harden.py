@@ -180,7 +180,7 @@ def test_config_round_trip():
         threshold=0.5,
         inputs=None,
         input_range=(-1, 1),
-        adversary=kj.attacks.FGSM(epsilon=0.1, random_start=True),
+        adversary=kj.attacks.FGSM(epsilon=0.1, random_start=True, input_range=(-1, 1)),
         seed=5,
         verbose=0,
     )

@@ -194,24 +194,6 @@ class Forward:
         fused = settings.form == "fused" and settings.estimator not in REVERSE_MODE
         return ["fused"] if fused and names else names
 
-    def check_adversary(self, adversary: Any) -> None:
-        """Refuse an adversary that cannot perturb the inputs of this model."""
-        if not callable(getattr(adversary, "perturb", None)):
-            raise TypeError(
-                f"Got {type(adversary).__name__} as adversary, expected an attack with "
-                "`perturb`, such as keras_jsigr.attacks.FGSM(epsilon=0.1)."
-            )
-        if self.settings.noise > 0:
-            raise ValueError(
-                f"An adversary starts at the inputs: got noise={self.settings.noise} "
-                "beside it, expected 0. Attacks have a random start of their own."
-            )
-        if len(self.regularized) != 1:
-            raise ValueError(
-                f"An adversary perturbs one input: got {len(self.regularized)} "
-                "regularized inputs. Choose one with `harden(..., inputs=[name])`."
-            )
-
     def _pack(self, structure: Any, leaves: list[Any], inputs: list[Any]) -> Any:
         leaves = list(leaves)
         for index, value in zip(self.regularized, inputs, strict=True):
