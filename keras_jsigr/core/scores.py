@@ -103,8 +103,8 @@ def class_score(
 
     With a sigmoid head the classes are independent: `log_prob` sums
     `log sigmoid(+-z_c)`, `margin` and `logit` sum `+-z_c`, plus where the target is
-    one. Soft targets weigh the classes of `log_prob` and `logit`; `margin` takes
-    their largest.
+    one. Soft targets weigh the classes of `log_prob` and `logit`, `margin` takes their
+    largest; with a sigmoid head they weigh presence and absence of each class.
 
     Args:
         logits: Float `(B, C)`; computed in float32.
@@ -135,8 +135,10 @@ def class_score(
         )
     z = tf.cast(logits, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
-        signed = (2.0 * targets - 1.0) * z
-        per_class = tf.math.log_sigmoid(signed) if score == "log_prob" else signed
+        per_class = (2.0 * targets - 1.0) * z
+        if score == "log_prob":  # of the state of the class that the target names
+            present, absent = tf.math.log_sigmoid(z), tf.math.log_sigmoid(-z)
+            per_class = targets * present + (1.0 - targets) * absent
         return tf.reduce_sum(per_class, axis=-1)
     if score == "logit":
         return tf.reduce_sum(targets * z, axis=-1)

@@ -1,5 +1,6 @@
 """Class scores against closed forms in NumPy and differences in float64."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,6 +75,27 @@ def test_multi_label_closed_forms(z, rng, score):
         tf.constant(z, tf.float32), tf.constant(t, tf.float32), score, "sigmoid"
     )
     np.testing.assert_allclose(value, sigmoid_score(z, t, score), rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, C])
+def test_soft_multi_labels_are_minus_the_cross_entropy(z, rng, classes):
+    z, t = z[:, :classes], rng.uniform(0, 1, (B, classes))
+    t[0] = 0.0
+
+    def closed(z):
+        return (t * log_sigmoid(z) + (1 - t) * log_sigmoid(-z)).sum(1)
+
+    variable, targets = tf.constant(z, tf.float32), tf.constant(t, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(variable)
+        value = class_score(variable, targets, "log_prob", "sigmoid")
+    entropy = keras.losses.binary_crossentropy(targets, variable, from_logits=True)
+    np.testing.assert_allclose(value, -classes * entropy, rtol=1e-5)
+    np.testing.assert_allclose(value, closed(z), rtol=1e-5)
+    steps = 1e-6 * np.eye(classes)
+    wanted = [(closed(z + step) - closed(z - step)) / 2e-6 for step in steps]
+    gradient = tape.gradient(value, variable)
+    np.testing.assert_allclose(gradient, np.stack(wanted, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
