@@ -109,7 +109,7 @@ class MapSource:
             return tf.cast(forward.at(point, inputs), tf.float32)
 
         bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
-        evidence = evidence_of(logits, settings.saliency_score)
+        evidence = evidence_of(logits, settings.saliency_score, kind)
         common: dict[str, Any] = {
             "baseline": settings.baseline,
             "score": settings.saliency_score,
@@ -150,16 +150,18 @@ class MapSource:
             )
 
 
-def evidence_of(logits: Any, score: str) -> Any:
+def evidence_of(logits: Any, score: str, kind: HeadKind = "softmax") -> Any:
     """Compute the unit of change scores of each example.
 
-    Squared logit changes are measured against `1/2 ||z - mean(z)||^2`, all the evidence
-    the example has, so that they compare across examples and while logits shrink;
-    the other scores have a unit of their own, 1.
+    Squared logit changes are measured against all the evidence the example has, so that
+    they compare across examples and while logits shrink: `1/2 ||z - mean(z)||^2`, or
+    `1/2 ||z||^2` with independent classes, where logits that are all alike say much.
+    The other scores have a unit of their own, 1.
 
     Args:
-        logits: Float32 `(B, C)`.
+        logits: Float32 `(B, C)`; one column `z` stands for `(0, z)`.
         score: Name of the change score.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
         Float32 `(B,)`, positive.
@@ -172,6 +174,7 @@ def evidence_of(logits: Any, score: str) -> Any:
     """
     if score != "squared_logits":
         return tf.ones_like(logits[:, 0])
-    logits = as_classes(logits)
-    centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
-    return tf.maximum(tf.reduce_sum(tf.square(centred), axis=-1) / 2.0, 1e-12)
+    if kind == "softmax" or logits.shape[-1] == 1:
+        logits = as_classes(logits)
+        logits -= tf.reduce_mean(logits, axis=-1, keepdims=True)
+    return tf.maximum(tf.reduce_sum(tf.square(logits), axis=-1) / 2.0, 1e-12)
