@@ -201,7 +201,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         count = tf.shape(keras.tree.flatten(x)[0])[0]
         shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
         if parts.hits is not None:
-            shown["map_hits"] = tf.reduce_mean(parts.hits)
+            shown["map_hits"] = batch_mean(parts.hits, None)
         self.track(
             loss * replicas, {"task_loss": parts.task * replicas, **shown}, count
         )

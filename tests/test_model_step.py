@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+import keras_jsigr as kj
 from keras_jsigr import JSIGRModel, PenaltySettings
 
 B, D, C, RATE = 8, 5, 3, 0.1
@@ -145,6 +146,35 @@ def test_penalties_do_not_depend_on_the_batch_size(data):
         ).history
         reported.append([history[f"{t}_penalty"][0] for t in ("jacobian", "selective")])
     np.testing.assert_allclose(*reported, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_replica_without_examples_adds_nothing(data, cached):
+    """Nine examples in batches of eight leave one for two devices."""
+    x = np.concatenate([data["x"], data["x"][:1] / 2]).astype("float32")
+    y = np.append(data["y"], 0)
+    two = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    histories = []
+    for strategy in (tf.distribute.get_strategy(), two):
+        settings = {"estimator": "exact", "form": "separate", "selection": "all"}
+        with strategy.scope():
+            net = linear_model(data, None).base
+            if cached:
+                cache = kj.PerturbationCache.build(net, x, y, verbose=0)
+                settings |= {"selection": "soft", "align_weight": 0.1, "maps": cache}
+            robust = kj.harden(net, verbose=0, probe=False, **settings)
+            robust.compile(
+                keras.optimizers.SGD(0.0),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            )
+        fit = robust.fit(x, y, batch_size=B, shuffle=False, verbose=0)
+        assert all(np.isfinite(weight).all() for weight in robust.get_weights())
+        histories.append(fit.history)
+    assert len(histories[0]) == (6 if cached else 4)
+    for name, value in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], value, rtol=1e-5)
 
 
 def test_reported_loss_is_the_objective(data):

@@ -11,6 +11,8 @@ import tensorflow as tf
 def batch_mean(per_example: Any, sample_weight: Any) -> Any:
     """Average a penalty over the batch as Keras averages the loss: `sum w_b R_b / B`.
 
+    A replica without examples, of a batch smaller than their number, has the mean 0.
+
     Args:
         per_example: Float32 `(B,)`.
         sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
@@ -30,4 +32,5 @@ def batch_mean(per_example: Any, sample_weight: Any) -> Any:
         weight = leaves[0]
         if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
             per_example = per_example * tf.cast(tf.reshape(weight, (-1,)), tf.float32)
-    return tf.reduce_mean(per_example)
+    count = tf.cast(tf.shape(per_example)[0], tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(per_example), count)
