@@ -96,6 +96,20 @@ def test_cached_maps_of_grey_images_without_an_axis(data):
     assert history["map_hits"] == [1.0]
 
 
+def test_weights_of_eager_steps_are_those_of_compiled_ones(data):
+    x, y = data
+    results = []
+    for eager in (False, True):
+        keras.utils.set_random_seed(0)
+        robust = kj.harden(net(), verbose=0, probe=False)
+        robust.compile(keras.optimizers.SGD(0.0), SPARSE, run_eagerly=eager)
+        weighted = robust.train_on_batch(x, y, sample_weight=np.linspace(0.0, 2.0, N))
+        robust.reset_metrics()
+        classes = robust.train_on_batch(x, y, class_weight={0: 1.0, 1: 2.0, 2: 0.5})
+        results.append([weighted, classes])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+
+
 def test_a_loss_by_the_name_of_the_output(data):
     x, y = data
     robust = kj.harden(net(), verbose=0, probe=False)

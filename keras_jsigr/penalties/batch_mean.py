@@ -29,7 +29,7 @@ def batch_mean(per_example: Any, sample_weight: Any) -> Any:
     """
     leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
     if len(leaves) == 1:
-        weight = leaves[0]
+        weight = tf.convert_to_tensor(leaves[0])  # NumPy in eager steps
         if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
             per_example = per_example * tf.cast(tf.reshape(weight, (-1,)), tf.float32)
     count = tf.cast(tf.shape(per_example)[0], tf.float32)
