@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
@@ -93,6 +94,20 @@ def test_cached_maps_of_grey_images_without_an_axis(data):
     robust = kj.harden(net(), maps=cache, verbose=0, probe=False)
     robust.compile("sgd", SPARSE)
     history = robust.fit(x[..., 0], y, verbose=0).history
+    assert history["map_hits"] == [1.0]
+
+
+def test_cached_maps_of_the_second_input_of_a_dataset(data):
+    x, y = data
+    a, b = keras.Input((2,), name="a"), keras.Input((8, 8, 1), name="b")
+    outputs = layers.Dense(3)(layers.Concatenate()([a, layers.Flatten()(b)]))
+    model = keras.Model([a, b], outputs)
+    cache = kj.PerturbationCache.build(net(), x, y, verbose=0)
+    robust = kj.harden(model, maps=cache, inputs=["b"], verbose=0, probe=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss)
+    dataset = tf.data.Dataset.from_tensors(((x[:, 0, :2, 0], x), y))
+    history = robust.fit(dataset, shuffle=False, verbose=0).history
     assert history["map_hits"] == [1.0]
 
 

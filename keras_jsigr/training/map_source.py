@@ -139,7 +139,9 @@ class MapSource:
         """Refuse training on arrays of which the cached maps know nothing."""
         leaves = keras.tree.flatten(in_structure(x, self._forward.specs))
         index = self._forward.regularized[0]
-        if not self.reports_hits or not isinstance(leaves[index], np.ndarray):
+        # A dataset or a generator is a single leaf, however many inputs it holds.
+        known = index < len(leaves) and isinstance(leaves[index], np.ndarray)
+        if not self.reports_hits or not known:
             return
         sample = tf.convert_to_tensor(leaves[index][:256])
         if not bool(tf.reduce_any(self._table(sample)[1])):
