@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from keras_jsigr.core.logits import output_units
 from keras_jsigr.core.scores import HeadKind
+
+_Name = TypeVar("_Name", bound=str)
 
 
 class Decision(NamedTuple):
@@ -14,10 +16,27 @@ class Decision(NamedTuple):
     Attributes:
         kind: Whether the logits of `as_logits` exclude each other.
         classes: Their number.
+        units: The number of outputs: one for two classes, or one for each.
     """
 
     kind: HeadKind
     classes: int
+    units: int
+
+    def score(self, name: _Name) -> _Name | Literal["margin"]:
+        """Say which score of the logits of `as_logits` is meant by a name.
+
+        The logit of one unit `z` is `z` for its yes and `-z` for its no, as in
+        `class_score`: the margin of the logits `(0, z)`, of which the first is
+        constant.
+
+        Args:
+            name: Of a score.
+
+        Returns:
+            `"margin"` for the `"logit"` of one unit, else the name.
+        """
+        return "margin" if self.units == 1 and name == "logit" else name
 
 
 def decision_of(model: Any, probe: Any, kind: HeadKind) -> Decision:
@@ -32,13 +51,13 @@ def decision_of(model: Any, probe: Any, kind: HeadKind) -> Decision:
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
-        The kind and the number of classes.
+        The kind, the number of classes and that of outputs.
 
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.saliency.decision import decision_of
         >>> decision_of(lambda x: x, np.ones((1, 1)), "sigmoid")
-        Decision(kind='softmax', classes=2)
+        Decision(kind='softmax', classes=2, units=1)
     """
     units = output_units(model, probe)
-    return Decision(kind if units > 1 else "softmax", max(units, 2))
+    return Decision(kind if units > 1 else "softmax", max(units, 2), units)

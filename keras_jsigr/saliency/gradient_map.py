@@ -110,7 +110,8 @@ def gradient_explainer(
         (3, 2)
     """
     probe = as_float(probe)
-    kind, classes = decision_of(model, probe, kind)
+    decision = decision_of(model, probe, kind)
+    kind, score = decision.kind, decision.score(score)
     logits_fn = as_logits(model, probe)
     axes = map_axes(resolve_layout(tuple(probe.shape[1:]), layout)) if reduce else 0
 
@@ -125,4 +126,4 @@ def gradient_explainer(
         channels = list(range(1 + axes, gradient.shape.rank))
         return tf.reduce_sum(magnitude, channels) if channels else magnitude
 
-    return BatchedExplainer(explain, batch_size, classes)
+    return BatchedExplainer(explain, batch_size, decision.classes)

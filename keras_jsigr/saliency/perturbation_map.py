@@ -126,7 +126,7 @@ def perturbation_explainer(
         (3, 2)
     """
     probe = as_float(probe)
-    kind, classes = decision_of(model, probe, kind)
+    kind, classes, _ = decision_of(model, probe, kind)
     logits_fn = as_logits(model, probe)
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:

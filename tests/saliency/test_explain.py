@@ -9,6 +9,7 @@ import keras_jsigr as kj
 from keras_jsigr.saliency import METHODS, SmoothGrad, explain, explainer
 
 FAST = {
+    "gradient": {},
     "smoothgrad": {"samples": 3},
     "vargrad": {"samples": 3},
     "integrated_gradients": {"steps": 3},
@@ -196,3 +197,40 @@ def test_one_unit_is_a_decision_between_two_classes(method):
     ]
     np.testing.assert_allclose(*maps, rtol=1e-6)
     assert np.abs(maps[0]).max() > 0
+
+
+@pytest.mark.parametrize(
+    "method", ["gradient", "smoothgrad", "occlusion", "meaningful_perturbation"]
+)
+def test_the_logit_of_one_unit_has_the_sign_of_the_class(images, method):
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    net = keras.Sequential([keras.Input((10, 8, 2)), keras.layers.Flatten(), dense])
+    run = explainer(net, images[:1], method=method, score="logit", **FAST[method])
+    assert run.method.score == "margin"
+    no, yes = run(images, [0] * 11), run(images, [1] * 11)
+    assert (np.abs(no).max((1, 2)) > 0).all()
+    if method in ("gradient", "smoothgrad"):
+        rows = np.abs(dense.kernel.numpy()).reshape(10, 8, 2).sum(-1)
+        np.testing.assert_allclose(no, [rows] * 11, rtol=1e-4)
+        np.testing.assert_allclose(yes, [rows] * 11, rtol=1e-4)
+    if method == "occlusion":
+        np.testing.assert_allclose(no, -yes, rtol=1e-4, atol=1e-6)
+
+
+def test_grad_cam_explains_both_classes_of_one_unit(images):
+    """As of two units `(-z / 2, z / 2)`, but for the factor of two."""
+    layers = keras.layers
+    conv, pool = layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()
+    one, two = layers.Dense(1, activation="sigmoid"), layers.Dense(2)
+    nets = [
+        keras.Sequential([keras.Input((10, 8, 2)), conv, pool, last])
+        for last in (one, two)
+    ]
+    two.kernel.assign(np.concatenate([-one.kernel / 2, one.kernel / 2], axis=1))
+    for label in (0, 1):
+        maps, halves = (
+            explain(net, images, [label] * 11, method="grad_cam", verbose=0)
+            for net in nets
+        )
+        np.testing.assert_allclose(maps, 2 * halves, rtol=1e-4, atol=1e-6)
+        assert maps.max() > 0

@@ -100,6 +100,9 @@ def test_sigmoid_head():
     w = dense.kernel.numpy()[:, 0]
     p = expit(w.sum())
     np.testing.assert_allclose(got, [(1 - p) * w, -p * w], atol=1e-6)
+    for score in ("margin", "logit"):
+        got = gradient_map(net, x, [1, 0], score=score, reduce=False)
+        np.testing.assert_allclose(got, [w, -w], atol=1e-6)
 
 
 def test_tiny_gradients_survive_float16(rng):

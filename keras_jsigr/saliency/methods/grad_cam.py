@@ -15,7 +15,6 @@ from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
-from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
@@ -35,7 +34,8 @@ class GradCAM(SaliencyMethod):
     Args:
         layer: Name of the layer; `None` finds the last one whose outputs have the
             resolution of the last convolution. The explainer's `method.layer` tells.
-        score: `"logit"` (the paper's), `"log_prob"` or `"margin"`.
+        score: `"logit"` (the paper's), `"log_prob"` or `"margin"`. The logit of one
+            unit `z` is `z` for its yes and `-z` for its no.
         verbose: 1 prints which layer was found, 0 does not.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
         layout: `"image"` or `None`.
@@ -82,8 +82,8 @@ class GradCAM(SaliencyMethod):
             print(
                 f"keras_jsigr: Grad-CAM looks at layer '{layer.name}', outputs {shape}."
             )
-        kind, classes = decision_of(model, probe, self.kind)
-        found = dataclasses.replace(self, layer=layer.name, kind=kind)
+        fitted, classes = self.fitted(model, probe)
+        found = dataclasses.replace(fitted, layer=layer.name)
         core = found._core_at(layer, model, probe)
         return Explainer(found, core, batch_size, classes)
 

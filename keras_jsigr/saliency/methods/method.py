@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import tensorflow as tf
 
@@ -60,9 +60,27 @@ class SaliencyMethod(ABC):
             The reusable function.
         """
         probe = as_float(probe)
-        kind, classes = decision_of(model, probe, self.kind)
-        method = replace(self, kind=kind)
+        method, classes = self.fitted(model, probe)
         return Explainer(method, method.core(model, probe), batch_size, classes)
+
+    def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
+        """Fill in what the decision of a model makes of the settings.
+
+        One unit is a decision between two classes, and its `"logit"` their margin.
+
+        Args:
+            model: A Keras classifier, a hardened model or a callable.
+            probe: A batch of float inputs, at least one.
+
+        Returns:
+            The method with these settings, and the number of classes.
+        """
+        decision = decision_of(model, probe, self.kind)
+        found: dict[str, Any] = {"kind": decision.kind}
+        named = getattr(self, "score", "")
+        if decision.score(named) != named:
+            found["score"] = decision.score(named)
+        return replace(self, **found), decision.classes
 
 
 def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:

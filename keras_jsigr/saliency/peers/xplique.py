@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.logits import as_classes, as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName, class_score
@@ -74,7 +75,8 @@ class XpliqueMethod(SaliencyMethod):
         Returns:
             The reusable function; it is not compiled as a whole.
         """
-        return _XpliqueExplainer(self, model, probe, batch_size)
+        method, _ = self.fitted(model, as_float(probe))
+        return _XpliqueExplainer(method, model, probe, batch_size)
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)` that computes the targets."""
