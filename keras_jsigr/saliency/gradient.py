@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import LogitsFn
-from keras_jsigr.core.scores import HeadKind, ScoreName, class_score
+from keras_jsigr.core.scores import HeadKind, ScoreName
+from keras_jsigr.saliency.unit_pull import unit_pull
 
 
 def input_gradient(
@@ -54,20 +55,12 @@ def input_gradient(
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
     chosen = tf.stop_gradient(targets(logits) if callable(targets) else targets)
-    with tf.GradientTape(watch_accessed_variables=False) as head:
-        head.watch(logits)
-        total = tf.reduce_sum(class_score(logits, chosen, score, kind))
-    pull = head.gradient(total, logits)
-    # A confident `log_prob` has a gradient of 1e-8 at the logits, which is zero in
-    # float16 layers: pull back a cotangent of size one and scale the result instead.
-    size = tf.stop_gradient(tf.reduce_max(tf.abs(pull), axis=-1))
-    size = tf.where(size > 0.0, size, tf.ones_like(size))
-    gradient = tape.gradient(logits, x, pull / size[:, tf.newaxis])
+    pull = unit_pull(logits, chosen, score, kind)
+    gradient = tape.gradient(logits, x, pull.rows)
     if gradient is None:
         raise ValueError(
             "Got logits that do not depend on the input through differentiable "
             "operations, expected a differentiable model. Remove casts to integers, "
             "lookups and NumPy code between the input and the logits."
         )
-    per_example = tf.reshape(size, (-1, *[1] * (x.shape.rank - 1)))
-    return gradient * tf.cast(per_example, gradient.dtype)
+    return pull.scaled(gradient)

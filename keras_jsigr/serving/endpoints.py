@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core import settings
-from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName, class_score
-from keras_jsigr.penalties.linearization import FLOAT16_PRESCALE
+from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
+from keras_jsigr.saliency.unit_pull import unit_pull
 
 EndpointFn = Callable[..., dict[str, Any]]
 
@@ -85,18 +85,20 @@ def make_endpoints(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for value in watched:
                 tape.watch(value)
-            z = logits_of(leaves)
-            answer = _decision(z, kind)
-            targets = _as_targets(answer["class"], z, kind)
-            scale = FLOAT16_PRESCALE if z.dtype == tf.float16 else 1.0
-            total = scale * tf.reduce_sum(class_score(z, targets, explain_score, kind))
+            z = tf.cast(logits_of(leaves), tf.float32)
+        answer = _decision(z, kind)
+        targets = _as_targets(answer["class"], z, kind)
+        pull = unit_pull(z, targets, explain_score, kind)
         gradients = tape.gradient(
-            total, watched, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            z,
+            watched,
+            output_gradients=pull.rows,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         for index, gradient in zip(model.regularized, gradients, strict=True):
             single = len(model.regularized) == 1
             name = "saliency" if single else f"saliency_{names[index]}"
-            answer[name] = _over_channels(gradient) / scale
+            answer[name] = pull.scaled(_over_channels(gradient))
         return answer
 
     return {"serving_default": predict, "logits": logits, "explain": explain}

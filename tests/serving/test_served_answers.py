@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.core.scores import class_score, class_targets
+from keras_jsigr.model import JSIGRModel
 from keras_jsigr.saliency.gradient_map import gradient_map
+from keras_jsigr.serving.endpoints import make_endpoints
 
 NAMES = [
     "softmax", "linear", "binary", "multilabel", "plane", "token", "pair",
@@ -75,6 +77,27 @@ def test_saliency_of_a_linear_model_in_numpy(served: Any) -> None:
     p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
     want = np.abs((np.eye(3)[z.argmax(-1)] - p) @ kernel.T)
     np.testing.assert_allclose(case.answers["explain/saliency/7"], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["float32", "mixed_float16"])
+def test_confident_saliency_survives_float16_layers(head: str) -> None:
+    """`1 - p` of 1e-7 at the logits is nothing in float16."""
+    keras.utils.set_random_seed(0)
+
+    def net(body: str, head: str) -> keras.Model:
+        hidden = keras.layers.Dense(8, activation="silu", dtype=body)
+        last = keras.layers.Dense(3, activation="softmax", dtype=head)
+        return keras.Sequential([keras.Input((6,)), hidden, last])
+
+    full, half = net("float32", "float32"), net("mixed_float16", head)
+    full.layers[-1].bias.assign([16.0, 0.0, 0.0])
+    half.set_weights(full.get_weights())
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    want = gradient_map(full, x)
+    assert 0 < want.max() < 1e-5
+    got = make_endpoints(JSIGRModel(half))["explain"](tf.constant(x))["saliency"]
+    # Logits of 16 are off by 1e-2 in float16, so is `1 - p`.
+    np.testing.assert_allclose(got, want, rtol=0.05, atol=0.03 * want.max())
 
 
 @pytest.mark.parametrize("name", ["token", "pair"])
