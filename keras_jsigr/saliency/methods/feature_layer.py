@@ -26,7 +26,9 @@ def find_feature_layer(
 
     The model is run once and its innermost layers are watched. So the layer is the
     last convolution itself, or the normalization or activation behind it, and not a
-    pooling. Without a convolution it is the last layer with outputs `(B, H, W, C)`.
+    pooling. A convolution whose outputs are 1 x 1, such as a head, tells no place: it
+    counts if there is no other. Without a convolution it is the last layer with
+    outputs `(B, H, W, C)`.
 
     Args:
         model: Any Keras model.
@@ -76,8 +78,10 @@ def find_feature_layer(
             "feature maps of a convolution. Use 'gradient' or 'occlusion', which need "
             "no such layer."
         )
-    convolved = [shape for layer, shape in seen if isinstance(layer, _CONVOLUTIONS)]
-    wanted = convolved[-1][:2] if convolved else seen[-1][1][:2]
+    convolved = [found for found in seen if isinstance(found[0], _CONVOLUTIONS)]
+    among = convolved or seen
+    places = [shape[:2] for _, shape in among if shape[:2] != (1, 1)]
+    wanted = places[-1] if places else among[-1][1][:2]
     return [found for found in seen if found[1][:2] == wanted][-1]
 
 

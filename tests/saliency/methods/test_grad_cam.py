@@ -108,6 +108,19 @@ def test_normalization_and_activation_belong_to_the_convolution(images):
     assert find_feature_layer(net, images) == (patches, (4, 3, 8))
 
 
+def test_a_convolution_as_head_tells_no_place(images):
+    features = [layers.Conv2D(4, 3), layers.ReLU(name="relu")]
+    pool = layers.GlobalAveragePooling2D(keepdims=True)
+    ends = [pool, layers.Conv2D(3, 1), layers.Dropout(0.5), layers.Flatten()]
+    net = keras.Sequential([keras.Input((8, 6, 2)), *features, *ends])
+    assert find_feature_layer(net, images) == (features[1], (6, 4, 4))
+    maps = explain(net, images, method="grad_cam", verbose=0)
+    assert np.ptp(maps, axis=(1, 2)).max() > 0
+    points = keras.Sequential([keras.Input((1, 1, 2)), layers.Conv2D(3, 1), ends[-1]])
+    found = find_feature_layer(points, images[:, :1, :1])
+    assert found == (points.layers[0], (1, 1, 3))
+
+
 def test_weights_are_followed_and_batches_do_not_matter(conv_net, images):
     run = explainer(conv_net, images[:1], method="grad_cam", verbose=0, batch_size=2)
     before = run(images)
