@@ -111,6 +111,50 @@ def test_cached_maps_of_the_second_input_of_a_dataset(data):
     assert history["map_hits"] == [1.0]
 
 
+def lost_sides(x, y, signature):
+    """A pipeline that knows no sides, as one that decodes image files."""
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([(x, y)]),
+        output_signature=(signature, tf.TensorSpec((None,), tf.int64)),
+    )
+    return dataset.apply(tf.data.experimental.assert_cardinality(1))
+
+
+@pytest.mark.parametrize("source", ["live", "cached", "none"])
+def test_sides_that_a_pipeline_lost_are_those_of_the_model(data, source):
+    x, y = data
+    settings = {"selection": "random"} if source == "none" else {}
+    if source == "cached":
+        settings["maps"] = kj.PerturbationCache.build(net(), x, y, verbose=0)
+    histories = []
+    for sides in ((8, 8), (None, None)):
+        keras.utils.set_random_seed(0)
+        robust = kj.harden(net(), verbose=0, probe=False, **settings)
+        robust.compile(keras.optimizers.SGD(0.0), SPARSE)
+        signature = tf.TensorSpec((None, *sides, 1), tf.float32)
+        fit = robust.fit(lost_sides(x, y, signature), shuffle=False, verbose=0)
+        histories.append(fit.history)
+    assert histories[0]["selective_penalty"][0] > 0
+    for name, value in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], value, rtol=1e-5)
+
+
+def test_sides_that_the_model_leaves_open_stay_open():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            layers.Conv2D(2, 3, activation="silu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    robust = kj.harden(model, selection="all", verbose=0, probe=False)
+    robust.compile("sgd", SPARSE)
+    x = np.full((2, 9, 5, 1), 0.5, "float32")
+    dataset = lost_sides(x, np.zeros(2), tf.TensorSpec((None, None, None, 1)))
+    assert np.isfinite(robust.fit(dataset, shuffle=False, verbose=0).history["loss"])
+
+
 def test_weights_of_eager_steps_are_those_of_compiled_ones(data):
     x, y = data
     results = []

@@ -168,3 +168,28 @@ def _with_last_axis(leaf: Any, spec: tf.TensorSpec) -> Any:
         return leaf
     lacks = tf.TensorShape(shape).rank == spec.shape.rank - 1
     return leaf[..., None] if lacks else leaf
+
+
+def with_known_sides(leaf: Any, spec: tf.TensorSpec) -> Any:
+    """Tell TensorFlow the sides of an input where a data pipeline lost them.
+
+    Args:
+        leaf: One input, array or tensor.
+        spec: Its spec from `input_specs`.
+
+    Returns:
+        `leaf`, or a tensor of the same values whose unknown sides are those of `spec`
+        (checked when it runs). Sides that are known are left alone, and other ranks.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.inputs import with_known_sides
+        >>> with_known_sides(tf.ones((2, 3)), tf.TensorSpec((None, 3))).shape
+        TensorShape([2, 3])
+    """
+    if not isinstance(leaf, tf.Tensor) or leaf.shape.rank != spec.shape.rank:
+        return leaf
+    known = leaf.shape[1:].is_fully_defined()
+    if known or not spec.shape.is_compatible_with(leaf.shape):
+        return leaf
+    return tf.ensure_shape(leaf, spec.shape)

@@ -13,7 +13,12 @@ import tensorflow as tf
 from keras_jsigr.attacks.balls.ball import LinfBall
 from keras_jsigr.core.acts_in_training import acts_in_training
 from keras_jsigr.core.heads import Head
-from keras_jsigr.core.inputs import in_structure, probe_batch, unchanged_state
+from keras_jsigr.core.inputs import (
+    in_structure,
+    probe_batch,
+    unchanged_state,
+    with_known_sides,
+)
 from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
@@ -110,7 +115,7 @@ class Forward:
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
         """Find where the step is taken: at the inputs, or at points near them."""
-        x = in_structure(x, self.specs)
+        x = self._with_sides(in_structure(x, self.specs))
         # Keras refuses a mixture of arrays, which eager steps receive, and tensors.
         leaves = [
             leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(leaf)
@@ -135,6 +140,16 @@ class Forward:
             )
             leaves[index] = leave_padding(moved, origin, self._padding)
         return Place(leaves, x, [leaves[index] for index in self.regularized])
+
+    def _with_sides(self, x: Any) -> Any:
+        """Give the regularized inputs the sides of their maps, where maps are used."""
+        # Elsewhere batches may differ in their sides, as far as the model takes them.
+        if not (self.settings.uses_map or self.settings.selection == "random"):
+            return x
+        leaves, specs = keras.tree.flatten(x), keras.tree.flatten(self.specs)
+        for index in self.regularized:
+            leaves[index] = with_known_sides(leaves[index], specs[index])
+        return keras.tree.pack_sequence_as(x, leaves)
 
     def _beside(self, x: Any, seed: Any, index: int) -> Any:
         """Draw points of the maximum-norm balls around the inputs."""
