@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,35 @@ def layer_calls(layers: Iterable[keras.Layer], hook: Hook) -> Iterator[None]:
                     object.__setattr__(layer, "call", own)
                 elif "call" in vars(layer):
                     object.__delattr__(layer, "call")
+
+
+def only_call(number: int, hook: Hook) -> Hook:
+    """Limit a hook of one layer to one of its calls, for one run of the model.
+
+    Args:
+        number: Of the call, from 0.
+        hook: See `layer_calls`.
+
+    Returns:
+        A hook that leaves the other calls as they are.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.core.layer_calls import layer_calls, only_call
+        >>> layer, x = keras.layers.Activation("relu"), np.ones((1, 1))
+        >>> hook = only_call(1, lambda layer, call, x: 2.0 * call(x))
+        >>> with layer_calls([layer], hook):
+        ...     [float(layer(x)[0, 0]) for _ in range(3)]
+        [1.0, 2.0, 1.0]
+    """
+    numbers = itertools.count()
+
+    def limited(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(numbers) == number:
+            return hook(layer, call, *args, **kwargs)
+        return call(*args, **kwargs)
+
+    return limited
 
 
 def _hooked(layer: keras.Layer, hook: Hook) -> Callable[..., Any]:

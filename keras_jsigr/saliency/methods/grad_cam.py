@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from keras_jsigr.core import settings
 from keras_jsigr.core.as_float import as_float
-from keras_jsigr.core.layer_calls import layer_calls
+from keras_jsigr.core.layer_calls import layer_calls, only_call
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.gradient import input_gradient
 from keras_jsigr.saliency.layout import resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
-from keras_jsigr.saliency.methods.feature_layer import find_feature_layer
+from keras_jsigr.saliency.methods.feature_layer import FeatureLayer, find_feature_layer
 from keras_jsigr.saliency.methods.method import SaliencyMethod, targets_of
 
 
@@ -34,6 +34,7 @@ class GradCAM(SaliencyMethod):
     Args:
         layer: Name of the layer; `None` finds the last one whose outputs have the
             resolution of the last convolution. The explainer's `method.layer` tells.
+            Of a layer that is called several times, that call alone is looked at.
         score: `"logit"` (the paper's), `"log_prob"` or `"margin"`. The logit of one
             unit `z` is `z` for its yes and `-z` for its no.
         verbose: 1 prints which layer was found, 0 does not.
@@ -77,23 +78,24 @@ class GradCAM(SaliencyMethod):
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
         """Compile the method for a model, and fill in and say the layer found."""
         probe = as_float(probe)
-        layer, shape = find_feature_layer(model, probe, self.layer)
+        place = find_feature_layer(model, probe, self.layer)
         if self.layer is None and self.verbose:
             print(
-                f"keras_jsigr: Grad-CAM looks at layer '{layer.name}', outputs {shape}."
+                f"keras_jsigr: Grad-CAM looks at layer '{place.layer.name}', outputs "
+                f"{place.shape}."
             )
         fitted, classes = self.fitted(model, probe)
-        found = dataclasses.replace(fitted, layer=layer.name)
-        core = found._core_at(layer, model, probe)
+        found = dataclasses.replace(fitted, layer=place.layer.name)
+        core = found._core_at(place, model, probe)
         return Explainer(found, core, batch_size, classes)
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         probe = as_float(probe)
-        layer, _ = find_feature_layer(model, probe, self.layer)
-        return self._core_at(layer, model, probe)
+        place = find_feature_layer(model, probe, self.layer)
+        return self._core_at(place, model, probe)
 
-    def _core_at(self, layer: keras.Layer, model: Any, probe: Any) -> Core:
+    def _core_at(self, place: FeatureLayer, model: Any, probe: Any) -> Core:
         resolve_layout(tuple(probe.shape[1:]), "image")
         logits_fn = as_logits(model, probe, fold=False)
 
@@ -104,13 +106,14 @@ class GradCAM(SaliencyMethod):
                 seen.append(call(*args, **kwargs))
                 return seen[-1]
 
-            with layer_calls([layer], see):
+            with layer_calls([place.layer], only_call(place.call, see)):
                 logits_fn(x)
 
             # The graph drops what lies above the layer in the run before, and what
             # lies below it in this one: together they are one forward pass.
             def logits_of(features: tf.Tensor) -> tf.Tensor:
-                with layer_calls([layer], lambda *_, **__: features):
+                put = only_call(place.call, lambda *_, **__: features)
+                with layer_calls([place.layer], put):
                     return logits_fn(x)
 
             features = seen[-1]

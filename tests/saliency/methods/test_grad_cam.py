@@ -105,7 +105,7 @@ def test_normalization_and_activation_belong_to_the_convolution(images):
     assert find_feature_layer(net, images)[0] is relu
     patches = layers.Reshape((4, 3, 8), name="patches")
     net = keras.Sequential([keras.Input((8, 6, 2)), patches, layers.Flatten()])
-    assert find_feature_layer(net, images) == (patches, (4, 3, 8))
+    assert find_feature_layer(net, images) == (patches, (4, 3, 8), 0)
 
 
 def test_a_convolution_as_head_tells_no_place(images):
@@ -113,12 +113,51 @@ def test_a_convolution_as_head_tells_no_place(images):
     pool = layers.GlobalAveragePooling2D(keepdims=True)
     ends = [pool, layers.Conv2D(3, 1), layers.Dropout(0.5), layers.Flatten()]
     net = keras.Sequential([keras.Input((8, 6, 2)), *features, *ends])
-    assert find_feature_layer(net, images) == (features[1], (6, 4, 4))
+    assert find_feature_layer(net, images) == (features[1], (6, 4, 4), 0)
     maps = explain(net, images, method="grad_cam", verbose=0)
     assert np.ptp(maps, axis=(1, 2)).max() > 0
     points = keras.Sequential([keras.Input((1, 1, 2)), layers.Conv2D(3, 1), ends[-1]])
     found = find_feature_layer(points, images[:, :1, :1])
-    assert found == (points.layers[0], (1, 1, 3))
+    assert found == (points.layers[0], (1, 1, 3), 0)
+
+
+def test_one_of_several_calls_of_a_layer(images):
+    """Told apart from its other calls, of which the last is no image."""
+    first, last, end = layers.Conv2D(4, 3), layers.Conv2D(6, 3), layers.Dense(8)
+    head = layers.Dense(3)
+
+    def net(one, two, three):
+        inputs = keras.Input((8, 6, 2))
+        hidden = two(last(one(first(inputs))))
+        return keras.Model(inputs, head(three(end(layers.Flatten()(hidden)))))
+
+    own = net(layers.ReLU(), layers.ReLU(name="two"), layers.ReLU())
+    expected = explain(own, images, method="grad_cam", verbose=0, layer="two")
+    assert expected.max() > 0
+    relu = layers.ReLU(name="shared")
+    shared = net(relu, relu, relu)
+    assert find_feature_layer(shared, images) == (relu, (4, 2, 6), 1)
+    for layer in (None, "shared"):
+        got = explain(shared, images, method="grad_cam", verbose=0, layer=layer)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_later_call_of_another_resolution_plays_no_part(images):
+    conv, head = layers.Conv2D(4, 3), layers.Dense(3)
+
+    def net(one, two):
+        inputs = keras.Input((8, 6, 2))
+        pooled = layers.AveragePooling2D(2)(one(conv(inputs)))
+        return keras.Model(inputs, head(layers.Flatten()(two(pooled))))
+
+    own = net(layers.Activation("tanh", name="one"), layers.Activation("tanh"))
+    tanh = layers.Activation("tanh", name="shared")
+    shared = net(tanh, tanh)
+    expected = explain(own, images, method="grad_cam", verbose=0, layer="one")
+    run = explainer(shared, images[:1], method="grad_cam", verbose=0)
+    np.testing.assert_allclose(run(images), expected, rtol=1e-5, atol=1e-7)
+    again = explain(shared, images, method=run.method)
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_weights_are_followed_and_batches_do_not_matter(conv_net, images):
