@@ -14,7 +14,8 @@ from keras_jsigr.core.keras_private import all_layers
 def architecture_of(model: keras.Model) -> str:
     """Say what a model does with its weights, equal for equal models.
 
-    Its configuration without the names of layers and without the compile state.
+    Its configuration without the names of layers, without the compile state, and
+    whether layers are frozen or not: that plays no part in inference.
 
     Args:
         model: Any Keras model.
@@ -47,17 +48,19 @@ def architecture_of(model: keras.Model) -> str:
     names: dict[str, str] = {}
     for layer in named:
         names.setdefault(layer.name, f"#{len(names)}")
-    plain = _without_names(config, names)
+    plain = _in_inference(config, names)
     return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
 
 
-def _without_names(value: Any, names: dict[str, str]) -> Any:
+def _in_inference(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
+        # Frozen layers read as trainable ones, so that what was made from a model
+        # before it was frozen remains its own.
         return {
-            str(key): _without_names(item, names)
+            str(key): key == "trainable" or _in_inference(item, names)
             for key, item in value.items()
             if key != "compile_config"
         }
     if isinstance(value, list | tuple):
-        return [_without_names(item, names) for item in value]
+        return [_in_inference(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value

@@ -21,6 +21,16 @@ def test_names_and_compile_state_play_no_part():
     assert architecture_of(one) == architecture_of(two)
 
 
+def test_frozen_layers_compute_the_same():
+    model = net()
+    before = architecture_of(model)
+    assert '"trainable": true' in before
+    model.layers[0].trainable = False
+    assert architecture_of(model) == before
+    model.trainable = False
+    assert architecture_of(model) == before
+
+
 @pytest.mark.parametrize("other", [net("silu"), net(units=4)])
 def test_what_is_computed_counts(other):
     assert architecture_of(other) != architecture_of(net())

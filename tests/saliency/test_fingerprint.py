@@ -24,6 +24,8 @@ def test_the_model_counts_by_its_weights(conv_net, images):
     twin = keras.models.clone_model(conv_net)
     twin.set_weights(conv_net.get_weights())
     assert fingerprint_model(twin, twin, images) == first
+    twin.trainable = False
+    assert fingerprint_model(twin, twin, images) == first
     conv_net.layers[-1].bias.assign([0.0, 0.0, 1.0])
     assert fingerprint_model(conv_net, conv_net, images) != first
 
