@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.map_each import map_each
@@ -56,12 +57,31 @@ def exchange_curve(
     place = tf.argsort(order, axis=1, stable=True)
     place = expand_map(tf.reshape(place, [-1, *maps.shape[1:]]), start)
 
-    def score(step: tf.Tensor) -> tf.Tensor:
-        # Rounded in integers: the same pixels whatever the float type.
-        count = (2 * n * step + steps) // (2 * steps)
+    def score(count: tf.Tensor) -> tf.Tensor:
         return tf.cast(score_fn(tf.where(place < count, end, start)), tf.float32)
 
-    return tf.transpose(map_each(score, tf.range(steps + 1), (None,)))
+    return tf.transpose(map_each(score, exchange_counts(n, steps), (None,)))
+
+
+def exchange_counts(n: int, steps: int) -> tf.Tensor:
+    """Count the pixels that are exchanged after each step, `round(n k / steps)`.
+
+    Args:
+        n: The number of pixels.
+        steps: How often pixels are exchanged.
+
+    Returns:
+        Int32 `(steps + 1,)`, from 0 to n; halves are rounded up.
+
+    Example:
+        >>> from keras_jsigr.saliency.metrics.exchange_curve import exchange_counts
+        >>> exchange_counts(5, 2).numpy().tolist()
+        [0, 3, 5]
+    """
+    # Rounded in integers: the same pixels whatever the float type. In 64 bits: the
+    # product of pixels and steps outgrows 32.
+    step = np.arange(steps + 1, dtype=np.int64)
+    return tf.constant((2 * n * step + steps) // (2 * steps), tf.int32)
 
 
 def area_under(curve: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ from keras_jsigr.saliency.metrics import (
     exchange_curve,
     insertion,
 )
+from keras_jsigr.saliency.metrics.exchange_curve import exchange_counts
 
 
 def total(x):
@@ -71,6 +72,14 @@ def test_curves_are_those_of_a_loop(rng, steps):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     area = scipy.integrate.trapezoid(expected, dx=1 / steps, axis=1)
     np.testing.assert_allclose(deletion(score, x, maps, steps=steps), area, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "steps"), [(10, 3), (33_000, 33_000), (400**2, 400**2)])
+def test_counts_of_many_pixels_and_steps(n, steps):
+    counts = exchange_counts(n, steps).numpy()
+    np.testing.assert_array_equal(
+        counts, np.floor(n * np.arange(steps + 1) / steps + 0.5)
+    )
 
 
 @pytest.mark.parametrize("kind", ["blur", "mean", "zero"])
