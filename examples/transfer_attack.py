@@ -72,7 +72,7 @@ def main() -> None:
         reports.append(report)
 
     kj.compare(reports).save(out / "report.html")
-    print_table(reports, options)
+    print_table(reports, len(x), options)
     print(f"\nOpen {out / 'report.html'} in a browser.")
 
 
@@ -146,11 +146,11 @@ def trained(
     return model
 
 
-def print_table(reports: list, options: argparse.Namespace) -> None:
+def print_table(reports: list, images: int, options: argparse.Namespace) -> None:
     """Print clean accuracy, the worst transfer and the white-box worst case."""
     radii = sorted({record.epsilon for record in reports[0].transfer})
     print(
-        f"\nAccuracy on {options.images:,} test images, Linf, inputs in 0..1, "
+        f"\nAccuracy on {images:,} test images, Linf, inputs in 0..1, "
         f"seed {options.seed}; transfer: the worst source and attack"
     )
     head = "".join(f"{f'transfer {radius:g}':>16}" for radius in radii)
