@@ -18,7 +18,8 @@ _FIELDS: dict[str, Callable[[Report], Any]] = {
     # No model is its own surrogate, so the sources of transfer differ between models:
     # that matters only where they changed the result.
     "attacks": lambda report: [
-        (attack.name, attack.config)
+        # How much an attack prints changes nothing.
+        (attack.name, {k: v for k, v in attack.config.items() if k != "verbose"})
         for attack in report.attacks
         if attack.access != "transfer" or attack.broken
     ],

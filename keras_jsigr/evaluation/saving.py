@@ -68,7 +68,9 @@ def save_reports(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        data = json_text(document()).encode()
+        # Half a character, as in names of files that are no Unicode, has no bytes: what
+        # Python writes for it, \udc80, is how JSON escapes it.
+        data = json_text(document()).encode(errors="backslashreplace")
     elif suffix in _FORMATS:
         data = _FORMATS[suffix](reports)
     else:

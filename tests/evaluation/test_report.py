@@ -276,6 +276,24 @@ def test_other_surrogates_matter_only_if_they_changed_something():
     assert len(mismatches([with_transfer("a", 1), with_transfer("b", 0)])) == 1
 
 
+def test_how_much_an_attack_prints_is_no_difference():
+    def printing(verbose):
+        attacks = [
+            dataclasses.replace(attack, config={**attack.config, "verbose": verbose})
+            for attack in make_report().attacks
+        ]
+        return make_report(attacks=attacks)
+
+    assert mismatches([printing(0), printing(1), make_report()]) == []
+
+
+def test_half_a_character_in_a_title_is_kept(tmp_path):
+    report = make_report(title="net \udc80 Größe 模型", findings=[])
+    report.save(tmp_path / "a.json")
+    assert Report.load(tmp_path / "a.json") == report
+    assert "Größe 模型" in (tmp_path / "a.json").read_text("utf-8")
+
+
 def test_codec_keeps_types():
     values = {"a": [1, 1.0, True, None, "x", [], {}], "b": {"c": -math.inf}}
     assert from_json(Any, json.loads(json.dumps(to_json(values)))) == values
