@@ -22,7 +22,8 @@ class Linearized(NamedTuple):
     """The linearized robustness of each example, and what it is made of.
 
     Attributes:
-        robustness: Float32 `(N,)` in input units; infinity where the gradient is zero.
+        robustness: Float32 `(N,)` in input units; infinity where the gradient is zero,
+            NaN where one is not finite.
         margin: Float32 `(N,)`: the largest minus the second logit.
         gradient: Float32 `(N,)`: the dual norm of the gradient of the difference to
             the class that is closest in this sense.
@@ -95,11 +96,14 @@ def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
     """Sum up the linearized robustness of the rightly classified examples.
 
     Args:
-        values: Of at least one example.
+        values: Of at least one example. Those without a finite gradient do not count.
         norm: Of the perturbation.
 
     Returns:
         Quantiles (each is the value of an example) and medians.
+
+    Raises:
+        ValueError: If no example has a finite gradient.
 
     Example:
         >>> import numpy as np
@@ -108,10 +112,17 @@ def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
         >>> linearized_record(Linearized(one, 2 * one, 2 * one), "l2").quantiles[3]
         (0.5, 1.0)
     """
+    known = ~np.isnan(values.robustness)
+    if not known.any():
+        raise ValueError(
+            f"The gradient is NaN or infinite at all {len(known)} examples: expected a "
+            "finite one at some. Look for a square root, a norm or a logarithm of zero "
+            "in the model."
+        )
 
     def quantile(column: npt.NDArray[np.float32], share: float) -> float:
         # No interpolation, which would make NaN of two infinities.
-        return float(np.quantile(column, share, method="inverted_cdf"))
+        return float(np.quantile(column[known], share, method="inverted_cdf"))
 
     return LinearizedRecord(
         norm=norm,
@@ -143,7 +154,10 @@ def _batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) -> Any:
         # A zero gradient never reaches the boundary, unless it is there already.
         away = tf.where(margin > 0, float("inf"), 0.0)
         distance = tf.where(size > 0, margin / tf.where(size > 0, size, 1.0), away)
-        nearer = distance < closest
+        # Without a gradient the class may be anywhere, so nothing is known of the
+        # closest: once NaN stays NaN.
+        distance = tf.where(tf.math.is_finite(size), distance, float("nan"))
+        nearer = (distance < closest) | tf.math.is_nan(distance)
         slope = tf.where(nearer, size, slope)
         return number + 1, tf.where(nearer, distance, closest), slope
 

@@ -86,7 +86,7 @@ class LinearizedRecord:
     Attributes:
         norm: Of the perturbation: the gradients are measured in its dual norm.
         quantiles: `(share, value)` for shares such as 0.1, 0.5, 0.9, over the rightly
-            classified examples.
+            classified examples with a finite gradient.
         margin: Median difference of the largest and the second logit.
         gradient: Median dual norm of the gradient of the closest difference.
     """

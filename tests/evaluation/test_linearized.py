@@ -139,6 +139,22 @@ def test_zero_gradient():
         linearized_robustness(lambda x: tf.ones((tf.shape(x)[0], 2)), X)
 
 
+def test_a_gradient_that_is_no_number_says_nothing():
+    def rooted(x):
+        return tf.concat([1.0 + x[:, :1] + tf.sqrt(x[:, 1:2]), x[:, 2:4]], -1)
+
+    x = X.copy()
+    x[:5, 1] = 0.0
+    found = linearized_robustness(rooted, x)
+    np.testing.assert_array_equal(np.isnan(found.robustness), np.arange(20) < 5)
+    alone = linearized_robustness(rooted, x[5:])
+    np.testing.assert_array_equal(found.robustness[5:], alone.robustness)
+    record = linearized_record(found, "linf")
+    assert record == linearized_record(alone, "linf")
+    with pytest.raises(ValueError, match="at all 5 examples"):
+        linearized_record(linearized_robustness(rooted, x[:5]), "linf")
+
+
 def test_binary_head():
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1, "sigmoid")])
     kernel = model.layers[0].kernel.numpy()[:, 0]

@@ -62,9 +62,11 @@ def local_linearity(subject: Subject) -> Verdict:
         rows,
         subject.epsilon,
     )
+    # A gradient or a loss that is NaN or infinite has none either.
+    known &= np.isfinite(cosine) & np.isfinite(gamma) & np.isfinite(gain)
     if not known.any():
         raise NotApplicableError(
-            "All gradients are zero: they have no direction to compare."
+            "All gradients are zero or not finite: they have no direction to compare."
         )
     alignment = float(cosine[known].mean())
     one, many = subject.under_fgsm[rows], subject.under_pgd[rows]
@@ -77,8 +79,8 @@ def local_linearity(subject: Subject) -> Verdict:
         )
     )
     # At a corner of the range nothing is gained: one stands for any large ratio.
-    gain = np.maximum(gain, gamma)
-    relative = gamma[known] / np.where(gain > 0, gain, 1.0)[known]
+    gamma, gain = gamma[known], np.maximum(gain, gamma)[known]
+    relative = gamma / np.where(gain > 0, gain, 1.0)
     figures = {
         "alignment": alignment,
         "standard_error": float(cosine[known].std() / np.sqrt(known.sum())),

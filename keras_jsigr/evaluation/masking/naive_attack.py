@@ -94,6 +94,9 @@ def naive_attack(
                 naive_loss(scale * logits, targets),
             )
         gradient = tf.ensure_shape(tape.gradient(loss, point), point.shape)
+        # NaN would lead to points that are wrong, and outside of everything.
+        usable = tf.math.is_finite(gradient)
+        gradient = tf.where(usable, gradient, tf.zeros_like(gradient))
         right &= ~misclassified(logits, targets)
         return number + 1, ball.project(point + length * ball.steepest(gradient)), right
 

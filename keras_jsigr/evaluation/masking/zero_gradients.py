@@ -1,4 +1,4 @@
-"""Rule: the gradient that an attacker follows is zero."""
+"""Rule: the gradient that an attacker follows is zero, or no number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERATED = 0.05
 
 
 def zero_gradients(subject: Subject) -> Verdict:
-    """Count the examples whose input gradient is zero.
+    """Count the examples whose input gradient is zero, or NaN or infinite.
 
     `max_i |dL/dx_i| < 1e-12`, once for float32 softmax cross entropy as most attack
     code has it, once for the log odds, whose gradient has the same direction and does
@@ -39,9 +39,25 @@ def zero_gradients(subject: Subject) -> Verdict:
         arXiv 1802.00420 (vanishing and shattered gradients), arXiv 1608.04644.
     """
     total = len(subject.x)
-    naive, odds = subject.compute("zero gradients", _largest, np.arange(total))
-    vanished, none = int((naive < ZERO).sum()), int((odds < ZERO).sum())
-    figures = {"share": vanished / total, "share_without_any": none / total}
+    naive, odds, finite = subject.compute("zero gradients", _largest, np.arange(total))
+    broken = int((~finite).sum())
+    vanished, none = (int((finite & (size < ZERO)).sum()) for size in (naive, odds))
+    figures = {
+        "share": vanished / total,
+        "share_without_any": none / total,
+        "share_not_finite": broken / total,
+    }
+    if clearly_more(broken, total, TOLERATED):
+        return Verdict(
+            True,
+            f"The gradient is NaN or infinite at {percent(broken / total)} of {total} "
+            "examples: attacks by gradients leave them, or parts of them, where they "
+            "are.",
+            figures,
+            "Find the operation without a derivative there (a square root or a norm of "
+            "zeros, a logarithm, a division) and keep it away from such values by a "
+            "small number; quote Square and transferred examples until then.",
+        )
     says = (
         f"The gradient of cross entropy is zero at {percent(vanished / total)} of "
         f"{total} examples"
@@ -74,4 +90,6 @@ def _largest(
         naive, odds = naive_loss(logits, targets), ascent_loss(logits, targets)
     axes = list(range(1, x.shape.rank))
     gradients = [tape.gradient(loss, point) for loss in (naive, odds)]
-    return tuple(tf.reduce_max(tf.abs(g), axes) for g in gradients)
+    naive, odds = (tf.reduce_max(tf.abs(g), axes) for g in gradients)
+    finite = tf.reduce_all(tf.math.is_finite(gradients[1]), axes)
+    return naive, odds, finite

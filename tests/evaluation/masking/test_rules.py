@@ -28,7 +28,8 @@ def test_zero_gradients_counts_the_saturated(subject_of):
     verdict = judge("zero_gradients", subject_of(logits_of_margins, x, x[:, 0] * 0))
     margins = 100 * x[:, 0].astype("float64")
     zero = 50 * np.exp(-margins) < 1e-12
-    assert verdict.figures == {"share": zero.mean(), "share_without_any": 0.0}
+    wanted = {"share": zero.mean(), "share_without_any": 0.0, "share_not_finite": 0.0}
+    assert verdict.figures == wanted
     assert verdict.suspect
 
 
@@ -38,8 +39,43 @@ def test_zero_gradients_without_any(subject_of, middle):
         subject_of(lambda x: tf.round(x * [[3.0, 1.0]]), *middle),
     )
     assert verdict.suspect
-    assert verdict.figures == {"share": 1.0, "share_without_any": 1.0}
+    wanted = {"share": 1.0, "share_without_any": 1.0, "share_not_finite": 0.0}
+    assert verdict.figures == wanted
     assert "BPDA" in verdict.advice
+
+
+def no_number_at_zero(x):
+    """Right by far, through a square root that has no derivative at zero."""
+    root = tf.sqrt(x[:, 1:])
+    return tf.concat([3.0 + x[:, :1] + root, tf.zeros_like(root)], axis=-1)
+
+
+@pytest.fixture
+def rootless(subject_of):
+    x = np.full((200, 2), 0.5, "float32")
+    x[:80, 1] = 0.0
+    return subject_of(no_number_at_zero, x, np.zeros(200, int))
+
+
+def test_gradients_that_are_no_number(rootless):
+    verdict = judge("zero_gradients", rootless)
+    assert verdict.suspect
+    assert verdict.figures["share_not_finite"] == 0.4
+    assert verdict.figures["share"] == verdict.figures["share_without_any"] == 0.0
+    assert "NaN or infinite at 40.0 % of 200" in verdict.says
+
+
+def test_points_that_are_no_number_fool_nobody(rootless):
+    # The margin is 3 at least and moves by less than one within the radius.
+    verdict = judge("logit_scale", rootless)
+    assert not verdict.suspect
+    assert "leaves 100.0 % right" in verdict.says
+
+
+def test_linearity_is_that_of_gradients_that_are_numbers(rootless):
+    figures = judge("local_linearity", rootless).figures
+    assert np.isfinite(list(figures.values())).all()
+    assert figures["alignment"] > 0.9
 
 
 def test_softmax_outputs(subject_of):
