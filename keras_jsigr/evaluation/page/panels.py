@@ -10,6 +10,7 @@ from keras_jsigr.core.palette import COLORS, LINES, heat
 from keras_jsigr.evaluation.page.labels import labels
 from keras_jsigr.evaluation.page.line_chart import DASHES
 from keras_jsigr.evaluation.page.matrix import Matrix
+from keras_jsigr.evaluation.page.sections import numbered
 from keras_jsigr.evaluation.page.wording import DASH, number, percent
 
 if TYPE_CHECKING:
@@ -86,12 +87,13 @@ def draw_bars(axes: Any, reports: Sequence[Report]) -> None:
         See `png_figure`.
     """
     _frame(axes, "Accuracy after each attack and all before it")
-    attacks = list(dict.fromkeys(a.name for r in reports for a in r.attacks))
+    runs = [numbered(report.attacks, "name") for report in reports]
+    attacks = list(dict.fromkeys(key for run in runs for key in run))
     width = 0.8 / len(reports)
     handles = []
     for place, report in enumerate(reports):
         rates = [(-1, report.clean)]
-        rates += [(attacks.index(a.name), a.accuracy) for a in report.attacks]
+        rates += [(attacks.index(key), a.accuracy) for key, a in runs[place].items()]
         x = [at + (place + 0.5) * width - 0.4 for at, _ in rates]
         y = [rate.accuracy for _, rate in rates]
         spans = [
@@ -103,7 +105,7 @@ def draw_bars(axes: Any, reports: Sequence[Report]) -> None:
         handles.append(
             axes.bar(x, y, width * 0.92, color=color, yerr=spans, error_kw=error)
         )
-    texts = ["no attack", *(drawable(name, 18) for name in attacks)]
+    texts = ["no attack", *(drawable(name, 18) for name, _ in attacks)]
     axes.set_xlim(-1.6, max(len(attacks), 4) - 0.4)
     axes.set_xticks(range(-1, len(attacks)), texts, rotation=30, ha="right")
     _literal(axes.get_xticklabels())

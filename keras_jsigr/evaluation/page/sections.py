@@ -60,14 +60,14 @@ def rows(reports: Sequence[Report]) -> dict[str, list[Any]]:
         []
     """
     return {
-        "attacks": _line_up([_numbered(r.attacks, "name") for r in reports]),
-        "classes": _line_up([{c.name: c for c in r.classes} for r in reports]),
+        "attacks": _line_up([numbered(r.attacks, "name") for r in reports]),
+        "classes": _line_up([numbered(r.classes, "name") for r in reports]),
         "curve": sorted(
             _line_up([{p.epsilon: p for p in r.curve} for r in reports]),
             key=lambda row: row[0],
         ),
         "saliency": saliency_rows(reports),
-        "rules": _line_up([_numbered(r.findings, "rule") for r in reports]),
+        "rules": _line_up([numbered(r.findings, "rule") for r in reports]),
         "examples": [
             (place, number, example)
             for place, report in enumerate(reports)
@@ -76,8 +76,22 @@ def rows(reports: Sequence[Report]) -> dict[str, list[Any]]:
     }
 
 
-def _numbered(records: Sequence[Any], name: str) -> dict[Any, Any]:
-    """Key records by name, and by which of that name they are."""
+def numbered(records: Sequence[Any], name: str) -> dict[Any, Any]:
+    """Key records by name, and by which of that name they are.
+
+    Args:
+        records: Of a report.
+        name: Of their attribute.
+
+    Returns:
+        The records by pairs `(name, number)`, from 0 for the first of the name.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from keras_jsigr.evaluation.page.sections import numbered
+        >>> list(numbered([SimpleNamespace(name=name) for name in "aba"], "name"))
+        [('a', 0), ('b', 0), ('a', 1)]
+    """
     seen: Counter[str] = Counter()
     found = {}
     for record in records:

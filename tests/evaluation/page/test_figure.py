@@ -7,11 +7,12 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from keras_jsigr.core.palette import LINES, heat
 from keras_jsigr.evaluation.page.figure import png_figure
-from keras_jsigr.evaluation.page.panels import drawable
+from keras_jsigr.evaluation.page.panels import draw_bars, drawable
 
 
 def pixels(reports):
@@ -52,6 +53,22 @@ def test_bars_are_as_high_as_the_accuracy(report):
     clean, first, last = report.clean.accuracy, 0.424, report.robust.accuracy
     assert heights[1] / heights[0] == pytest.approx(first / clean, abs=0.02)
     assert heights[2] / heights[0] == pytest.approx(last / clean, abs=0.02)
+
+
+def test_attacks_of_one_name_have_a_bar_each(report):
+    def bars(names):
+        attacks = [
+            dataclasses.replace(attack, name=name)
+            for attack, name in zip(report.attacks, names, strict=False)
+        ]
+        axes = Figure().add_subplot()
+        draw_bars(axes, [dataclasses.replace(report, attacks=attacks)])
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        return labels, [bar.get_x() for bar in axes.containers[-1]]
+
+    labels, places = bars(["PGD", "PGD", "Square"])
+    assert labels == ["no attack", "PGD", "PGD", "Square"]
+    assert places == bars(["A", "B", "C"])[1]
 
 
 def test_works_without_optional_parts(bare):

@@ -197,6 +197,14 @@ def test_escapes_everything(poisoned):
     assert "no PNG file" in poisoned.words
 
 
+def test_classes_of_one_name_have_a_row_each(report):
+    records = [dataclasses.replace(one, name="crane") for one in report.classes]
+    page = Page(html_page([dataclasses.replace(report, classes=records)]))
+    assert page.words.count("crane ") == len(records)
+    for one in records:
+        assert percent(one.robust.accuracy) in page.words
+
+
 def test_can_be_saved_with_a_lone_surrogate(hostile):
     assert html_page([hostile]).encode()
 
