@@ -29,6 +29,7 @@ from keras_jsigr.evaluation.log import Log
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
 from keras_jsigr.evaluation.named_attacks import attacks_of
 from keras_jsigr.evaluation.parts.about import about_model, versions
+from keras_jsigr.evaluation.parts.by_name import by_name
 from keras_jsigr.evaluation.parts.curve import default_radii
 from keras_jsigr.evaluation.parts.linear import RIVALS
 from keras_jsigr.evaluation.store import Store
@@ -176,7 +177,7 @@ def check_call(
         settings={
             "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
             "surrogates": list(others),
-            "transfer_attacks": [attack.name for attack in transfer] if others else [],
+            "transfer_attacks": list(by_name(transfer)) if others else [],
             "epsilons": radii,
             "linearized_rivals": RIVALS,
             "diagnostics": diagnostics,

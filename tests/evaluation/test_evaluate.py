@@ -13,6 +13,7 @@ from keras_jsigr.attacks import FGSM, MIFGSM, PGD
 from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.attacks.gradient.bim import BIM
 from keras_jsigr.evaluation import call
+from keras_jsigr.evaluation.comparison import compare
 from keras_jsigr.evaluation.evaluate import evaluate
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.report import Report
@@ -187,6 +188,44 @@ def test_transfer(report, net, surrogates, ensemble, data):
     for source in (*surrogates.values(), ensemble):
         worst &= right(net, TRANSFER[0](source, x, y), y)
     assert found["any surrogate", "FGSM", EPSILON].correct == worst.sum()
+
+
+def test_settings_of_one_transfer_attack_are_told_apart():
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(6, 3)).astype("float32")
+    near = w + 0.3 * rng.normal(size=w.shape).astype("float32")
+    x = rng.uniform(0.2, 0.8, (60, 6)).astype("float32")
+    weak = MIFGSM(epsilon=EPSILON, steps=1, step_size=0.01)
+    strong = MIFGSM(epsilon=EPSILON, steps=10)
+
+    def transferred(*attacks):
+        return evaluate(
+            lambda x: tf.matmul(x, w),
+            x,
+            (x @ w).argmax(-1),
+            epsilon=EPSILON,
+            attacks=[weak],
+            surrogates={"near": lambda x: tf.matmul(x, near)},
+            transfer_attacks=list(attacks),
+            epsilons=[EPSILON],
+            diagnostics=False,
+            verbose=0,
+        )
+
+    both = transferred(weak, strong)
+    found = {(r.source, r.attack): r.accuracy.correct for r in both.transfer}
+    assert [attack for source, attack in found if source == "near"] == [
+        "MIFGSM",
+        "MIFGSM (2)",
+    ]
+    assert found["near", "MIFGSM (2)"] < found["near", "MIFGSM"]
+    # The white box of the same settings is the one to compare with.
+    assert "(MIFGSM (2) against near)" in both.summary()
+    assert "Access makes the attack weaker" not in both.summary()
+    config = both.attacks[-1].config
+    assert [c["steps"] for c in config["settings"].values()] == [1, 10]
+    warnings = compare([transferred(weak), transferred(strong)]).warnings
+    assert ["differ in the attacks" in warning for warning in warnings] == [True]
 
 
 def test_examples(report, net, data):

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 from keras_jsigr.evaluation.log import in_words
+from keras_jsigr.evaluation.parts.attack_rows import describe
+from keras_jsigr.evaluation.parts.by_name import by_name
 from keras_jsigr.evaluation.parts.suite import SuiteResult
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.records import AttackRecord, TransferRecord
@@ -26,10 +28,12 @@ class TransferResult:
         records: One per source, attack and radius; the white-box rows first, and at
             the end those of the per-example worst of all surrogates.
         cells: Those of the surrogates, in the same order.
+        attacks: The settings of the attacks by the names they have in both.
     """
 
     records: list[TransferRecord] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
+    attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fooled_within(self, epsilon: float, examples: int) -> npt.NDArray[np.bool_]:
         """Tell which examples some surrogate's example fooled the model on.
@@ -75,21 +79,24 @@ def run_transfer(
         sources[label] = LogitsEnsemble(list(surrogates.values()))
     bench = TransferBench(sources, task.x, task.y, "true", task.batch_size, task.store)
     everyone = np.ones(len(task.x), bool)
+    named = by_name(attacks)
+    result.attacks = {label: describe(each)["config"] for label, each in named.items()}
     for source in sources:
-        for attack in attacks:
+        for label, attack in named.items():
             try:
                 for radius in radii:
                     cell = bench.cell(source, attack.at(radius), [name])
+                    cell = cell._replace(attack=label)
                     result.records += records_of(cell, everyone)
                     if source != name:
                         result.cells.append(cell)
                     task.log.say(
-                        f"  {attack.name} on {source} at {radius:g}: "
+                        f"  {label} on {source} at {radius:g}: "
                         f"{result.records[-1].accuracy.accuracy:.1%} left"
                     )
             except Exception as error:
                 task.log.errors.append(
-                    f"transfer: {attack.name} on {source}: {in_words(error)}"
+                    f"transfer: {label} on {source}: {in_words(error)}"
                 )
     if len(surrogates) > 1:
         result.records += _worst(result.cells, name, sources)
@@ -120,6 +127,7 @@ def transfer_record(
         config={
             "sources": list(dict.fromkeys(cell.source for cell in cells)),
             "attacks": list(dict.fromkeys(cell.attack for cell in cells)),
+            "settings": result.attacks,
         },
         attacked=left,
         broken=left - accuracy.correct,
