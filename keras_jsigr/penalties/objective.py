@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.scores import HeadKind, class_score
 from keras_jsigr.core.streams import stream
+from keras_jsigr.core.unit_pull import unit_pull
 from keras_jsigr.penalties import directional, guided, jacobian
 from keras_jsigr.penalties.alignment import alignment_penalty
 from keras_jsigr.penalties.linearization import Linearization
@@ -124,7 +125,9 @@ def reverse_mode_penalties(
 
 def score_gradients(batch: PenaltyBatch, linearization: Linearization) -> list[Any]:
     """Compute `ds/dx = (ds/dz)^T J` for the class score `s`."""
-    return linearization.vjp(_score_cotangent(batch, linearization))
+    logits, score = tf.cast(linearization.logits, tf.float32), batch.settings.score
+    pull = unit_pull(logits, batch.targets, score, batch.kind)
+    return [pull.scaled(gradient) for gradient in linearization.vjp(pull.rows)]
 
 
 def _score_cotangent(batch: PenaltyBatch, linearization: Linearization) -> Any:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import HeadKind, ScoreName
-from keras_jsigr.saliency.unit_pull import unit_pull
+from keras_jsigr.core.unit_pull import unit_pull
 
 
 def input_gradient(

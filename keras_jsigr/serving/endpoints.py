@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core import settings
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
-from keras_jsigr.saliency.unit_pull import unit_pull
+from keras_jsigr.core.unit_pull import unit_pull
 
 EndpointFn = Callable[..., dict[str, Any]]
 

@@ -6,10 +6,13 @@ import tensorflow as tf
 
 from keras_jsigr.penalties import (
     Linearization,
+    PenaltyBatch,
+    PenaltySettings,
     exact,
     finite_difference,
     jvp,
     projected,
+    reverse_mode_penalties,
 )
 from keras_jsigr.penalties.jacobian import random_cotangent, reduce_terms, safe_sqrt
 
@@ -209,3 +212,25 @@ def test_float16_gradients_do_not_underflow():
     terms = exact(lin, "l1")[0].numpy()
     assert terms.dtype == np.float32
     np.testing.assert_allclose(terms, 4e-8 * np.sqrt(C), rtol=0.05)
+
+
+def test_confident_scores_survive_float16_layers_under_a_float32_head(matrix):
+    """`1 - p` of 1e-8 at the logits is nothing in float16."""
+    settings = PenaltySettings(
+        form="separate", selection="all", jacobian_weight=0.0, align_weight=1.0
+    )
+    targets, maps = tf.one_hot([0] * B, C), [tf.ones((B, D))]
+    batch = PenaltyBatch(settings, targets, "softmax", maps, [0, 1])
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+    found = []
+    for dtype in (tf.float32, tf.float16):
+        w = tf.constant(matrix, dtype)
+
+        def net(x, w=w):
+            hidden = tf.cast(x, w.dtype) @ w
+            return tf.cast(hidden, tf.float32) + tf.constant([20.0, 0.0, 0.0, 0.0])
+
+        found.append(reverse_mode_penalties(batch, linearize(net, x)))
+    for name in ("selective", "align"):
+        assert (found[0][name].numpy() > 0).all()
+        np.testing.assert_allclose(found[1][name], found[0][name], rtol=2e-2)

@@ -59,7 +59,7 @@ def unit_pull(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.unit_pull import unit_pull
+        >>> from keras_jsigr.core.unit_pull import unit_pull
         >>> pull = unit_pull(tf.constant([[9.0, 0.0]]), tf.constant([[1.0, 0.0]]))
         >>> pull.rows.numpy().tolist(), bool(pull.size[0] < 1e-3)
         ([[1.0, -1.0]], True)
