@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack, GradientAttack
+from keras_jsigr.attacks.calls.inside import inside
 
 METHODS = [FGSM, PGD, MIFGSM]
 
@@ -127,6 +128,25 @@ def test_other_refused_settings():
 
 def identity(x):
     return tf.identity(x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        ("float32", -123.68, 255 - 103.939),
+        ("float16", -2.1179, 2.64),
+        ("bfloat16", -2.1179, 2.64),
+    ],
+)
+def test_rounded_ends_of_the_range_are_in_it(dtype, low, high):
+    ends = tf.cast([[low, high, 0.0]], dtype)
+    assert float(ends[0, 1]) > high + 1e-6
+    attack = FGSM(epsilon=1.0, input_range=(low, high))
+    found = attack(identity, ends, [2])
+    attack(identity, found, [2])
+    assert inside(found.numpy(), ends.numpy(), 1.0, "linf", (low, high)).all()
+    with pytest.raises(ValueError, match="leaves the input range"):
+        attack(identity, ends + tf.cast(0.02 * high, dtype), [2])
 
 
 GOOD = np.full((2, 3), 0.5, "float32")

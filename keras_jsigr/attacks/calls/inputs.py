@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-TOLERANCE = 1e-6
+from keras_jsigr.attacks.calls.inside import range_slack
 
 
 def check_model(model: Any) -> None:
@@ -38,7 +38,7 @@ def check_inputs(x: Any, input_range: tuple[float, float]) -> Any:
 
     Args:
         x: Float `(N, *S)`, NumPy array or eager tensor.
-        input_range: `(low, high)` that all values must lie in, to 1e-6.
+        input_range: `(low, high)` that all values must lie in, up to their rounding.
 
     Returns:
         `x`; a `tf.Variable` becomes a tensor.
@@ -92,7 +92,8 @@ def _check_values(x: Any, input_range: tuple[float, float]) -> None:
             "Find them with np.isfinite(x)."
         )
     low, high = input_range
-    if smallest < low - TOLERANCE or largest > high + TOLERANCE:
+    slack = range_slack(x.dtype, input_range)
+    if smallest < low - slack or largest > high + slack:
         raise ValueError(
             f"`x` leaves the input range: got values in [{smallest:g}, {largest:g}], "
             f"expected [{low:g}, {high:g}]. Set `input_range` to the range of your "

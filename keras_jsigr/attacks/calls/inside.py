@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.attacks.search.rounding import SPACING
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 
@@ -45,14 +48,36 @@ def inside(
             "point per example."
         )
     low, high = input_range
-    # Room for the rounding of inputs of large values or half precision.
-    slack = _ABSOLUTE * max(1.0, abs(low), abs(high))
+    slack = range_slack(np.float32, input_range)
     near = distance(x_adv, x, norm) <= epsilon * (1.0 + _RELATIVE) + slack
+    # An end of the range that the dtype of the inputs lacks is one of its neighbours.
+    slack = range_slack(x.dtype, input_range)
     flat = x_adv.reshape(len(x_adv), -1).astype(np.float64)
     valid: npt.NDArray[np.bool_] = (
         near & (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
     )
     return valid
+
+
+def range_slack(dtype: Any, input_range: tuple[float, float]) -> float:
+    """Return how far rounding alone may put values outside of their range.
+
+    Args:
+        dtype: Of the values, floating.
+        input_range: `(low, high)`.
+
+    Returns:
+        Input units: 1e-6 of the larger end, or 1e-6; in half precision half of the
+        distance of neighbouring numbers there if that is more.
+
+    Example:
+        >>> from keras_jsigr.attacks.calls.inside import range_slack
+        >>> range_slack("float32", (0.0, 1.0)), range_slack("float16", (-4.0, 1.0))
+        (1e-06, 0.001953125)
+    """
+    largest = max(map(abs, input_range))
+    rounding = SPACING.get(tf.as_dtype(dtype), 0.0) / 2 * largest
+    return max(_ABSOLUTE * max(1.0, largest), rounding)
 
 
 def distance(

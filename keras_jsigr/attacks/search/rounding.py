@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 # The largest relative distance of neighbouring numbers.
-_SPACING = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
+SPACING = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
 
 
 def working_dtype(dtype: Any) -> Any:
@@ -59,7 +59,7 @@ def round_towards(x: tf.Tensor, origin: tf.Tensor, dtype: Any) -> tf.Tensor:
         delta = x - origin
         near = tf.cast(x, dtype)
         farther = tf.abs(tf.cast(near, x.dtype) - origin) > tf.abs(delta)
-        step = tf.minimum(tf.abs(delta), tf.abs(x) * _SPACING[dtype])
+        step = tf.minimum(tf.abs(delta), tf.abs(x) * SPACING[dtype])
         back = tf.cast(x - tf.sign(delta) * step, dtype)
         return tf.where(farther, back, near), lambda g: tf.cast(g, x.dtype)
 
