@@ -67,7 +67,8 @@ class TransferRecord:
         source: Name of the surrogate, or of an ensemble; equal to `target` on the
             diagonal, which is the same attack with white-box access.
         target: Name of the attacked model.
-        attack: Name of the attack.
+        attack: Name of the attack; of several of one name the later ones are numbered,
+            such as `"PGD (2)"`.
         epsilon: Radius in input units.
         accuracy: Over all examples.
     """

@@ -13,6 +13,7 @@ from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_radii
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of
+from keras_jsigr.evaluation.parts.by_name import by_name
 from keras_jsigr.evaluation.records import TransferRecord
 from keras_jsigr.evaluation.store import Store
 from keras_jsigr.evaluation.transfer_cell import Labels, TransferBench, records_of
@@ -122,9 +123,10 @@ def transfer_matrix(
     return [
         record
         for source in models
-        for attack in made
+        for label, attack in by_name(made).items()
         for radius in radii
         for record in records_of(
-            bench.cell(source, attack.at(radius), targets), counted
+            bench.cell(source, attack.at(radius), targets)._replace(attack=label),
+            counted,
         )
     ]

@@ -228,6 +228,31 @@ def test_settings_of_one_transfer_attack_are_told_apart():
     assert ["differ in the attacks" in warning for warning in warnings] == [True]
 
 
+def test_gradients_that_are_no_number_are_told():
+    def rooted(x):
+        root = tf.sqrt(x[:, :1])
+        return tf.concat([1.0 + root, x[:, 1:]], axis=-1)
+
+    x = np.full((40, 2), 0.5, "float32")
+    x[:10, 0] = 0.0
+    with pytest.warns(RuntimeWarning, match="NaN or infinite at 10 of 40"):
+        report = evaluate(
+            rooted,
+            x,
+            np.zeros(40, int),
+            epsilon=EPSILON,
+            attacks=[FGSM(epsilon=EPSILON)],
+            epsilons=[EPSILON],
+            diagnostics=False,
+            verbose=0,
+        )
+    assert report.errors == [
+        "linearized: the gradient is NaN or infinite at 10 of 40 examples, which are "
+        "left out."
+    ]
+    assert np.isfinite([value for _, value in report.linearized.quantiles]).all()
+
+
 def test_examples(report, net, data):
     x, y = data
     assert len(report.examples) == 5

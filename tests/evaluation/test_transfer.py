@@ -77,6 +77,16 @@ def test_order_and_targets():
     assert found == expected
 
 
+def test_settings_of_one_attack_are_told_apart():
+    weak = FGSM(epsilon=0.3, step_size=0.01)
+    records = transfer_matrix(
+        {"a": A, "near": NEAR}, X, Y, attacks=[weak, ONE], epsilons=[EPSILON]
+    )
+    right = {(r.source, r.target, r.attack): r.accuracy.correct for r in records}
+    assert len(right) == len(records) == 8
+    assert right["a", "a", "FGSM (2)"] == known(A, A).sum() < right["a", "a", "FGSM"]
+
+
 def test_own_labels():
     """An attacker without labels leaves the source's decision, be it wrong or not."""
     (record,) = transfer_matrix(

@@ -83,16 +83,15 @@ def transfer_words(report: Report) -> str:
 
 
 def _with_access(report: Report, foreign: TransferRecord) -> TransferRecord | None:
-    return next(
-        (
-            r
-            for r in report.transfer
-            if r.source == r.target == foreign.target
-            and r.attack == foreign.attack
-            and _same(r.epsilon, foreign.epsilon)
-        ),
-        None,
-    )
+    found = [
+        r
+        for r in report.transfer
+        if r.source == r.target == foreign.target
+        and r.attack == foreign.attack
+        and _same(r.epsilon, foreign.epsilon)
+    ]
+    # Older reports may have several of one name: which is the same attack, is lost.
+    return found[0] if len(found) == 1 else None
 
 
 def _difference(foreign: TransferRecord, home: TransferRecord) -> str:

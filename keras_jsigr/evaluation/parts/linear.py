@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from keras_jsigr.evaluation.json_codec import from_json, to_json
 from keras_jsigr.evaluation.linearized import linearized_record, linearized_robustness
 from keras_jsigr.evaluation.records import LinearizedRecord
@@ -15,11 +17,16 @@ RIVALS = 9
 def linearize(task: Task) -> LinearizedRecord | None:
     """Sum up the linearized robustness of the rightly classified examples.
 
+    Those without a finite gradient are left out, and told among the errors.
+
     Args:
         task: The evaluation.
 
     Returns:
         The record; `None` if no example is classified rightly.
+
+    Raises:
+        ValueError: If none of them has a finite gradient.
     """
     if not task.right.any():
         return None
@@ -32,9 +39,17 @@ def linearize(task: Task) -> LinearizedRecord | None:
             rivals=RIVALS,
             batch_size=task.batch_size,
         )
-        return Piece({}, {"record": to_json(linearized_record(values, task.norm))})
+        record = to_json(linearized_record(values, task.norm))
+        lost = int(np.isnan(values.robustness).sum())
+        return Piece({}, {"record": record, "not_finite": lost})
 
     settings = {"norm": task.norm, "rivals": RIVALS, "rows": array_digest(task.right)}
     info = task.store.piece("linearized", settings, make).info
+    # Pieces of older evaluations do not say.
+    if lost := info.get("not_finite", 0):
+        task.log.errors.append(
+            f"linearized: the gradient is NaN or infinite at {lost} of "
+            f"{int(task.right.sum())} examples, which are left out."
+        )
     record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
     return record
