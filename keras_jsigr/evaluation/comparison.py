@@ -18,8 +18,8 @@ _FIELDS: dict[str, Callable[[Report], Any]] = {
     # No model is its own surrogate, so the sources of transfer differ between models:
     # that matters only where they changed the result.
     "attacks": lambda report: [
-        # How much an attack prints changes nothing.
-        (attack.name, {k: v for k, v in attack.config.items() if k != "verbose"})
+        # How much an attack prints changes nothing; transfer is compared below.
+        (attack.name, _without(attack.config, "verbose", "settings"))
         for attack in report.attacks
         if attack.access != "transfer" or attack.broken
     ],
@@ -133,7 +133,7 @@ def mismatches(reports: Sequence[Report]) -> list[str]:
         reports: Any number.
 
     Returns:
-        One sentence per difference of threat model, data or attacks.
+        One sentence per difference of threat model, data, attacks or transfer attacks.
 
     Example:
         >>> from keras_jsigr.evaluation.comparison import mismatches
@@ -156,7 +156,23 @@ def mismatches(reports: Sequence[Report]) -> list[str]:
             for value, report in zip(values, reports, strict=True)
         )
         found.append(f"The reports differ in {name}: {listed}.")
+    # Of reports with transfer that say; older ones do not.
+    transfer = [
+        [_without(config, "verbose") for config in attack.config["settings"].values()]
+        for report in reports
+        for attack in report.attacks
+        if attack.access == "transfer" and "settings" in attack.config
+    ]
+    if any(value != transfer[0] for value in transfer):
+        found.append(
+            "The reports differ in the transfer attacks or their settings: the figures "
+            "under transfer are of different attacks."
+        )
     return found
+
+
+def _without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in names}
 
 
 def _short(value: Any) -> str:
