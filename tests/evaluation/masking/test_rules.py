@@ -73,7 +73,8 @@ def test_points_that_are_no_number_fool_nobody(rootless):
 
 
 def test_linearity_is_that_of_gradients_that_are_numbers(rootless):
-    figures = judge("local_linearity", rootless).figures
+    with pytest.warns(RuntimeWarning, match="NaN or infinite at 80 of 200"):
+        figures = judge("local_linearity", rootless).figures
     assert np.isfinite(list(figures.values())).all()
     assert figures["alignment"] > 0.9
 
