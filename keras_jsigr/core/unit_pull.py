@@ -64,10 +64,39 @@ def unit_pull(
         >>> pull.rows.numpy().tolist(), bool(pull.size[0] < 1e-3)
         ([[1.0, -1.0]], True)
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(logits)
-        total = tf.reduce_sum(class_score(logits, targets, score, kind))
-    gradient = tape.gradient(total, logits)
+    gradient = score_cotangent(logits, targets, score, kind)
     size = tf.stop_gradient(tf.reduce_max(tf.abs(gradient), axis=-1))
     size = tf.where(size > 0.0, size, tf.ones_like(size))
     return UnitPull(gradient / size[:, tf.newaxis], size)
+
+
+def score_cotangent(
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    score: ScoreName = "log_prob",
+    kind: HeadKind = "softmax",
+) -> tf.Tensor:
+    """Compute `ds/dz` as it is.
+
+    Args:
+        logits: Float32 `(B, C)`.
+        targets: Float `(B, C)` from `class_targets` or `predicted_targets`.
+        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+
+    Returns:
+        Float32 `(B, C)`.
+
+    Raises:
+        ValueError: If the score is unknown.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.unit_pull import score_cotangent
+        >>> score_cotangent(tf.zeros((1, 2)), tf.eye(1, 2)).numpy().tolist()
+        [[0.5, -0.5]]
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(logits)
+        value = class_score(logits, targets, score, kind)
+    return tape.gradient(value, logits)

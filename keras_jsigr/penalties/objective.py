@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.scores import HeadKind, class_score
+from keras_jsigr.core.scores import HeadKind, ScoreName, class_score
 from keras_jsigr.core.streams import stream
-from keras_jsigr.core.unit_pull import unit_pull
+from keras_jsigr.core.unit_pull import score_cotangent, unit_pull
 from keras_jsigr.penalties import directional, guided, jacobian
 from keras_jsigr.penalties.alignment import alignment_penalty
 from keras_jsigr.penalties.linearization import Linearization
@@ -125,17 +125,16 @@ def reverse_mode_penalties(
 
 def score_gradients(batch: PenaltyBatch, linearization: Linearization) -> list[Any]:
     """Compute `ds/dx = (ds/dz)^T J` for the class score `s`."""
-    logits, score = tf.cast(linearization.logits, tf.float32), batch.settings.score
-    pull = unit_pull(logits, batch.targets, score, batch.kind)
+    pull = unit_pull(*_scored(batch, linearization))
     return [pull.scaled(gradient) for gradient in linearization.vjp(pull.rows)]
 
 
-def _score_cotangent(batch: PenaltyBatch, linearization: Linearization) -> Any:
+def _scored(
+    batch: PenaltyBatch, linearization: Linearization
+) -> tuple[Any, Any, ScoreName, HeadKind]:
+    """Return what the class score is a function of."""
     logits = tf.cast(linearization.logits, tf.float32)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(logits)
-        score = batch.score(logits)
-    return tape.gradient(score, logits)
+    return logits, batch.targets, batch.settings.score, batch.kind
 
 
 def _jacobian_terms(
@@ -144,7 +143,8 @@ def _jacobian_terms(
     settings = batch.settings
     seeds = [stream(batch.seed, "projections", k) for k in range(settings.projections)]
     if settings.form == "guided":
-        score, spread = _score_cotangent(batch, linearization), settings.spread
+        score = score_cotangent(*_scored(batch, linearization))
+        spread = settings.spread
         if settings.estimator == "exact":
             return guided.exact(linearization, score, spread=spread, norm=norm)
         draws = [
