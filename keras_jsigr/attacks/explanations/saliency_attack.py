@@ -18,6 +18,7 @@ from keras_jsigr.attacks.explanations.map_mass import (
 from keras_jsigr.attacks.objectives.losses import LossName, misclassified
 from keras_jsigr.attacks.regions.top_share import top_share
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core import settings
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import predicted_targets
@@ -119,9 +120,8 @@ class SaliencyAttack(Attack):
             best = keep(x, mass, lost, best)
             uphill = tape.gradient(mass, x, unconnected_gradients="zero")
             direction = tf.where(_rows(lost, x), back, -uphill)
-            usable = tf.math.is_finite(direction)
-            finite &= tf.reduce_all(usable, axis=list(range(1, x.shape.rank)))
-            direction = tf.where(usable, direction, tf.zeros_like(direction))
+            direction, healthy = usable_part(direction)
+            finite &= healthy
             moved = x + length * ball.steepest(direction)
             return step + 1, ball.project(moved), best, finite
 

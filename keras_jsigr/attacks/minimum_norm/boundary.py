@@ -11,6 +11,7 @@ from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
 from keras_jsigr.attacks.minimum_norm.rivals import label_of, rival_classes
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn, as_classes
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
@@ -87,7 +88,6 @@ def nearest_boundary(
         logits = as_classes(problem.logits(logits_fn, point))
     classes = logits.shape[-1]
     label = tf.one_hot(label_of(problem.targets), classes)
-    axes = list(range(1, point.shape.rank))
 
     def plane(rival: tf.Tensor) -> Boundary:
         difference = tf.one_hot(rival, classes) - label
@@ -95,11 +95,9 @@ def nearest_boundary(
         if gradient is None:
             raise ValueError(NO_GRADIENT)
         gradient = tf.ensure_shape(gradient, point.shape) / _SCALE
-        usable = tf.math.is_finite(gradient)
         gap = tf.reduce_sum(difference * logits, axis=-1) - safe_margin(logits)
-        gap = tf.cast(gap, point.dtype)
-        weights = tf.where(usable, gradient, tf.zeros_like(gradient))
-        return Boundary(weights, gap, tf.reduce_all(usable, axis=axes))
+        weights, healthy = usable_part(gradient)
+        return Boundary(weights, tf.cast(gap, point.dtype), healthy)
 
     if rivals is None:
         rivals = rival_classes(logits, problem.targets, 1)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.minimum_norm.tanh_box import box_slope, from_box, to_box
 from keras_jsigr.attacks.search.rows import like
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.adam import Adam, adam_start, adam_step
 
 # A constant is given up when the loss shrank by less than this share since the check.
@@ -122,8 +123,7 @@ def descend(
     width = input_range[1] - input_range[0]
     axes = list(range(1, origin.shape.rank))
     w = state.adam.w
-    usable = tf.math.is_finite(uphill)
-    uphill = tf.where(usable, uphill, tf.zeros_like(uphill))
+    uphill, healthy = usable_part(uphill)
     delta = (to_box(w, input_range) - origin) / width
     loss = tf.reduce_sum(tf.square(delta), axes) + constant * tf.maximum(-margin, 0.0)
     pull = like(tf.where(margin < 0, constant, tf.zeros_like(constant)), origin)
@@ -131,5 +131,5 @@ def descend(
     return state._replace(
         adam=adam_step(state.adam, gradient, step, learning_rate),
         loss=loss,
-        finite=state.finite & tf.reduce_all(usable, axis=axes),
+        finite=state.finite & healthy,
     )

@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.search.usable_part import usable_part
+
 _LOCK = threading.RLock()
 
 
@@ -63,11 +65,9 @@ def pure(start: tf.Tensor) -> Iterator[list[tf.Tensor]]:
     healthy: list[tf.Tensor] = []
 
     def compute_gradient(*args: Any) -> tf.Tensor:
-        gradient = plain(*args)
-        usable = tf.math.is_finite(gradient)
-        axes = list(range(1, gradient.shape.rank))
-        healthy.append(tf.reduce_all(usable, axis=axes))
-        return tf.where(usable, gradient, tf.zeros_like(gradient))
+        gradient, whole = usable_part(plain(*args))
+        healthy.append(whole)
+        return gradient
 
     def random_lp_vector(*_: Any, **__: Any) -> tf.Tensor:
         return start

@@ -23,6 +23,7 @@ from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.found import Found, nothing_found, stronger
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core import settings
 from keras_jsigr.core.logits import LogitsFn
 
@@ -164,7 +165,7 @@ class Patch(Attack):
         x = problem.origin
         if self.location == "gradient":
             gradient, _ = pgd.gradient(logits_fn, x, problem, state=(), seed=seed)
-            gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+            gradient, _ = usable_part(gradient)
             gain = patch_gain(gradient, x, self.input_range, problem.region)
             return best_corner(gain, x.shape[1] - most[0])
         if self.location == "random":

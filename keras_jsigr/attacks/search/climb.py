@@ -13,6 +13,7 @@ from keras_jsigr.attacks.search.judge import judge
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import any_number_of_rows, put, true_rows
 from keras_jsigr.attacks.search.seeds import fold_in
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn
 
 if TYPE_CHECKING:
@@ -172,8 +173,5 @@ class Climb(NamedTuple):
         gradient, logits = self.attack.gradient(
             self.logits_fn, x, problem, state=state, seed=fold_in(seed, step + 1)
         )
-        gradient = tf.ensure_shape(gradient, x.shape)
-        usable = tf.math.is_finite(gradient)
-        gradient = tf.where(usable, gradient, tf.zeros_like(gradient))
-        healthy = tf.reduce_all(usable, axis=list(range(1, x.shape.rank)))
+        gradient, healthy = usable_part(tf.ensure_shape(gradient, x.shape))
         return gradient, logits, healthy

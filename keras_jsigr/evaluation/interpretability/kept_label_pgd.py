@@ -11,6 +11,7 @@ from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.gradient.pgd import PGD
 from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn
 
 
@@ -51,9 +52,8 @@ class KeptLabelPGD(PGD):
         def one_step(step: tf.Tensor, x: tf.Tensor, kept: Any, finite: Any) -> Any:
             gradient, logits = self.gradient(logits_fn, x, problem, state=(), seed=seed)
             kept = keep(x, kept, logits)
-            usable = tf.math.is_finite(gradient)
-            finite &= tf.reduce_all(usable, axis=list(range(1, x.shape.rank)))
-            gradient = tf.where(usable, gradient, tf.zeros_like(gradient))
+            gradient, healthy = usable_part(gradient)
+            finite &= healthy
             moved = x + self.step_length * ball.steepest(gradient)
             return step + 1, ball.project(moved), kept, finite
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
 from keras_jsigr.attacks.search.rounding import working_dtype
+from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn
 
 STEPS = 20
@@ -95,8 +96,7 @@ def naive_attack(
             )
         gradient = tf.ensure_shape(tape.gradient(loss, point), point.shape)
         # NaN would lead to points that are wrong, and outside of everything.
-        usable = tf.math.is_finite(gradient)
-        gradient = tf.where(usable, gradient, tf.zeros_like(gradient))
+        gradient, _ = usable_part(gradient)
         right &= ~misclassified(logits, targets)
         return number + 1, ball.project(point + length * ball.steepest(gradient)), right
 
