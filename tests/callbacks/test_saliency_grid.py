@@ -1,5 +1,6 @@
 """The grid as a callback: what is written when, and what training does not notice."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -52,10 +53,18 @@ def names(folder, pattern="*.png"):
     return sorted(path.name for path in Path(folder, "saliency").glob(pattern))
 
 
+def written(path):
+    """Sort files of events as they were written: by second, process and number.
+
+    Within a second the tenth file of a process comes after the ninth.
+    """
+    return [int(digits) for digits in re.findall(r"\d+", path.name)]
+
+
 def events(folder):
     """Return {tag: {step: value}} of all event files: numbers, and picture sizes."""
     found = {}
-    for path in sorted(Path(folder, "saliency").glob("events*")):
+    for path in sorted(Path(folder, "saliency").glob("events*"), key=written):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 content = tf.make_ndarray(value.tensor)
