@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees, probe_of
 from keras_jsigr.saliency.decision import decision_of
@@ -127,14 +128,14 @@ def perturbation_explainer(
     """
     probe = as_float(probe)
     kind, classes, _ = decision_of(model, probe, kind)
-    logits_fn = as_logits(model, probe)
+    beside = without_padding(model, as_logits(model, probe))
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
         def targets(z: tf.Tensor) -> tf.Tensor:
             return predicted_targets(z, kind) if y is None else class_targets(y, z)
 
         found = perturbation_coefficients(
-            logits_fn, x, targets, bank, baseline=baseline, score=score, kind=kind
+            beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
         )
         found = normalize_coefficients(found) if normalize else found
         return interpolate(bank, found) if maps else found

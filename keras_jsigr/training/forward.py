@@ -19,6 +19,7 @@ from keras_jsigr.core.inputs import (
     unchanged_state,
     with_known_sides,
 )
+from keras_jsigr.core.padding import leave_padding, padding_values
 from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
@@ -29,7 +30,6 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
-from keras_jsigr.training.padding import leave_padding, padding_values
 from keras_jsigr.training.patch_noise import patch_noise
 from keras_jsigr.training.regularized_inputs import regularized_inputs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from keras_jsigr.core import settings
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.linear_front import Front, find_front
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
@@ -68,10 +69,12 @@ class AttributionMethod(SaliencyMethod):
         if self.adds_copies:
             front = find_front(model, front.logits_fn, probe)
         layout = resolve_layout(tuple(probe.shape[1:]), self.layout)
+        beside = without_padding(model, front.logits_fn)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
-            found = self.attribution(front, x, targets_of(y, self.kind), layout)
+            there = replace(front, logits_fn=beside(x))
+            found = self.attribution(there, x, targets_of(y, self.kind), layout)
             found = tf.cast(found, tf.float32)
             return sum_channels(found, layout) if self.reduce else found
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.padding import without_padding
 from keras_jsigr.saliency.batched import Core
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 from keras_jsigr.saliency.methods.chunks import check_chunk
@@ -85,10 +86,11 @@ class MaskingMethod(SaliencyMethod):
         layout = resolve_layout(shape, self.layout)
         map_shape = shape[: map_axes(layout)]
         self.check(map_shape)
-        logits_fn = as_logits(model, probe)
+        beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
+            logits_fn = beside(x)
             chosen = targets_of(y, self.kind)(logits_fn(x))
 
             def score_of(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from keras_jsigr.core.adam import Adam, adam_start, adam_step
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.padding import without_padding
 from keras_jsigr.saliency.baselines import baseline as compute_baseline
 from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.batched import Core
@@ -86,10 +87,11 @@ class MeaningfulPerturbation(SaliencyMethod):
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=self.layout)
-        logits_fn = as_logits(model, probe)
+        beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
+            logits_fn = beside(x)
             chosen = targets_of(y, self.kind)(logits_fn(x))
             cover = compute_baseline(x, self.baseline, layout=bank.layout)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.logits import LogitsFn
 
 
 def padding_values(model: keras.Model) -> list[float]:
@@ -21,7 +23,7 @@ def padding_values(model: keras.Model) -> list[float]:
 
     Example:
         >>> import keras
-        >>> from keras_jsigr.training.padding import padding_values
+        >>> from keras_jsigr.core.padding import padding_values
         >>> net = keras.Sequential(
         ...     [keras.Input((3, 2)), keras.layers.Masking(), keras.layers.LSTM(2)]
         ... )
@@ -48,7 +50,7 @@ def leave_padding(moved: Any, x: Any, values: list[float]) -> Any:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.training.padding import leave_padding
+        >>> from keras_jsigr.core.padding import leave_padding
         >>> x = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
         >>> leave_padding(x + 0.5, x, [0.0]).numpy().tolist()
         [[[1.5, 0.5], [0.0, 0.0]]]
@@ -57,3 +59,39 @@ def leave_padding(moved: Any, x: Any, values: list[float]) -> Any:
         padding = tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1, keepdims=True)
         moved = tf.where(padding, x, moved)
     return moved
+
+
+def without_padding(model: Any, logits_fn: LogitsFn) -> Callable[[Any], LogitsFn]:
+    """Return what makes, of a batch, the logits of copies moved beside its padding.
+
+    Args:
+        model: A Keras model; a callable has no padding to know of.
+        logits_fn: Its logits, from `as_logits`.
+
+    Returns:
+        A function from inputs `(B, *S)` to a function from `(k B, *S)`, k copies of
+        them moved, to logits `(k B, C)`; the same as `logits_fn` without padding.
+
+    Example:
+        >>> import keras, tensorflow as tf
+        >>> from keras_jsigr.core.padding import without_padding
+        >>> net = keras.Sequential([keras.Input((3, 2)), keras.layers.Masking()])
+        >>> x = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> logits_of = without_padding(net, lambda x: tf.reduce_sum(x, 1))(x)
+        >>> logits_of(x + 0.5).numpy().tolist()
+        [[1.5, 0.5]]
+    """
+    values = padding_values(model) if isinstance(model, keras.Model) else []
+    if not values:
+        return lambda x: logits_fn
+
+    def beside(x: Any) -> LogitsFn:
+        def logits(moved: Any) -> tf.Tensor:
+            copies = tf.shape(moved)[0] // tf.maximum(tf.shape(x)[0], 1)
+            origin = tf.tile(x, (copies, *[1] * (x.shape.rank - 1)))
+            origin = tf.ensure_shape(tf.cast(origin, moved.dtype), moved.shape)
+            return logits_fn(leave_padding(moved, origin, values))
+
+        return logits
+
+    return beside
