@@ -81,9 +81,14 @@ def selection_weights(
 
 def _least(s: Any, quantile: float) -> Any:
     """Mark the entries up to the per-example quantile; ties count as below it."""
-    flat = tf.reshape(s, (tf.shape(s)[0], math.prod(s.shape[1:])))
-    count = math.ceil(quantile * flat.shape[1])
-    if count == 0:
+    if quantile == 0.0:
         return tf.zeros_like(s)
+    size: Any = s.shape[1:].num_elements()
+    if size is None:  # A model may take images of any sides, one batch after another.
+        size = tf.reduce_prod(tf.shape(s)[1:])
+        count = tf.cast(tf.math.ceil(quantile * tf.cast(size, tf.float64)), tf.int32)
+    else:
+        count = math.ceil(quantile * size)
+    flat = tf.reshape(s, (tf.shape(s)[0], size))
     level = tf.sort(flat, axis=1)[:, count - 1 : count]
     return tf.reshape(tf.cast(flat <= level, tf.float32), tf.shape(s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Number
 from typing import Any
 
 import numpy as np
@@ -131,8 +132,10 @@ def make_mask_bank(
 
 
 def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, int]:
-    pair = (grid, grid) if isinstance(grid, int) else tuple(grid)
-    fits = len(pair) == 2 and all(isinstance(g, int) and g > 0 for g in pair)
+    sides: Any = grid  # Anything may come from outside.
+    pair = (sides, sides) if isinstance(sides, Number) else tuple(sides)
+    whole = [isinstance(g, Integral) and not isinstance(g, bool) for g in pair]
+    fits = len(pair) == 2 and all(whole) and all(g > 0 for g in pair)
     if fits and len(map_shape) == 2:
         fits = pair[0] <= map_shape[0] and pair[1] <= map_shape[1]
     if not fits:
@@ -140,4 +143,4 @@ def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, 
             f"Got grid {grid!r} for maps of shape {map_shape}, expected a positive "
             "integer or a pair, at most one cell per pixel. Use a smaller grid."
         )
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])

@@ -84,7 +84,8 @@ def target_probability(
     """
     z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
-        return tf.reduce_mean(tf.sigmoid((2.0 * t - 1.0) * z), axis=-1)
+        per_class = t * tf.sigmoid(z) + (1.0 - t) * tf.sigmoid(-z)
+        return tf.reduce_mean(per_class, axis=-1)
     return tf.reduce_sum(t * tf.nn.softmax(z), axis=-1)
 
 

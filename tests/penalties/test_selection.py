@@ -40,6 +40,15 @@ def test_random_has_the_density_of_hard_and_follows_the_seed(saliency):
     assert (a != selection_weights(saliency, "random", seed=(1, 3)).numpy()).any()
 
 
+@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.5, 1.0])
+def test_sides_that_are_known_late_select_the_same(saliency, quantile):
+    def select(s):
+        return selection_weights(s, "random", quantile=quantile, seed=(1, 2))
+
+    late = tf.function(select, input_signature=[tf.TensorSpec((None, None, None))])
+    np.testing.assert_array_equal(late(saliency), select(saliency))
+
+
 def test_threshold_levels(saliency):
     given = selection_weights(saliency, "threshold", threshold=0.3)
     np.testing.assert_array_equal(given, saliency.numpy() < 0.3)

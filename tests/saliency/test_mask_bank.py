@@ -101,6 +101,8 @@ def test_expand_map():
         (((2, 2, 2, 2),), "Reshape the data"),
         (((4, 4, 1), 5), "at most one cell per pixel"),
         (((4, 4, 1), 0), "positive integer"),
+        (((4, 4, 1), 2.0), "positive integer"),
+        (((4, 4, 1), True), "positive integer"),
         (((4, 4, 1), (1, 2, 3)), "positive integer or a pair"),
         (((5000, 1), 5), "'mean' or 'zero'|at most 2048"),
     ],
@@ -108,6 +110,13 @@ def test_expand_map():
 def test_bad_shapes_and_grids(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_mask_bank(*arguments)
+
+
+@pytest.mark.parametrize("grid", [np.int64(4), np.array([4, 4]), (4, np.int32(4))])
+def test_grids_may_be_numpy_integers(grid):
+    bank = make_mask_bank((8, 8, 1), grid)
+    assert bank == make_mask_bank((8, 8, 1), 4)
+    assert type(bank.get_config()["grid"][0]) is int
 
 
 def test_bad_sigma_layout_and_coefficients():

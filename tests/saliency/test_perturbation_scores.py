@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import rel_entr, softmax
+from scipy.special import expit, rel_entr, softmax
 
 from keras_jsigr.saliency import (
     change_score,
     probability_drop,
     sarfa,
     squared_logits,
+    target_probability,
 )
 
 
@@ -65,6 +66,17 @@ def test_probability_drop_of_independent_classes():
     before, after = np.array([[40.0, 40.0]]), np.array([[0.0, 40.0]])
     y = np.array([[1.0, 1.0]])
     assert float(probability_drop(before, after, y, "sigmoid")[0]) == 0.25
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_soft_targets_weigh_presence_and_absence(rng, classes):
+    z = rng.normal(0, 2, (5, classes)).astype("float32")
+    soft = rng.random((5, classes)).astype("float32")
+    kind = "sigmoid"
+    present, absent = (target_probability(z, t * np.ones_like(z), kind) for t in (1, 0))
+    np.testing.assert_allclose(present + absent, 1.0, atol=1e-6)
+    expected = (soft * expit(z) + (1 - soft) * expit(-z)).mean(-1)
+    np.testing.assert_allclose(target_probability(z, soft, kind), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("score", ["squared_logits", "probability_drop", "sarfa"])
