@@ -32,6 +32,7 @@ import keras
 import numpy as np
 from baselines import page
 from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_options
+from baselines.examples import transfer_examples
 from baselines.rungs import RUNGS
 from judges.figures import clean_and_apgd, percent, still_correct
 from judges.options import complete, parser_of
@@ -91,10 +92,12 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
     seeds, names = range(options.seeds), options.methods or list(bank.methods)
     store = store_of(bank, options)
     if parts := set(options.parts) - {"step"}:
-        if "transfer" in parts:
-            bank.surrogates.fill((name, SURROGATE_SEED) for name in SURROGATES)
         members = [(name, seed) for seed in seeds for name in names]
-        bank.fill([("plain", TEACHER_SEED), *members])
+        others = [(name, SURROGATE_SEED) for name in SURROGATES]
+        if "transfer" in parts and bank.surrogates is not bank:
+            bank.surrogates.fill(others)
+        own = others if "transfer" in parts and bank.surrogates is bank else []
+        bank.fill([*own, ("plain", TEACHER_SEED), *members])
 
         def is_measured(member: Member) -> bool:
             name, seed = member
@@ -198,29 +201,17 @@ def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:
     alone will not do: those of an undefended network are so large that no other counts.
     """
     x, y = bank.first_images
+    names = sources_against(family, bank)
     figures: dict[str, Any] = {}
     for name, times in (("once", 1), ("twice", 2)):
         radius = times * bank.rung.epsilon
         left = {
             source: still_correct(net, x, x_adv, y, radius)
-            for source, x_adv in examples_against(family, bank, radius).items()
+            for source, x_adv in transfer_examples(bank, names, radius).items()
         }
         figures[name] = percent(np.all(list(left.values()), axis=0))
         figures[f"{name}, by source"] = {k: percent(v) for k, v in left.items()}
     return figures
-
-
-def examples_against(family: str, bank: Bank, radius: float) -> dict[str, np.ndarray]:
-    """Make the examples of every source that an attacker of a family has."""
-    names = sources_against(family, bank)
-    made_on = bank.surrogates
-    sources: dict[str, Any] = {n: made_on.net(n, SURROGATE_SEED) for n in names}
-    members = list(sources.values())
-    for fuse in ("logits", "probabilities"):
-        sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)
-    attack = kj.attacks.MIFGSM(epsilon=radius, verbose=0)
-    x, y = bank.first_images
-    return {name: np.asarray(attack(model, x, y)) for name, model in sources.items()}
 
 
 def explanations(net: keras.Model, bank: Bank) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -120,13 +121,26 @@ class Bank:
         )
 
     def fill(self, members: Iterable[Member]) -> None:
-        """Train what is missing side by side, teachers before those who need them."""
+        """Train what is missing side by side: teachers before those who need them.
+
+        The long ones first: nothing waits at the end for one that started last.
+        """
         members = list(members)
         pupils = [m for m in members if self.recipe_of(*m).get("maps") == "cached"]
         teachers = [("plain", seed) for _, seed in pupils]
-        for stage in (teachers, members):
+        others = [m for m in members if m not in pupils]
+        for stage in ([*teachers, *others], pupils):
             missing = [m for m in dict.fromkeys(stage) if not self.file_of(*m).exists()]
+            missing.sort(key=self._passes, reverse=True)
             self.side_by_side("--train", missing)
+
+    def _passes(self, member: Member) -> int:
+        """Count about how often a method passes through a network per step."""
+        recipe = self.recipe_of(*member)
+        attack = f"{recipe['defence']} {recipe.get('adversary', '')}".strip()
+        steps = re.search(r"-(\d+)$", attack)
+        own = 0 if recipe["defence"] is None else 1
+        return recipe["epochs"] * (own + (int(steps[1]) if steps else 0))
 
     def side_by_side(self, option: str, members: Iterable[Member]) -> None:
         """Run this program for every network, see `networks.side_by_side`.

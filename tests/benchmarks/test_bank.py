@@ -96,16 +96,25 @@ def test_teachers_come_first_and_nothing_twice(tmp_path, stages):
     bank.fill([("j_sigr_hard", 3), ("j_sigr_hard", 3), ("plain", 0)])
     own = ["--rung", "swish", "--train"]
     assert stages == [
-        [[*own, "plain", "3"]],
-        [[*own, "j_sigr_hard", "3"], [*own, "plain", "0"]],
+        [[*own, "plain", "3"], [*own, "plain", "0"]],
+        [[*own, "j_sigr_hard", "3"]],
     ]
+
+
+def test_long_trainings_start_first(tmp_path, stages):
+    names = ["plain", "fgsm_rs", "pgd_7", "trades_10", "j_sigr_fgsm_rs", "jacobian"]
+    bank_of(tmp_path).fill([(name, 0) for name in [*names, "j_sigr_long"]])
+    order = [[part[-2] for part in stage] for stage in stages]
+    assert order[0][:2] == ["trades_10", "pgd_7"]
+    assert order[0][-1] == "plain"
+    assert order[1] == ["j_sigr_long", "j_sigr_fgsm_rs"]
 
 
 def test_what_is_trained_stays(tmp_path, stages):
     bank = bank_of(tmp_path)
     bank.file_of("plain", 0).write_text("trained before")
     bank.fill([("plain", 0), ("plain", 1)])
-    assert stages[-1] == [["--rung", "reference", "--train", "plain", "1"]]
+    assert stages == [[["--rung", "reference", "--train", "plain", "1"]], []]
 
 
 def test_slow_networks_are_attacked_on_fewer_images(tmp_path):
