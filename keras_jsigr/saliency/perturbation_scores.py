@@ -105,7 +105,8 @@ def sarfa(logits: Any, perturbed: Any, targets: Any) -> tf.Tensor:
         Float32 `(B,)` in [0, 1], without gradient.
 
     Reference:
-        arXiv 1912.12191, equations 1 to 5.
+        arXiv 1912.12191, with the divergence as in the authors' code; the text beneath
+        its equation 2 is said to have it the other way round, `KL(P' || P)`.
 
     Example:
         >>> import tensorflow as tf
