@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.generic import generic_inputs, generic_weights
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.layer_calls import layer_calls
 
@@ -38,12 +39,13 @@ def fold_norms(
 
     The weights are folded in the graph, at every call: later training is seen. A
     normalization is folded if nothing else uses the outputs of the layer before it,
-    which is tried on `probe`: doubled outputs that are halved again must not matter.
+    which is tried, at random weights and inputs, where nothing is zero by chance:
+    doubled outputs that are halved again must not matter.
 
     Args:
         model: The Keras model that `logits_fn` calls in inference mode.
         logits_fn: Maps inputs to logits `(B, C)`.
-        probe: A batch of inputs.
+        probe: A batch of inputs, to find out about the layers.
 
     Returns:
         A function with the outputs of `logits_fn` up to rounding; `logits_fn` itself
@@ -74,8 +76,11 @@ def fold_norms(
 
     if not pairs:
         return logits_fn
-    with layer_calls(members, scaled):
-        apart = not _equal(logits_fn(probe), outputs)
+    anything = generic_inputs(probe)
+    with generic_weights(model):
+        expected = logits_fn(anything)
+        with layer_calls(members, scaled):
+            apart = not _equal(logits_fn(anything), expected)
     return logits_fn if apart or not _equal(folded(probe), outputs) else folded
 
 

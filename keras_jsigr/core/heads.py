@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.generic import generic_inputs, generic_weights
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
 
@@ -132,11 +133,8 @@ def find_head(model: keras.Model, probe: Any) -> Head:
         kind = _candidate_kind(layer)
         if kind is None:
             continue
-        head = Head(kind, layer)
-        with head.removed():
-            logits = model(probe, training=False)
-        if logits.shape == outputs.shape and _close(head.activate(logits), outputs):
-            return head
+        if _is_head(Head(kind, layer), model, probe, outputs):
+            return Head(kind, layer)
     if looks_like_probabilities(outputs) or saturates(model, probe, outputs):
         name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
@@ -169,6 +167,25 @@ def head_of(model: keras.Model, probe: Any) -> Head:
     """
     own = getattr(model, "head", None)  # of another model, a layer may have the name
     return own if isinstance(own, Head) else find_head(model, probe)
+
+
+def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> bool:
+    """Try whether a model without an activation is what the activation is of."""
+    with head.removed():
+        logits = model(probe, training=False)
+    if logits.shape != outputs.shape:
+        return False
+    told = bool(tf.reduce_all(tf.math.is_finite(outputs)))
+    if told and not _close(head.activate(outputs), outputs):
+        return _close(head.activate(logits), outputs)
+    # Outputs that the activation leaves alone, as those of a head that starts at zero,
+    # tell nothing, and NaN as little.
+    anything = generic_inputs(probe)
+    with generic_weights(model):
+        outputs = model(anything, training=False)
+        with head.removed():
+            logits = model(anything, training=False)
+    return _close(head.activate(logits), outputs)
 
 
 def _close(a: tf.Tensor, b: tf.Tensor) -> bool:

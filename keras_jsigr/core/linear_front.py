@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.folded_norms import LINEAR_LAYERS
+from keras_jsigr.core.generic import generic_inputs, generic_weights
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.logits import LogitsFn
@@ -96,7 +97,8 @@ class Front:
 def find_front(model: Any, logits_fn: LogitsFn, probe: Any) -> Front:
     """Find the linear layer that all of the input goes through first.
 
-    It is tried: the logits must follow from its features alone, whatever the input.
+    It is tried: the logits must follow from its features alone, whatever the input and
+    the weights.
 
     Args:
         model: A Keras model, or a callable, whose front is empty.
@@ -118,9 +120,7 @@ def find_front(model: Any, logits_fn: LogitsFn, probe: Any) -> Front:
     nothing = Front(logits_fn)
     if not isinstance(model, keras.Model) or not tf.executing_eagerly():
         return nothing
-    x = tf.convert_to_tensor(probe)
-    x = as_float(x)
-    x += tf.random.stateless_uniform(tf.shape(x), (0, 0), dtype=x.dtype)
+    x = generic_inputs(as_float(tf.convert_to_tensor(probe)))
     fed: list[keras.Layer] = []
 
     def see(layer: Any, call: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -129,11 +129,12 @@ def find_front(model: Any, logits_fn: LogitsFn, probe: Any) -> Front:
         return call(inputs, *args, **kwargs)
 
     linear = [layer for layer in leaf_layers(model) if type(layer) in LINEAR_LAYERS]
-    with layer_calls(linear, see):
+    with generic_weights(model), layer_calls(linear, see):
         expected = logits_fn(x)
     if len(fed) != 1 or fed[0].compute_dtype not in ("float32", "float64"):
         return nothing
     front = Front(logits_fn, fed[0])
-    got = front.logits(front.features(x), x)
+    with generic_weights(model):
+        got = front.logits(front.features(x), x)
     same = np.allclose(got, expected, rtol=1e-5, atol=1e-5)
     return front if same else nothing

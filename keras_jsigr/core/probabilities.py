@@ -20,7 +20,8 @@ def looks_like_probabilities(outputs: Any) -> bool:
         outputs: Float `(B, C)`, any float dtype.
 
     Returns:
-        True if every row is a distribution to 1e-4, or 1e-2 in half precision.
+        True if every row is a distribution to 1e-4, or 1e-2 in half precision; rows
+        with NaN, of which there may be some but not all, tell nothing.
 
     Example:
         >>> import numpy as np
@@ -31,9 +32,11 @@ def looks_like_probabilities(outputs: Any) -> bool:
     outputs = tf.convert_to_tensor(outputs)
     half = outputs.dtype in (tf.float16, tf.bfloat16)
     p = np.asarray(tf.cast(outputs, tf.float32))
+    if p.ndim != 2 or p.shape[1] < 2:
+        return False
+    p = p[~np.isnan(p).any(axis=1)]
     return bool(
-        p.ndim == 2
-        and p.shape[1] > 1
+        len(p) > 0
         and np.all(p >= 0.0)
         and np.allclose(p.sum(-1), 1.0, rtol=0.0, atol=1e-2 if half else 1e-4)
     )

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.class_indices import check_class_indices
 
+_PROBES = 16
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
@@ -160,13 +162,13 @@ def check_lengths(x: Any, y: Any = None) -> int:
 
 
 def probe_of(x: Any) -> Any:
-    """Return the first example, to try a model on.
+    """Return an example to try a model on: the first, or the first without NaN.
 
     Args:
         x: Array or tensor `(N, *S)`.
 
     Returns:
-        `x[:1]`.
+        One of the first examples, `(1, *S)`.
 
     Raises:
         ValueError: If there is none.
@@ -182,4 +184,7 @@ def probe_of(x: Any) -> Any:
             f"Got no examples, data of shape {tuple(x.shape)}; expected at least one. "
             "Check how the data are selected."
         )
-    return x[:1]
+    few = np.asarray(as_float(x[:_PROBES]))
+    finite = np.isfinite(few).all(axis=tuple(range(1, few.ndim)))
+    first = int(np.argmax(finite))
+    return x[first : first + 1]

@@ -142,9 +142,9 @@ def test_the_model_is_as_before():
 class Branches(keras.Model):
     """Uses what the convolution returns for more than the normalization."""
 
-    def __init__(self):
+    def __init__(self, use_bias=True):
         super().__init__()
-        self.first, self.norm = layers.Conv2D(5, 3), norm()
+        self.first, self.norm = layers.Conv2D(5, 3, use_bias=use_bias), norm()
         self.tail = keras.Sequential([layers.Flatten(), layers.Dense(4)])
 
     def call(self, x, training=False):
@@ -164,6 +164,12 @@ class BatchStatistics(keras.Model):
         return self.tail(self.norm(self.first(x), training=True))
 
 
+def behind_a_head_of_zeros():
+    model = built(Branches())
+    model.tail.layers[-1].kernel.assign(tf.zeros_like(model.tail.layers[-1].kernel))
+    return model
+
+
 NOT_FOLDED = {
     "no normalization": lambda: sequential(layers.Conv2D(5, 3)),
     "activation in between": lambda: sequential(
@@ -176,6 +182,7 @@ NOT_FOLDED = {
         layers.Conv2D(5, 3, dtype="mixed_float16"), norm(dtype="mixed_float16")
     ),
     "used twice": lambda: built(Branches()),
+    "used twice, behind a head of zeros": behind_a_head_of_zeros,
     "batch statistics": lambda: built(BatchStatistics()),
 }
 
@@ -185,6 +192,12 @@ def test_what_is_left_alone(name):
     model = NOT_FOLDED[name]()
     logits = plain(model)
     assert fold_norms(model, logits, IMAGES) is logits
+
+
+def test_a_black_probe_hides_no_other_use():
+    model = built(Branches(use_bias=False))
+    logits = plain(model)
+    assert fold_norms(model, logits, np.zeros_like(IMAGES)) is logits
 
 
 class Noise(keras.Layer):

@@ -183,6 +183,8 @@ def test_removed_in_several_threads():
         ([[0.2, 0.9], [1.0, 0.0]], False),
         ([[-0.2, 1.2]], False),
         ([[1.0]], False),
+        ([[0.25, 0.75], [np.nan, np.nan]], True),
+        ([[np.nan, np.nan]], False),
     ],
 )
 def test_looks_like_probabilities(rows, expected):
@@ -207,6 +209,35 @@ def test_a_lookalike_is_not_the_head():
         [keras.Input((2,)), keras.layers.Dense(3, activation="log_softmax")]
     )
     assert find_head(net, np.ones((2, 2), "float32")).kind == "linear"
+
+
+class InnerSoftmax(keras.Model):
+    """Ends in an operation, and has a softmax further in."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = layers.Dense(5, activation="softmax")
+        self.dense = layers.Dense(3, kernel_initializer="zeros")
+
+    def call(self, x):
+        return tf.nn.softmax(self.dense(self.gate(x)))
+
+
+def test_equal_outputs_hide_no_inner_softmax():
+    net, x = InnerSoftmax(), np.ones((2, 4), "float32")
+    net(x)
+    with pytest.raises(ValueError, match="none of its layers ends in a softmax"):
+        find_head(net, x)
+
+
+@pytest.mark.parametrize("kernel", ["zeros", "glorot_uniform"])
+@pytest.mark.parametrize("value", [0.5, np.nan])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_head_is_found_where_outputs_tell_nothing(kernel, value, kind):
+    end = layers.Dense(3, activation=kind, kernel_initializer=kernel)
+    net = keras.Sequential([keras.Input((2,)), layers.Dense(3), end])
+    head = find_head(net, np.full((2, 2), value, "float32"))
+    assert (head.kind, head.layer) == (kind, end)
 
 
 class Ends(keras.Model):
