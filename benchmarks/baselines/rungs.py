@@ -82,7 +82,8 @@ RUNGS = {
         ),
         Rung(
             "colour",
-            "ResNet-20 with batch normalization, SiLU, ten classes of Tiny ImageNet",
+            "ResNet-20 (first convolution of stride 2) with batch normalization, SiLU, "
+            "ten classes of Tiny ImageNet",
             {**_TINY, "net": "resnet20 colour", "epochs": 10},
             4 / 255,
             "4/255",
