@@ -10,6 +10,11 @@ import keras
 
 from keras_jsigr.core.keras_private import all_layers
 
+# Where a configuration names layers, and where it has shapes: the batch axis of these
+# is that of the first batch that a model without an `Input` met.
+_REFERENCES = ("name", "keras_history", "input_layers", "output_layers")
+_SHAPES = ("batch_shape", "input_shape", "build_input_shape")
+
 
 def architecture_of(model: keras.Model) -> str:
     """Say what a model does with its weights, equal for equal models.
@@ -52,15 +57,20 @@ def architecture_of(model: keras.Model) -> str:
     return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
 
 
-def _in_inference(value: Any, names: dict[str, str]) -> Any:
+def _in_inference(value: Any, names: dict[str, str], key: str = "") -> Any:
     if isinstance(value, dict):
         # Frozen layers read as trainable ones, so that what was made from a model
         # before it was frozen remains its own.
         return {
-            str(key): key == "trainable" or _in_inference(item, names)
-            for key, item in value.items()
-            if key != "compile_config"
+            str(k): k == "trainable" or _in_inference(item, names, str(k))
+            for k, item in value.items()
+            if k != "compile_config"
         }
     if isinstance(value, list | tuple):
-        return [_in_inference(item, names) for item in value]
-    return names.get(value, value) if isinstance(value, str) else value
+        if key in _SHAPES and value and not isinstance(value[0], dict | list | tuple):
+            value = [None, *value[1:]]
+        inner = key if key in (*_REFERENCES, *_SHAPES) else ""
+        return [_in_inference(item, names, inner) for item in value]
+    # An activation may be called as a layer is.
+    refers = key in _REFERENCES and isinstance(value, str)
+    return names.get(value, value) if refers else value

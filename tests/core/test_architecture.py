@@ -41,6 +41,37 @@ def test_the_smooth_twin_is_another():
     assert architecture_of(kj.with_smooth_activations(model)) != architecture_of(model)
 
 
+def test_layers_that_are_called_as_activations_are():
+    def named(activation):
+        shape, end = keras.Input((4,)), layers.Dense(2)
+        named = layers.Activation(activation, name=activation)
+        return keras.Sequential([shape, named, end])
+
+    assert architecture_of(named("relu")) != architecture_of(named("tanh"))
+    assert architecture_of(named("relu")) == architecture_of(named("relu"))
+
+
+def test_the_size_of_the_first_batch_plays_no_part():
+    found = []
+    for size in (1, 3):
+        model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+        model(keras.ops.ones((size, 4)))
+        found.append(architecture_of(model))
+    built = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+    built.build((None, 4))
+    assert found == [architecture_of(built)] * 2
+
+
+def test_two_orders_of_the_inputs_are_two_models():
+    def model(order):
+        a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+        first, second = (a, b) if order else (b, a)
+        return keras.Model([a, b], layers.Subtract()([first, second]))
+
+    assert architecture_of(model(True)) == architecture_of(model(True))
+    assert architecture_of(model(True)) != architecture_of(model(False))
+
+
 class Bare(keras.Model):
     """Without a configuration."""
 
