@@ -11,6 +11,7 @@ Writes `metrics.json`, `maps.png` and the served model to the output folder.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -28,6 +29,8 @@ import keras_jsigr as kj
 
 def main() -> None:
     options = parse_options()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit('Pictures need matplotlib: pip install "keras-jsigr[plots]"')
     started = time.perf_counter()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

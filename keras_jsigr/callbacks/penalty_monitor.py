@@ -41,6 +41,8 @@ class PenaltyMonitor(EpochMeasurement):
     when a penalty has a share below 0.001, one when together they have more than 0.9,
     and one when the cross entropy is below 0.05 where the penalties take the gradient
     of the log probability, which vanishes with it. All name the setting to change.
+    Without examples nothing is said of a penalty whose maps are drawn anew in every
+    step: the mean of few draws may be next to zero by chance.
 
     Args:
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
@@ -114,6 +116,10 @@ class PenaltyMonitor(EpochMeasurement):
             loss = logs.get("task_loss", math.inf) if known else math.inf
             # Shares say little then: the loss is small, not drowned.
             by_heart = score_advice(self.model.settings, weights, loss)
+            if of == "loss" and _draws_maps(self.model):
+                # A mean of few draws may be small, or below zero, and tells nothing.
+                drawn = ("selective", "fused")
+                shares = {k: v for k, v in shares.items() if k not in drawn}
             self._warn(by_heart or advice(shares, weights, of))
         return report
 
@@ -122,3 +128,9 @@ class PenaltyMonitor(EpochMeasurement):
             if kind not in self._said:
                 self._said.add(kind)
                 warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _draws_maps(model: JSIGRModel) -> bool:
+    """Tell whether the maps are estimates from a few occlusions per step."""
+    drawn = model.settings.masks_per_step is not None and model.map_table is None
+    return drawn and model.settings.uses_map

@@ -108,7 +108,7 @@ class SaliencyGrid(keras.callbacks.Callback):
             )
         check_plots()
         self.probe = check_probe(x, y)
-        self.folder = Path(log_dir) / FOLDER
+        self.folder = Path(log_dir).expanduser() / FOLDER
         self.every = settings.count("every", every)
         self.freq = freq
         self.attack = PGD(

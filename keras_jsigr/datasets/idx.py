@@ -143,8 +143,9 @@ def find_idx_files(folder: str | os.PathLike[str]) -> dict[str, Path] | None:
         True
     """
     found: dict[str, Path] = {}
+    root = Path(folder).expanduser()
     for key, stem in FILES.items():
-        for path in (Path(folder) / stem, Path(folder) / f"{stem}.gz"):
+        for path in (root / stem, root / f"{stem}.gz"):
             if path.is_file():
                 found[key] = path
                 break

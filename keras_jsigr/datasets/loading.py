@@ -71,7 +71,10 @@ def load(
             "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
         )
     choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
-    data = _read(name.replace("-", "_"), source, data_dir)
+    # Hyphens as people write them; the names of configurations may have their own.
+    first, *configuration = name.split("/")
+    known = "/".join([first.replace("-", "_"), *configuration])
+    data = _read(known, source, data_dir)
     if verbose:
         print(
             f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} "

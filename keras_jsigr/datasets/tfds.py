@@ -56,7 +56,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | 
         >>> find_prepared("mnist", "no-such-folder") is None
         True
     """
-    root = Path(data_dir) if data_dir is not None else default_data_dir()
+    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     base = root.joinpath(*name.split("/"))
     for depth in ("", "*/", "*/*/"):
         found = [
@@ -65,7 +65,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | 
             if VERSION.fullmatch(file.parent.name)
         ]
         if len({folder.parent for folder in found}) > 1:
-            names = sorted(folder.parent.name for folder in found)
+            names = sorted({folder.parent.name for folder in found})
             raise ValueError(
                 f"got {name!r}, of which {root} holds several configurations: "
                 f"{', '.join(names)}. Name one: {name}/{names[0]}."

@@ -216,7 +216,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
 
-    text = Path(path).read_bytes()
+    text = Path(path).expanduser().read_bytes()
     try:
         return json.loads(text.decode(), parse_constant=refuse)
     except (ValueError, RecursionError) as error:

@@ -65,7 +65,7 @@ def save_reports(
         ...     os.listdir(folder)
         ['a.json']
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     suffix = path.suffix.lower()
     if suffix == ".json":
         # Half a character, as in names of files that are no Unicode, has no bytes: what

@@ -67,7 +67,7 @@ class Store:
         self._folder = None
         if folder is None:
             return
-        self._folder = Path(folder) / _digest(identity)
+        self._folder = Path(folder).expanduser() / _digest(identity)
         try:
             text = json_text(to_json(identity)).encode()
             write_whole(self._folder / "about.json", text)

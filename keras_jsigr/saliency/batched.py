@@ -72,6 +72,9 @@ class BatchedExplainer:
             labels = np.asarray(columns[1])
             if labels.shape in ((count,), (count, 1)):
                 check_class_indices(labels, self.classes)
+        if count == 0:
+            # TensorFlow's fused convolutions fail on empty batches: one row for none.
+            columns = [np.zeros((1, *c.shape[1:]), c.dtype) for c in columns]
         explain = self._function(columns)
         parts = [
             explain(
@@ -83,8 +86,8 @@ class BatchedExplainer:
             for start in range(0, max(count, 1), self.batch_size)
         ]
         if as_tensor:
-            return tf.concat(parts, axis=0)
-        return np.concatenate([part.numpy() for part in parts])
+            return tf.concat(parts, axis=0)[:count]
+        return np.concatenate([part.numpy() for part in parts])[:count]
 
     def _function(self, columns: list[Any]) -> Any:
         specs = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
@@ -16,6 +17,10 @@ from keras_jsigr.saliency.baselines import check_baseline
 from keras_jsigr.saliency.change_score import change_score, check_change
 from keras_jsigr.saliency.interpolate import expand_map
 from keras_jsigr.saliency.mask_bank import MaskBank
+
+# So many last digits logits may be off, after all the layers of a network, and
+# probabilities.
+_LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
 
 
 def perturbation_coefficients(
@@ -44,7 +49,8 @@ def perturbation_coefficients(
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
-        Float32 `(B, K)`, non-negative, without gradient.
+        Float32 `(B, K)`, non-negative, without gradient; zero for an example whose
+        scores are all within the rounding errors of float32.
 
     Raises:
         ValueError: If a name is unknown or `x` does not fit the bank.
@@ -77,8 +83,24 @@ def perturbation_coefficients(
         return change_score(logits, logits_fn(x + step), chosen, score, kind)
 
     scores = map_each(score_of, tf.constant(bank.masks), (None,))
-    coefficients = tf.stop_gradient(tf.transpose(scores))
+    coefficients = _above_rounding(tf.transpose(scores), logits, score)
     return tf.ensure_shape(coefficients, (x.shape[0], bank.size))
+
+
+def _above_rounding(scores: tf.Tensor, logits: tf.Tensor, score: str) -> tf.Tensor:
+    """Set the scores of an example to zero if all of them are rounding errors.
+
+    The blur of a constant image differs from it in the last digits: a map that is
+    divided by its maximum would show these.
+    """
+    digit = float(np.finfo(np.float32).eps)
+    room: Any = _PROBABILITIES_OFF * digit
+    if score == "squared_logits":
+        z = tf.cast(logits, tf.float32)
+        size = tf.reduce_sum(z**2, axis=-1, keepdims=True)
+        room = 0.5 * (_LOGITS_OFF * digit) ** 2 * size
+    rounding = tf.reduce_max(scores, axis=-1, keepdims=True) <= room
+    return tf.stop_gradient(tf.where(rounding, 0.0, scores))
 
 
 def as_perturbable(x: Any, bank: MaskBank) -> tf.Tensor:

@@ -71,7 +71,7 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> card["classes"], card["threat_model"]["evaluated"]
         (3, False)
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path = path / CARD_NAME if path.is_dir() else path
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core import settings
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
 from keras_jsigr.core.unit_pull import unit_pull
+from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
 
 EndpointFn = Callable[..., dict[str, Any]]
 
@@ -24,7 +25,8 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
         specs: A structure of `tf.TensorSpec`.
 
     Returns:
-        The flat specs; letters, digits and underscores in the names, each name once.
+        The flat specs; ASCII letters, digits and underscores in the names, each name
+        once.
 
     Example:
         >>> import tensorflow as tf
@@ -34,7 +36,7 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
     """
     named: list[tf.TensorSpec] = []
     for position, spec in enumerate(keras.tree.flatten(specs)):
-        name = re.sub(r"\W", "_", spec.name or "inputs")
+        name = re.sub(r"\W", "_", spec.name or "inputs", flags=re.ASCII)
         name = name if name[0].isalpha() else f"inputs_{name}"
         if name in {other.name for other in named}:
             name = f"{name}_{position}"
@@ -43,7 +45,7 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
 
 
 def make_endpoints(
-    model: Any, explain_score: ScoreName = "log_prob"
+    model: Any, explain_score: ScoreName = "log_prob", layout: Layout | None = None
 ) -> dict[str, EndpointFn]:
     """Make the functions that the SavedModel consists of.
 
@@ -51,12 +53,13 @@ def make_endpoints(
         model: A `JSIGRModel`.
         explain_score: What `explain` differentiates: `"log_prob"`, `"margin"` or
             `"logit"` of the predicted class.
+        layout: What the axes of an example mean where the rank would mislead.
 
     Returns:
         Traceable functions of the flat inputs, by endpoint, the default one first.
 
     Raises:
-        ValueError: If the score is unknown.
+        ValueError: If the score is unknown, or the layout does not fit.
 
     Example:
         >>> import keras, tensorflow as tf
@@ -68,7 +71,9 @@ def make_endpoints(
     """
     settings.choice("explain_score", explain_score, SCORES)
     kind = head_kind(model, model.head, model.classes)
-    names = [spec.name for spec in named_inputs(model.input_specs)]
+    specs = named_inputs(model.input_specs)
+    names = [spec.name for spec in specs]
+    axes = _map_axes(model, specs, layout)
 
     def logits_of(leaves: Any) -> Any:
         inputs = keras.tree.pack_sequence_as(model.input_specs, list(leaves))
@@ -98,7 +103,7 @@ def make_endpoints(
         for index, gradient in zip(model.regularized, gradients, strict=True):
             single = len(model.regularized) == 1
             name = "saliency" if single else f"saliency_{names[index]}"
-            answer[name] = pull.scaled(_over_channels(gradient))
+            answer[name] = pull.scaled(_over_channels(gradient, axes[index]))
         return answer
 
     return {"serving_default": predict, "logits": logits, "explain": explain}
@@ -123,7 +128,23 @@ def _as_targets(decided: Any, logits: Any, kind: HeadKind) -> Any:
     return tf.reshape(tf.cast(decided, tf.float32), tf.shape(logits))
 
 
-def _over_channels(gradient: Any) -> Any:
-    """Sum `|g|` over the last axis, the channels, unless it is the only one."""
+def _map_axes(
+    model: Any, specs: list[tf.TensorSpec], layout: Layout | None
+) -> dict[int, int]:
+    """Count the axes of the map of every regularized input."""
+    if layout is None and model.map_table is not None:
+        layout = model.map_table.bank.layout
+    found = {}
+    for index in model.regularized:
+        sides = [side or 1 for side in specs[index].shape[1:]]
+        # Of what has more axes than a layout knows, such as videos, all but the last.
+        every = max(1, len(sides) - 1)
+        found[index] = map_axes(resolve_layout(sides, layout)) if layout else every
+    return found
+
+
+def _over_channels(gradient: Any, axes: int) -> Any:
+    """Sum `|g|` over the channels, which the map does not keep."""
     magnitude = tf.abs(tf.cast(gradient, tf.float32))
-    return tf.reduce_sum(magnitude, -1) if magnitude.shape.rank > 2 else magnitude
+    channels = list(range(1 + axes, magnitude.shape.rank))
+    return tf.reduce_sum(magnitude, channels) if channels else magnitude

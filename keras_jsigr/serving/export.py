@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.model import JSIGRModel
+from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.serving.card_file import CARD_NAME, write_model_card
 from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, named_inputs
 from keras_jsigr.serving.folder import check_target, replaced_folder
@@ -22,6 +23,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     explain_score: ScoreName = "log_prob",
+    layout: Layout | None = None,
     threat_model: dict[str, Any] | None = None,
     overwrite: bool = False,
     verbose: int = 1,
@@ -34,8 +36,9 @@ def export(
       with a multi-label sigmoid head `class` is `(B, C)`, zeros and ones;
     - `logits`: `logits` float32 `(B, C)`;
     - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over
-      the channels (the last axis, if there are several) of `|d s / d x|` for the
-      predicted class; with several regularized inputs `saliency_<input>` for each.
+      the channels (by default the last axis, if there are several) of `|d s / d x|`
+      for the predicted class; with several regularized inputs `saliency_<input>` for
+      each.
 
     All run in inference mode. Compile the model first if it returns logits: the loss
     tells whether the classes exclude each other. The folder appears under its name
@@ -48,6 +51,8 @@ def export(
         model: A hardened model.
         path: The folder to write, for TensorFlow Serving `NAME/VERSION`.
         explain_score: The score `s`: `"log_prob"`, `"margin"` or `"logit"`.
+        layout: What the axes of an example mean where the rank would mislead:
+            `"image"` for grey images `(H, W)`; by default that of cached maps.
         threat_model: Entries for the card's `threat_model`, such as
             `{"epsilon": 0.1, "evaluated": True, "note": "PGD-50: 61 %"}`.
         overwrite: Whether to replace an earlier export.
@@ -59,7 +64,8 @@ def export(
     Raises:
         TypeError: If `model` is not hardened, or `threat_model` not a dict of JSON
             values.
-        ValueError: If the score is unknown, or the path is taken.
+        ValueError: If the score is unknown, the layout does not fit, or the path is
+            taken.
 
     Reference:
         arXiv 1312.6034 (gradient saliency).
@@ -82,7 +88,7 @@ def export(
     target = Path(path).expanduser().absolute()
     check_target(target, overwrite)
     checked_threat_model(threat_model, [])  # now, not after minutes of tracing
-    endpoints = make_endpoints(model, explain_score)
+    endpoints = make_endpoints(model, explain_score, layout)
     with replaced_folder(target) as folder:
         signatures = _write_saved_model(model, endpoints, folder)
         inputs = signatures["serving_default"]["inputs"]

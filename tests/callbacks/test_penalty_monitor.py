@@ -103,6 +103,14 @@ def test_a_penalty_that_does_nothing(data, hardened, fit, examples):
     assert "Raise jacobian_weight (now 1e-07)" in text
 
 
+def test_nothing_is_said_of_a_mean_of_few_draws(data, hardened, fit):
+    drawn = hardened(ramp_steps=0, selective_weight=1e-7, masks_per_step=1)
+    fit(drawn, PenaltyMonitor(), epochs=1)  # a warning would be an error
+    whole = hardened(ramp_steps=0, selective_weight=1e-7, masks_per_step=None)
+    with pytest.warns(UserWarning, match="selective penalty does nothing"):
+        fit(whole, PenaltyMonitor(), epochs=1)
+
+
 def test_a_penalty_that_drowns_the_task(data, hardened, fit):
     robust = hardened(ramp_steps=0, jacobian_weight=50.0, selective_weight=0.0)
     with pytest.warns(UserWarning, match="drown the task loss") as caught:

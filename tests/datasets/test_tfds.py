@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 
-from keras_jsigr.datasets import load
+from keras_jsigr.datasets import load, tfds
 from keras_jsigr.datasets.tfds import default_data_dir, find_prepared
 
 INSTALLED = importlib.util.find_spec("tensorflow_datasets") is not None
@@ -40,6 +40,24 @@ def test_one_configuration_is_found_and_several_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"blue, red\. Name one: toys/blue"):
         find_prepared("toys", tmp_path)
     assert find_prepared("toys/red", tmp_path).parent.name == "red"
+
+
+def test_a_configuration_is_listed_once_and_may_have_a_hyphen(tmp_path, monkeypatch):
+    pretend(tmp_path / "toys" / "light-blue", "1.0.0", "1.1.0")
+    pretend(tmp_path / "toys" / "red", "1.0.0")
+    with pytest.raises(ValueError, match=r": light-blue, red\. "):
+        find_prepared("toys", tmp_path)
+    asked, sample = [], load(verbose=False)
+    monkeypatch.setattr(tfds, "load_prepared", lambda *a: asked.append(a) or sample)
+    pretend(tmp_path / "my_toys" / "light-blue", "1.0.0")
+    load("my-toys/light-blue", data_dir=tmp_path, verbose=False)
+    assert asked[0][1] == tmp_path / "my_toys" / "light-blue" / "1.0.0"
+
+
+def test_a_folder_of_the_user_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pretend(tmp_path / "data" / "toys", "1.0.0")
+    assert find_prepared("toys", "~/data") == tmp_path / "data" / "toys" / "1.0.0"
 
 
 def test_the_default_folder(monkeypatch, tmp_path):

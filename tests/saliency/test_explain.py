@@ -45,6 +45,27 @@ def test_the_contract(conv_net, images, method):
         assert np.abs(other - maps).max() > 1e-2 * scale
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_examples_have_no_maps(conv_net, images, method):
+    run = explainer(conv_net, images[:1], method=method, **FAST.get(method, {}))
+    for y in (None, np.zeros(0, int)):
+        assert run(images[:0], y).shape == (0, 10, 8)
+
+
+@pytest.mark.parametrize("method", ["gradient", "perturbation", "occlusion"])
+def test_nan_in_the_first_example_stays_there(images, method):
+    keras.utils.set_random_seed(0)
+    flat = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    net = keras.Sequential([keras.Input((10, 8, 2)), *flat])
+    y = net(images).numpy().argmax(-1)
+    spoilt = images.copy()
+    spoilt[0, 1, 1] = np.nan
+    for model in (net, lambda x: net(x)):
+        clean = explain(model, images, y, method=method)
+        maps = explain(model, spoilt, y, method=method)
+        np.testing.assert_allclose(maps[1:], clean[1:], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"grad_cam"}))
 def test_one_trace_and_current_weights(images, method):
     traces, factor = [], tf.Variable(1.0)

@@ -31,6 +31,24 @@ def test_linear_model_in_closed_form(images, rng, kind):
 
 
 @pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("kind", ["blur", "mean"])
+@pytest.mark.parametrize("value", [0.0, 0.3, 0.7, 1.0])
+def test_a_constant_image_has_an_empty_map(conv_net, score, kind, value):
+    x = np.full((2, 10, 8, 2), value, "float32")
+    maps = perturbation_map(conv_net, x, score=score, baseline=kind)
+    np.testing.assert_array_equal(maps, 0.0)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_faint_spot_is_no_rounding_error(conv_net, score):
+    x = np.full((1, 10, 8, 2), 0.5, "float32")
+    x[0, 5, 4] += 1e-3
+    maps = perturbation_map(conv_net, x, np.array([0]), score=score)
+    other = perturbation_map(conv_net, x, np.array([1]), score=score)
+    assert max(maps.max(), other.max()) > 0.1
+
+
+@pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("pixel", [(3, 17), (12, 3), (19, 19)])
 def test_a_single_pixel_model_has_its_maximum_in_that_cell(rng, score, pixel):
     x = rng.random((4, 20, 20, 1)).astype("float32")

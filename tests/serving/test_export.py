@@ -12,6 +12,7 @@ import pytest
 
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.saliency import MapTable, PerturbationCache, gradient_map
 from keras_jsigr.serving import export, read_model_card
 from keras_jsigr.serving.endpoints import make_endpoints, named_inputs
 from keras_jsigr.serving.model_card import checked_threat_model
@@ -181,13 +182,46 @@ def test_read_model_card_refuses_what_is_none(served: Any, tmp_path: Path) -> No
 def test_names_are_unique_and_legal() -> None:
     import tensorflow as tf
 
-    specs = [tf.TensorSpec((None,), name=n) for n in ("a/b", "a_b", "1x", None)]
+    specs = [
+        tf.TensorSpec((None,), name=n) for n in ("a/b", "a_b", "1x", None, "größe")
+    ]
     assert [s.name for s in named_inputs(specs)] == [
         "a_b",
         "a_b_1",
         "inputs_1x",
         "inputs",
+        "gr__e",
     ]
+
+
+def grey(**settings: Any) -> JSIGRModel:
+    net = keras.Sequential([keras.Input((6, 7)), L.Flatten(), L.Dense(3)])
+    return JSIGRModel(net, PenaltySettings(selection="none"), **settings)
+
+
+def test_the_layout_says_what_a_map_keeps() -> None:
+    import tensorflow as tf
+
+    x = tf.random.stateless_uniform((2, 6, 7), (0, 0))
+    model = grey()
+    found = make_endpoints(model)["explain"](x)["saliency"]
+    assert found.shape == (2, 6)
+    found = make_endpoints(model, layout="image")["explain"](x)["saliency"]
+    expected = gradient_map(model, x, layout="image")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    maps = PerturbationCache.build(model, x, grid=2, layout="image", verbose=0)
+    cached = grey(map_table=MapTable.from_cache(maps))
+    assert make_endpoints(cached)["explain"](x)["saliency"].shape == (2, 6, 7)
+    with pytest.raises(ValueError, match="name the layout"):
+        make_endpoints(model, layout="features")
+
+
+def test_a_folder_of_the_user_is_read_where_it_was_written(
+    model: JSIGRModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export(model, "~/served/1", verbose=0)
+    assert read_model_card("~/served/1")["classes"] == 3
 
 
 def test_multilabel_logits_are_known_by_their_loss() -> None:

@@ -123,7 +123,7 @@ class Measurer:
         self._perturbation = perturbation_explainer(
             model,
             probe.x[:1],
-            make_mask_bank(probe.x.shape[1:], settings.grid, layout="image"),
+            make_mask_bank(probe.x.shape[1:], _cells(settings, probe), layout="image"),
             baseline=settings.baseline,
             score=settings.saliency_score,
         )
@@ -165,3 +165,9 @@ class Measurer:
 
     def _logits(self, x: Array) -> Array:
         return predict_logits(self._model, x, programs=self._programs)
+
+
+def _cells(settings: PenaltySettings, probe: Probe) -> tuple[int, ...]:
+    """Return the grid of the settings, or what small images have room for."""
+    sides = np.asarray(probe.x.shape[1:3])
+    return tuple(np.minimum(settings.grid, sides).tolist())

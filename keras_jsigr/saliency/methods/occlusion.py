@@ -27,8 +27,8 @@ class Occlusion(MaskingMethod):
 
     `s(x) - mean s(x_k)`, the mean over the patches k that cover a place, signed. A
     patch is a square of an image, a stretch of a sequence, or neighbouring features.
-    One forward pass per position, 49 by default. The last patch of a row is flush with
-    the end, so every place is covered.
+    One forward pass per position, by default 49 to 100 of them. The last patch of a row
+    is flush with the end, so every place is covered.
 
     Args:
         patch: Side in pixels, steps or features, or `(rows, columns)`. Default: a

@@ -22,3 +22,13 @@ def test_probabilities_are_those_of_the_model(head, harden):
     found = Measurer(model, check_probe(x), attack, "margin", PenaltySettings())()
     np.testing.assert_allclose(found.probabilities, model(x), rtol=1e-5)
     np.testing.assert_allclose(found.probabilities_adv, model(found.x_adv), rtol=1e-5)
+
+
+def test_images_of_a_few_pixels_have_fewer_cells():
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((3, 4, 1)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(2, 3, 4, 1)).astype("float32")
+    measure = Measurer(
+        model, check_probe(x), PGD(epsilon=0.1, steps=2), "margin", PenaltySettings()
+    )
+    assert measure().perturbation.shape == (2, 3, 4)
