@@ -17,6 +17,8 @@ from keras_jsigr.core.logits import LogitsFn, as_classes
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0
 _SAFE = 1e-5
+# A class so far below the largest logit has the probability zero in float32.
+_RULED_OUT = 104.0
 NO_GRADIENT = (
     "The model's outputs do not depend on its input by TensorFlow operations: got no "
     "gradient, expected one. Attack it with a method that needs none, or attack a "
@@ -169,7 +171,8 @@ def safe_margin(logits: tf.Tensor) -> tf.Tensor:
     """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`.
 
     Sums in another order, as in another batch size, change the last digits of float32:
-    a point on the boundary itself would be right again.
+    a point on the boundary itself would be right again. Classes that a model rules out,
+    as by a logit of -1e9, do not count: their digits are in no sum.
 
     Args:
         logits: Float32 `(B, C)`.
@@ -183,4 +186,7 @@ def safe_margin(logits: tf.Tensor) -> tf.Tensor:
         >>> safe_margin(tf.constant([[-20.0, 10.0]])).numpy().round(6).tolist()
         [0.00019999999494757503]
     """
-    return _SAFE * tf.reduce_max(tf.abs(logits), axis=-1)
+    top = tf.reduce_max(logits, axis=-1, keepdims=True)
+    counts = tf.math.is_finite(logits) & (logits >= top - _RULED_OUT)
+    sizes = tf.where(counts, tf.abs(logits), tf.zeros_like(logits))
+    return _SAFE * tf.reduce_max(sizes, axis=-1)

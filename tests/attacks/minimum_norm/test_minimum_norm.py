@@ -307,6 +307,23 @@ def test_refused_settings(method, settings, error, message):
         method(**settings)
 
 
+def with_a_class_of(logit):
+    """`net` with one more class, which it rules out."""
+
+    def model(x):
+        z = net(x)
+        return tf.concat([z, tf.fill([tf.shape(z)[0], 1], logit)], axis=1)
+
+    return model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_ruled_out_changes_nothing(method):
+    x_adv = ATTACKS[method](with_a_class_of(-1e9), X, Y)
+    np.testing.assert_allclose(x_adv, ATTACKS[method](net, X, Y), atol=1e-5)
+    assert (decision(net, x_adv) != Y).all()
+
+
 @pytest.mark.parametrize("method", [FAB, CarliniWagner])
 def test_nan_gradients_are_told(method):
     def cusp(x):
