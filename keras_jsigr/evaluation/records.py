@@ -135,7 +135,8 @@ class ExampleRecord:
         index: Its place in the evaluated data.
         label: Name of the true class.
         predicted: Name of the class predicted without attack.
-        adversarial: Name of the class predicted under attack.
+        adversarial: Name of the class predicted under attack; "none" where the outputs
+            are no numbers.
         attack: Name of the attack that fooled the model.
         distance: Length of the perturbation in the norm of the threat model.
         pictures: PNG files in base64 by title, in the order to show: "image",

@@ -50,6 +50,18 @@ def settings():
     )
 
 
+def test_an_example_without_an_answer_has_no_class(settings):
+    def broken(x):
+        return tf.where(tf.reduce_any(x != X[:1], axis=1)[:, None], np.nan, model(x))
+
+    one = {"model": broken, "x": X[:1], "y": Y[:1], "examples": 1}
+    report = evaluate(**{**settings, **one})
+    assert report.robust == Rate(0, 1)
+    example = report.examples[0]
+    assert example.label == example.predicted == str(Y[0])
+    assert example.adversarial == "none"
+
+
 # One object for all tests: an attack compiles once per model.
 CURVE = PGD(epsilon=0.03, steps=3)
 

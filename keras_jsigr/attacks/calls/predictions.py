@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.calls.programs import Programs
+from keras_jsigr.attacks.objectives.answered import answered
 from keras_jsigr.core.logits import LogitsFn
 
 PROGRAMS = Programs()
@@ -53,7 +54,7 @@ def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
     """Tell per example whether the largest logit is that of the label.
 
     Args:
-        logits: Float `(N, C)`; a row with NaN or infinity is no right answer.
+        logits: Float `(N, C)`; a row without an answer, see `answered`, is not right.
         labels: Integers `(N,)`.
 
     Returns:
@@ -65,8 +66,8 @@ def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
         [False, True]
     """
     logits = np.asarray(logits)
-    finite = np.isfinite(logits).all(axis=-1)
-    right: npt.NDArray[np.bool_] = finite & (logits.argmax(-1) == np.asarray(labels))
+    right: npt.NDArray[np.bool_] = answered(logits).numpy()
+    right &= logits.argmax(-1) == np.asarray(labels)
     return right
 
 

@@ -23,6 +23,7 @@ from keras_jsigr.attacks.minimum_norm.closest import (
 )
 from keras_jsigr.attacks.minimum_norm.line_search import line_search
 from keras_jsigr.attacks.minimum_norm.touch import touch
+from keras_jsigr.attacks.objectives.answered import answered
 from keras_jsigr.attacks.objectives.losses import LossName, attack_loss
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
@@ -93,8 +94,12 @@ class MinimumNormAttack(Attack):
         """
 
     def margin(self, logits: tf.Tensor, problem: Problem) -> tf.Tensor:
-        """Return what has to be positive for a point to count, float32 `(B,)`."""
+        """Return what has to be positive for a point to count, float32 `(B,)`.
+
+        It is finite, and as large as can be where the model names no class.
+        """
         margin = attack_loss(logits, problem.targets, "margin")
+        margin = tf.where(answered(logits), margin, margin.dtype.max)
         return -margin if self.targeted else margin
 
     # ---- what methods are made of

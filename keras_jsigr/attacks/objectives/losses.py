@@ -6,8 +6,10 @@ from typing import Literal
 
 import tensorflow as tf
 
+from keras_jsigr.attacks.objectives.answered import answered
 from keras_jsigr.attacks.objectives.dlr import dlr_loss
 from keras_jsigr.attacks.objectives.margin import margin_loss
+from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.scores import class_score, hard_targets
 
 LossName = Literal["cross_entropy", "margin", "dlr"]
@@ -107,6 +109,8 @@ def _log_ratio(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def misclassified(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Tell whether the decision differs from the target class.
 
+    A row that names no class, see `answered`, decides for none: it differs from all.
+
     Args:
         logits: Float `(B, C)`; `C = 1` means one sigmoid unit.
         targets: Float `(B, C)`.
@@ -121,5 +125,7 @@ def misclassified(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         array([ True])
     """
     if logits.shape[-1] == 1:
-        return tf.squeeze((logits > 0) != (targets > 0.5), -1)
-    return tf.argmax(logits, axis=-1) != tf.argmax(targets, axis=-1)
+        wrong = tf.squeeze((logits > 0) != (targets > 0.5), -1)
+    else:
+        wrong = tf.argmax(logits, axis=-1) != tf.argmax(targets, axis=-1)
+    return wrong | ~answered(as_classes(logits))

@@ -81,7 +81,7 @@ class BoundaryWalk:
 
         Args:
             known: The inputs, at distance zero where they fool already.
-            decisions: Int64 `(B,)`, the model's classes at the inputs.
+            decisions: Int64 `(B,)`, the model's classes at the inputs, or -1.
             seed: Int32 `(2,)`.
 
         Returns:

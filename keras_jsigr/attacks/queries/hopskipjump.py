@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.attack import Access
 from keras_jsigr.attacks.minimum_norm.closest import Closest
 from keras_jsigr.attacks.minimum_norm.minimum_norm import MinimumNormAttack
+from keras_jsigr.attacks.objectives.answered import answered
 from keras_jsigr.attacks.objectives.losses import misclassified
 from keras_jsigr.attacks.queries.boundary_walk import BoundaryWalk
 from keras_jsigr.attacks.search.problem import Problem
@@ -82,7 +83,6 @@ class HopSkipJump(MinimumNormAttack):
     def margin(self, logits: tf.Tensor, problem: Problem) -> tf.Tensor:
         """Return one where the decision fools and minus one elsewhere, `(B,)`."""
         fools = misclassified(logits, problem.targets) != self.targeted
-        fools &= ~tf.reduce_any(tf.math.is_nan(logits), axis=-1)
         return tf.where(fools, 1.0, -1.0)
 
     def approach(
@@ -95,7 +95,8 @@ class HopSkipJump(MinimumNormAttack):
     ) -> tuple[Closest, tf.Tensor]:
         """Walk along the boundary; see `MinimumNormAttack.approach`."""
         walk = BoundaryWalk(self, logits_fn, problem)
-        decisions = tf.argmax(logits, axis=-1)
+        # Where the model names no class, none: also no class to reach.
+        decisions = tf.where(answered(logits), tf.argmax(logits, axis=-1), -1)
         best, asked = walk.start(known, decisions, fold_in(seed, 0))
 
         def turn(

@@ -23,7 +23,7 @@ def other_examples(
 
     Args:
         x: Float `(B, *S)`.
-        decisions: Int64 `(B,)`, the model's classes.
+        decisions: Int64 `(B,)`, the model's classes; -1 where it names none.
         targets: Float32 `(B, C)`: the class to leave or, targeted, to reach.
         targeted: Which of both.
 

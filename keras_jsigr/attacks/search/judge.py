@@ -45,4 +45,7 @@ def judge(
         logits = problem.logits(logits_fn, x)
     wrong = misclassified(logits, problem.targets)
     success = ~wrong if attack.targeted else wrong
-    return Found(x, success, attack.strength(logits, problem))
+    value = attack.strength(logits, problem)
+    # Nothing would be larger than NaN.
+    value = tf.where(tf.math.is_nan(value), float("-inf"), value)
+    return Found(x, success, value)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.calls.inside import distance
 from keras_jsigr.attacks.calls.predictions import predict_logits
+from keras_jsigr.attacks.objectives.answered import answered
 from keras_jsigr.evaluation.parts.pictures import (
     as_images,
     difference_picture,
@@ -19,6 +20,9 @@ from keras_jsigr.evaluation.parts.suite import SuiteResult
 from keras_jsigr.evaluation.records import ExampleRecord
 from keras_jsigr.evaluation.task import Task
 from keras_jsigr.saliency.gradient_map import gradient_map
+
+# What stands for the decision where the outputs are no numbers.
+_NO_CLASS = "none"
 
 
 def show_examples(task: Task, result: SuiteResult, count: int) -> list[ExampleRecord]:
@@ -36,7 +40,8 @@ def show_examples(task: Task, result: SuiteResult, count: int) -> list[ExampleRe
     if len(rows) == 0:
         return []
     x, x_adv = task.x[rows], result.x_adv[rows]
-    adversarial = predict_logits(task.model, x_adv, task.batch_size).argmax(-1)
+    logits = predict_logits(task.model, x_adv, task.batch_size)
+    named = np.asarray(answered(logits))
     lengths = distance(x_adv, x, task.norm)
     pictures = _pictures(task, x, x_adv)
     names = task.class_names
@@ -45,7 +50,7 @@ def show_examples(task: Task, result: SuiteResult, count: int) -> list[ExampleRe
             index=int(row),
             label=names[task.y[row]],
             predicted=names[task.logits[row].argmax()],
-            adversarial=names[adversarial[place]],
+            adversarial=names[logits[place].argmax()] if named[place] else _NO_CLASS,
             attack=result.records[result.fooled_by[row]].name,
             distance=float(lengths[place]),
             pictures=pictures[place],

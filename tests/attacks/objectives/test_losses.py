@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_jsigr.attacks.calls.predictions import classified_rightly
 from keras_jsigr.attacks.objectives.losses import (
     ascent_loss,
     attack_loss,
@@ -56,3 +57,24 @@ def test_one_sigmoid_unit(loss):
     both = attack_loss(pair, tf.concat([1 - targets, targets], axis=1), loss)
     np.testing.assert_allclose(attack_loss(z, targets, loss), both, rtol=1e-6)
     assert (gradient(ascent_loss, z, targets, loss) < 0).all()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_row_that_names_no_class_is_wrong_whatever_the_label(label):
+    z = tf.constant([[NAN, 1.0, 0.0], [0.0, 1.0, NAN], [0.0, INF, 1.0], [-INF] * 3])
+    assert misclassified(z, tf.one_hot([label] * 4, 3)).numpy().all()
+    assert not classified_rightly(z.numpy(), [label] * 4).any()
+
+
+def test_a_class_ruled_out_leaves_an_answer():
+    z, rows = tf.constant([[2.0, -INF, 1.0]] * 3), tf.eye(3)
+    assert misclassified(z, rows).numpy().tolist() == [False, True, True]
+    assert classified_rightly(z.numpy(), [0, 1, 2]).tolist() == [True, False, False]
+
+
+def test_one_sigmoid_unit_without_a_number():
+    z, targets = tf.constant([[NAN], [NAN], [-INF]]), tf.constant([[0.0], [1.0], [0.0]])
+    assert misclassified(z, targets).numpy().tolist() == [True, True, False]
