@@ -154,4 +154,6 @@ def class_score(
 def _log_odds(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     others = tf.where(target > 0, tf.fill(tf.shape(z), z.dtype.min), z)
-    return tf.reduce_sum(target * z, axis=-1) - tf.reduce_logsumexp(others, axis=-1)
+    # Zero times minus infinity, of a class that is ruled out, would be NaN.
+    own = tf.reduce_sum(tf.math.multiply_no_nan(z, target), axis=-1)
+    return own - tf.reduce_logsumexp(others, axis=-1)

@@ -58,7 +58,8 @@ def check_logits(
     if bad:
         raise ValueError(
             f"The model's outputs are NaN or infinite at {bad} of {len(x)} examples, "
-            "expected finite class scores. Look for a division, log or sqrt at zero."
+            "expected finite class scores. Look for a division, log or sqrt at zero, "
+            "and rule classes out by -1e9 instead of minus infinity."
         )
     return logits
 

@@ -1,4 +1,4 @@
-"""Points where the model names no class: wrong for any label, reached by none."""
+"""Points where the model names no class, and models that rule one out."""
 
 import numpy as np
 import pytest
@@ -70,3 +70,34 @@ def test_decisions_of_hopskipjump(targeted):
         problem = Problem(z, tf.repeat(targets, 2, axis=0))
         fools = attack.margin(z, problem).numpy() > 0
         assert fools.tolist() == [not targeted] * 2
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.PGD(steps=5, random_start=False, **QUICK),
+        attacks.APGD(steps=10, loss="dlr", **QUICK),
+        attacks.APGDT(steps=10, target_classes=1, **QUICK),
+        attacks.SIFGSM(scales=2, **QUICK),
+        attacks.Square(queries=30, **QUICK),
+    ],
+    ids=lambda a: a.name,
+)
+def test_a_class_ruled_out_changes_nothing(attack):
+    w = np.random.default_rng(2).normal(size=(5, 4)).astype("float32")
+
+    def plain(x):
+        return tf.tanh((x - 0.5) @ w)
+
+    def ruled_out(x):
+        z = plain(x)
+        return tf.concat([z, tf.fill([tf.shape(z)[0], 1], float("-inf"))], axis=1)
+
+    x = np.random.default_rng(3).uniform(0.3, 0.7, (20, 5)).astype("float32")
+    y = np.argmax(plain(x), axis=1)
+    x_adv = attack(ruled_out, x, y)
+    np.testing.assert_allclose(x_adv, attack(plain, x, y), atol=1e-5)
+    assert (np.argmax(plain(x_adv), axis=1) != y).any()
+    (outcome,) = attacks.Suite([attack]).run(ruled_out, x, y)
+    assert len(outcome.rows) == 20
+    assert outcome.broken.any()

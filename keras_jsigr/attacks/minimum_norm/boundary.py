@@ -97,8 +97,13 @@ def nearest_boundary(
         if gradient is None:
             raise ValueError(NO_GRADIENT)
         gradient = tf.ensure_shape(gradient, point.shape) / _SCALE
-        gap = tf.reduce_sum(difference * logits, axis=-1) - safe_margin(logits)
+        gap = tf.math.multiply_no_nan(logits, difference)
+        gap = tf.reduce_sum(gap, axis=-1) - safe_margin(logits)
         weights, healthy = usable_part(gradient)
+        # No boundary with a class that is ruled out.
+        there = tf.math.is_finite(gap)
+        weights = tf.where(like(there, weights), weights, tf.zeros_like(weights))
+        gap = tf.where(there, gap, tf.zeros_like(gap))
         return Boundary(weights, tf.cast(gap, point.dtype), healthy)
 
     if rivals is None:

@@ -21,7 +21,8 @@ def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
     Returns:
         Float32 `(B,)`, finite, with a finite gradient at any scale of the logits.
-        Where the first three logits are equal, the margin is divided by one.
+        Where the first three logits are equal, or the third is minus infinity, the
+        margin is divided by one.
 
     Reference:
         arXiv 2003.01690, eq. 6.
@@ -93,7 +94,8 @@ def _low(top: tf.Tensor) -> tf.Tensor:
 
 
 def _safe(spread: tf.Tensor) -> tf.Tensor:
-    return tf.where(spread > 0, spread, tf.ones_like(spread))
+    usable = (spread > 0) & (spread < float("inf"))
+    return tf.where(usable, spread, tf.ones_like(spread))
 
 
 def _row(classes: tf.Tensor) -> tf.Tensor:
@@ -103,4 +105,6 @@ def _row(classes: tf.Tensor) -> tf.Tensor:
 
 
 def _difference(z: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum((_row(goals) - _row(targets)) * z, axis=-1)
+    between = _row(goals) - _row(targets)
+    # Zero times minus infinity, of a class that is ruled out, would be NaN.
+    return tf.reduce_sum(tf.math.multiply_no_nan(z, between), axis=-1)

@@ -30,7 +30,7 @@ def attack_loss(
         loss: The name of the loss.
 
     Returns:
-        Float32 `(B,)`.
+        Float32 `(B,)`. Classes ruled out by minus infinity count for nothing.
 
     Reference:
         arXiv 1412.6572 (cross entropy), arXiv 1608.04644 (margin), arXiv 2003.01690
@@ -103,7 +103,9 @@ def _log_ratio(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     label = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     left_out = (label > 0) & hard_targets(targets)[:, tf.newaxis]
     others = tf.where(left_out, z.dtype.min, z)
-    return tf.reduce_logsumexp(others, axis=-1) - tf.reduce_sum(targets * z, axis=-1)
+    # Zero times minus infinity, of a class that is ruled out, would be NaN.
+    own = tf.reduce_sum(tf.math.multiply_no_nan(z, targets), axis=-1)
+    return tf.reduce_logsumexp(others, axis=-1) - own
 
 
 def misclassified(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

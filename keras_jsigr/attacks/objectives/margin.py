@@ -31,4 +31,6 @@ def margin_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     dtype, classes = logits.dtype, logits.shape[-1]
     label = tf.one_hot(tf.argmax(targets, axis=-1), classes, dtype=dtype)
     others = tf.where(label > 0, dtype.min, logits)
-    return tf.reduce_max(others, axis=-1) - tf.reduce_sum(label * logits, axis=-1)
+    # Zero times minus infinity, of a class that is ruled out, would be NaN.
+    own = tf.reduce_sum(tf.math.multiply_no_nan(logits, label), axis=-1)
+    return tf.reduce_max(others, axis=-1) - own

@@ -307,6 +307,13 @@ def test_refused_settings(method, settings, error, message):
         method(**settings)
 
 
+def test_a_class_ruled_out_has_no_boundary():
+    """FAB-T heads for it in its turn."""
+    attack = FAB(steps=5, target_classes=5)
+    x_adv = attack(with_a_class_of(float("-inf")), X, Y)
+    np.testing.assert_allclose(x_adv, attack(net, X, Y), atol=1e-5)
+
+
 def with_a_class_of(logit):
     """`net` with one more class, which it rules out."""
 
@@ -317,9 +324,10 @@ def with_a_class_of(logit):
     return model
 
 
+@pytest.mark.parametrize("logit", [-1e9, float("-inf")])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_class_ruled_out_changes_nothing(method):
-    x_adv = ATTACKS[method](with_a_class_of(-1e9), X, Y)
+def test_a_class_ruled_out_changes_nothing(method, logit):
+    x_adv = ATTACKS[method](with_a_class_of(logit), X, Y)
     np.testing.assert_allclose(x_adv, ATTACKS[method](net, X, Y), atol=1e-5)
     assert (decision(net, x_adv) != Y).all()
 

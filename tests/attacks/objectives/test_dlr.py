@@ -103,3 +103,17 @@ def test_few_classes_fall_back():
 def test_always_float32(dtype):
     for loss, rows in CASES:
         assert loss(tf.cast(Z, dtype), *rows).dtype == tf.float32
+
+
+def test_classes_ruled_out_leave_the_ratio_of_the_others():
+    inf = float("inf")
+    z, rows = tf.constant([[4.0, 3.0, 1.0, 1.0, -inf]]), tf.eye(5)
+    np.testing.assert_allclose(dlr_loss(z, rows[:1]), [-1 / 3], rtol=1e-6)
+    targeted = targeted_dlr_loss(z, rows[:1], rows[1:2])
+    np.testing.assert_allclose(targeted, [-1 / 3], rtol=1e-6)
+    # No third logit, as with two classes: the margin.
+    two = tf.constant([[4.0, 3.0, -inf, -inf]])
+    np.testing.assert_allclose(dlr_loss(two, tf.eye(4)[:1]), [-1.0])
+    np.testing.assert_allclose(targeted_dlr_loss(two, *tf.eye(4)[:2, None]), [-1.0])
+    slope = gradient(dlr_loss, two, tf.eye(4)[:1])
+    np.testing.assert_array_equal(slope, [[-1.0, 1.0, 0.0, 0.0]])

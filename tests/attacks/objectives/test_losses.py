@@ -10,6 +10,7 @@ from keras_jsigr.attacks.objectives.losses import (
     attack_loss,
     misclassified,
 )
+from keras_jsigr.core.scores import class_score
 
 RNG = np.random.default_rng(4)
 Z = RNG.normal(size=(20, 4)).astype("float32") * 3
@@ -73,6 +74,27 @@ def test_a_class_ruled_out_leaves_an_answer():
     z, rows = tf.constant([[2.0, -INF, 1.0]] * 3), tf.eye(3)
     assert misclassified(z, rows).numpy().tolist() == [False, True, True]
     assert classified_rightly(z.numpy(), [0, 1, 2]).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("function", [attack_loss, ascent_loss])
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_class_ruled_out_changes_no_loss(function, loss, soft):
+    rows = 0.5 * TARGETS + 0.125 if soft else TARGETS
+    wider = tf.pad(rows, [[0, 0], [0, 1]])
+    z = np.concatenate([Z, np.full((20, 1), -INF, "float32")], axis=1)
+    np.testing.assert_allclose(function(z, wider, loss), function(Z, rows, loss))
+    expected = gradient(function, Z, rows, loss)
+    actual = gradient(function, z, wider, loss)
+    np.testing.assert_allclose(actual[:, :4], expected, rtol=1e-6)
+    np.testing.assert_array_equal(actual[:, 4], 0.0)
+
+
+def test_a_class_ruled_out_changes_no_log_odds():
+    z = np.concatenate([Z, np.full((20, 1), -INF, "float32")], axis=1)
+    expected = class_score(Z, TARGETS, "margin")
+    actual = class_score(z, tf.pad(TARGETS, [[0, 0], [0, 1]]), "margin")
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_one_sigmoid_unit_without_a_number():
