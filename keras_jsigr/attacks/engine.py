@@ -13,11 +13,9 @@ from keras_jsigr.attacks.objectives.losses import ascent_loss
 from keras_jsigr.attacks.search.ascent import ascend
 from keras_jsigr.attacks.search.iterate import Iterate
 from keras_jsigr.attacks.search.problem import Problem
+from keras_jsigr.attacks.search.scaled_gradient import scaled_gradient
 from keras_jsigr.core import settings
 from keras_jsigr.core.logits import LogitsFn
-
-# Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
-_GRADIENT_SCALE = 256.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +118,20 @@ class GradientAttack(Attack):
         Only its direction per example counts (see `losses.ascent_loss`). The logits
         are `None` if the model was asked elsewhere.
         """
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
             point = tf.cast(problem.see(x), x.dtype)
             seen = self.transform(point, state, seed)
             logits = tf.cast(logits_fn(tf.cast(seen, problem.x.dtype)), tf.float32)
-            scaled = self.objective(logits, problem) * _GRADIENT_SCALE
-        gradient = tape.gradient(scaled, x)
+            value = self.objective(logits, problem)
+        gradient = scaled_gradient(tape, value, x, tf.ones_like(value))
         if gradient is None:
             raise ValueError(
                 "The model's outputs do not depend on its input by TensorFlow "
                 "operations: got no gradient, expected one. Attack it with a method "
                 "that needs none, or attack a surrogate."
             )
-        return gradient / _GRADIENT_SCALE, logits if seen is point else None
+        return gradient, logits if seen is point else None
 
     def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         """Return the direction to go and the new state; the gradient by default."""

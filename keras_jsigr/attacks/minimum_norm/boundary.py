@@ -11,11 +11,10 @@ from keras_jsigr.attacks.minimum_norm.linear_projection import linear_projection
 from keras_jsigr.attacks.minimum_norm.rivals import label_of, rival_classes
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import like
+from keras_jsigr.attacks.search.scaled_gradient import scaled_gradient
 from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn, as_classes
 
-# Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
-_SCALE = 256.0
 _SAFE = 1e-5
 # A class so far below the largest logit has the probability zero in float32.
 _RULED_OUT = 104.0
@@ -93,10 +92,10 @@ def nearest_boundary(
 
     def plane(rival: tf.Tensor) -> Boundary:
         difference = tf.one_hot(rival, classes) - label
-        gradient = tape.gradient(logits, point, output_gradients=_SCALE * difference)
+        gradient = scaled_gradient(tape, logits, point, difference)
         if gradient is None:
             raise ValueError(NO_GRADIENT)
-        gradient = tf.ensure_shape(gradient, point.shape) / _SCALE
+        gradient = tf.ensure_shape(gradient, point.shape)
         gap = tf.math.multiply_no_nan(logits, difference)
         gap = tf.reduce_sum(gap, axis=-1) - safe_margin(logits)
         weights, healthy = usable_part(gradient)

@@ -19,11 +19,9 @@ from keras_jsigr.attacks.minimum_norm.minimum_norm import MinimumNormAttack
 from keras_jsigr.attacks.minimum_norm.tanh_box import to_box
 from keras_jsigr.attacks.search.problem import Problem
 from keras_jsigr.attacks.search.rows import put, true_rows
+from keras_jsigr.attacks.search.scaled_gradient import scaled_gradient
 from keras_jsigr.core import settings
 from keras_jsigr.core.logits import LogitsFn
-
-# Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
-_SCALE = 256.0
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -145,19 +143,20 @@ class CarliniWagner(MinimumNormAttack):
             rows = true_rows(state.running)
             part, old = problem.take(rows), state.take(rows)
             point = to_box(old.adam.w, self.input_range)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with tf.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as tape:
                 tape.watch(point)
                 near, fools, margin = self.judge(
                     logits_fn, part, point, best.take(rows)
                 )
-                scaled = _SCALE * margin
-            uphill = tape.gradient(scaled, point)
+            uphill = scaled_gradient(tape, margin, point, tf.ones_like(margin))
             if uphill is None:
                 raise ValueError(NO_GRADIENT)
             new = descend(
                 old,
                 part.origin,
-                uphill / _SCALE,
+                uphill,
                 tf.cast(margin, point.dtype),
                 tf.gather(constant, rows),
                 input_range=self.input_range,
