@@ -28,7 +28,9 @@ class GradientAttack(Attack):
     `tf.while_loop`. Every tensor of the state has one row per example.
 
     Calling keeps, per example, an iterate that was misclassified where the last one
-    is not, and the strongest restart: misclassified first, then the larger loss.
+    is not, and the strongest restart: misclassified first, then the larger loss. Of a
+    method that asks the model elsewhere (a `transform`, a look ahead), the iterates
+    before the last one are judged with `early_stop=True` alone.
 
     Args:
         step_size: Length of a step in input units, > 0; `None`: the method's default.
@@ -36,7 +38,8 @@ class GradientAttack(Attack):
         restarts: Number of tries, >= 1; more than one needs `random_start`.
         steps: Number of gradient steps, >= 1; a setting of the iterative methods.
         early_stop: Whether to leave an example alone once it is misclassified: much
-            faster where the attack succeeds, but no strongest point for transfer.
+            faster where the attack succeeds, but no strongest point for transfer. A
+            method that asks the model elsewhere takes one more forward pass per step.
 
     Example:
         >>> import numpy as np, tensorflow as tf

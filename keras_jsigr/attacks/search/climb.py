@@ -138,14 +138,15 @@ class Climb(NamedTuple):
             finite = tf.tensor_scatter_nd_update(
                 finite, rows[:, None], healthy & tf.gather(finite, rows)
             )
-            if logits is not None:
-                now = self.judge(x, part, logits)
-                best = put(self._noted(now, best.take(rows)), rows, best)
-                left = true_rows(~now.success)
-                rows, x, gradient, logits, state = tf.nest.map_structure(
-                    lambda t: tf.gather(t, left), (rows, x, gradient, logits, state)
-                )
-                part = part.take(left)
+            # Without logits the model was asked elsewhere: it is asked here too.
+            now = self.judge(x, part, logits)
+            best = put(self._noted(now, best.take(rows)), rows, best)
+            left = true_rows(~now.success)
+            rows, x, gradient, logits, state = tf.nest.map_structure(
+                lambda t: None if t is None else tf.gather(t, left),
+                (rows, x, gradient, logits, state),
+            )
+            part = part.take(left)
             x, state = attack.update(
                 self._ball(part), Iterate(x, gradient, logits, part, state, step)
             )

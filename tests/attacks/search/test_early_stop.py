@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import MIFGSM, PGD
+from keras_jsigr.attacks import DIFGSM, MIFGSM, NIFGSM, PGD, SIFGSM
 
 W = np.random.default_rng(3).normal(size=(6, 4)).astype("float32")
 
@@ -113,3 +113,46 @@ def test_a_model_never_sees_an_empty_batch(steps, start):
     assert share == 1 or (steps == 1 and share > 0.5)
     already = attack(model, x, (y + 1) % 4)
     assert steps == 1 or np.array_equal(already, x)
+
+
+ELSEWHERE = [
+    (NIFGSM, {}),
+    (SIFGSM, {"scales": 2}),
+    (DIFGSM, {"diversity": 1.0}),
+]
+
+
+def strip(x):
+    """Wrong between 0.58 and 0.72 only, and everywhere the way on is to the right."""
+    t = tf.reduce_mean(x, axis=(1, 2))
+    side = tf.stop_gradient(tf.where(tf.abs(t - 0.65) < 0.07, 0.5, -0.5))
+    rise = side + t - tf.stop_gradient(t)
+    return tf.concat([-rise, rise], axis=1)
+
+
+@pytest.mark.parametrize(("kind", "tricks"), ELSEWHERE, ids=["NI", "SI", "DI"])
+def test_attacks_that_ask_elsewhere_stop_too(kind, tricks):
+    x, y = np.full((3, 4, 4, 1), 0.5, "float32"), [0, 0, 0]
+    settings = {"epsilon": 0.4, "steps": 8, "step_size": 0.05, **tricks}
+    past = kind(**settings)(strip, x, y)
+    np.testing.assert_allclose(past, 0.9, atol=1e-6)
+    stopped = kind(**settings, early_stop=True)(strip, x, y)
+    np.testing.assert_allclose(stopped, 0.6, atol=1e-6)
+
+
+def test_one_more_pass_per_step_tells_when_to_stop():
+    x, y = problem()
+    for early_stop in (False, True):
+        model = Counting()
+        attack = NIFGSM(epsilon=0.1, steps=10, early_stop=early_stop, batch_size=40)
+        x_adv = attack(model, x, y)
+        model.rows.assign(0)
+        np.testing.assert_array_equal(attack(model, x, y), x_adv)
+        if not early_stop:
+            # One row stands for an empty batch: nothing to judge in the end.
+            assert int(model.rows) == 40 * 10 + 1
+            share = fooled(x_adv, y).mean()
+    assert 0.1 < share < 0.9
+    assert fooled(x_adv, y).mean() >= share
+    left = round(40 * (1 - fooled(x_adv, y).mean()))
+    assert left * 21 <= int(model.rows) < 40 * 21
