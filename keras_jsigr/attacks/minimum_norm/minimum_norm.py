@@ -203,7 +203,7 @@ class MinimumNormAttack(Attack):
     def _limited(self, x: Any, x_adv: Any, epsilon: float) -> Any:
         dtype = working_dtype(x_adv.dtype)
         radius, parts = tf.constant(epsilon, dtype), []
-        for start in range(0, len(x), self.batch_size):
+        for start in range(0, len(x_adv), self.batch_size):
             rows = slice(start, start + self.batch_size)
             origin, point = (tf.cast(t[rows], dtype) for t in (x, x_adv))
             near = within(point, origin, radius, self.norm, self.input_range)

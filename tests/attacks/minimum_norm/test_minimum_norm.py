@@ -109,8 +109,9 @@ def test_many_radii_from_one_search(method, monkeypatch):
     np.testing.assert_array_equal(half[near], free[near])
     assert (size(half - X, norm) <= middle * (1 + 1e-6)).all()
     np.testing.assert_array_equal(decision(net, half) != Y, near)
-    tensors = attack(net, tf.constant(X), Y, epsilons=[middle])
-    np.testing.assert_allclose(tensors[0], half, atol=1e-6)
+    for kind in (tf.constant, tf.Variable):
+        tensors = attack(net, kind(X), Y, epsilons=[middle])
+        np.testing.assert_allclose(tensors[0], half, atol=1e-6)
     with pytest.raises(ValueError, match="`epsilon` is out of range"):
         attack(net, X, Y, epsilons=[0.1, -1.0])
 
