@@ -10,17 +10,20 @@ import tensorflow as tf
 
 def sum_in_groups(
     count: Any,
-    group: tf.Tensor,
-    part: Callable[[tf.Tensor, tf.Tensor], Any],
+    group: Any,
+    part: Callable[[tf.Tensor, Any], Any],
     like: Any,
 ) -> Any:
     """Add up what groups of copies contribute; the loop keeps the sum alone.
 
+    Where `count` and `group` are ints, all shapes are static, as XLA needs them.
+
     Args:
         count: Number of copies, an int or int32 scalar.
-        group: Int32 scalar >= 1, copies in a group; the last one may be smaller.
-        part: Takes the number of the first copy of a group and the size of the group,
-            int32 scalars; returns the sum over the group.
+        group: Copies in a group, >= 1, an int or int32 scalar; the last group may be
+            smaller.
+        part: Takes the number of the first copy of a group, an int32 scalar, and the
+            size of the group, an int or int32 scalar; returns the sum over the group.
         like: Tensors of the shapes and dtypes of a sum.
 
     Returns:
@@ -34,16 +37,33 @@ def sum_in_groups(
         >>> float(sum_in_groups(1000, tf.constant(90), part, tf.zeros(())))
         1000.0
     """
-    count = tf.convert_to_tensor(count, tf.int32)
 
-    def add(first: tf.Tensor, total: Any) -> Any:
-        size = tf.minimum(group, count - first)
+    def plus(total: Any, first: tf.Tensor, size: Any) -> Any:
         more = part(first, size)
-        return first + size, tf.nest.map_structure(
+        return tf.nest.map_structure(
             lambda a, b: tf.ensure_shape(a + b, a.shape), total, more
         )
 
-    start = (tf.constant(0), tf.nest.map_structure(tf.zeros_like, like))
+    nothing = tf.nest.map_structure(tf.zeros_like, like)
+    if isinstance(count, int) and isinstance(group, int):
+        rest = count % group
+        total = _loop(count - rest, lambda _: group, plus, nothing)
+        return plus(total, tf.constant(count - rest), rest) if rest else total
+    count = tf.convert_to_tensor(count, tf.int32)
+    return _loop(count, lambda first: tf.minimum(group, count - first), plus, nothing)
+
+
+def _loop(
+    count: Any,
+    size_at: Callable[[tf.Tensor], Any],
+    plus: Callable[[Any, tf.Tensor, Any], Any],
+    nothing: Any,
+) -> Any:
+    def add(first: tf.Tensor, total: Any) -> Any:
+        size = size_at(first)
+        return first + size, plus(total, first, size)
+
+    start = (tf.constant(0), nothing)
     end: tuple[tf.Tensor, Any] = tf.while_loop(
         lambda first, _: first < count, add, start
     )

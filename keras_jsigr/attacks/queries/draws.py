@@ -15,17 +15,18 @@ _EXAMPLES_AT_ONCE = 512
 
 def sum_over_draws(
     count: Any,
-    examples: tf.Tensor,
-    draw: Callable[[tf.Tensor, tf.Tensor], Any],
+    examples: Any,
+    draw: Callable[[tf.Tensor, Any], Any],
     like: Any,
 ) -> Any:
     """Add up what groups of draws contribute.
 
     Args:
         count: Number of draws, an int or int32 scalar.
-        examples: Int32 scalar, how many examples the model sees per draw.
-        draw: Takes the number of the first draw of a group, for its seed, and the
-            size of the group, int32 scalars; returns the sum over the group.
+        examples: How many examples the model sees per draw, an int or int32 scalar.
+        draw: Takes the number of the first draw of a group, for its seed, an int32
+            scalar, and the size of the group, an int or int32 scalar; returns the sum
+            over the group.
         like: Tensors of the shapes and dtypes of a sum.
 
     Returns:
@@ -39,5 +40,8 @@ def sum_over_draws(
         >>> float(sum_over_draws(1000, tf.constant(9), draw, tf.zeros(())))
         1000.0
     """
-    group = tf.maximum(_EXAMPLES_AT_ONCE // tf.maximum(examples, 1), 1)
+    if isinstance(examples, int):
+        group = max(_EXAMPLES_AT_ONCE // max(examples, 1), 1)
+    else:
+        group = tf.maximum(_EXAMPLES_AT_ONCE // tf.maximum(examples, 1), 1)
     return sum_in_groups(count, group, draw, like)

@@ -53,7 +53,8 @@ class SPSA(GradientAttack):
             other norms.
         random_start: Whether to start at a random point of the ball.
         restarts: Number of runs; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
+        early_stop: Whether to leave an example alone once it is misclassified. Under
+            XLA, which knows no changing number of examples, restarts need it off.
         batch_size: Number of examples worked on at once.
         seed: Of the signs and starts.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.

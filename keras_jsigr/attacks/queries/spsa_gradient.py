@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,9 +49,10 @@ def spsa_gradient(
         >>> round(float(g[0, 0]), 3)
         3.0
     """
-    examples, shape = tf.shape(x)[0], tf.shape(x)
+    shape = tf.shape(x)
+    examples = shape[0] if x.shape[0] is None else x.shape[0]
 
-    def draw(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    def draw(first: tf.Tensor, size: Any) -> tf.Tensor:
         u = tf.random.stateless_uniform(
             tf.concat([[size], shape], axis=0), fold_in(seed, first), alg=ALGORITHM
         )

@@ -8,6 +8,7 @@ from keras_jsigr.attacks.balls.ball import BALLS
 from keras_jsigr.attacks.balls.l1_ball import L1Ball
 from keras_jsigr.attacks.queries.spsa import SPSA
 from keras_jsigr.attacks.queries.spsa_gradient import spsa_gradient
+from keras_jsigr.core.sum_in_groups import sum_in_groups
 
 RNG = np.random.default_rng(41)
 # No difference of the columns near zero, whose sign would drown in the noise.
@@ -153,6 +154,34 @@ def test_region_and_seed():
         for seed in (0, 1)
     )
     assert (one != two).any()
+
+
+@pytest.mark.parametrize("samples", [1000, 1008])
+@pytest.mark.parametrize("options", [{}, {"restarts": 2, "early_stop": False}])
+def test_inside_xla(samples, options):
+    """28 pairs of 18 examples at once: the last group is smaller, or as large."""
+    y = np.arange(9) % 2
+    attack = SPSA(epsilon=0.1, steps=5, samples=samples, **options)
+
+    @tf.function(jit_compile=True)
+    def step(x, targets):
+        return attack.perturb(linear, x, targets, seed=tf.constant([0, 1]))
+
+    x_adv = step(tf.constant(X), tf.one_hot(y, 2))
+    np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 2, 6, 7])
+def test_known_sizes_give_the_groups_of_unknown_ones(count):
+    def part(first, size):
+        numbers = tf.range(first, first + size)
+        return tf.reduce_sum(1 + numbers * numbers), tf.constant(1)
+
+    like = (tf.constant(0), tf.constant(0))
+    known = sum_in_groups(count, 3, part, like)
+    unknown = sum_in_groups(tf.constant(count), tf.constant(3), part, like)
+    expected = sum(1 + i * i for i in range(count)), -(-count // 3)
+    assert tuple(map(int, known)) == tuple(map(int, unknown)) == expected
 
 
 def test_counts_its_queries():
