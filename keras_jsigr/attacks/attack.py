@@ -38,7 +38,8 @@ class Attack(ABC):
     `(N, 1)`, or one-hot rows; `None` stands for the model's own decisions at `x`.
     `region` is 1 where an input may change and 0 elsewhere, of shape `(N, *S)` or one
     that broadcasts to it; an image may leave out its channels. Returns an array or
-    tensor like `x`, in the ball and the range to 1e-6, the same for the same seed; with
+    tensor like `x`, the same for the same seed, in the ball and the range to 1e-6 (of
+    the range's larger end if that is above one: float32 is no finer at 255); with
     `epsilons` a list of them, one per radius, by the same compiled program.
 
     Args:

@@ -120,7 +120,8 @@ class L2Ball:
         self.origin = origin
         self._range = input_range
         self._region = region
-        # Room for the rounding of the norm, so that the result is never outside.
+        # Room for the rounding of the norm, so that the result is not outside for it;
+        # that of the inputs themselves is left, as `range_slack` tells.
         self._epsilon = epsilon * (1.0 - 1e-6)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
 from keras_jsigr.attacks.balls.ball import L2Ball, LinfBall
 from keras_jsigr.attacks.balls.normalize import l2_norm, mean_normalize, safe_normalize
+from keras_jsigr.attacks.calls.inside import range_slack
 from keras_jsigr.attacks.search.rounding import round_towards
 
 RNG = np.random.default_rng(3)
@@ -59,6 +60,21 @@ def test_inside_in_bytes(norm):
     assert distance(x_adv, x, norm) <= epsilon + 1e-6
     assert x_adv.min() >= 0.0
     assert x_adv.max() <= 255.0
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_inside_in_bytes_as_far_as_float32_tells(epsilon):
+    """All components are rounded the same way: the most that they add up to."""
+    x = np.full((2, 784), 200.0, "float32")
+    attack = FGSM(epsilon=epsilon, norm="l2", input_range=(0, 255))
+
+    def brightness(x):
+        mean = tf.reduce_mean(x, axis=1, keepdims=True)
+        return tf.concat([200.0 - mean, tf.zeros_like(mean)], axis=1)
+
+    x_adv = attack(brightness, x, [0, 0])
+    excess = distance(x_adv, x, "l2") - epsilon
+    assert 1e-6 < excess <= range_slack("float32", attack.input_range)
 
 
 def test_inside_bfloat16():
