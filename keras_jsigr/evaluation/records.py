@@ -71,6 +71,8 @@ class TransferRecord:
             such as `"PGD (2)"`.
         epsilon: Radius in input units.
         accuracy: Over all examples.
+        union: Whether this is the per-example worst of all sources: as many attacks as
+            there are sources, so no match for a single one.
     """
 
     source: str
@@ -78,6 +80,7 @@ class TransferRecord:
     attack: str
     epsilon: float
     accuracy: Rate
+    union: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,7 @@ def test_transfer(report, net, surrogates, ensemble, data):
     ]
     assert keys == expected
     assert {r.target for r in report.transfer} == {target}
+    assert {r.source for r in report.transfer if r.union} == {"any surrogate"}
     found = {key: r.accuracy for key, r in zip(keys, report.transfer, strict=True)}
     for source, model in ((target, net), *surrogates.items()):
         for epsilon in (EPSILON, 2 * EPSILON):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_jsigr.evaluation.page.wording import number, percent
@@ -10,6 +11,9 @@ from keras_jsigr.evaluation.records import TransferRecord
 
 if TYPE_CHECKING:
     from keras_jsigr.evaluation.report import Report
+
+# What earlier versions called the worst of all sources without marking it.
+_UNIONS = ("any surrogate", "any of the surrogates")
 
 
 def strongest_transfer(report: Report) -> TransferRecord | None:
@@ -19,15 +23,33 @@ def strongest_transfer(report: Report) -> TransferRecord | None:
         report: Of one evaluation.
 
     Returns:
-        Of those within the radius of the threat model, if there are any; None if no
-        transfer was measured.
+        Of those within the radius of the threat model, if there are any; the worst of
+        all sources counts as well. None if no transfer was measured.
+
+    Example:
+        See `Report.summary`.
+    """
+    return _strongest(report, [r for r in report.transfer if r.source != r.target])
+
+
+def strongest_source(report: Report) -> TransferRecord | None:
+    """Find the source, an ensemble or not, whose examples leave the fewest right.
+
+    The worst of all sources is left out: it is as many attacks as there are sources,
+    and more than one attack with access has to be no sign of anything.
+
+    Args:
+        report: Of one evaluation.
+
+    Returns:
+        As `strongest_transfer`.
 
     Example:
         See `Report.summary`.
     """
     foreign = [r for r in report.transfer if r.source != r.target]
-    at_limit = [r for r in foreign if in_threat_model(report, r)]
-    return min(at_limit or foreign, key=_share, default=None)
+    unions = {r.source for r in foreign if r.union} or _unmarked_union(foreign)
+    return _strongest(report, [r for r in foreign if r.source not in unions])
 
 
 def in_threat_model(report: Report, record: TransferRecord) -> bool:
@@ -68,10 +90,14 @@ def transfer_words(report: Report) -> str:
         f"Examples made against other models{reach} leave {percent(_share(worst))} "
         f"right at worst ({worst.attack} against {worst.source})"
     )
-    home = _with_access(report, worst)
-    if home is not None:
-        text += f"; with access to the model, {worst.attack} leaves "
-        text += f"{percent(_share(home))}. {_difference(worst, home)}"
+    single = strongest_source(report)
+    home = None if single is None else _with_access(report, single)
+    if single is not None and home is not None:
+        if single is not worst:
+            text += f"; those of the best single source {percent(_share(single))} "
+            text += f"({single.attack} against {single.source})"
+        text += f"; with access to the model, {single.attack} leaves "
+        text += f"{percent(_share(home))}. {_difference(single, home)}"
     else:
         text += "."
     if within and report.attacks and _share(worst) < report.robust.accuracy:
@@ -80,6 +106,19 @@ def transfer_words(report: Report) -> str:
             f"under attack is at most {percent(_share(worst))}."
         )
     return text
+
+
+def _strongest(
+    report: Report, records: Sequence[TransferRecord]
+) -> TransferRecord | None:
+    at_limit = [r for r in records if in_threat_model(report, r)]
+    return min(at_limit or records, key=_share, default=None)
+
+
+def _unmarked_union(foreign: Sequence[TransferRecord]) -> set[str]:
+    # It came last, after at least two surrogates.
+    sources = list(dict.fromkeys(r.source for r in foreign))
+    return {s for s in sources[-1:] if len(sources) > 2 and s in _UNIONS}
 
 
 def _with_access(report: Report, foreign: TransferRecord) -> TransferRecord | None:

@@ -150,6 +150,7 @@ def _worst(
             attack=attack,
             epsilon=epsilon,
             accuracy=Rate(int(np.all(masks, axis=0).sum()), len(masks[0])),
+            union=True,
         )
         for (attack, epsilon), masks in groups.items()
     ]

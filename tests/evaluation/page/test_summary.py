@@ -6,7 +6,10 @@ import pytest
 
 from keras_jsigr.evaluation.page.compared import compared
 from keras_jsigr.evaluation.page.labels import labels
-from keras_jsigr.evaluation.page.transfer import strongest_transfer
+from keras_jsigr.evaluation.page.transfer import (
+    strongest_source,
+    strongest_transfer,
+)
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.records import TransferRecord
 
@@ -62,6 +65,38 @@ def test_compares_with_guessing(make_report, kept, words):
 def test_says_what_transfer_means(report, foreign, home, words):
     transfer = pair(foreign, home)
     assert words in changed(report, transfer=transfer).summary()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_union_of_all_sources_is_no_match_for_one_attack(report, marked):
+    """Each source is weaker than access; only all of them together are not."""
+    shares = {"mine": 430, "one": 500, "two": 520, "ensemble": 540}
+    alone = [
+        TransferRecord(
+            source=source,
+            target="mine",
+            attack="PGD",
+            epsilon=0.1,
+            accuracy=Rate(correct, 1000),
+        )
+        for source, correct in shares.items()
+    ]
+    # Earlier versions did not mark the row.
+    union = dataclasses.replace(
+        alone[0], source="any surrogate", accuracy=Rate(300, 1000), union=marked
+    )
+    found = changed(report, transfer=[*alone, union])
+    assert strongest_transfer(found).source == "any surrogate"
+    assert strongest_source(found).source == "one"
+    words = found.summary()
+    assert "30.0 % right at worst (PGD against any surrogate)" in words
+    assert "best single source 50.0 % (PGD against one); with access" in words
+    assert "Access makes the attack stronger, as it should." in words
+    assert "mislead" not in words
+    # Who calls a model so is not misunderstood.
+    only = changed(report, transfer=[alone[0], dataclasses.replace(union, union=False)])
+    assert strongest_source(only).source == "any surrogate"
+    assert "gradients mislead" in only.summary()
 
 
 def test_transfer_below_the_suite_lowers_the_claim(report):
