@@ -21,9 +21,12 @@ class SaliencyFigure:
         metric: Its name, such as `"Deletion"`.
         condition: Of several measurements which one, such as `"blur, random order"`.
         better: Which direction is better; empty for controls and mere descriptions.
-        mean: Over the examples used; None if there was none.
+        mean: Over the examples used; None if there was none. Reports of earlier
+            versions may have NaN, where one example had.
         error: The standard error of the mean; None for fewer than two examples.
         images: The number of examples used.
+        unknown: Of further examples there is no value: theirs, or that of their map, is
+            NaN or infinite.
 
     Example:
         >>> from keras_jsigr.evaluation.saliency_records import SaliencyFigure
@@ -47,6 +50,7 @@ class SaliencyFigure:
     mean: float | None
     error: float | None
     images: int
+    unknown: int = 0
 
     @property
     def low(self) -> float | None:
@@ -74,7 +78,8 @@ class SaliencyRecord:
         findings: What is to be said of the figures in words.
         settings: Of the measurement.
         seconds: Wall time of each part, and `total`.
-        errors: Parts that crashed, in words.
+        errors: Parts that crashed, and figures that some examples have no value of, in
+            words.
     """
 
     method: str

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
-from keras_jsigr.evaluation.interpretability.subject import Subject
+from keras_jsigr.evaluation.interpretability.subject import Subject, finite_maps
 from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 from keras_jsigr.saliency.mask_bank import make_mask_bank
 from keras_jsigr.saliency.methods.perturbation import Perturbation
@@ -43,9 +43,18 @@ def agreements(subject: Subject) -> list[SaliencyFigure]:
         explain = perturbation_explainer(
             model, subject.x[:1], bank, batch_size=task.batch_size
         )
-        found = compare(subject.maps, np.asarray(explain(subject.x, subject.y)))
+        theirs = np.asarray(explain(subject.x, subject.y))
+        found = compare(subject.maps, theirs)
+        known = subject.finite & finite_maps(theirs)
         figures += [
-            figure_of(values, "Agreement", f"With the {name}", measure, better="higher")
+            figure_of(
+                values,
+                "Agreement",
+                f"With the {name}",
+                measure,
+                better="higher",
+                known=known,
+            )
             for measure, values in zip(_MEASURES, found.T, strict=True)
         ]
     return figures

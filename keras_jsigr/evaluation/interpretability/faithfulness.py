@@ -48,9 +48,16 @@ def faithfulness(subject: Subject) -> list[SaliencyFigure]:
             for order, maps in orders.items():
                 values = area(subject.x, maps, subject.y)
                 direction: Better = better if order == "by the map" else ""
-                condition = f"{baseline}, {order}"
                 figures.append(
-                    figure_of(values, GROUP, name, condition, better=direction)
+                    figure_of(
+                        values,
+                        GROUP,
+                        name,
+                        f"{baseline}, {order}",
+                        better=direction,
+                        # Of the controls too, which are compared with the map.
+                        known=subject.finite,
+                    )
                 )
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from keras_jsigr.evaluation.interpretability import faithfulness, sanity
@@ -33,14 +34,18 @@ def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
     found = [
         f for f in figures if (f.metric, f.condition) == (sanity.METRIC, sanity.ALL)
     ]
-    if not found or found[0].mean is None:
+    if not found:
         return []
+    rule, title = "weights_matter", "The maps depend on the weights"
     same = found[0].mean
+    if same is None or not math.isfinite(same):
+        says = "Maps of the shuffled weights cannot be compared: no value is finite."
+        return [_skipped(rule, title, says)]
     suspect = same > _SAME_MAP
     return [
         Finding(
-            rule="weights_matter",
-            title="The maps depend on the weights",
+            rule=rule,
+            title=title,
             status="suspect" if suspect else "ok",
             says=(
                 "The maps stay nearly the same when all weights are shuffled: they "
@@ -55,17 +60,24 @@ def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
 
 
 def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
-    means: dict[tuple[str, str], list[float]] = {}
+    means: dict[str, dict[tuple[str, str], float]] = {}
     for figure in figures:
-        if figure.group == faithfulness.GROUP and figure.mean is not None:
-            order = figure.condition.split(", ")[-1]
-            means.setdefault((figure.metric, order), []).append(figure.mean)
+        if figure.group == faithfulness.GROUP:
+            baseline, order = figure.condition.split(", ")
+            value = math.nan if figure.mean is None else figure.mean
+            means.setdefault(baseline, {})[figure.metric, order] = value
     if not means:
         return []
+    rule, title = "beats_controls", "The maps name the pixels that matter"
+    # The orders compare only over the same baselines.
+    known = [m for m in means.values() if all(map(math.isfinite, m.values()))]
+    if not known:
+        says = "Deletion and insertion have no finite values to compare."
+        return [_skipped(rule, title, says)]
     # Deletion should be small and insertion large: their difference is one figure.
     gain = {
-        order: _mean(means["Insertion", order]) - _mean(means["Deletion", order])
-        for order in dict.fromkeys(order for _, order in means)
+        order: _mean([m["Insertion", order] - m["Deletion", order] for m in known])
+        for order in dict.fromkeys(order for _, order in known[0])
     }
     own, chance, bright = gain.values()
     if own <= chance:
@@ -79,14 +91,18 @@ def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
         advice = ""
     return [
         Finding(
-            rule="beats_controls",
-            title="The maps name the pixels that matter",
+            rule=rule,
+            title=title,
             status="suspect" if own <= chance else "ok",
             says=f"{says} The figures are insertion minus deletion.",
             figures={key.replace(" ", "_"): value for key, value in gain.items()},
             advice=advice,
         )
     ]
+
+
+def _skipped(rule: str, title: str, says: str) -> Finding:
+    return Finding(rule=rule, title=title, status="skipped", says=says, figures={})
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.evaluation.interpretability.agreements import agreements
 from keras_jsigr.evaluation.interpretability.faithfulness import faithfulness
+from keras_jsigr.evaluation.interpretability.figures import unknown_values
 from keras_jsigr.evaluation.interpretability.judgements import judgements
 from keras_jsigr.evaluation.interpretability.map_task import MapTask, PartName
 from keras_jsigr.evaluation.interpretability.own_properties import (
@@ -110,7 +111,7 @@ def measure(
         findings=judgements(figures),
         settings={**task.get_config(), "method": _plain(subject.explain.method)},
         seconds={**log.seconds, "total": log.total()},
-        errors=log.errors,
+        errors=[*log.errors, *unknown_values(figures)],
     )
 
 

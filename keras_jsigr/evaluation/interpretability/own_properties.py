@@ -27,7 +27,8 @@ def sparsity(subject: Subject) -> list[SaliencyFigure]:
         The Gini index.
     """
     values = ColumnProgram(gini, subject.task.batch_size)(subject.maps)
-    return [figure_of(values, "Sparsity", "Gini index", better="higher")]
+    known = subject.finite
+    return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
 
 
 def smoothness(subject: Subject) -> list[SaliencyFigure]:
@@ -53,7 +54,8 @@ def smoothness(subject: Subject) -> list[SaliencyFigure]:
 
     values = ColumnProgram(constant, task.batch_size)(subject.x, subject.y)
     name = "Local Lipschitz constant"
-    return [figure_of(values, "Stability", name, better="lower")]
+    known = subject.finite
+    return [figure_of(values, "Stability", name, better="lower", known=known)]
 
 
 def alignments(subject: Subject) -> list[SaliencyFigure]:
@@ -98,8 +100,11 @@ def localisation(subject: Subject) -> list[SaliencyFigure]:
             (relevance_mass, np.ones_like(subject.maps)),
         )
     )
+    known = subject.finite
     return [
-        figure_of(hit, group, "Pointing game", better="higher"),
-        figure_of(mass, group, "Relevance mass", better="higher"),
-        figure_of(area, group, "Area of the boxes", "what chance gives both"),
+        figure_of(hit, group, "Pointing game", better="higher", known=known),
+        figure_of(mass, group, "Relevance mass", better="higher", known=known),
+        figure_of(
+            area, group, "Area of the boxes", "what chance gives both", known=known
+        ),
     ]

@@ -30,6 +30,6 @@ def sanity(subject: Subject) -> list[SaliencyFigure]:
     names = [f"down to {name}" for name in found]
     names[-1] = ALL
     return [
-        figure_of(values, GROUP, METRIC, name, better="lower")
+        figure_of(values, GROUP, METRIC, name, better="lower", known=subject.finite)
         for name, values in zip(names, found.values(), strict=True)
     ]

@@ -21,7 +21,7 @@ from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
 from keras_jsigr.evaluation.interpretability.kept_label_pgd import KeptLabelPGD
-from keras_jsigr.evaluation.interpretability.subject import Subject
+from keras_jsigr.evaluation.interpretability.subject import Subject, finite_maps
 from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 from keras_jsigr.saliency.metrics.rank_correlation import rank_correlation
 from keras_jsigr.saliency.metrics.ssim import ssim
@@ -65,9 +65,13 @@ def stability(
         lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
         task.batch_size,
     )
-    found = program(subject.maps, np.asarray(subject.explain(points, subject.y)))
+    moved = np.asarray(subject.explain(points, subject.y))
+    found = program(subject.maps, moved)
+    known = subject.finite & finite_maps(moved)
     figures = [
-        figure_of(values, GROUP, name, condition, better="higher", used=used)
+        figure_of(
+            values, GROUP, name, condition, better="higher", used=used, known=known
+        )
         for name, values in zip(metrics, found.T, strict=True)
     ]
     order = {"linf": np.inf, "l2": 2, "l1": 1}[task.norm]

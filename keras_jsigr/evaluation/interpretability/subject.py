@@ -44,6 +44,14 @@ class Subject:
         """The maps at `x`, float32 `(N, *map_shape)`."""
         return np.asarray(self.explain(self.x, self.y))
 
+    @cached_property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Bool `(N,)`: the examples whose map is finite; only of these it says a thing.
+
+        Ranks and peaks of NaN would be numbers like any other.
+        """
+        return finite_maps(self.maps)
+
     @property
     def layout(self) -> Layout | None:
         """What the axes of an example mean, as the method of the maps has it."""
@@ -61,3 +69,22 @@ class Subject:
         """
         logits = self.logits_fn(x)
         return tf.reduce_sum(class_targets(y, logits) * tf.nn.softmax(logits), axis=-1)
+
+
+def finite_maps(maps: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which maps have no NaN and nothing infinite.
+
+    Args:
+        maps: Float `(N, *map_shape)`.
+
+    Returns:
+        Bool `(N,)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.interpretability.subject import finite_maps
+        >>> finite_maps(np.array([[1.0, np.inf], [1.0, 2.0]])).tolist()
+        [False, True]
+    """
+    found: npt.NDArray[np.bool_] = np.isfinite(maps.reshape(len(maps), -1)).all(axis=1)
+    return found

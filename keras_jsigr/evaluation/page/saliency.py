@@ -66,7 +66,8 @@ def mean(figure: SaliencyFigure | None) -> str:
         'not measured'
     """
     if figure is None or figure.mean is None:
-        return "not measured"
+        unknown = figure is not None and figure.unknown
+        return "no finite value" if unknown else "not measured"
     return _decimal(figure.mean)
 
 

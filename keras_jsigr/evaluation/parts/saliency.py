@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_jsigr.evaluation.identity import model_identity
+from keras_jsigr.evaluation.interpretability.figures import unknown_values
 from keras_jsigr.evaluation.interpretability.map_task import MapTask
 from keras_jsigr.evaluation.interpretability.measure import measure
 from keras_jsigr.evaluation.json_codec import from_json, to_json
@@ -27,7 +28,9 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
 
     def make() -> Piece:
         record = measure(task.model, task.x, task.y, maps, used=task.right)
-        return Piece({}, {"record": to_json(record)}, whole=not record.errors)
+        # What has no finite value will have none the next time either.
+        crashed = set(record.errors) - set(unknown_values(record.figures))
+        return Piece({}, {"record": to_json(record)}, whole=not crashed)
 
     settings = {
         **maps.get_config(),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_jsigr.evaluation.interpretability.measure as measure_module
 from keras_jsigr.attacks import FGSM
@@ -17,6 +18,8 @@ from keras_jsigr.evaluation import (
     evaluate,
     evaluate_saliency,
 )
+from keras_jsigr.evaluation.interpretability.figures import figure_of
+from keras_jsigr.evaluation.interpretability.judgements import judgements
 from keras_jsigr.evaluation.interpretability.stability import (
     gaussian_noise,
     uniform_noise,
@@ -156,6 +159,57 @@ def test_maps_without_weights_are_suspect():
     (finding,) = report["fixed"].findings
     assert (finding.rule, finding.status) == ("weights_matter", "suspect")
     assert "Suspect: The maps depend on the weights." in report.summary()
+
+
+def faithful(shares):
+    """Figures of deletion and insertion by baseline, metric and order."""
+    return [
+        figure_of([value], "Faithfulness", metric, f"{baseline}, {order}")
+        for baseline, pairs in shares.items()
+        for metric, pair in zip(("Deletion", "Insertion"), pairs, strict=True)
+        for order, value in zip(
+            ("by the map", "random order", "intensity order"), pair, strict=True
+        )
+    ]
+
+
+def test_no_number_is_no_praise():
+    nan, order = float("nan"), (0.5, 0.5, 0.5)
+    (finding,) = judgements(faithful({"zero": [(nan,) * 3, (nan,) * 3]}))
+    assert (finding.rule, finding.status) == ("beats_controls", "skipped")
+    # One order without a value: its baseline is left out of all.
+    shares = {"mean": [order, (0.4, 0.5, 0.6)], "zero": [order, (0.9, nan, 0.5)]}
+    (finding,) = judgements(faithful(shares))
+    assert finding.status == "suspect"
+    assert finding.figures["by_the_map"] == pytest.approx(-0.1)
+    same = figure_of([nan], "Sanity", "Same map with shuffled weights", "all layers")
+    (finding,) = judgements([same])
+    assert (finding.rule, finding.status) == ("weights_matter", "skipped")
+    # As earlier versions kept it.
+    old = dataclasses.replace(same, mean=nan)
+    assert judgements([old])[0].status == "skipped"
+
+
+@pytest.mark.parametrize("dark", [1, 20])
+def test_maps_without_numbers_are_left_out(dark):
+    """The square root has no finite gradient at zero."""
+    x, y, _ = draw()
+    x[:dark, 0, 0] = 0.0
+    roots = [keras.Input((12, 12, 1)), keras.layers.Lambda(tf.sqrt)]
+    net = keras.Sequential([*roots, *detector().layers])
+    # The corner must matter: of zero times infinity not all kernels make NaN.
+    net.layers[-1].kernel.assign_add(0.01 * tf.ones((144, CLASSES)))
+    parts = ("sparsity", "uniform_noise", "sanity")
+    settings = SETTINGS | {"parts": parts, "method": Gradient(score="logit")}
+    record = evaluate_saliency({"net": net}, x, y, **settings)["net"]
+    for figure in record.figures:
+        if figure.metric != "Length of the perturbation":
+            assert (figure.images, figure.unknown) == (20 - dark, dark)
+            assert figure.mean is None if dark == 20 else np.isfinite(figure.mean)
+    (error,) = record.errors
+    assert f"Gini index {dark} of 20" in error
+    (finding,) = record.findings
+    assert finding.status == ("skipped" if dark == 20 else "ok")
 
 
 def test_only_what_all_models_get_right_is_explained():

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
-from keras_jsigr.evaluation.interpretability.figures import figure_of
+from keras_jsigr.evaluation.interpretability.figures import figure_of, unknown_values
 
 
 def test_mean_and_error_are_those_of_scipy():
@@ -19,6 +19,20 @@ def test_mean_and_error_are_those_of_scipy():
 def test_only_what_is_used_counts():
     figure = figure_of([1.0, 2.0, 9.0], "group", "metric", used=[True, True, False])
     assert (figure.mean, figure.images) == (1.5, 2)
+
+
+def test_what_is_no_number_is_counted_and_left_out():
+    values = [1.0, np.nan, 3.0, np.inf, 8.0, np.nan]
+    figure = figure_of(
+        values, "group", "metric", used=np.arange(6) < 5, known=np.arange(6) != 4
+    )
+    assert (figure.mean, figure.images, figure.unknown) == (2.0, 2, 3)
+    assert figure.error == pytest.approx(1.0)
+    none = figure_of([np.nan], "group", "metric", "blur")
+    assert (none.mean, none.images, none.unknown) == (None, 0, 1)
+    (words,) = unknown_values([figure, figure_of([1.0], "group", "whole"), none])
+    assert words.endswith("do not count: metric 3 of 5; metric (blur) 1 of 1.")
+    assert unknown_values([figure_of([1.0], "group", "whole")]) == []
 
 
 @pytest.mark.parametrize(("count", "mean"), [(0, None), (1, 4.0)])
