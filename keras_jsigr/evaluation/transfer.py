@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_radii
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of
+from keras_jsigr.evaluation.parts.attack_rows import outside_words
 from keras_jsigr.evaluation.parts.by_name import by_name
 from keras_jsigr.evaluation.records import TransferRecord
 from keras_jsigr.evaluation.store import Store
@@ -120,13 +122,17 @@ def transfer_matrix(
                 "least one. Pass only_correct=False, or check the labels."
             )
     bench = TransferBench(models, x, rows, labels, batch_size, store or Store(None, {}))
-    return [
-        record
-        for source in models
-        for label, attack in by_name(made).items()
-        for radius in radii
-        for record in records_of(
-            bench.cell(source, attack.at(radius), targets)._replace(attack=label),
-            counted,
-        )
-    ]
+    records = []
+    for source in models:
+        for label, attack in by_name(made).items():
+            for radius in radii:
+                cell = bench.cell(source, attack.at(radius), targets)
+                if cell.outside:
+                    warnings.warn(
+                        f"{label} on {source} at {radius:g}: "
+                        f"{outside_words(cell.outside)}. Repair the attack.",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+                records += records_of(cell._replace(attack=label), counted)
+    return records

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.identity import data_identity, model_identity
 from keras_jsigr.evaluation.parts.attack_rows import describe
@@ -29,6 +30,8 @@ class Cell(NamedTuple):
         epsilon: Radius in input units.
         right: Per target, bool `(N,)`: rightly classified.
         seconds: Wall time.
+        outside: Number of points that were not finite, or outside of the ball or the
+            range; the example itself was tried in their place.
     """
 
     source: str
@@ -36,6 +39,7 @@ class Cell(NamedTuple):
     epsilon: float
     right: dict[str, npt.NDArray[np.bool_]]
     seconds: float
+    outside: int = 0
 
 
 class TransferBench:
@@ -100,7 +104,11 @@ class TransferBench:
         def make() -> Piece:
             start = time.perf_counter()
             y = self._y if self._labels == "true" else None
-            x_adv = attack(self._models[source], self._x, y)
+            x_adv = np.asarray(attack(self._models[source], self._x, y))
+            x_adv = x_adv.astype(self._x.dtype)
+            norm, ends = attack.norm, attack.input_range
+            valid = inside(x_adv, self._x, attack.epsilon, norm, ends)
+            x_adv[~valid] = self._x[~valid]
             # By number: a name may hold what no archive can.
             arrays = {
                 f"right_{number}": classified_rightly(
@@ -108,7 +116,8 @@ class TransferBench:
                 )
                 for number, name in enumerate(targets)
             }
-            return Piece(arrays, {"seconds": time.perf_counter() - start})
+            seconds = time.perf_counter() - start
+            return Piece(arrays, {"seconds": seconds, "outside": int((~valid).sum())})
 
         wanted = {
             "attack": describe(attack),
@@ -119,7 +128,9 @@ class TransferBench:
         }
         piece = self._store.piece("transfer", wanted, make)
         right = {name: piece.arrays[f"right_{i}"] for i, name in enumerate(targets)}
-        return Cell(source, attack.name, attack.epsilon, right, piece.info["seconds"])
+        # Pieces of earlier versions do not say.
+        seconds, outside = piece.info["seconds"], piece.info.get("outside", 0)
+        return Cell(source, attack.name, attack.epsilon, right, seconds, outside)
 
 
 def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecord]:

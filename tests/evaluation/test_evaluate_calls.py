@@ -183,6 +183,27 @@ def test_a_crashed_surrogate_costs_its_own_rows(settings):
     assert found.attacks[-1].config["sources"] == ["good", "ensemble"]
 
 
+@pytest.mark.parametrize("do", ["far", "nan"])
+def test_transferred_points_outside_of_the_ball_do_not_count(settings, do):
+    settings["y"] = Y.copy()
+    settings["y"][:2] = (Y[:2] + 1) % 3
+    expected = evaluate(**settings)
+    odd = Odd(epsilon=0.03, do=do)
+    settings |= {"surrogates": {"o": other}, "transfer_attacks": [odd]}
+    found = evaluate(**settings)
+    assert found.robust == expected.robust
+    assert found.attacks[-1].access == "transfer"
+    assert (found.attacks[-1].broken, found.attacks[-1].attacked) == (
+        0,
+        expected.robust.correct,
+    )
+    assert found.attacks[-1].error.startswith("30 of its points were not finite")
+    # Wrong without attack is wrong.
+    assert {record.accuracy for record in found.transfer} == {Rate(28, 30)}
+    assert found.errors[0].startswith("transfer: Odd on model at 0.03: 30 of its")
+    assert len(found.errors) == 4
+
+
 def test_diagnostics_are_told_what_is_known(settings, monkeypatch):
     import keras_jsigr.evaluation.masking as package
 

@@ -135,6 +135,25 @@ def test_examples_are_made_once_per_source(monkeypatch):
     assert made == [0.05, 0.1] * 3
 
 
+def test_points_outside_of_the_ball_do_not_count(monkeypatch):
+    call = FGSM.__call__
+
+    def far(self, *args, **kwargs):
+        x_adv = np.array(call(self, *args, **kwargs))
+        x_adv[:7] = X[::-1][:7]
+        return x_adv
+
+    monkeypatch.setattr(FGSM, "__call__", far)
+    words = r"FGSM on \w+ at 0.05: 7 of its points"
+    with pytest.warns(RuntimeWarning, match=words):
+        (record,) = transfer_matrix(
+            {"near": NEAR, "a": A}, X, Y, attacks=[ONE], epsilons=[0.05], targets=["a"]
+        )[:1]
+    expected = known(NEAR, A)
+    expected[:7] = A.right(X, Y)[:7]
+    assert record.accuracy.correct == expected.sum()
+
+
 def test_stored_cells(tmp_path, monkeypatch):
     settings = dict(attacks=[ONE], epsilons=[EPSILON])
     first = transfer_matrix(MODELS, X, Y, store=Store(tmp_path, {}), **settings)

@@ -70,10 +70,7 @@ def attack_rows(
             done = start + len(part)
             task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
     if outside and error is None:
-        error = (
-            f"{outside} of its points were not finite, or outside of the ball or the "
-            "range: they do not count"
-        )
+        error = outside_words(outside)
     empty = (np.zeros(0, np.int64), task.x[:0])
     broken, x_adv = (np.concatenate(c) for c in zip(empty, *found, strict=True))
     return Attacked(broken, x_adv, seconds, error)
@@ -99,6 +96,26 @@ def _piece(task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]) -> P
         "rows": array_digest(rows),
     }
     return task.store.piece(kind, settings, make)
+
+
+def outside_words(count: int) -> str:
+    """Say that points of an attack were not counted.
+
+    Args:
+        count: Their number.
+
+    Returns:
+        What a record says as its error.
+
+    Example:
+        >>> from keras_jsigr.evaluation.parts.attack_rows import outside_words
+        >>> outside_words(3)[:34]
+        '3 of its points were not finite, o'
+    """
+    return (
+        f"{count} of its points were not finite, or outside of the ball or the range: "
+        "they do not count"
+    )
 
 
 def describe(attack: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 from keras_jsigr.evaluation.log import in_words
-from keras_jsigr.evaluation.parts.attack_rows import describe
+from keras_jsigr.evaluation.parts.attack_rows import describe, outside_words
 from keras_jsigr.evaluation.parts.by_name import by_name
 from keras_jsigr.evaluation.parts.suite import SuiteResult
 from keras_jsigr.evaluation.rate import Rate
@@ -90,6 +90,11 @@ def run_transfer(
                     result.records += records_of(cell, everyone)
                     if source != name:
                         result.cells.append(cell)
+                    if cell.outside:
+                        task.log.errors.append(
+                            f"transfer: {label} on {source} at {radius:g}: "
+                            f"{outside_words(cell.outside)}"
+                        )
                     task.log.say(
                         f"  {label} on {source} at {radius:g}: "
                         f"{result.records[-1].accuracy.accuracy:.1%} left"
@@ -118,6 +123,7 @@ def transfer_record(
     cells = [cell for cell in result.cells if cell.epsilon <= task.epsilon]
     if not cells:
         return None
+    outside = sum(cell.outside for cell in cells)
     left = int(suite.robust.sum())
     suite.robust &= ~result.fooled_within(task.epsilon, len(task.x))
     accuracy = Rate(int(suite.robust.sum()), len(task.x))
@@ -133,6 +139,7 @@ def transfer_record(
         broken=left - accuracy.correct,
         accuracy=accuracy,
         seconds=sum(cell.seconds for cell in cells),
+        error=outside_words(outside) if outside else None,
     )
 
 
