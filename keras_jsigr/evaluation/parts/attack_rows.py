@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.log import in_words
+from keras_jsigr.evaluation.parts.own_code import own_code
 from keras_jsigr.evaluation.store import Piece, array_digest
 from keras_jsigr.evaluation.task import Task
 
@@ -119,13 +120,14 @@ def outside_words(count: int) -> str:
 
 
 def describe(attack: Any) -> dict[str, Any]:
-    """Return what tells apart two attacks: name, class and settings.
+    """Return what tells apart two attacks: name, class, settings and own code.
 
     Args:
         attack: The attack.
 
     Returns:
-        JSON values. What does not change the result (`verbose`) is left out.
+        JSON values. What does not change the result (`verbose`) is left out. `code` is
+        there for classes of other packages only, see `own_code`.
 
     Example:
         >>> from keras_jsigr.attacks import PGD
@@ -135,8 +137,10 @@ def describe(attack: Any) -> dict[str, Any]:
     """
     kind = type(attack)
     config = {k: v for k, v in attack.get_config().items() if k != "verbose"}
+    code = own_code(kind)
     return {
         "name": attack.name,
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "config": config,
+        **({} if code is None else {"code": code}),
     }
