@@ -108,6 +108,38 @@ def test_randomness(subject_of, middle):
     assert verdict.figures == {"largest_difference": 0.0, "decisions_changed": 0.0}
 
 
+@pytest.mark.parametrize("constant", [-1e9, -3e38])
+def test_randomness_is_seen_beside_a_huge_logit(subject_of, middle, constant):
+    """A class that is switched off, as vocabularies and masks have it."""
+
+    def model(x, noise):
+        z = tf.concat([x, 0.9 * x], -1) + noise * tf.random.normal((tf.shape(x)[0], 2))
+        return tf.concat([z, tf.fill(tf.shape(x), constant)], -1)
+
+    noisy = judge("randomness", subject_of(lambda x: model(x, 0.1), *middle, classes=3))
+    assert noisy.suspect
+    assert noisy.figures["largest_difference"] > 0.1
+    still = judge("randomness", subject_of(lambda x: model(x, 0.0), *middle, classes=3))
+    assert not still.suspect
+
+
+def test_randomness_of_decisions_alone_and_of_rounding(subject_of, middle):
+    """Beside an offset the noise is small; what it changes is not."""
+
+    def model(x, offset, noise):
+        z = tf.concat([x, x + 0.015], -1) + noise * tf.random.normal((tf.shape(x)[0], 2))
+        return offset + z
+
+    verdict = judge("randomness", subject_of(lambda x: model(x, 1e3, 0.01), *middle))
+    assert verdict.figures["largest_difference"] <= 1e-4
+    assert verdict.figures["decisions_changed"] > 0.1
+    assert verdict.suspect
+    # A tie that the last digit breaks.
+    tie = judge("randomness", subject_of(lambda x: model(x, 1e5, 0.02), *middle))
+    assert tie.figures["decisions_changed"] > 0.1
+    assert not tie.suspect
+
+
 def test_single_step_beats_iterative(subject_of, landscape):
     # From 0.5001 the full step lands beyond 0.095, where the model errs. Many steps
     # climb to the hill at 0.04 from everywhere but the outer tenth of the ball.
