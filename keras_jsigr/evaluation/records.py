@@ -73,6 +73,8 @@ class TransferRecord:
         accuracy: Over all examples.
         union: Whether this is the per-example worst of all sources: as many attacks as
             there are sources, so no match for a single one.
+        fingerprint: Of the source's model: two sources of one name need not be the
+            same. Empty in reports of earlier versions.
     """
 
     source: str
@@ -81,6 +83,7 @@ class TransferRecord:
     epsilon: float
     accuracy: Rate
     union: bool = False
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ class Cell(NamedTuple):
         seconds: Wall time.
         outside: Number of points that were not finite, or outside of the ball or the
             range; the example itself was tried in their place.
+        fingerprint: Of the source.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Cell(NamedTuple):
     right: dict[str, npt.NDArray[np.bool_]]
     seconds: float
     outside: int = 0
+    fingerprint: str = ""
 
 
 class TransferBench:
@@ -130,7 +132,15 @@ class TransferBench:
         right = {name: piece.arrays[f"right_{i}"] for i, name in enumerate(targets)}
         # Pieces of earlier versions do not say.
         seconds, outside = piece.info["seconds"], piece.info.get("outside", 0)
-        return Cell(source, attack.name, attack.epsilon, right, seconds, outside)
+        return Cell(
+            source=source,
+            attack=attack.name,
+            epsilon=attack.epsilon,
+            right=right,
+            seconds=seconds,
+            outside=outside,
+            fingerprint=self._identities[source][:16],
+        )
 
 
 def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecord]:
@@ -151,6 +161,7 @@ def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecor
             attack=cell.attack,
             epsilon=cell.epsilon,
             accuracy=Rate(int(right[counted].sum()), total),
+            fingerprint=cell.fingerprint,
         )
         for target, right in cell.right.items()
     ]

@@ -178,6 +178,9 @@ def test_transfer(report, net, surrogates, ensemble, data):
     ]
     assert keys == expected
     assert {r.target for r in report.transfer} == {target}
+    prints = {(r.source, r.fingerprint) for r in report.transfer}
+    # One model, one fingerprint, and no two of them alike.
+    assert len(prints) == len(dict(prints)) == len({p for _, p in prints}) == 5
     assert {r.source for r in report.transfer if r.union} == {"any surrogate"}
     found = {key: r.accuracy for key, r in zip(keys, report.transfer, strict=True)}
     for source, model in ((target, net), *surrogates.items()):

@@ -74,7 +74,8 @@ def report_matrices(reports: Sequence[Report]) -> list[tuple[int | None, list[Ma
 
     Returns:
         The tables by the place of their report; by None if they are of all reports
-        together: the evaluations compare and measure each pair of models once.
+        together: the evaluations compare, each is of another model, and sources of one
+        name are the same model.
 
     Example:
         >>> from keras_jsigr.evaluation.page.matrix import report_matrices
@@ -84,15 +85,37 @@ def report_matrices(reports: Sequence[Report]) -> list[tuple[int | None, list[Ma
     together = [record for report in reports for record in report.transfer]
     if not together:
         return []
-    pairs = {(r.source, r.target, r.attack, r.epsilon) for r in together}
     setting = [w for w in mismatches(reports) if "differ in the attacks" not in w]
-    if len(pairs) == len(together) and not setting:
+    if not setting and _distinct(reports) and _same_sources(reports):
         return [(None, matrices(together))]
     return [
         (place, matrices(report.transfer))
         for place, report in enumerate(reports)
         if report.transfer
     ]
+
+
+def _distinct(reports: Sequence[Report]) -> bool:
+    """Say whether no result would take the place of another."""
+    targets = [name for r in reports for name in {t.target for t in r.transfer}]
+    keys = [
+        (t.source, t.target, t.attack, t.epsilon) for r in reports for t in r.transfer
+    ]
+    return len(set(targets)) == len(targets) and len(set(keys)) == len(keys)
+
+
+def _same_sources(reports: Sequence[Report]) -> bool:
+    """Say whether all that several reports made examples against is known to be one."""
+    known: dict[str, set[str]] = {}
+    for report in reports:
+        for source in {(t.source, t.fingerprint) for t in report.transfer}:
+            known.setdefault(source[0], set()).add(source[1])
+    shared = [
+        name
+        for name in known
+        if sum(any(t.source == name for t in r.transfer) for r in reports) > 1
+    ]
+    return all(len(known[name]) == 1 and "" not in known[name] for name in shared)
 
 
 def _matrix(records: list[TransferRecord]) -> Matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,20 +148,30 @@ def _worst(
     cells: Sequence[Cell], name: str, taken: Mapping[str, Any]
 ) -> list[TransferRecord]:
     label = _free("any surrogate", taken, "any of the surrogates")
-    groups: dict[tuple[str, float], list[npt.NDArray[np.bool_]]] = {}
+    groups: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.attack, cell.epsilon), []).append(cell.right[name])
+        groups.setdefault((cell.attack, cell.epsilon), []).append(cell)
+    rights = {
+        key: np.all([cell.right[name] for cell in group], axis=0)
+        for key, group in groups.items()
+    }
     return [
         TransferRecord(
             source=label,
             target=name,
             attack=attack,
             epsilon=epsilon,
-            accuracy=Rate(int(np.all(masks, axis=0).sum()), len(masks[0])),
+            accuracy=Rate(int(right.sum()), len(right)),
             union=True,
+            fingerprint=_joint(groups[attack, epsilon]),
         )
-        for (attack, epsilon), masks in groups.items()
+        for (attack, epsilon), right in rights.items()
     ]
+
+
+def _joint(cells: Sequence[Cell]) -> str:
+    parts = sorted(cell.fingerprint for cell in cells)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:

@@ -127,7 +127,9 @@ def test_randomness_of_decisions_alone_and_of_rounding(subject_of, middle):
     """Beside an offset the noise is small; what it changes is not."""
 
     def model(x, offset, noise):
-        z = tf.concat([x, x + 0.015], -1) + noise * tf.random.normal((tf.shape(x)[0], 2))
+        z = tf.concat([x, x + 0.015], -1) + noise * tf.random.normal(
+            (tf.shape(x)[0], 2)
+        )
         return offset + z
 
     verdict = judge("randomness", subject_of(lambda x: model(x, 1e3, 0.01), *middle))

@@ -76,6 +76,7 @@ def _transfer(name, others, kept):
             attack=attack,
             epsilon=epsilon,
             accuracy=Rate(int(share * (1 - epsilon + 0.1)), 1000),
+            fingerprint=f"weights of {source}",
         )
         for attack in ("MI-FGSM", "NI-SI-TI-DIM")
         for epsilon in (0.05, 0.1)
