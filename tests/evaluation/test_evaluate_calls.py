@@ -183,6 +183,25 @@ def test_a_crashed_surrogate_costs_its_own_rows(settings):
     assert found.attacks[-1].config["sources"] == ["good", "ensemble"]
 
 
+def test_no_name_of_a_surrogate_takes_the_place_of_another(settings):
+    """Who is evaluated stays so, however the others are called."""
+    taken = ["model", "model (evaluated)", "ensemble", "ensemble of all"]
+    taken += ["any surrogate", "any of the surrogates"]
+    settings |= {"surrogates": dict.fromkeys(taken, other), "transfer_attacks": [ONE]}
+    plain = evaluate(**{**settings, "surrogates": {"o": other}})
+    found = evaluate(**settings)
+    assert {record.target for record in found.transfer} == {"model (evaluated) (2)"}
+    sources = list(dict.fromkeys(record.source for record in found.transfer))
+    assert sources == [
+        "model (evaluated) (2)",
+        *taken,
+        "ensemble of all (2)",
+        "any of the surrogates (2)",
+    ]
+    assert found.transfer[0].accuracy == plain.transfer[0].accuracy
+    assert found.robust == plain.robust
+
+
 @pytest.mark.parametrize("do", ["far", "nan"])
 def test_transferred_points_outside_of_the_ball_do_not_count(settings, do):
     settings["y"] = Y.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,4 +176,6 @@ def _joint(cells: Sequence[Cell]) -> str:
 
 
 def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:
-    return otherwise if name in taken else name
+    others = (f"{otherwise} ({number})" for number in itertools.count(2))
+    names = itertools.chain([name, otherwise], others)
+    return next(free for free in names if free not in taken)
