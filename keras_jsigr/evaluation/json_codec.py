@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import numpy as np
 
 # JSON has no infinity: it is written as `{"$float": "inf"}` and read back as a float.
 _FLOAT = "$float"
+_LARGEST = sys.float_info.max
+_NO_NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 def to_json(value: Any, place: str = "value") -> Any:
@@ -78,7 +81,12 @@ def from_json(kind: Any, value: Any, place: str = "value") -> Any:
         [Rate(correct=3, total=4)]
     """
     if isinstance(value, dict) and set(value) == {_FLOAT}:
-        value = float(value[_FLOAT])
+        value = _no_number(value[_FLOAT], place)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(
+            f"`{place}` is damaged: got an integer of {value.bit_length()} bits, "
+            "expected a number that a float can hold. Make the file again."
+        )
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return _any_from_json(value)
@@ -107,6 +115,15 @@ def from_json(kind: Any, value: Any, place: str = "value") -> Any:
         f"`{place}` is damaged: got {str(value)[:60]!r}, expected {name}. "
         "Make the file again."
     )
+
+
+def _no_number(name: Any, place: str) -> float:
+    if not isinstance(name, str) or name not in _NO_NUMBERS:
+        raise ValueError(
+            f"`{place}` is damaged: got the float {str(name)[:60]!r}, expected one of "
+            f"{list(_NO_NUMBERS)}. Make the file again."
+        )
+    return _NO_NUMBERS[name]
 
 
 def _any_from_json(value: Any) -> Any:
