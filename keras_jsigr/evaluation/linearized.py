@@ -52,7 +52,7 @@ def linearized_robustness(
 
     Args:
         model: A Keras classifier, a hardened model or a callable, see `as_logits`.
-        x: Float `(N, *S)`.
+        x: Float `(N, *S)`, at least one.
         norm: Of the perturbation: `"linf"`, `"l2"` or `"l1"`.
         rivals: Consider only so many classes of the largest other logits; the result
             is then an upper bound. `None`: all, at a reverse pass each.
@@ -62,7 +62,8 @@ def linearized_robustness(
         The robustness, margin and gradient norm per example.
 
     Raises:
-        ValueError: If a setting is out of range, or the outputs do not depend on `x`.
+        ValueError: If a setting is out of range, `x` is empty, or the outputs do not
+            depend on `x`.
 
     Reference:
         arXiv 1905.04172.
@@ -77,6 +78,11 @@ def linearized_robustness(
     settings.choice("norm", norm, tuple(_DUAL))
     rivals = None if rivals is None else settings.count("rivals", rivals)
     batch_size = settings.count("batch_size", batch_size)
+    if not len(x):
+        raise ValueError(
+            f"Got no examples, `x` of shape {tuple(x.shape)}; expected at least one. "
+            "Pass arrays of shape (N, ...) with N >= 1."
+        )
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
         count = classes - 1 if rivals is None else min(rivals, classes - 1)

@@ -186,6 +186,11 @@ def test_record():
     assert [value for _, value in record.quantiles] == [np.inf] * 7
 
 
+def test_no_examples():
+    with pytest.raises(ValueError, match=r"Got no examples, `x` of shape \(0, 12\)"):
+        linearized_robustness(linear, X[:0])
+
+
 def test_bad_settings():
     for settings in ({"norm": "l3"}, {"rivals": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=next(iter(settings))):
