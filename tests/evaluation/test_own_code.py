@@ -16,8 +16,11 @@ from keras_jsigr.evaluation.parts.own_code import own_code
 
 BEGIN = """
 import dataclasses, functools
+import numpy as np
 from keras_jsigr.attacks import FGSM
 SIGN = 1.0
+TABLE = {"five": [1, 2]}
+TURN = np.eye(3)
 
 def helper(g):
     return g
@@ -41,7 +44,7 @@ class Mine(Mixin, FGSM):
     def direction(self, g, s):
         if s in {"one", "two", "three"}:
             return self.lean(g), s
-        return SIGN * helper(g), s
+        return SIGN * helper(g), TABLE[s], TURN
 """
 
 
@@ -57,6 +60,8 @@ def made(text):
         ("SIGN = 1.0", "SIGN = -1.0"),
         ("    return g\n\nclass", "    return -g\n\nclass"),
         ("        return g\n", "        return -g\n"),
+        ('{"five": [1, 2]}', '{"five": [1, 3]}'),
+        ("np.eye(3)", "-np.eye(3)"),
         ('"b", "c"}', '"b", "d"}'),
         ("return 0.5", "return 0.25"),
         ("by=2.0", "by=3.0"),
@@ -77,6 +82,15 @@ def test_nothing_else_is():
     # Own attacks keep the keys that they always had.
     assert own_code(FGSM) is None
     assert set(describe(FGSM(epsilon=0.1))) == {"name", "class", "config"}
+
+
+def test_functions_that_call_each_other():
+    """As many as a module may have: a walk along the calls would be too deep."""
+    text = BEGIN.replace("    return g\n\nclass", "    return step_0(g)\n\nclass")
+    chain = "".join(f"def step_{n}(g): return step_{n + 1}(g)\n" for n in range(900))
+    last = "def step_900(g): return helper(g) {} 1\n"
+    codes = [own_code(made(text + chain + last.format(sign))) for sign in "+-+"]
+    assert codes[0] == codes[2] != codes[1]
 
 
 def test_the_same_in_another_process(tmp_path, monkeypatch):

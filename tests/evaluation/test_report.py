@@ -164,6 +164,17 @@ def test_foreign_and_damaged_files(tmp_path, damage, message):
         Report.load(path)
 
 
+def test_files_of_before_some_attributes(tmp_path):
+    report = make_report()
+    document = report.to_document()
+    for record in document["transfer"]:
+        del record["union"], record["fingerprint"]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document))
+    assert Report.load(path) == report
+    assert report.transfer
+
+
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"\xff\xfe", b'{"schema": NaN}', b"[" * 9999]
 )

@@ -4,6 +4,8 @@ import scipy.stats
 
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of, unknown_values
+from keras_jsigr.evaluation.json_codec import from_json, to_json
+from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 
 
 def test_mean_and_error_are_those_of_scipy():
@@ -33,6 +35,13 @@ def test_what_is_no_number_is_counted_and_left_out():
     (words,) = unknown_values([figure, figure_of([1.0], "group", "whole"), none])
     assert words.endswith("do not count: metric 3 of 5; metric (blur) 1 of 1.")
     assert unknown_values([figure_of([1.0], "group", "whole")]) == []
+
+
+def test_figures_of_before_the_count():
+    figure = figure_of([1.0, 3.0], "group", "metric")
+    document = to_json(figure)
+    del document["unknown"]
+    assert from_json(SaliencyFigure, document) == figure
 
 
 @pytest.mark.parametrize(("count", "mean"), [(0, None), (1, 4.0)])
