@@ -18,12 +18,17 @@ from keras_jsigr.evaluation import (
     evaluate,
     evaluate_saliency,
 )
-from keras_jsigr.evaluation.interpretability.figures import figure_of
+from keras_jsigr.evaluation.interpretability.figures import figure_of, unknown_values
 from keras_jsigr.evaluation.interpretability.judgements import judgements
+from keras_jsigr.evaluation.interpretability.map_task import check_map_task
 from keras_jsigr.evaluation.interpretability.stability import (
     gaussian_noise,
     uniform_noise,
 )
+from keras_jsigr.evaluation.log import Log
+from keras_jsigr.evaluation.parts import saliency as saliency_part
+from keras_jsigr.evaluation.saliency_records import SaliencyRecord
+from keras_jsigr.evaluation.store import Store
 from keras_jsigr.saliency import Gradient, SmoothGrad
 
 SETTINGS = {
@@ -210,6 +215,37 @@ def test_maps_without_numbers_are_left_out(dark):
     assert f"Gini index {dark} of 20" in error
     (finding,) = record.findings
     assert finding.status == ("skipped" if dark == 20 else "ok")
+
+
+def test_what_has_no_value_is_not_tried_again(tmp_path, monkeypatch):
+    """Unlike a part that crashed."""
+    runs, crashes = [], []
+
+    def measured(*args, **kwargs):
+        runs.append(1)
+        figures = [figure_of([1.0, np.nan], "Sparsity", "Gini index")]
+        return SaliencyRecord(
+            method="gradient",
+            images=2,
+            figures=figures,
+            findings=[],
+            settings={},
+            seconds={},
+            errors=[*crashes, *unknown_values(figures)],
+        )
+
+    x, y, _ = draw(4)
+    monkeypatch.setattr(saliency_part, "measure", measured)
+    task = SimpleNamespace(model=None, x=x, y=y, right=y == y, log=Log(0))
+    maps = check_map_task(
+        x, epsilon=0.1, norm="linf", input_range=(0.0, 1.0), batch_size=8, seed=0
+    )
+    for expected, crashes[:] in ((1, []), (2, ["sanity: MemoryError"])):
+        runs.clear()
+        task.store = Store(tmp_path / str(expected), {})
+        for _ in range(2):
+            saliency_part.measure_saliency(task, maps)
+        assert len(runs) == expected
 
 
 def test_only_what_all_models_get_right_is_explained():
