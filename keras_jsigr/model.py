@@ -23,6 +23,7 @@ from keras_jsigr.penalties import (
     batch_mean,
     ramp_factor,
 )
+from keras_jsigr.training.base_config import base_config, without_compile_config
 from keras_jsigr.training.constrained_model import ConstrainedModel
 from keras_jsigr.training.forward import Forward, Point
 from keras_jsigr.training.loss_parts import LossParts
@@ -302,7 +303,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "base": serialize(self.base),
+            "base": base_config(self.base),
             "settings": self.settings.get_config(),
             "adversary": self.adversary and serialize(self.adversary),
             "map_table": self.map_table and serialize(self.map_table),
@@ -313,7 +314,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> JSIGRModel:
         """Make a hardened model from what `get_config` returned."""
-        config = dict(config)
+        config = {**config, "base": without_compile_config(config["base"])}
         for part in ("base", "adversary", "map_table"):
             if config[part] is not None:
                 config[part] = keras.saving.deserialize_keras_object(

@@ -201,6 +201,35 @@ def test_changed_weights_survive_saving(data, tmp_path):
     assert unwrap(loaded).get_config()["name"] == robust.base.name
 
 
+def unregistered(y, p):
+    return keras.ops.mean(p, axis=-1)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["base", "inside"])
+def test_how_the_base_was_compiled_is_not_saved(data, tmp_path, nested):
+    """Its loss and metrics may not be loadable; only those of the wrapper count."""
+    model = net()
+    model.compile("adam", unregistered, metrics=[unregistered])
+    base = keras.Sequential([layers.Input((8, 8, 1)), model]) if nested else model
+    robust = compiled(harden(base, verbose=0))
+    robust.save(tmp_path / "m.keras")
+    assert model.compiled
+    assert model.loss is unregistered
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(robust(data[0]), loaded(data[0]))
+    assert loaded.compiled
+    assert not unwrap(loaded).compiled
+
+
+def test_a_file_that_tells_how_the_base_was_compiled_loads():
+    """As files of earlier versions do."""
+    model = net()
+    model.compile("adam", unregistered)
+    config = harden(model, verbose=0).get_config()
+    config["base"] = keras.saving.serialize_keras_object(model)
+    assert not unwrap(JSIGRModel.from_config(config)).compiled
+
+
 def test_ramp_and_delay(data):
     """No penalty in the loss before its time; then all of it."""
     robust = compiled(
