@@ -39,7 +39,7 @@ def check_training_data(
 
     Raises:
         ValueError: If shapes, labels or values do not fit, or are not finite.
-        TypeError: If an input has no numeric dtype.
+        TypeError: If a regularized input has no numeric dtype.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -64,10 +64,12 @@ def check_training_data(
             "the structure the model was built with."
         )
     for index, (leaf, spec) in enumerate(zip(leaves, wanted, strict=True)):
+        if index not in regularized:  # anything the model takes, strings too
+            _check_shape(leaf, spec)
+            continue
         array = _as_array(leaf, spec.name)
         _check_shape(array, spec)
-        if index in regularized:
-            _check_values(array, spec.name, input_range)
+        _check_values(array, spec.name, input_range)
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
         raise ValueError(
@@ -107,10 +109,11 @@ def _as_array(leaf: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _check_shape(array: np.ndarray[Any, Any], spec: tf.TensorSpec) -> None:
-    if not spec.shape.is_compatible_with(array.shape):
+def _check_shape(leaf: Any, spec: tf.TensorSpec) -> None:
+    shape = tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)
+    if not spec.shape.is_compatible_with(shape):
         raise ValueError(
-            f"Input `{spec.name}` has the wrong shape: got {array.shape}, expected "
+            f"Input `{spec.name}` has the wrong shape: got {shape}, expected "
             f"{tuple(spec.shape)}. Grey images need a channel axis: x[..., None]."
         )
 

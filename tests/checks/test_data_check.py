@@ -151,6 +151,19 @@ def test_only_regularized_inputs_are_held_to_the_range():
         check({"a": x() * 9, "b": x()}, y(), specs=specs, regularized=[0, 1])
 
 
+def test_inputs_that_are_not_regularized_may_be_strings():
+    specs = {
+        "kind": tf.TensorSpec((None, 1), tf.string, "kind"),
+        "pixels": tf.TensorSpec((None, 4), name="pixels"),
+    }
+    kinds = np.array([["a"]] * N)
+    for strings in (kinds, tf.constant(kinds)):
+        check({"kind": strings, "pixels": x()}, y(), specs=specs, regularized=[1])
+    with pytest.raises(ValueError, match="`kind` has the wrong shape"):
+        wrong = np.array([["a", "b"]] * N)
+        check({"kind": wrong, "pixels": x()}, y(), specs=specs, regularized=[1])
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, scale):
         super().__init__()
