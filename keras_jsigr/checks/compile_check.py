@@ -76,6 +76,13 @@ def check_loss(model: keras.Model, head: Head) -> None:
                 "expected a cross entropy over classes."
             )
         from_logits = _from_logits(loss)
+        if head.kind == "linear" and _function(loss) in _ALWAYS_PROBABILITIES:
+            raise ValueError(
+                f"Loss and head disagree: got '{name}', which reads probabilities, on "
+                "a model that returns logits. Give the last layer "
+                "activation='softmax' (or 'sigmoid'), or use a cross entropy with "
+                "from_logits=True."
+            )
         if from_logits is None or from_logits == (head.kind == "linear"):
             continue
         if head.kind == "linear":
@@ -92,7 +99,15 @@ def check_loss(model: keras.Model, head: Head) -> None:
 
 
 _REGRESSION_FUNCTIONS = tuple(
-    keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber")
+    keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
+)
+# No argument of theirs says so: of logits they make NaN, or a number without meaning.
+_ALWAYS_PROBABILITIES = (
+    keras.losses.categorical_generalized_cross_entropy,
+    keras.losses.dice,
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.tversky,
 )
 _PROBABILITY_FUNCTIONS = tuple(
     keras.losses.get(name)
@@ -112,6 +127,11 @@ def _from_logits(loss: Any) -> bool | None:
         value = loss.get_config().get("from_logits")
         return None if value is None else bool(value)
     return False if loss in _PROBABILITY_FUNCTIONS else None
+
+
+def _function(loss: Any) -> Any:
+    """Return the function that a loss of Keras' own wraps, else the loss itself."""
+    return getattr(loss, "fn", loss)
 
 
 _LIKELIHOODS = (

@@ -47,6 +47,22 @@ def test_probabilities_wanted_logits_given(loss):
     check_loss(compiled(loss), SOFTMAX)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *("kl_divergence", "poisson", "dice", "tversky"),
+        *(losses.KLDivergence(), losses.Poisson(), losses.Dice(), losses.Tversky()),
+        losses.CategoricalGeneralizedCrossEntropy(),
+        losses.categorical_generalized_cross_entropy,
+    ],
+)
+def test_losses_that_always_read_probabilities(loss):
+    with pytest.raises(ValueError, match="which reads probabilities, on a model that"):
+        check_loss(compiled(loss), LINEAR)
+    check_loss(compiled(loss), SOFTMAX)
+    check_loss(compiled(loss), SIGMOID)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("head", [SOFTMAX, SIGMOID], ids=["softmax", "sigmoid"])
 def test_logits_wanted_probabilities_given(kind, head):
@@ -58,7 +74,7 @@ def test_logits_wanted_probabilities_given(kind, head):
 @pytest.mark.parametrize(
     "loss",
     [
-        *("mse", "mae", "mape", "msle", "huber", "mean_squared_error"),
+        *("mse", "mae", "mape", "msle", "huber", "mean_squared_error", "log_cosh"),
         losses.MeanSquaredError(),
         losses.Huber(),
         losses.LogCosh(),
