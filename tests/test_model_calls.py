@@ -155,6 +155,43 @@ def test_sides_that_the_model_leaves_open_stay_open():
     assert np.isfinite(robust.fit(dataset, shuffle=False, verbose=0).history["loss"])
 
 
+def test_labels_whose_side_a_pipeline_lost(data):
+    x, y = data
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([(x, np.eye(3)[y])]),
+        output_signature=(tf.TensorSpec(x.shape), tf.TensorSpec((None, None))),
+    ).apply(tf.data.experimental.assert_cardinality(1))
+    robust = kj.harden(net(), verbose=0, probe=False)
+    robust.compile("sgd", "categorical_crossentropy")
+    assert np.isfinite(robust.fit(dataset, shuffle=False, verbose=0).history["loss"])
+
+
+IGNORING = {
+    "fused": {},
+    "guided": {"form": "guided"},
+    "margin": {"form": "separate", "score": "margin"},
+    "align": {"form": "separate", "align_weight": 0.1},
+    "sarfa": {"saliency_score": "sarfa"},
+    "adversary": {"adversary": kj.attacks.FGSM(epsilon=0.1)},
+}
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_ignored_examples(data, name):
+    """No label, no direction of the score: they train the Jacobian alone."""
+    x, y = data
+    settings = {"masks_per_step": None, "grid": 2, **IGNORING[name]}
+    robust = kj.harden(net(), verbose=0, probe=False, **settings)
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    robust.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+    history = robust.fit(x, np.where(y == 0, -1, y), verbose=0).history
+    assert all(np.isfinite(value).all() for value in history.values())
+    assert all(np.isfinite(w).all() for w in robust.base.get_weights())
+    none = robust.fit(x, np.full(N, -1), verbose=0).history
+    if settings.get("form") == "separate":
+        assert none["selective_penalty"] == [0.0]
+
+
 def test_weights_of_eager_steps_are_those_of_compiled_ones(data):
     x, y = data
     results = []

@@ -99,7 +99,8 @@ def check_loss(model: keras.Model, head: Head) -> None:
 
 
 _REGRESSION_FUNCTIONS = tuple(
-    keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
+    keras.losses.get(name)
+    for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
 )
 # No argument of theirs says so: of logits they make NaN, or a number without meaning.
 _ALWAYS_PROBABILITIES = (
@@ -165,6 +166,29 @@ def is_cross_entropy(model: keras.Model) -> bool:
         isinstance(loss, _LIKELIHOODS) or loss in _LIKELIHOOD_FUNCTIONS
         for loss in resolved_losses(model)
     )
+
+
+def ignored_labels(model: keras.Model) -> list[int]:
+    """List the labels whose examples the compiled losses leave out.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        The `ignore_class` of its losses; empty without one.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.compile_check import ignored_labels
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> net.compile(
+        ...     loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+        ... )
+        >>> ignored_labels(net)
+        [-1]
+    """
+    labels = [getattr(x, "ignore_class", None) for x in resolved_losses(model)]
+    return [label for label in labels if label is not None]
 
 
 def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ def check_training_data(
     regularized: list[int],
     classes: int,
     input_range: tuple[float, float],
+    ignored: Sequence[int] = (),
 ) -> None:
     """Refuse training data that would train something else than the user thinks.
 
@@ -36,6 +38,7 @@ def check_training_data(
         regularized: Positions of the regularized inputs among the flattened inputs.
         classes: Number of outputs of the model.
         input_range: The declared range of the regularized inputs.
+        ignored: Class indices of examples that the loss leaves out.
 
     Raises:
         ValueError: If shapes, labels or values do not fit, or are not finite.
@@ -76,7 +79,7 @@ def check_training_data(
             "Training needs labels: got y=None. Pass class indices or one-hot rows."
         )
     if hasattr(labels[0], "shape"):  # Keras has its own message for lists
-        _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes)
+        _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes, ignored)
 
 
 def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
@@ -138,7 +141,9 @@ def _check_values(
         )
 
 
-def _check_labels(y: np.ndarray[Any, Any], examples: int, classes: int) -> None:
+def _check_labels(
+    y: np.ndarray[Any, Any], examples: int, classes: int, ignored: Sequence[int]
+) -> None:
     if len(y) != examples:
         raise ValueError(
             f"Got {examples} inputs and {len(y)} labels: expected one each."
@@ -158,6 +163,9 @@ def _check_labels(y: np.ndarray[Any, Any], examples: int, classes: int) -> None:
             f"Labels have the wrong shape: got {y.shape}, expected (N,), (N, 1) or "
             f"(N, {classes}) for a model with {classes} classes."
         )
+    y = y[~np.isin(y, ignored)]
+    if not y.size:
+        return
     if y.min() < 0 or y.max() >= classes or not np.equal(np.mod(y, 1), 0).all():
         raise ValueError(
             f"Labels are out of range: got {y.min():g} to {y.max():g}, expected whole "

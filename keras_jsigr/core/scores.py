@@ -22,7 +22,7 @@ def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
         logits: Float `(B, C)`.
 
     Returns:
-        Float32 `(B, C)`.
+        Float32 `(B, C)`; a row of zeros for an index that is no class.
 
     Raises:
         ValueError: If the labels have neither of these shapes.
@@ -37,8 +37,9 @@ def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
     classes = logits.shape[-1]
     if classes == 1:
         return tf.reshape(tf.cast(y, tf.float32), (-1, 1))
-    if y.shape.rank == 2 and y.shape[-1] == classes:
-        return tf.cast(y, tf.float32)
+    if y.shape.rank == 2 and y.shape[-1] in (None, classes):
+        # A data pipeline may have lost the side: then it is checked when this runs.
+        return tf.cast(tf.ensure_shape(y, (None, classes)), tf.float32)
     if y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[-1] == 1):
         return tf.one_hot(tf.cast(tf.reshape(y, (-1,)), tf.int32), classes)
     raise ValueError(
@@ -104,7 +105,8 @@ def class_score(
     With a sigmoid head the classes are independent: `log_prob` sums
     `log sigmoid(+-z_c)`, `margin` and `logit` sum `+-z_c`, plus where the target is
     one. Soft targets weigh the classes of `log_prob` and `logit`, `margin` takes their
-    largest; with a sigmoid head they weigh presence and absence of each class.
+    largest; with a sigmoid head they weigh presence and absence of each class. With a
+    softmax head a row of zeros, as of an `ignore_class`, has the score zero.
 
     Args:
         logits: Float `(B, C)`; computed in float32.
@@ -143,8 +145,9 @@ def class_score(
     if score == "logit":
         return tf.reduce_sum(targets * z, axis=-1)
     odds = _log_odds(z, targets)
-    if score == "margin":
-        return odds
+    if score == "margin":  # the largest of no targets at all is no class
+        named = tf.reduce_max(targets, axis=-1) > 0.0
+        return tf.where(named, odds, tf.zeros_like(odds))
     # Where p_y rounds to one, the gradient of log_softmax loses z_y; that of the log
     # odds keeps it. Both forms are equal for one-hot rows.
     soft = tf.reduce_sum(targets * tf.nn.log_softmax(z), axis=-1)

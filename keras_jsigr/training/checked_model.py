@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import check_loss
+from keras_jsigr.checks.compile_check import check_loss, ignored_labels
 from keras_jsigr.checks.data_check import check_training_data
 from keras_jsigr.core.heads import Head
 from keras_jsigr.penalties import PenaltySettings
@@ -75,6 +75,7 @@ class CheckedModel(keras.Model):
                 regularized=self.regularized,
                 classes=self.classes,
                 input_range=self.settings.input_range,
+                ignored=ignored_labels(self),
             )
             self.check_samples(x)
         return super().fit(x, y, *args, **kwargs)

@@ -64,6 +64,15 @@ def test_labels_out_of_range(bad):
         check(x(), with_value(y(), bad))
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float32"])
+def test_ignored_labels_are_no_classes(kind):
+    labels = with_value(y(), 255).astype(kind)
+    check(x(), labels, ignored=[255])
+    check(x(), np.full_like(labels, 255), ignored=[255])
+    with pytest.raises(ValueError, match="Labels are out of range: got 0 to 9"):
+        check(x(), with_value(labels, 9), ignored=[255])
+
+
 def test_labels_of_one_output():
     check(x(), np.arange(N) % 2, classes=1)
     with pytest.raises(ValueError, match="expected 0 to 1"):

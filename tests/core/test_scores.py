@@ -157,6 +157,31 @@ def test_targets_of_another_width():
         class_targets(np.zeros((2, 5)), tf.zeros((2, 3)))
 
 
+def test_targets_whose_side_a_pipeline_lost():
+    @tf.function(input_signature=[tf.TensorSpec((None, None))])
+    def targets(y):
+        known = class_targets(y, tf.zeros((1, 3)))
+        assert known.shape[-1] == 3
+        return known
+
+    np.testing.assert_array_equal(targets(tf.eye(3)), np.eye(3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible"):
+        targets(tf.eye(2))
+
+
+@pytest.mark.parametrize("score", ["log_prob", "margin", "logit"])
+@pytest.mark.parametrize("ignored", [-1, 255])
+def test_a_label_that_is_no_class_has_no_score(score, ignored):
+    z = tf.constant([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = class_score(z, class_targets([1, ignored], z), score)
+    gradient = tape.gradient(value, z)
+    assert float(value[1]) == 0.0
+    assert not np.any(gradient[1])
+    assert np.any(gradient[0])
+
+
 def test_predicted_targets():
     z = tf.constant([[1.0, 3.0, -1.0]])
     assert predicted_targets(z).numpy().tolist() == [[0.0, 1.0, 0.0]]
