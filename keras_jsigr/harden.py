@@ -24,6 +24,7 @@ from keras_jsigr.penalties.settings import (
 )
 from keras_jsigr.saliency.cache import PerturbationCache
 from keras_jsigr.saliency.map_table import MapTable
+from keras_jsigr.training.regularized_inputs import check_connected
 
 
 def harden(
@@ -127,7 +128,8 @@ def harden(
         noise_patches: Sides, in pixels or steps, >= 1, of the patches that share one
             number of the noise; patterns of several sides are added and clipped to the
             ball. `(1,)`: every entry is drawn for itself.
-        inputs: Names of the inputs to regularize; `None` means every float input.
+        inputs: Names of the inputs to regularize; `None` means every float input that
+            the logits have a gradient for: not the tokens of an `Embedding`.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
             random_start=True)`: loss and penalties are taken at its points. Its
             `input_range` must be the one given here.
@@ -203,6 +205,9 @@ def harden(
     robust = JSIGRModel(
         model, settings, adversary=adversary, map_table=table, reference=twin
     )
+    # Differences find a slope where TensorFlow has none, if the user names the input.
+    if inputs is None or estimator in REVERSE_MODE:
+        check_connected(robust.input_specs, robust.regularized, robust.connected)
     if probe and estimator in REVERSE_MODE:
         batch = probe_batch(robust.input_specs, settings.input_range)
         for index in robust.regularized:

@@ -149,6 +149,11 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         """Positions of the regularized inputs among the flattened inputs."""
         return self._forward.regularized
 
+    @property
+    def connected(self) -> list[int]:
+        """Positions of the regularized inputs that the logits have a gradient for."""
+        return self._forward.connected()
+
     def build(self, input_shape: Any = None) -> None:
         """Do nothing: the base is built, and so is its wrapper."""
 

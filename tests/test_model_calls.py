@@ -51,6 +51,56 @@ def test_several_inputs_of_a_subclass(data):
     assert len(robust.evaluate(x, data[1], verbose=0)) == 2
 
 
+class ImageAndTokens(TwoInputs):
+    """Its specs do not tell that `table` holds integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.seen = layers.Embedding(256, 2), []
+
+    def call(self, inputs, training=None):
+        self.seen.append(inputs["table"])
+        table = self.flatten(self.embed(inputs["table"]))
+        return super().call({"image": inputs["image"], "table": table})
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize("estimator", ["vjp", "finite_difference"])
+def test_tokens_of_a_subclass_are_not_moved(data, probe, estimator):
+    tokens = np.random.default_rng(0).integers(0, 255, (N, 4)).astype("int32")
+    x = {"image": data[0] * 255, "table": tokens}
+    model = ImageAndTokens()
+    model(x)
+    settings = {"norm": "squared", "estimator": estimator, "selection": "all"}
+    robust = kj.harden(
+        model, input_range=(0, 255), noise=8.0, probe=probe, verbose=0, **settings
+    )
+    assert robust.regularized == [0]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss, run_eagerly=True)
+    model.seen.clear()
+    robust.fit(x, data[1], shuffle=False, batch_size=N, verbose=0)
+    assert all(t.dtype.name == "int32" for t in model.seen)
+    np.testing.assert_array_equal(model.seen[0], tokens)
+    with pytest.raises(ValueError, match=r"got \['inputs_1'\], for which the logits"):
+        kj.harden(model, inputs=["inputs_1"], verbose=0)
+
+
+def test_a_subclass_of_tokens_alone_is_refused():
+    class Tokens(TwoInputs):
+        def __init__(self):
+            super().__init__()
+            self.embed = layers.Embedding(5, 2)
+
+        def call(self, inputs, training=None):
+            return self.head(self.flatten(self.embed(inputs)))
+
+    model = Tokens()
+    model(np.zeros((1, 4), "int32"))
+    with pytest.raises(ValueError, match="harden the part of the model that comes"):
+        kj.harden(model, probe=False, verbose=0)
+
+
 class Masked(keras.Model):
     """Subclassed, with a `mask` in its `call`."""
 

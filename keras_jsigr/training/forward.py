@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import LinfBall
 from keras_jsigr.core.acts_in_training import acts_in_training
+from keras_jsigr.core.connected_inputs import connected_inputs
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.inputs import (
     in_structure,
@@ -86,6 +87,8 @@ class Forward:
         self.specs = specs
         self.settings = settings
         self.regularized = regularized_inputs(specs, settings.inputs)
+        if settings.inputs is None and len(self.regularized) > 1:
+            self.regularized = self.connected() or self.regularized
         half = base.compute_dtype in ("float16", "bfloat16")
         if settings.estimator == "finite_difference" and half:
             raise ValueError(
@@ -101,6 +104,14 @@ class Forward:
         """Return logits for inputs in the user's structure."""
         with self.head.removed():
             return self._base(x, training=training)
+
+    def connected(self) -> list[int]:
+        """List the positions of the regularized inputs that have a gradient."""
+        probe = probe_batch(self.specs, self.settings.input_range)
+        with unchanged_state(self._base):
+            return connected_inputs(
+                lambda x: self(x, training=False), probe, self.regularized
+            )
 
     def at(self, point: Point, inputs: list[Any]) -> Any:
         """Return inference logits with the regularized inputs of a point exchanged.

@@ -45,3 +45,36 @@ def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
             f"the float inputs {list(floats)}."
         )
     return [floats[name] for name in names]
+
+
+def check_connected(specs: Any, regularized: list[int], connected: list[int]) -> None:
+    """Refuse to regularize an input that has no gradient.
+
+    Args:
+        specs: A structure of named `tf.TensorSpec`.
+        regularized: Positions of the regularized inputs.
+        connected: Those of them that the logits have a gradient for.
+
+    Raises:
+        ValueError: If they are not all.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.training.regularized_inputs import check_connected
+        >>> check_connected(tf.TensorSpec((None, 2), name="image"), [0], [0])
+    """
+    names = [spec.name for spec in keras.tree.flatten(specs)]
+    lost = [names[index] for index in regularized if index not in connected]
+    if not lost:
+        return
+    left = [names[index] for index in connected]
+    raise ValueError(
+        f"Inputs cannot be regularized: got {lost}, for which the logits have no "
+        "gradient, as for indices that an Embedding reads. "
+        + (
+            f"Choose the others with `harden(..., inputs={left})`."
+            if left
+            else "Choose others with `harden(..., inputs=[...])`, or harden the part "
+            "of the model that comes after the embedding."
+        )
+    )

@@ -168,9 +168,9 @@ def test_inputs_that_are_not_regularized_may_be_strings():
     kinds = np.array([["a"]] * N)
     for strings in (kinds, tf.constant(kinds)):
         check({"kind": strings, "pixels": x()}, y(), specs=specs, regularized=[1])
+    wrong = {"kind": np.array([["a", "b"]] * N), "pixels": x()}
     with pytest.raises(ValueError, match="`kind` has the wrong shape"):
-        wrong = np.array([["a", "b"]] * N)
-        check({"kind": wrong, "pixels": x()}, y(), specs=specs, regularized=[1])
+        check(wrong, y(), specs=specs, regularized=[1])
 
 
 class Batches(keras.utils.PyDataset):
