@@ -23,6 +23,7 @@ from keras_jsigr.penalties import (
     batch_mean,
     ramp_factor,
 )
+from keras_jsigr.training.adjustable_model import AdjustableModel
 from keras_jsigr.training.base_config import base_config, without_compile_config
 from keras_jsigr.training.constrained_model import ConstrainedModel
 from keras_jsigr.training.forward import Forward, Point
@@ -33,12 +34,9 @@ from keras_jsigr.training.scalar import add_scalar
 from keras_jsigr.training.step_seed import step_seed
 from keras_jsigr.training.tracked_model import TrackedModel
 
-_WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
-_STEPS = ("delay_steps", "ramp_steps")
-
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
+class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
     `L = task loss + r f (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`
@@ -49,7 +47,8 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
     Attributes:
         base: The very model that was hardened.
         settings: The `PenaltySettings` of the objective.
-        jacobian_weight: Scalar variable `lambda_J`; assign to it while training.
+        jacobian_weight: Scalar variable `lambda_J`; `assign` to it while training. A
+            term whose weight was 0 in the settings is not computed, and stays off.
         selective_weight: Scalar variable `lambda_S`.
         align_weight: Scalar variable `lambda_A`.
         delay_steps: Scalar variable: optimizer steps before the penalties start.
@@ -106,12 +105,7 @@ class JSIGRModel(ResumableModel, ConstrainedModel, TrackedModel):
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
-        for weight in _WEIGHTS:
-            value = getattr(self.settings, weight)
-            setattr(self, weight, add_scalar(self, weight, value))
-        for steps in _STEPS:
-            value = getattr(self.settings, steps)
-            setattr(self, steps, add_scalar(self, steps, value, dtype="int64"))
+        self.make_adjustable()
         self.steps_taken = add_scalar(
             self, "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
