@@ -245,6 +245,15 @@ def test_an_adversary_is_on_the_card(tmp_path: Path) -> None:
     assert card["adversary"]["config"]["epsilon"] == 0.1
 
 
+def test_the_card_tells_the_weights_of_the_training(tmp_path: Path) -> None:
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    robust = JSIGRModel(net, PenaltySettings(selection="none"))
+    robust.selective_weight.assign(0.3)
+    settings = read_model_card(robust.export(tmp_path / "1", verbose=0))["settings"]
+    assert settings == {**robust.settings.get_config(), "selective_weight": 0.3}
+    assert PenaltySettings.from_config(settings).selective_weight == 0.3
+
+
 def test_a_card_does_not_contradict_itself() -> None:
     known = checked_threat_model({"epsilon": 0.1, "evaluated": True}, [0.0, 1.0])
     assert "note" not in known
