@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -80,7 +81,8 @@ def harden(
     All are means over examples of per-example values, and gradients are taken per
     unit of `input_range`: a weight means the same at any batch size, replica count,
     number of projections and input scale. The model's weights are shared, not copied;
-    a softmax or sigmoid head is seen behind, not changed.
+    a softmax or sigmoid head is seen behind, not changed. The training step is J-SIGR's:
+    a `train_step` or `compute_loss` of the model's own class is not called.
 
     Args:
         model: A built Functional, Sequential or subclassed classifier with one output
@@ -212,6 +214,7 @@ def harden(
         batch = probe_batch(robust.input_specs, settings.input_range)
         for index in robust.regularized:
             check_second_order(model, robust.logits, batch, index)
+    _warn_of_own_steps(model)
     if verbose:
         _say_what_matters(robust)
     return robust
@@ -258,6 +261,22 @@ def _check_model(model: Any) -> None:
         raise ValueError(
             f"`{model.name}` is not built: got a model without weights. Call it once "
             "on a batch, or start it with `keras.Input(shape)`."
+        )
+
+
+def _warn_of_own_steps(model: keras.Model) -> None:
+    own = [
+        name
+        for name in ("train_step", "compute_loss")
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    if own:
+        warnings.warn(
+            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which training "
+            "the hardened model does not call: the step is that of J-SIGR, on the loss "
+            "given to `compile`. Move what they add into that loss, or into a layer "
+            "that calls `add_loss`.",
+            stacklevel=3,
         )
 
 

@@ -164,6 +164,20 @@ def test_it_says_what_matters(capsys):
     assert "with_smooth_activations" in said
 
 
+class OwnSteps(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+    def compute_loss(self, *args, **kwargs):
+        return 1.0 + super().compute_loss(*args, **kwargs)
+
+
+def test_it_warns_of_steps_that_are_not_taken():
+    model = OwnSteps([layers.Input((4,)), layers.Dense(3)])
+    with pytest.warns(UserWarning, match="a `train_step` and a `compute_loss` of its"):
+        harden(model, verbose=0)
+
+
 def test_it_says_nothing_else(capsys):
     harden(net())
     harden(net("softmax", "relu"), verbose=0)
