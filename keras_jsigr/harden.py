@@ -81,8 +81,8 @@ def harden(
     All are means over examples of per-example values, and gradients are taken per
     unit of `input_range`: a weight means the same at any batch size, replica count,
     number of projections and input scale. The model's weights are shared, not copied;
-    a softmax or sigmoid head is seen behind, not changed. The training step is J-SIGR's:
-    a `train_step` or `compute_loss` of the model's own class is not called.
+    a softmax or sigmoid head is seen behind, not changed. The step is that of J-SIGR: a
+    `train_step` or `compute_loss` of the model's own class is not called.
 
     Args:
         model: A built Functional, Sequential or subclassed classifier with one output
@@ -272,10 +272,10 @@ def _warn_of_own_steps(model: keras.Model) -> None:
     ]
     if own:
         warnings.warn(
-            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which training "
-            "the hardened model does not call: the step is that of J-SIGR, on the loss "
-            "given to `compile`. Move what they add into that loss, or into a layer "
-            "that calls `add_loss`.",
+            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the "
+            "hardened model does not call: its step is that of J-SIGR, on the loss given "
+            "to `compile`. Move what they add into that loss, or into a layer that calls "
+            "`add_loss`.",
             stacklevel=3,
         )
 

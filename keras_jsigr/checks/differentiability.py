@@ -14,7 +14,7 @@ from keras_jsigr.checks.second_order import Finding, second_order
 from keras_jsigr.checks.smooth_stand_ins import smooth_stand_ins
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.inputs import unchanged_state
-from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.keras_private import all_layers, leaf_layers
 
 _SUSPECT = 0.1
 
@@ -72,7 +72,12 @@ def _try_in_double(
         with unchanged_state(model):  # same dropout mask, same statistics every time
             return network(value)
 
-    with exact_moments(), smooth_stand_ins(leaf_layers(model)):
+    wrappers = [
+        layer
+        for layer in all_layers(model)
+        if isinstance(layer, keras.layers.SpectralNormalization)
+    ]
+    with exact_moments(), smooth_stand_ins([*leaf_layers(model), *wrappers]):
         try:
             with double_precision(model):
                 return second_order(replayed, tf.cast(x, tf.float64), variables)

@@ -34,7 +34,7 @@ def smooth_stand_ins(layers: list[keras.Layer]) -> Iterator[None]:
     rightly; with SiLU and average pooling in their place the rest can be compared.
 
     Args:
-        layers: Innermost layers.
+        layers: Innermost layers, and those with `SpectralNormalization` around them.
 
     Yields:
         Nothing.
@@ -66,6 +66,9 @@ def smooth_stand_ins(layers: list[keras.Layer]) -> Iterator[None]:
 def _stand_in(layer: keras.Layer) -> Callable[..., Any] | None:
     if isinstance(layer, _RECTIFIERS):
         return lambda inputs: keras.activations.silu(inputs)
+    if isinstance(layer, _layers.SpectralNormalization):
+        # It scales its kernel, then applies it: the gradient is of the second alone.
+        return lambda inputs, training=False: layer.layer(inputs)
     for kinked, smooth in _POOLING.items():
         if isinstance(layer, kinked):
             pooling = smooth.from_config(layer.get_config())

@@ -100,7 +100,10 @@ def probe_batch(
 
 @contextmanager
 def unchanged_state(model: keras.Model) -> Iterator[None]:
-    """Put moving statistics and random seeds of a model back after the block.
+    """Put everything a pass in training mode moves back after the block.
+
+    Moving statistics and random seeds, and weights too: spectral normalization scales
+    its kernel in the pass.
 
     Args:
         model: A built Keras model.
@@ -119,8 +122,7 @@ def unchanged_state(model: keras.Model) -> Iterator[None]:
         >>> net.layers[0].moving_mean.numpy().tolist()
         [0.0, 0.0]
     """
-    trained = {id(v) for v in model.trainable_variables}
-    state = [v for v in model.variables if id(v) not in trained]
+    state = list(model.variables)
     before = [keras.ops.convert_to_numpy(v) for v in state]
     try:
         yield

@@ -51,6 +51,7 @@ GOOD = {
     "rescaling": lambda: image_net(first=[layers.Rescaling(2.0, -1.0)]),
     "flip": lambda: image_net(first=[layers.RandomFlip()]),
     "softmax": lambda: image_net(layers.Flatten(), dense(3, activation="softmax")),
+    "spectral": lambda: image_net(layers.SpectralNormalization(conv(4, 3))),
     "lstm": lambda: series_net(layers.LSTM(4)),
     "attention": attention_net,
 }
@@ -118,7 +119,9 @@ def test_probe_false_does_not_ask():
     harden(BAD["softsign"][0](), probe=False, verbose=0)
 
 
-@pytest.mark.parametrize("name", ["batch", "dropout", "max pooling", "lstm"])
+@pytest.mark.parametrize(
+    "name", ["batch", "dropout", "max pooling", "lstm", "spectral"]
+)
 def test_the_probe_leaves_everything_as_it_was(name):
     model = GOOD[name]()
     before = [v.numpy() for v in model.variables]
