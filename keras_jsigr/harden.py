@@ -56,7 +56,7 @@ def harden(
     input_range: tuple[float, float] = (0.0, 1.0),
     noise: float = 0.0,
     noise_patches: tuple[int, ...] = (1,),
-    inputs: list[str] | None = None,
+    inputs: str | list[str] | None = None,
     adversary: Any = None,
     seed: int = 0,
     probe: bool = True,
@@ -130,8 +130,8 @@ def harden(
         noise_patches: Sides, in pixels or steps, >= 1, of the patches that share one
             number of the noise; patterns of several sides are added and clipped to the
             ball. `(1,)`: every entry is drawn for itself.
-        inputs: Names of the inputs to regularize; `None` means every float input that
-            the logits have a gradient for: not the tokens of an `Embedding`.
+        inputs: Names of the inputs to regularize, or one name; `None` means every float
+            input that the logits have a gradient for: not the tokens of an `Embedding`.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
             random_start=True)`: loss and penalties are taken at its points. Its
             `input_range` must be the one given here.
@@ -171,6 +171,18 @@ def harden(
         raise ValueError(
             "reference_accuracy is what penalty_weights='auto' holds on to: got "
             "penalty_weights='fixed'. Pass both, or neither."
+        )
+    if maps is not None and not isinstance(maps, PerturbationCache):
+        raise TypeError(
+            f"Got {type(maps).__name__} as maps, expected a PerturbationCache. Make it "
+            "by `PerturbationCache.build(model, x, y)` or `PerturbationCache.load(path)`."
+        )
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    if inputs is not None and len(set(inputs)) < len(inputs):
+        raise ValueError(
+            f"An input counts once: got inputs={list(inputs)}, expected different "
+            "names. Leave the repetition out."
         )
     twin = None
     if isinstance(reference_accuracy, keras.Model):
@@ -273,9 +285,9 @@ def _warn_of_own_steps(model: keras.Model) -> None:
     if own:
         warnings.warn(
             f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the "
-            "hardened model does not call: its step is that of J-SIGR, on the loss given "
-            "to `compile`. Move what they add into that loss, or into a layer that calls "
-            "`add_loss`.",
+            "hardened model does not call: its step is that of J-SIGR, on the loss "
+            "given to `compile`. Move what they add into that loss, or into a layer "
+            "that calls `add_loss`.",
             stacklevel=3,
         )
 

@@ -133,7 +133,13 @@ BAD_SETTINGS = [
     ({"align_weight": 0.1}, ValueError, "needs whole maps"),
     ({"inputs": ["pixels"]}, ValueError, r"got \['pixels'\]"),
     ({"inputs": []}, ValueError, "Inputs cannot be regularized"),
+    ({"inputs": "pixels"}, ValueError, r"got \['pixels'\]"),
+    ({"inputs": ["pixels", "pixels"]}, ValueError, "An input counts once"),
     ({"adversary": "fgsm"}, TypeError, "as adversary"),
+    ({"adversary": kj.attacks.FGSM}, TypeError, r"Got the class FGSM as adversary"),
+    ({"maps": "maps.npz"}, TypeError, "Got str as maps"),
+    ({"maps": {}}, TypeError, "Got dict as maps"),
+    ({"masks_per_step": 26}, ValueError, "masks_per_step=26, expected at most 25"),
 ]
 
 

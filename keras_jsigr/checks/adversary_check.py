@@ -31,6 +31,11 @@ def check_adversary(
         >>> from keras_jsigr.penalties import PenaltySettings
         >>> check_adversary(FGSM(epsilon=0.1), PenaltySettings(), [0])
     """
+    if isinstance(adversary, type):
+        raise TypeError(
+            f"Got the class {adversary.__name__} as adversary, expected an attack made "
+            f"of it, such as {adversary.__name__}(epsilon=0.1)."
+        )
     if not callable(getattr(adversary, "perturb", None)):
         raise TypeError(
             f"Got {type(adversary).__name__} as adversary, expected an attack with "

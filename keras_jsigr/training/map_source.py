@@ -79,7 +79,14 @@ class MapSource:
                     f"(H, W, C) of fixed sides: got {shape} for `{flat[index].name}`. "
                     "Build the model with such an input, or use selection='all'."
                 )
-            self._banks.append(make_mask_bank(tuple(shape), settings.grid))
+            bank = make_mask_bank(tuple(shape), settings.grid)
+            if (settings.masks_per_step or 1) > bank.size:
+                raise ValueError(
+                    f"More masks than there are: got masks_per_step="
+                    f"{settings.masks_per_step}, expected at most {bank.size} for "
+                    f"`{flat[index].name}`. None takes them all."
+                )
+            self._banks.append(bank)
 
     def __call__(
         self, point: Point, targets: Any, seed: Any, kind: HeadKind
