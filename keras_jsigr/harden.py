@@ -10,7 +10,7 @@ import keras
 from keras_jsigr.activations.relu import has_relu
 from keras_jsigr.checks.differentiability import check_second_order
 from keras_jsigr.core.choices import BaselineName, ChangeName
-from keras_jsigr.core.inputs import probe_batch
+from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.model import JSIGRModel
@@ -175,7 +175,7 @@ def harden(
     if maps is not None and not isinstance(maps, PerturbationCache):
         raise TypeError(
             f"Got {type(maps).__name__} as maps, expected a PerturbationCache. Make it "
-            "by `PerturbationCache.build(model, x, y)` or `PerturbationCache.load(path)`."
+            "by `PerturbationCache.build(model, x, y)`, or `.load(path)` a saved one."
         )
     if isinstance(inputs, str):
         inputs = [inputs]
@@ -223,7 +223,7 @@ def harden(
     if inputs is None or estimator in REVERSE_MODE:
         check_connected(robust.input_specs, robust.regularized, robust.connected)
     if probe and estimator in REVERSE_MODE:
-        batch = probe_batch(robust.input_specs, settings.input_range)
+        batch = probe_batch(robust.input_specs, settings.input_range, probe_size(model))
         for index in robust.regularized:
             check_second_order(model, robust.logits, batch, index)
     _warn_of_own_steps(model)

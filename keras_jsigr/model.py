@@ -15,7 +15,7 @@ from keras_jsigr.checks.adversary_check import check_adversary
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.heads import Head, find_head
-from keras_jsigr.core.inputs import input_specs, probe_batch
+from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.penalties import (
     PenaltyBatch,
@@ -95,7 +95,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         self.adversary = adversary
         self.map_table = map_table
         specs = input_specs(base)
-        probe = probe_batch(specs, self.settings.input_range)
+        probe = probe_batch(specs, self.settings.input_range, probe_size(base))
         head = find_head(base, probe)
         self.classes = int(base(probe, training=False).shape[-1])
         self._forward = Forward(base, head, specs, self.settings)

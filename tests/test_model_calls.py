@@ -124,6 +124,19 @@ def test_a_mask_reaches_a_base_that_takes_it():
     assert np.abs(expected - base(x)).max() > 1e-3
 
 
+def reshaping():
+    inputs = keras.Input(batch_shape=(4, 8, 8))
+    flat = keras.ops.reshape(inputs, (4, 64))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(flat))
+
+
+def test_models_of_a_fixed_batch_size(data):
+    robust = kj.harden(reshaping(), verbose=0)
+    robust.compile("sgd", SPARSE)
+    history = robust.fit(data[0][..., 0], data[1], batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"])
+
+
 def test_grey_images_without_an_axis(data):
     """Keras adds the axis: the same steps as with it."""
     x, y = data

@@ -98,6 +98,28 @@ def probe_batch(
     return keras.tree.map_structure(fill, specs)
 
 
+def probe_size(model: keras.Model, size: int = 2) -> int:
+    """Return how many examples to try a model with.
+
+    Args:
+        model: A built Keras model.
+        size: Number of examples wanted.
+
+    Returns:
+        `size`, or the only batch size that the model was made for.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.core.inputs import probe_size
+        >>> net = keras.Sequential([keras.Input(batch_shape=(4, 2))])
+        >>> probe_size(net)
+        4
+    """
+    # A subclass only knows of the batch it saw first, which binds it to nothing.
+    tensors = getattr(model, "inputs", None) or []
+    return next((int(t.shape[0]) for t in tensors if t.shape[0]), size)
+
+
 @contextmanager
 def unchanged_state(model: keras.Model) -> Iterator[None]:
     """Put everything a pass in training mode moves back after the block.

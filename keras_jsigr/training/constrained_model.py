@@ -11,7 +11,7 @@ import keras
 
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.heads import Head, find_head
-from keras_jsigr.core.inputs import probe_batch
+from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.training.accuracy_constraint import AccuracyConstraint
 from keras_jsigr.training.checked_model import CheckedModel
 from keras_jsigr.training.clean_accuracy import measure_accuracy, right_answers
@@ -68,7 +68,9 @@ class ConstrainedModel(CheckedModel):
         if self.settings.penalty_weights == "fixed":
             return
         if reference is not None:
-            probe = probe_batch(self.input_specs, self.settings.input_range)
+            probe = probe_batch(
+                self.input_specs, self.settings.input_range, probe_size(reference)
+            )
             self._twin = _Twin(reference, find_head(reference, probe))
         known = self.settings.reference_accuracy
         self.penalty_factor = add_scalar(self, "penalty_factor", 1.0)

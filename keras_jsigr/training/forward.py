@@ -17,6 +17,7 @@ from keras_jsigr.core.heads import Head
 from keras_jsigr.core.inputs import (
     in_structure,
     probe_batch,
+    probe_size,
     unchanged_state,
     with_known_sides,
 )
@@ -107,7 +108,7 @@ class Forward:
 
     def connected(self) -> list[int]:
         """List the positions of the regularized inputs that have a gradient."""
-        probe = probe_batch(self.specs, self.settings.input_range)
+        probe = self._probe(2)
         with unchanged_state(self._base):
             return connected_inputs(
                 lambda x: self(x, training=False), probe, self.regularized
@@ -234,9 +235,13 @@ class Forward:
         """
         return self._answers_alike and not acts_in_training(self._base)
 
+    def _probe(self, size: int) -> Any:
+        size = probe_size(self._base, size)
+        return probe_batch(self.specs, self.settings.input_range, size)
+
     def _has_one_mode(self) -> bool:
         # What a layer of the user's does itself, only its answers tell.
-        probe = probe_batch(self.specs, self.settings.input_range, _PROBES)
+        probe = self._probe(_PROBES)
         with unchanged_state(self._base):
             trained, inferred = self(probe, True), self(probe, False)
         return bool(np.array_equal(np.asarray(trained), np.asarray(inferred)))
