@@ -31,7 +31,6 @@ class Golden:
         from_logits: Whether the model returns logits.
         couples: Whether examples or steps influence each other in training mode
             (BatchNormalization, Dropout).
-        pools: Whether it pools by maximum, which XLA cannot differentiate twice.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Golden:
     y: np.ndarray
     from_logits: bool = True
     couples: bool = False
-    pools: bool = False
 
     @property
     def binary(self) -> bool:
@@ -187,7 +185,7 @@ def _goldens() -> dict[str, Golden]:
     y = np.arange(EXAMPLES) % CLASSES
     both = {"image": grey, "tokens": rng.integers(0, 7, (EXAMPLES, 4)).astype("int32")}
     goldens = [
-        Golden("cnn", cnn, grey, y, pools=True),
+        Golden("cnn", cnn, grey, y),
         Golden("resnet", resnet, colour, y, couples=True),
         Golden("subclassed", subclassed, grey, y, from_logits=False, couples=True),
         Golden("mlp", mlp, rows, y),
