@@ -17,6 +17,20 @@ from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.core.keras_private import all_layers, leaf_layers
 
 _SUSPECT = 0.1
+# TensorFlow differentiates their interpolation for the pixels as if the inverse movement
+# undid it: even the first derivative is off, by as much as the draw decides.
+_MOVES_PIXELS = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        "RandomElasticTransform",
+        "RandomPerspective",
+        "RandomRotation",
+        "RandomShear",
+        "RandomTranslation",
+        "RandomZoom",
+    )
+    if hasattr(keras.layers, name)  # Keras keeps adding to them
+)
 
 
 def check_second_order(
@@ -42,14 +56,18 @@ def check_second_order(
     variables = list(model.trainable_variables)
     if not variables:
         return
+    moving = [each for each in leaf_layers(model) if isinstance(each, _MOVES_PIXELS)]
+    if moving:
+        raise ValueError(
+            f"TensorFlow's derivative of {_named(moving)} for the pixels is wrong, by "
+            "as much as the random draw decides. J-SIGR by double backpropagation "
+            "would train on it. Augment in the data pipeline, or use "
+            "estimator='finite_difference' with norm='squared', which needs none."
+        )
     finding = _try_in_double(model, network, leaves[index], variables)
     if finding.passed:
         return
-    culprits = [
-        f"`{layer.name}` ({type(layer).__name__})"
-        for layer in leaf_layers(model)
-        if not layer_passes(layer)
-    ]
+    culprits = [layer for layer in leaf_layers(model) if not layer_passes(layer)]
     if finding.error is not None and finding.error <= _SUSPECT and not culprits:
         return  # rounding in a deep network, not a wrong derivative: those are larger
     what = (
@@ -57,12 +75,16 @@ def check_second_order(
         if finding.error is None
         else f"is wrong by {finding.error:.0%}, silently"
     )
-    where = f" of {', '.join(culprits)}" if culprits else f" of `{model.name}`"
+    where = f" of {_named(culprits)}" if culprits else f" of `{model.name}`"
     raise ValueError(
         f"TensorFlow's second derivative{where} {what}. J-SIGR by double "
         "backpropagation would train on it. Use estimator='finite_difference' with "
         "norm='squared', which needs none, or exchange the layer."
     )
+
+
+def _named(layers: list[keras.Layer]) -> str:
+    return ", ".join(f"`{layer.name}` ({type(layer).__name__})" for layer in layers)
 
 
 def _try_in_double(

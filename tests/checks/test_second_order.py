@@ -102,6 +102,21 @@ def test_wrong_networks_are_refused(name):
     assert "norm='squared'" in message
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(layers.RandomRotation, layers.RandomZoom, layers.RandomPerspective),
+        *(layers.RandomShear, layers.RandomTranslation, layers.RandomElasticTransform),
+    ],
+)
+def test_layers_that_move_pixels_are_refused_whatever_they_draw(layer, seed):
+    moves = {layers.RandomTranslation: 2, layers.RandomShear: 2}.get(layer, 1)
+    first = layer(*[0.1] * moves, seed=seed, name="culprit")
+    with pytest.raises(ValueError, match=r"derivative of `culprit` \(Random.* wrong"):
+        harden(image_net(first=[first]), verbose=0)
+
+
 @pytest.mark.parametrize("name", ["bilinear Resizing inside", "softsign"])
 def test_the_way_out_trains(name):
     keras.utils.set_random_seed(0)
