@@ -17,8 +17,8 @@ from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.core.keras_private import all_layers, leaf_layers
 
 _SUSPECT = 0.1
-# TensorFlow differentiates their interpolation as if the inverse movement undid it: even
-# the first derivative for the pixels is off, by as much as the draw decides.
+# TensorFlow differentiates their interpolation as if the inverse movement undid it:
+# even the first derivative for the pixels is off, by as much as the draw decides.
 _MOVES_PIXELS = tuple(
     getattr(keras.layers, name)
     for name in (

@@ -111,8 +111,8 @@ def probe_size(model: keras.Model, size: int = 2) -> int:
     Example:
         >>> import keras
         >>> from keras_jsigr.core.inputs import probe_size
-        >>> net = keras.Sequential([keras.Input(batch_shape=(4, 2))])
-        >>> probe_size(net)
+        >>> x = keras.Input(batch_shape=(4, 2))
+        >>> probe_size(keras.Model(x, keras.layers.Dense(1)(x)))
         4
     """
     # A subclass only knows of the batch it saw first, which binds it to nothing.
