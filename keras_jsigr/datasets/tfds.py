@@ -56,7 +56,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | 
         >>> find_prepared("mnist", "no-such-folder") is None
         True
     """
-    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     base = root.joinpath(*name.split("/"))
     for depth in ("", "*/", "*/*/"):
         found = [
