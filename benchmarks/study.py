@@ -93,11 +93,13 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
     store = store_of(bank, options)
     if parts := set(options.parts) - {"step"}:
         members = [(name, seed) for seed in seeds for name in names]
-        others = [(name, SURROGATE_SEED) for name in SURROGATES]
-        if "transfer" in parts and bank.surrogates is not bank:
-            bank.surrogates.fill(others)
-        own = others if "transfer" in parts and bank.surrogates is bank else []
-        bank.fill([*own, ("plain", TEACHER_SEED), *members])
+        trained = [("plain", TEACHER_SEED), *members]
+        surrogates = [(name, SURROGATE_SEED) for name in SURROGATES]
+        if "transfer" in parts and bank.surrogates is bank:
+            trained += surrogates
+        elif "transfer" in parts:
+            bank.surrogates.fill(surrogates)
+        bank.fill(trained)
 
         def is_measured(member: Member) -> bool:
             name, seed = member
