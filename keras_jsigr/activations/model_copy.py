@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -16,6 +15,7 @@ from keras_jsigr.activations.relu import (
     has_relu,
     relu_attributes,
 )
+from keras_jsigr.core.not_compiled import not_compiled
 
 
 class ModelCopy:
@@ -40,7 +40,7 @@ class ModelCopy:
 
     def _copy(self, operation: Any) -> Any:
         if is_graph(operation):
-            with _not_compiled(operation):
+            with not_compiled(operation):
                 graph = keras.models.clone_model(operation, clone_function=self.copy)
             graph.dtype_policy = operation.dtype_policy
             return graph
@@ -157,13 +157,3 @@ def _hand_over(layer: keras.Layer, copy: keras.Layer) -> None:
         for name in vars(one).keys() & vars(twin).keys():
             if "activation" in name and _has_own(one, name):
                 setattr(twin, name, getattr(one, name))
-
-
-@contextmanager
-def _not_compiled(model: keras.Model) -> Iterator[None]:
-    """Keep `clone_model` from copying the loss, which may not be serializable."""
-    before, model.compiled = model.compiled, False
-    try:
-        yield
-    finally:
-        model.compiled = before

@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
+from keras_jsigr.core.weighted_logits import weighted_logits
+
 ScoreName = Literal["log_prob", "margin", "logit"]
 HeadKind = Literal["softmax", "sigmoid"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
@@ -157,6 +159,5 @@ def class_score(
 def _log_odds(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     others = tf.where(target > 0, tf.fill(tf.shape(z), z.dtype.min), z)
-    # Zero times minus infinity, of a class that is ruled out, would be NaN.
-    own = tf.reduce_sum(tf.math.multiply_no_nan(z, target), axis=-1)
+    own = weighted_logits(z, target)
     return own - tf.reduce_logsumexp(others, axis=-1)

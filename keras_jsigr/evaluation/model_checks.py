@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.calls.inputs import check_model
 from keras_jsigr.attacks.calls.predictions import predict_logits
+from keras_jsigr.core.finite_rows import finite_rows
 from keras_jsigr.evaluation.parts.about import model_name
 
 _PROBES = 16
@@ -54,7 +55,7 @@ def check_logits(
                 f"{tuple(wanted)}. Reshape the data."
             )
     logits: npt.NDArray[np.float32] = predict_logits(model, x, batch_size)
-    bad = int((~np.isfinite(logits)).any(-1).sum())
+    bad = int((~finite_rows(logits)).sum())
     if bad:
         raise ValueError(
             f"The model's outputs are NaN or infinite at {bad} of {len(x)} examples, "

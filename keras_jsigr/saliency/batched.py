@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.class_indices import check_class_indices
+from keras_jsigr.core.finite_rows import finite_rows
 
 _PROBES = 16
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -188,6 +189,5 @@ def probe_of(x: Any) -> Any:
             "Check how the data are selected."
         )
     few = np.asarray(as_float(x[:_PROBES]))
-    finite = np.isfinite(few).all(axis=tuple(range(1, few.ndim)))
-    first = int(np.argmax(finite))
+    first = int(np.argmax(finite_rows(few)))
     return x[first : first + 1]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from keras_jsigr.core.keras_private import all_layers
+from keras_jsigr.core.not_compiled import not_compiled
 
 
 def base_config(model: keras.Model) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def base_config(model: keras.Model) -> dict[str, Any]:
         >>> "compile_config" in base_config(net), net.compiled
         (False, True)
     """
-    with _not_compiled(model):
+    with not_compiled(model):
         config: dict[str, Any] = without_compile_config(
             keras.saving.serialize_keras_object(model)
         )
@@ -58,16 +56,3 @@ def without_compile_config(config: Any) -> Any:
         return config
     drop = {"compile_config"} if "class_name" in config else set()
     return {k: without_compile_config(v) for k, v in config.items() if k not in drop}
-
-
-@contextmanager
-def _not_compiled(model: keras.Model) -> Iterator[None]:
-    """Keep Keras from serializing losses, of nested models too."""
-    compiled = [m for m in all_layers(model) if getattr(m, "compiled", False)]
-    try:
-        for each in compiled:
-            each.compiled = False
-        yield
-    finally:
-        for each in compiled:
-            each.compiled = True

@@ -14,6 +14,7 @@ from keras_jsigr.attacks.search.rows import like
 from keras_jsigr.attacks.search.scaled_gradient import scaled_gradient
 from keras_jsigr.attacks.search.usable_part import usable_part
 from keras_jsigr.core.logits import LogitsFn, as_classes
+from keras_jsigr.core.weighted_logits import weighted_logits
 
 _SAFE = 1e-5
 # A class so far below the largest logit has the probability zero in float32.
@@ -96,8 +97,7 @@ def nearest_boundary(
         if gradient is None:
             raise ValueError(NO_GRADIENT)
         gradient = tf.ensure_shape(gradient, point.shape)
-        gap = tf.math.multiply_no_nan(logits, difference)
-        gap = tf.reduce_sum(gap, axis=-1) - safe_margin(logits)
+        gap = weighted_logits(logits, difference) - safe_margin(logits)
         weights, healthy = usable_part(gradient)
         # No boundary with a class that is ruled out.
         there = tf.math.is_finite(gap)

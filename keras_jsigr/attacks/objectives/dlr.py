@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_jsigr.attacks.objectives.margin import margin_loss
+from keras_jsigr.core.weighted_logits import weighted_logits
 
 
 def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -106,5 +107,4 @@ def _row(classes: tf.Tensor) -> tf.Tensor:
 
 def _difference(z: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor) -> tf.Tensor:
     between = _row(goals) - _row(targets)
-    # Zero times minus infinity, of a class that is ruled out, would be NaN.
-    return tf.reduce_sum(tf.math.multiply_no_nan(z, between), axis=-1)
+    return weighted_logits(z, between)

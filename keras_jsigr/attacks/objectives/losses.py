@@ -11,6 +11,7 @@ from keras_jsigr.attacks.objectives.dlr import dlr_loss
 from keras_jsigr.attacks.objectives.margin import margin_loss
 from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.scores import class_score, hard_targets
+from keras_jsigr.core.weighted_logits import weighted_logits
 
 LossName = Literal["cross_entropy", "margin", "dlr"]
 
@@ -103,8 +104,7 @@ def _log_ratio(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     label = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     left_out = (label > 0) & hard_targets(targets)[:, tf.newaxis]
     others = tf.where(left_out, z.dtype.min, z)
-    # Zero times minus infinity, of a class that is ruled out, would be NaN.
-    own = tf.reduce_sum(tf.math.multiply_no_nan(z, targets), axis=-1)
+    own = weighted_logits(z, targets)
     return tf.reduce_logsumexp(others, axis=-1) - own
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_jsigr.core.weighted_logits import weighted_logits
+
 
 def margin_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """Compute `max_{j != y} z_j - z_y`, positive exactly where misclassified.
@@ -31,6 +33,5 @@ def margin_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     dtype, classes = logits.dtype, logits.shape[-1]
     label = tf.one_hot(tf.argmax(targets, axis=-1), classes, dtype=dtype)
     others = tf.where(label > 0, dtype.min, logits)
-    # Zero times minus infinity, of a class that is ruled out, would be NaN.
-    own = tf.reduce_sum(tf.math.multiply_no_nan(logits, label), axis=-1)
+    own = weighted_logits(logits, label)
     return tf.reduce_max(others, axis=-1) - own

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.finite_rows import finite_rows
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
-from keras_jsigr.evaluation.interpretability.subject import Subject, finite_maps
+from keras_jsigr.evaluation.interpretability.subject import Subject
 from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 from keras_jsigr.saliency.mask_bank import make_mask_bank
 from keras_jsigr.saliency.methods.perturbation import Perturbation
@@ -45,7 +46,7 @@ def agreements(subject: Subject) -> list[SaliencyFigure]:
         )
         theirs = np.asarray(explain(subject.x, subject.y))
         found = compare(subject.maps, theirs)
-        known = subject.finite & finite_maps(theirs)
+        known = subject.finite & finite_rows(theirs)
         figures += [
             figure_of(
                 values,

@@ -18,10 +18,11 @@ from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_lo
 from keras_jsigr.attacks.explanations.borrowed_curvature import BorrowedCurvature
 from keras_jsigr.attacks.explanations.saliency_attack import SaliencyAttack
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
+from keras_jsigr.core.finite_rows import finite_rows
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
 from keras_jsigr.evaluation.interpretability.kept_label_pgd import KeptLabelPGD
-from keras_jsigr.evaluation.interpretability.subject import Subject, finite_maps
+from keras_jsigr.evaluation.interpretability.subject import Subject
 from keras_jsigr.evaluation.saliency_records import SaliencyFigure
 from keras_jsigr.saliency.metrics.rank_correlation import rank_correlation
 from keras_jsigr.saliency.metrics.ssim import ssim
@@ -67,7 +68,7 @@ def stability(
     )
     moved = np.asarray(subject.explain(points, subject.y))
     found = program(subject.maps, moved)
-    known = subject.finite & finite_maps(moved)
+    known = subject.finite & finite_rows(moved)
     figures = [
         figure_of(
             values, GROUP, name, condition, better="higher", used=used, known=known

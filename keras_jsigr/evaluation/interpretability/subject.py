@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core.finite_rows import finite_rows
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.evaluation.interpretability.map_task import Floats, MapTask
@@ -50,7 +51,7 @@ class Subject:
 
         Ranks and peaks of NaN would be numbers like any other.
         """
-        return finite_maps(self.maps)
+        return finite_rows(self.maps)
 
     @property
     def layout(self) -> Layout | None:
@@ -69,22 +70,3 @@ class Subject:
         """
         logits = self.logits_fn(x)
         return tf.reduce_sum(class_targets(y, logits) * tf.nn.softmax(logits), axis=-1)
-
-
-def finite_maps(maps: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Tell which maps have no NaN and nothing infinite.
-
-    Args:
-        maps: Float `(N, *map_shape)`.
-
-    Returns:
-        Bool `(N,)`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.evaluation.interpretability.subject import finite_maps
-        >>> finite_maps(np.array([[1.0, np.inf], [1.0, 2.0]])).tolist()
-        [False, True]
-    """
-    found: npt.NDArray[np.bool_] = np.isfinite(maps.reshape(len(maps), -1)).all(axis=1)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 
@@ -24,8 +24,26 @@ def by_name(attacks: Sequence[Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for attack in attacks:
-        # Another may be called so already, by whoever made it.
-        others = (f"{attack.name} ({number})" for number in itertools.count(2))
-        names = itertools.chain([attack.name], others)
-        found[next(name for name in names if name not in found)] = attack
+        found[free_name(attack.name, found)] = attack
     return found
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return a name, numbered from two on if it is taken.
+
+    Args:
+        name: As wanted.
+        taken: What is called something already.
+
+    Returns:
+        A name that is not taken.
+
+    Example:
+        >>> from keras_jsigr.evaluation.parts.by_name import free_name
+        >>> free_name("PGD", ["PGD", "PGD (2)"])
+        'PGD (3)'
+    """
+    # A numbered name, too, may be taken, by whoever made it.
+    others = (f"{name} ({number})" for number in itertools.count(2))
+    names = itertools.chain([name], others)
+    return next(each for each in names if each not in taken)

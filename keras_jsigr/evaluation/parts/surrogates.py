@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 from keras_jsigr.evaluation.log import in_words
 from keras_jsigr.evaluation.parts.attack_rows import describe, outside_words
-from keras_jsigr.evaluation.parts.by_name import by_name
+from keras_jsigr.evaluation.parts.by_name import by_name, free_name
 from keras_jsigr.evaluation.parts.suite import SuiteResult
 from keras_jsigr.evaluation.rate import Rate
 from keras_jsigr.evaluation.records import AttackRecord, TransferRecord
@@ -176,6 +175,4 @@ def _joint(cells: Sequence[Cell]) -> str:
 
 
 def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:
-    others = (f"{otherwise} ({number})" for number in itertools.count(2))
-    names = itertools.chain([name, otherwise], others)
-    return next(free for free in names if free not in taken)
+    return name if name not in taken else free_name(otherwise, taken)
