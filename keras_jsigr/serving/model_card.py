@@ -63,7 +63,11 @@ def model_card(
             "note": "implemented from the abstract of arXiv 2207.13036 and the works "
             "it rests on",
         },
-        "settings": {**model.settings.get_config(), **model.adjusted()},
+        "settings": {
+            **model.settings.get_config(),
+            **model.adjusted(),
+            **model.constraint_state(),
+        },
         "adversary": model.adversary and _described(model.adversary),
         "inputs": inputs,
         "input_range": [low, high],

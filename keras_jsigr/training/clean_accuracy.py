@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -47,8 +48,37 @@ def right_answers(outputs: Any, labels: Any, kind: HeadKind, head: Head) -> Any:
     return tf.cast(same, tf.float32)
 
 
+def counted(outputs: Any, labels: Any, ignored: Sequence[int]) -> Any:
+    """Tell per example whether its label is one to answer.
+
+    Args:
+        outputs: What the model returns, `(B, C)`.
+        labels: Labels of any Keras form, see `class_targets`.
+        ignored: The `ignore_class` of the losses, see `ignored_labels`.
+
+    Returns:
+        Float32 `(B,)`, 1 or 0: a weight for the metric.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.training.clean_accuracy import counted
+        >>> counted(tf.zeros((3, 2)), tf.constant([0, -1, 1]), [-1]).numpy().tolist()
+        [1.0, 0.0, 1.0]
+    """
+    indices = tf.convert_to_tensor(keras.tree.flatten(labels)[0])
+    keep = tf.ones_like(outputs[:, 0], tf.float32)
+    for label in ignored:  # of class indices, `(B,)` or `(B, 1)`, as are the losses
+        same = tf.reshape(indices, (-1,)) == tf.cast(label, indices.dtype)
+        keep *= 1.0 - tf.cast(same, tf.float32)
+    return keep
+
+
 def measure_accuracy(
-    model: keras.Model, validation: Validation, kind: HeadKind, head: Head
+    model: keras.Model,
+    validation: Validation,
+    kind: HeadKind,
+    head: Head,
+    ignored: Sequence[int] = (),
 ) -> tuple[float, float]:
     """Measure the clean accuracy of a model in a compiled pass over the data.
 
@@ -57,9 +87,10 @@ def measure_accuracy(
         validation: The data.
         kind: Whether the classes exclude each other, see `right_answers`.
         head: The head of the model.
+        ignored: Labels whose examples do not count.
 
     Returns:
-        The accuracy, 0..1, and the number of examples.
+        The accuracy, 0..1, and the number of examples that count.
 
     Example:
         >>> import keras, numpy as np
@@ -72,7 +103,7 @@ def measure_accuracy(
         (0.5, 2.0)
     """
     with model.distribute_strategy.scope():
-        graded = _GradedModel(model, kind, head)
+        graded = _GradedModel(model, kind, head, ignored)
         graded.compile()
     graded.evaluate(
         validation.x,
@@ -107,17 +138,22 @@ def share_and_count(right: keras.metrics.Mean) -> tuple[float, float]:
 class _GradedModel(keras.Model):
     """A model of which `evaluate` counts the right answers, and nothing else."""
 
-    def __init__(self, model: keras.Model, kind: HeadKind, head: Head) -> None:
+    def __init__(
+        self, model: keras.Model, kind: HeadKind, head: Head, ignored: Sequence[int]
+    ) -> None:
         super().__init__(name="graded", dtype=model.dtype_policy)
         self.model = model
         self.right = keras.metrics.Mean(name="right")
         self.built = True
         self._grade = (kind, head)
+        self._ignored = tuple(ignored)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.model(inputs, training=training)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.right.update_state(right_answers(self(x, training=False), y, *self._grade))
+        outputs = self(x, training=False)
+        right = right_answers(outputs, y, *self._grade)
+        self.right.update_state(right, counted(outputs, y, self._ignored))
         return {"right": self.right.result()}

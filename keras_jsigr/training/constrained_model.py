@@ -9,12 +9,16 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.checks.compile_check import head_kind, ignored_labels
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.training.accuracy_constraint import AccuracyConstraint
 from keras_jsigr.training.checked_model import CheckedModel
-from keras_jsigr.training.clean_accuracy import measure_accuracy, right_answers
+from keras_jsigr.training.clean_accuracy import (
+    counted,
+    measure_accuracy,
+    right_answers,
+)
 from keras_jsigr.training.penalty_rule import (
     clearly_trained,
     next_factor,
@@ -84,6 +88,14 @@ class ConstrainedModel(CheckedModel):
         """Return the factor of all penalty weights, 1 with fixed weights."""
         return 1.0 if self.penalty_factor is None else self.penalty_factor.value
 
+    def constraint_state(self) -> dict[str, float | None]:
+        """Return what the constraint chose; empty with fixed weights."""
+        if self.penalty_factor is None:
+            return {}
+        names = ("penalty_factor", "reference_accuracy")
+        values = {name: read_scalar(getattr(self, name)) for name in names}
+        return {n: None if math.isnan(v) else float(v) for n, v in values.items()}
+
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `keras.Model.fit` does, with the constraint watched if there is one.
 
@@ -121,7 +133,8 @@ class ConstrainedModel(CheckedModel):
         """Count the right answers, then do as Keras does."""
         if self.penalty_factor is not None:
             right = right_answers(y_pred, y, self._kind, self.head)
-            self.clean_accuracy.update_state(right)
+            weights = counted(y_pred, y, ignored_labels(self))
+            self.clean_accuracy.update_state(right, weights)
         results: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
         return results
 
@@ -150,7 +163,7 @@ class ConstrainedModel(CheckedModel):
             )
         twin = self._twin or _Twin(self.base, self.head)
         accuracy, examples = measure_accuracy(
-            twin.model, validation, self._kind, twin.head
+            twin.model, validation, self._kind, twin.head, ignored_labels(self)
         )
         # Independent classes are graded one by one: a coin gets half of them right.
         classes = 2 if self._kind == "sigmoid" else self.classes

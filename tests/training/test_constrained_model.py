@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
+from keras_jsigr.serving.model_card import model_card
 from keras_jsigr.training.penalty_rule import next_factor, standard_error
 
 N, BATCH = 64, 16
@@ -118,6 +119,34 @@ def test_untrained_base_is_no_reference(data):
     assert "reference_accuracy=" in str(error.value)
     for a, b in zip(before, robust.base.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("ignored", [-1, 0])
+def test_examples_that_the_loss_ignores_do_not_count(data, trained, ignored):
+    x, y = data
+    some = np.where(np.arange(N) % 4 == 0, ignored, y)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=ignored
+    )
+    robust = kj.harden(plain(trained), **AUTO)
+    robust.compile(keras.optimizers.Adam(0.01), loss, run_eagerly=True)
+    history = fit(robust, (x, some))
+    seen = some != ignored
+    reference = accuracy(plain(trained), x[seen], y[seen])
+    assert float(robust.reference_accuracy.value) == pytest.approx(reference)
+    slack = accuracy(robust, x[seen], y[seen]) - reference + 0.02
+    assert history["accuracy_slack"][-1] == pytest.approx(slack, abs=1e-6)
+
+
+def test_model_card_tells_what_the_constraint_chose(data, trained):
+    robust = compiled(kj.harden(plain(trained), **AUTO))
+    assert model_card(robust, [], {})["settings"]["reference_accuracy"] is None
+    factor = fit(robust, data, epochs=3)["penalty_factor"][-1]
+    settings = model_card(robust, [], {})["settings"]
+    assert settings["penalty_factor"] == float(robust.penalty_factor.value) != factor
+    assert settings["reference_accuracy"] == pytest.approx(trained[1])
+    fixed = model_card(compiled(kj.harden(net(), **FIXED)), [], {})
+    assert "penalty_factor" not in fixed["settings"]
 
 
 # The rule at work
