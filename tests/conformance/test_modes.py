@@ -111,7 +111,9 @@ def test_sample_weights(golden, train, reference, assert_same_weights):
     if golden.couples:
         return
     settings = {"estimator": "exact", "selection": "all", "ramp_steps": 0}
-    whole, rest = (golden.compiled(harden=settings) for _ in range(2))
+    # One step each, eager: tracing it would take most of this test's time.
+    eager = {"harden": settings, "run_eagerly": True}
+    whole, rest = (golden.compiled(**eager) for _ in range(2))
     x, y = golden.part(0, BATCH)
     weights = np.repeat([0.0, 1.0], BATCH // 2).astype("float32")
     whole.fit(x, y, sample_weight=weights, batch_size=BATCH, shuffle=False, verbose=0)
