@@ -202,14 +202,21 @@ def test_settings_of_one_transfer_attack_are_told_apart():
     weak = MIFGSM(epsilon=EPSILON, steps=1, step_size=0.01)
     strong = MIFGSM(epsilon=EPSILON, steps=10)
 
+    # The same functions in each evaluation: an attack is traced once for each.
+    def net(x):
+        return tf.matmul(x, w)
+
+    def other(x):
+        return tf.matmul(x, near)
+
     def transferred(*attacks):
         return evaluate(
-            lambda x: tf.matmul(x, w),
+            net,
             x,
             (x @ w).argmax(-1),
             epsilon=EPSILON,
             attacks=[weak],
-            surrogates={"near": lambda x: tf.matmul(x, near)},
+            surrogates={"near": other},
             transfer_attacks=list(attacks),
             epsilons=[EPSILON],
             diagnostics=False,
