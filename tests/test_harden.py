@@ -29,9 +29,10 @@ def net(activation=None, inner="silu"):
     )
 
 
-def compiled(model, optimizer=None, from_logits=True):
+def compiled(model, optimizer=None, from_logits=True, **kwargs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
-    model.compile(optimizer or keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+    optimizer = optimizer or keras.optimizers.SGD(0.1)
+    model.compile(optimizer, loss, metrics=["accuracy"], **kwargs)
     return model
 
 
@@ -277,7 +278,7 @@ def test_penalties_are_per_unit_of_the_range(data, form, norm):
         (harden(plain, **settings), x),
         (harden(wide, input_range=(0, 255), **settings), x * np.float32(255)),
     ):
-        compiled(robust, keras.optimizers.SGD(0.0))
+        compiled(robust, keras.optimizers.SGD(0.0), run_eagerly=True)
         history = robust.fit(inputs, y, batch_size=N, shuffle=False, verbose=0).history
         reported.append(
             [history[k][0] for k in ("loss", "jacobian_penalty", "selective_penalty")]
