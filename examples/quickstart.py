@@ -30,7 +30,7 @@ import keras_jsigr as kj
 def main() -> None:
     options = parse_options()
     if importlib.util.find_spec("matplotlib") is None:
-        raise SystemExit('Pictures need matplotlib: pip install "keras-jsigr[plots]"')
+        raise SystemExit("Pictures need matplotlib: pip install matplotlib")
     started = time.perf_counter()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Search the penalty weights with KerasTuner: robust as can be, accurate enough.
 
-    pip install "keras-jsigr[tuner]"
+    pip install keras-tuner
     python examples/search_weights.py --trials 6
 
 Trains a plain network on a part of the embedded Fashion-MNIST sample, then hardens it
@@ -29,7 +29,7 @@ try:
     import keras_tuner
 except ImportError as error:
     raise SystemExit(
-        "This example needs KerasTuner: pip install 'keras-jsigr[tuner]'"
+        "This example needs KerasTuner: pip install keras-tuner"
     ) from error
 
 EPSILON = 0.1

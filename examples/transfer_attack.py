@@ -147,14 +147,14 @@ def trained(
 
 
 def print_table(reports: list, images: int, options: argparse.Namespace) -> None:
-    """Print clean accuracy, the worst transfer and the white-box worst case."""
+    """Print clean accuracy, the worst transfer and the worst case of all."""
     radii = sorted({record.epsilon for record in reports[0].transfer})
     print(
         f"\nAccuracy on {images:,} test images, Linf, inputs in 0..1, "
         f"seed {options.seed}; transfer: the worst source and attack"
     )
     head = "".join(f"{f'transfer {radius:g}':>16}" for radius in radii)
-    print(f"{'target':16}{'clean':>8}{head}{f'white box {options.epsilon:g}':>16}")
+    print(f"{'target':16}{'clean':>8}{head}{f'worst case {options.epsilon:g}':>16}")
     for report in reports:
         worst = [
             min(

@@ -100,41 +100,46 @@ def harden(
         form: `"fused"` or `"guided"` (2x the cost of a plain step), `"separate"` (3x).
         spread: Standard deviation of the noise of the guided form, in logits, >= 0.
         norm: `"l1"`, the dual norm of an Linf adversary, or `"squared"`.
-        estimator: `"vjp"`; `"exact"` (C products; few classes); or, for layers
-            without second derivatives and `norm="squared"`, `"finite_difference"` or
-            `"jvp"`.
+        estimator: `"vjp"`; `"exact"` (C products; few classes);
+            `"finite_difference"`, for layers without second derivatives; or `"jvp"`,
+            forward mode. The last two need `norm="squared"`, no guided form and no
+            alignment.
         projections: Random projections per step, >= 1.
-        score: For the separate and guided form. `"log_prob"`; `"margin"`, the log odds,
-            for training sets so small that the network learns them by heart (there
-            the gradient of `"log_prob"` vanishes); or `"logit"`.
+        score: For the separate and guided form and for the alignment. `"log_prob"`;
+            `"margin"`, the log odds, for training sets so small that the network
+            learns them by heart (there the gradient of `"log_prob"` vanishes); or
+            `"logit"`.
         selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
             `quantile`), `"threshold"`; controls `"random"`, `"inverted"`, `"all"`,
-            `"none"`.
+            `"none"`. `"hard"`, `"threshold"`, `"inverted"` and the alignment need a
+            whole map: `maps`, or `masks_per_step=None`.
         quantile: Share of the inputs for the hard selections, 0..1.
         threshold: Level of `S` for `selection="threshold"`, 0..1; `None` means each
             map's mean plus one standard deviation.
         maps: A `PerturbationCache` with maps of a frozen teacher, found by the
             content of each sample; `None` means live maps of the model itself.
         masks_per_step: Random occlusions per image and step for live maps (each
-            costs a third of a plain step); `None` means the whole grid.
+            costs a seventh to a half of a plain step); `None` means the whole grid.
         grid: Cells per side of the live maps.
-        baseline: What occlusion shows: `"blur"`, `"mean"` or `"zero"`.
-        saliency_score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
+        baseline: What occlusion shows in live maps: `"blur"`, `"mean"` or `"zero"`.
+            Those of `maps` were made with their own.
+        saliency_score: Of live maps: `"squared_logits"`, `"probability_drop"` or
+            `"sarfa"`.
         delay_steps: Optimizer steps before the penalties start.
         ramp_steps: Optimizer steps over which they grow in.
         input_range: Range of the inputs that `fit` receives.
         noise: Radius, in input units, >= 0, of the maximum-norm ball around each
             example from which every step draws the point where it takes loss and
-            penalties, within `input_range`; 0 means the example itself. The epsilon of
-            the attacks to withstand is a good choice.
+            penalties, clipped to `input_range`; 0 means the example itself. The epsilon
+            of the attacks to withstand is a good choice.
         noise_patches: Sides, in pixels or steps, >= 1, of the patches that share one
             number of the noise; patterns of several sides are added and clipped to the
             ball. `(1,)`: every entry is drawn for itself.
         inputs: Names of the inputs to regularize, or one name; `None` means every float
             input that the logits have a gradient for: not the tokens of an `Embedding`.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(epsilon=0.1,
-            random_start=True)`: loss and penalties are taken at its points. Its
-            `input_range` must be the one given here.
+            random_start=True)`, untargeted, of one input: loss and penalties are taken
+            at its points. Its `input_range` must be the one given here, and `noise` 0.
         seed: Seed of the random projections and masks.
         probe: Whether to verify the second derivatives now (a few eager passes).
         verbose: 0 for silence; 1 for one line on each thing worth knowing.

@@ -20,7 +20,7 @@ from keras_jsigr.datasets.dataset import Dataset, to_unit_range
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 HINT = (
     "reading prepared TensorFlow Datasets needs the package tensorflow-datasets: "
-    "pip install 'keras-jsigr[datasets]'"
+    "pip install tensorflow-datasets importlib_resources"
 )
 
 

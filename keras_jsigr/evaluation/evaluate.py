@@ -56,8 +56,9 @@ def evaluate(
     """Measure how often a classifier is right, without attack and under attack.
 
     The headline is the per-example worst case: an example counts as robust if no attack
-    fools the model on it. Beside it: each attack, each class, accuracy over the radius,
-    transfer from other models next to the same attack with full access, the linearized
+    fools the model on it, and nothing that is transferred from the surrogates within
+    the radius. Beside it: each attack, each class, accuracy over the radius, transfer
+    from other models next to the same attack with full access, the linearized
     robustness, diagnostics of gradient masking, and some fooled examples.
 
     A crash of an attack or a part is told in `report.errors`; the rest goes on. With

@@ -38,7 +38,8 @@ class Report:
         threat_model: `norm`, `epsilon`, `input_range`.
         data: `images` (their number) and `fingerprint`.
         clean: Accuracy without attack.
-        robust: Accuracy under the per-example worst case of the suite: the headline.
+        robust: Accuracy under the per-example worst case of the suite and, where there
+            are surrogates, of what is transferred within the radius: the headline.
         attacks: What each attack did, in the order run.
         classes: The same per class.
         curve: Accuracy over the radius, ascending; the first radius is 0.

@@ -46,7 +46,7 @@ class CleverHansAttack(Attack):
     range. It computes in float32 and returns the last iterate, whether an earlier one
     fooled the model or not.
 
-    Needs `pip install "keras-jsigr[attacks]"`.
+    Needs `pip install cleverhans`.
 
     Args:
         epsilon: Radius in input units, >= 0.

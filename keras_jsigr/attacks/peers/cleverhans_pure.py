@@ -42,7 +42,7 @@ def _module(name: str) -> Any:
     except ImportError as error:
         raise ImportError(
             "CleverHansAttack needs cleverhans, which could not be imported: "
-            f'{error}. Run pip install "keras-jsigr[attacks]".'
+            f"{error}. Run pip install cleverhans."
         ) from error
 
 

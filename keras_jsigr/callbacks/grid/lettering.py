@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HINT = (
-    'pictures need the packages pillow and matplotlib: pip install "keras-jsigr[plots]"'
+    "pictures need the packages pillow and matplotlib: pip install pillow matplotlib"
 )
 
 

@@ -18,7 +18,7 @@ from keras_jsigr.evaluation.page.panels import (
 if TYPE_CHECKING:
     from keras_jsigr.evaluation.report import Report
 
-HINT = 'the picture needs the package matplotlib: pip install "keras-jsigr[report]"'
+HINT = "the picture needs the package matplotlib: pip install matplotlib"
 MATRICES = 3
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from keras_jsigr.evaluation.report import Report
 
-HINT = 'the HTML page needs the package jinja2: pip install "keras-jsigr[report]"'
+HINT = "the HTML page needs the package jinja2: pip install jinja2"
 STATUS = {"suspect": 0, "skipped": 1, "ok": 2}
 
 

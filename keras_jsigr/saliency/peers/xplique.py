@@ -33,7 +33,8 @@ class XpliqueMethod(SaliencyMethod):
     whatever the score. Xplique works eagerly and mostly image by image: expect it to be
     slow. Random methods follow `tf.random.set_seed` and `np.random.seed`.
 
-    Needs `pip install "keras-jsigr[saliency]"`.
+    Xplique names TensorFlow up to 2.20 in its build for CUDA and runs with 2.21: install
+    it without its dependencies, as requirements/explainers.txt lists them.
 
     Args:
         attribution: The name of a class in `xplique.attributions`, such as `"Lime"`.
@@ -138,7 +139,8 @@ def _import_xplique() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             "XpliqueMethod needs Xplique: expected the package `xplique`. "
-            'Install it with `pip install "keras-jsigr[saliency]"`.'
+            "It names an older TensorFlow: install it by `pip install --no-deps -r "
+            "requirements/explainers.txt` in a clone of keras_jsigr."
         ) from error
     # It is keyed by the id of a list that may be gone, so it can answer with the model
     # of an earlier explainer.
