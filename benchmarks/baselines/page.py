@@ -36,9 +36,12 @@ TEXT = """# The study
 J-SIGR beside its peers. This page is made by `python benchmarks/study.py --table` from
 `benchmarks/results/study.json` and its like. `make study` measures what is missing of
 the main methods on the reference network, three seeds each; `benchmarks/study.py` has
-options for the others. A killed study goes on where it was.
+options for the others. A killed study goes on where it was. It reads Fashion-MNIST from
+its four IDX files: Debian's package `dataset-fashion-mnist`, or `--data-dir FOLDER`
+(`make study METHODS="--data-dir FOLDER"`).
 
-Adam with cosine decay from 2e-3, batches of 128. Threat model: maximum norm, inputs in
+Adam with cosine decay from 2e-3, batches of 128; penalties grow in over the first fifth
+of the training. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
 Square), or, where a star stands, over APGD-CE and APGD-T alone; the first test images,
 as many as said. **PGD-40**: 40 steps of the cross entropy from one
@@ -138,6 +141,7 @@ def write(
     described = "\n".join(
         f"- **{method.title}** (`{name}.json`, {method.family}): {method.source}"
         for name, method in methods.items()
+        if any(cells_of(cells, "robust", name) for _, cells in results)
     )
     sections = "\n".join(
         SECTION.format(

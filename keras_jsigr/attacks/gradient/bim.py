@@ -27,6 +27,7 @@ class BIM(GradientAttack):
         step_size: In input units; default `epsilon / steps`.
         random_start: Whether to start at a random point of the ball, as PGD does.
         restarts: Number of random starts; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified.
         batch_size: Number of examples worked on at once.
         seed: Of the random starts.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.

@@ -29,6 +29,8 @@ class FGSM(GradientAttack):
             `1.25 * epsilon`.
         random_start: Whether to start at a random point of the ball.
         restarts: Number of random starts; per example the strongest is kept.
+        early_stop: Whether to leave an example alone in further restarts once it is
+            misclassified.
         batch_size: Number of examples worked on at once.
         seed: Of the random starts.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.

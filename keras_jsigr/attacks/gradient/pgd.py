@@ -29,6 +29,7 @@ class PGD(GradientAttack):
         random_start: Whether to start at a random point of the ball; without it, this
             is the basic iterative method (arXiv 1607.02533).
         restarts: Number of random starts; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified.
         batch_size: Number of examples worked on at once.
         seed: Of the random starts.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.

@@ -54,6 +54,8 @@ class TransferAttack(TransformedMIFGSM):
         step_size: In input units; default `epsilon / steps`.
         random_start: Whether to start at a random point of the ball.
         restarts: Number of tries; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified.
+            Keep it off for examples that are to fool another model.
         batch_size: Number of examples worked on at once.
         seed: Of everything random.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
