@@ -33,8 +33,8 @@ class XpliqueMethod(SaliencyMethod):
     whatever the score. Xplique works eagerly and mostly image by image: expect it to be
     slow. Random methods follow `tf.random.set_seed` and `np.random.seed`.
 
-    Xplique names TensorFlow up to 2.20 in its build for CUDA and runs with 2.21: install
-    it without its dependencies, as requirements/explainers.txt lists them.
+    Xplique names TensorFlow up to 2.20 in its build for CUDA and runs with 2.21:
+    install it without its dependencies, as requirements/explainers.txt lists them.
 
     Args:
         attribution: The name of a class in `xplique.attributions`, such as `"Lime"`.
