@@ -6,9 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-HINT = (
-    "pictures need the packages pillow and matplotlib: pip install pillow matplotlib"
-)
+HINT = "pictures need the packages pillow and matplotlib: pip install pillow matplotlib"
 
 
 class Lettering:
