@@ -184,6 +184,11 @@ def harden(
         )
     if isinstance(inputs, str):
         inputs = [inputs]
+    if inputs is not None and not isinstance(inputs, (list, tuple)):
+        raise TypeError(
+            f"Got {type(inputs).__name__} as inputs, expected a name or a list of "
+            "names, as in `model.input_names`."
+        )
     if inputs is not None and len(set(inputs)) < len(inputs):
         raise ValueError(
             f"An input counts once: got inputs={list(inputs)}, expected different "

@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.checks.adversary_check import check_adversary
-from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.checks.compile_check import head_kind, ignored_labels
+from keras_jsigr.checks.head_check import check_head
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
@@ -26,6 +27,7 @@ from keras_jsigr.penalties import (
 from keras_jsigr.training.adjustable_model import AdjustableModel
 from keras_jsigr.training.base_config import base_config, without_compile_config
 from keras_jsigr.training.constrained_model import ConstrainedModel
+from keras_jsigr.training.counted import loss_share
 from keras_jsigr.training.forward import Forward, Point
 from keras_jsigr.training.loss_parts import LossParts
 from keras_jsigr.training.map_source import MapSource
@@ -89,6 +91,8 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", base.dtype_policy)
+        # The base casts what it wants cast: its first layer may ask for float32.
+        kwargs.setdefault("autocast", False)
         super().__init__(name=name or f"hardened_{base.name}", **kwargs)
         self.base = base
         self.settings = settings or PenaltySettings()
@@ -97,6 +101,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         specs = input_specs(base)
         probe = probe_batch(specs, self.settings.input_range, probe_size(base))
         head = find_head(base, probe)
+        check_head(head)
         self.classes = int(base(probe, training=False).shape[-1])
         self._forward = Forward(base, head, specs, self.settings)
         if adversary is not None:
@@ -238,7 +243,11 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             with tape.stop_recording():
                 batch = self._batch(point, targets, seed)
             penalties = self._forward.penalties(point, batch, self._term_weights())
-            means = {k: batch_mean(v, sample_weight) for k, v in penalties.items()}
+            share = loss_share(point.logits, y, ignored_labels(self))
+            means = {
+                k: batch_mean(v if share is None else share * v, sample_weight)
+                for k, v in penalties.items()
+            }
             yield tape, LossParts(task, means, y_pred, batch.hits)
 
     def _apply(self, tape: tf.GradientTape, loss: Any) -> None:

@@ -7,6 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
+from keras_jsigr.core.heads import Head
+from keras_jsigr.training.clean_accuracy import measure_accuracy
+from keras_jsigr.training.validation import Validation
 
 N = 12
 SPARSE = "sparse_categorical_crossentropy"
@@ -241,7 +244,7 @@ IGNORING = {
 
 @pytest.mark.parametrize("name", IGNORING)
 def test_ignored_examples(data, name):
-    """No label, no direction of the score: they train the Jacobian alone."""
+    """No label, no loss: they count for nothing, as Keras' loss does it."""
     x, y = data
     settings = {"masks_per_step": None, "grid": 2, **IGNORING[name]}
     robust = kj.harden(net(), verbose=0, probe=False, **settings)
@@ -251,8 +254,101 @@ def test_ignored_examples(data, name):
     assert all(np.isfinite(value).all() for value in history.values())
     assert all(np.isfinite(w).all() for w in robust.base.get_weights())
     none = robust.fit(x, np.full(N, -1), verbose=0).history
-    if settings.get("form") == "separate":
-        assert none["selective_penalty"] == [0.0]
+    assert none["jacobian_penalty"] == none["selective_penalty"] == [0.0]
+
+
+@pytest.mark.parametrize("ignored", [-1, 0])
+def test_examples_that_the_loss_ignores_do_not_dilute_the_penalties(data, ignored):
+    x, y = data[0], 1 + np.arange(N) % 2
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=ignored)
+    settings = {"form": "separate", "selection": "all", "estimator": "exact"}
+    robust = kj.harden(net(), ramp_steps=0, verbose=0, probe=False, **settings)
+    robust.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
+    alone = robust.train_on_batch(x, y, return_dict=True)
+    robust.reset_metrics()
+    more = np.concatenate([x, 1.0 - x, x]), np.concatenate([y, np.full(2 * N, ignored)])
+    among = robust.train_on_batch(*more, return_dict=True)
+    assert alone["selective_penalty"] > 0.0
+    for name, value in alone.items():
+        np.testing.assert_allclose(among[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_inputs_that_half_precision_cannot_hold(data):
+    """A first layer in float32 is there for them: nothing casts them before."""
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Normalization(mean=5e5, variance=9e10, dtype="float32"),
+            layers.Flatten(),
+            layers.Dense(3, dtype="float32"),
+        ]
+    )
+    x = 1e6 * data[0]
+    settings = {"penalty_weights": "auto", "reference_accuracy": 0.5}
+    wide = {"input_range": (0.0, 1e6), "verbose": 0, "probe": False}
+    robust = kj.harden(model, **settings, **wide)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+    history = robust.fit(x, data[1], validation_data=(x, data[1]), verbose=0).history
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(robust.predict(x, verbose=0), expected)
+    assert history["val_loss"] == pytest.approx(history["task_loss"], rel=1e-3)
+    share, _ = measure_accuracy(
+        model, Validation(x, data[1]), "softmax", Head("linear")
+    )
+    assert share == pytest.approx(np.mean(expected.argmax(-1) == data[1]))
+
+
+def test_differences_of_inputs_in_half_precision(data):
+    settings = {"norm": "squared", "estimator": "finite_difference", "probe": False}
+    robust = kj.harden(net(), verbose=0, selection="all", **settings)
+    robust.compile(keras.optimizers.SGD(0.0), SPARSE, run_eagerly=True)
+    x = data[0].astype("float16")
+    found = []
+    for each in (x.astype("float32"), x):
+        robust.steps_taken.assign(0)
+        robust.reset_metrics()
+        found.append(robust.train_on_batch(each, data[1], return_dict=True)["loss"])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_an_adversary_that_starts_anywhere_in_its_ball(data, norm):
+    """Batches of unknown length, one channel, live maps: the sides stay known."""
+    attack = kj.attacks.PGD(epsilon=0.5, norm=norm, steps=2)
+    robust = kj.harden(net(), adversary=attack, verbose=0, probe=False)
+    robust.compile("sgd", SPARSE)
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    history = robust.fit(dataset, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_head_with_an_activity_regularizer_is_refused():
+    outputs = layers.Dense(3, "softmax", activity_regularizer="l2")
+    model = keras.Sequential([keras.Input((4,)), outputs])
+    with pytest.raises(ValueError, match="activity_regularizer=L2, expected None"):
+        kj.harden(model, verbose=0)
+
+
+def test_padding_outside_of_the_range():
+    model = keras.Sequential(
+        [keras.Input((5, 2)), layers.Masking(-1.0), layers.LSTM(3), layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).uniform(size=(N, 5, 2)).astype("float32")
+    x[:, 3:] = -1.0
+    robust = kj.harden(model, verbose=0, probe=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss)
+    assert np.isfinite(robust.fit(x, np.arange(N) % 3, verbose=0).history["loss"])
+    x[0, 0, 0] = -1.0  # beside another value: no padding
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        robust.fit(x, np.arange(N) % 3, verbose=0)
+
+
+def test_inputs_that_are_no_names():
+    with pytest.raises(TypeError, match="Got int as inputs"):
+        kj.harden(net(), inputs=5)
 
 
 def test_weights_of_eager_steps_are_those_of_compiled_ones(data):

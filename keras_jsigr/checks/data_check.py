@@ -24,6 +24,7 @@ def check_training_data(
     classes: int,
     input_range: tuple[float, float],
     ignored: Sequence[int] = (),
+    padding: Sequence[float] = (),
 ) -> None:
     """Refuse training data that would train something else than the user thinks.
 
@@ -39,6 +40,8 @@ def check_training_data(
         classes: Number of outputs of the model.
         input_range: The declared range of the regularized inputs.
         ignored: Class indices of examples that the loss leaves out.
+        padding: Values that mark a step of a sequence as padding, see
+            `padding_values`: no values of the data.
 
     Raises:
         ValueError: If shapes, labels or values do not fit, or are not finite.
@@ -72,7 +75,7 @@ def check_training_data(
             continue
         array = _as_array(leaf, spec.name)
         _check_shape(array, spec)
-        _check_values(array, spec.name, input_range)
+        _check_values(_without_padding(array, padding), spec.name, input_range)
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
         raise ValueError(
@@ -121,6 +124,14 @@ def _check_shape(leaf: Any, spec: tf.TensorSpec) -> None:
         )
 
 
+def _without_padding(
+    array: np.ndarray[Any, Any], padding: Sequence[float]
+) -> np.ndarray[Any, Any]:
+    for value in padding:
+        array = array[~np.all(array == value, axis=-1)]
+    return array
+
+
 def _check_values(
     array: np.ndarray[Any, Any], name: str, input_range: tuple[float, float]
 ) -> None:
@@ -128,7 +139,7 @@ def _check_values(
     for start in range(0, len(array), _CHUNK):
         chunk = array[start : start + _CHUNK]
         low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
-    if not np.isfinite([low, high]).all():
+    if len(array) and not np.isfinite([low, high]).all():
         raise ValueError(
             f"Input `{name}` holds NaN or infinity. Remove or fill those values."
         )

@@ -14,6 +14,8 @@ _NUMBERS: dict[StreamName, int] = {
     "projections": 100,
     "noise": 101,
 }
+# What draws from a stream derives seeds of its own by the numbers below this one.
+_SEVERAL = 10_000
 
 
 def stream(seed: Any, name: StreamName, index: int = 0) -> Any:
@@ -35,4 +37,4 @@ def stream(seed: Any, name: StreamName, index: int = 0) -> Any:
     """
     fold = tf.random.experimental.stateless_fold_in
     own = fold(seed, _NUMBERS[name])
-    return fold(own, index) if index else own
+    return fold(own, _SEVERAL + index) if index else own

@@ -16,6 +16,8 @@ SELECTIONS: tuple[str, ...] = get_args(SelectionName)
 # Selections that are linear in the map, so an unbiased estimate of it is enough; the
 # others need the whole map, or none.
 LINEAR_SELECTIONS = ("soft", "random", "all", "none")
+# 0.55 of 100 entries are 55, though the product is a little more.
+_ROUNDING = 1e-6
 
 
 def selection_weights(
@@ -86,9 +88,10 @@ def _least(s: Any, quantile: float) -> Any:
     size: Any = s.shape[1:].num_elements()
     if size is None:  # A model may take images of any sides, one batch after another.
         size = tf.reduce_prod(tf.shape(s)[1:])
-        count = tf.cast(tf.math.ceil(quantile * tf.cast(size, tf.float64)), tf.int32)
+        share = quantile * tf.cast(size, tf.float64) - _ROUNDING
+        count = tf.maximum(tf.cast(tf.math.ceil(share), tf.int32), 1)
     else:
-        count = math.ceil(quantile * size)
+        count = max(math.ceil(quantile * size - _ROUNDING), 1)
     flat = tf.reshape(s, (tf.shape(s)[0], size))
     level = tf.sort(flat, axis=1)[:, count - 1 : count]
     return tf.reshape(tf.cast(flat <= level, tf.float32), tf.shape(s))

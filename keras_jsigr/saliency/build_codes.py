@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,11 +116,11 @@ def _resume(
     partial: Path | None, identity: Mapping[str, Any], verbose: int
 ) -> list[Codes]:
     """Rows of an earlier build; anything that does not fit is started afresh."""
-    if partial is None or not os.path.exists(partial):
+    if partial is None:
         return []
     try:
         header, arrays = read_cache_file(partial)
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return []
     if header != identity:
         return []

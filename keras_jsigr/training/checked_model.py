@@ -10,6 +10,7 @@ import keras
 from keras_jsigr.checks.compile_check import check_loss, ignored_labels
 from keras_jsigr.checks.data_check import check_training_data
 from keras_jsigr.core.heads import Head
+from keras_jsigr.core.padding import padding_values
 from keras_jsigr.penalties import PenaltySettings
 
 
@@ -17,10 +18,12 @@ class CheckedModel(keras.Model):
     """A classifier whose `fit` refuses what would train something else than meant.
 
     Attributes:
+        base: The wrapped model.
         settings: The objective, with the declared input range.
         classes: Number of outputs.
     """
 
+    base: keras.Model
     settings: PenaltySettings
     classes: int
 
@@ -76,6 +79,7 @@ class CheckedModel(keras.Model):
                 classes=self.classes,
                 input_range=self.settings.input_range,
                 ignored=ignored_labels(self),
+                padding=padding_values(self.base),
             )
             self.check_samples(x)
         return super().fit(x, y, *args, **kwargs)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.scores import HeadKind, class_targets
+from keras_jsigr.training.counted import counted
 from keras_jsigr.training.scalar import read_scalar
 from keras_jsigr.training.validation import Validation
 
@@ -46,31 +47,6 @@ def right_answers(outputs: Any, labels: Any, kind: HeadKind, head: Head) -> Any:
         return tf.reduce_mean(tf.cast(same, tf.float32), axis=-1)
     same = tf.equal(tf.argmax(outputs, axis=-1), tf.argmax(targets, axis=-1))
     return tf.cast(same, tf.float32)
-
-
-def counted(outputs: Any, labels: Any, ignored: Sequence[int]) -> Any:
-    """Tell per example whether its label is one to answer.
-
-    Args:
-        outputs: What the model returns, `(B, C)`.
-        labels: Labels of any Keras form, see `class_targets`.
-        ignored: The `ignore_class` of the losses, see `ignored_labels`.
-
-    Returns:
-        Float32 `(B,)`, 1 or 0: a weight for the metric.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.training.clean_accuracy import counted
-        >>> counted(tf.zeros((3, 2)), tf.constant([0, -1, 1]), [-1]).numpy().tolist()
-        [1.0, 0.0, 1.0]
-    """
-    indices = tf.convert_to_tensor(keras.tree.flatten(labels)[0])
-    keep = tf.ones_like(outputs[:, 0], tf.float32)
-    for label in ignored:  # of class indices, `(B,)` or `(B, 1)`, as are the losses
-        same = tf.reshape(indices, (-1,)) == tf.cast(label, indices.dtype)
-        keep *= 1.0 - tf.cast(same, tf.float32)
-    return keep
 
 
 def measure_accuracy(
@@ -141,7 +117,8 @@ class _GradedModel(keras.Model):
     def __init__(
         self, model: keras.Model, kind: HeadKind, head: Head, ignored: Sequence[int]
     ) -> None:
-        super().__init__(name="graded", dtype=model.dtype_policy)
+        # The model casts what it wants cast.
+        super().__init__(name="graded", dtype=model.dtype_policy, autocast=False)
         self.model = model
         self.right = keras.metrics.Mean(name="right")
         self.built = True

@@ -14,11 +14,8 @@ from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.training.accuracy_constraint import AccuracyConstraint
 from keras_jsigr.training.checked_model import CheckedModel
-from keras_jsigr.training.clean_accuracy import (
-    counted,
-    measure_accuracy,
-    right_answers,
-)
+from keras_jsigr.training.clean_accuracy import measure_accuracy, right_answers
+from keras_jsigr.training.counted import counted
 from keras_jsigr.training.penalty_rule import (
     clearly_trained,
     next_factor,

@@ -135,8 +135,10 @@ class Forward:
         ]
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:
-            if not leaves[index].dtype.is_floating:
-                leaves[index] = tf.cast(leaves[index], specs[index].dtype)
+            dtype, wanted = leaves[index].dtype, specs[index].dtype
+            # In fewer bits than the model has a small move of the inputs is none.
+            if not dtype.is_floating or dtype.size < wanted.size:
+                leaves[index] = tf.cast(leaves[index], wanted)
             if self.settings.noise > 0:
                 leaves[index] = self._beside(leaves[index], seed, index)
         if adversary is not None:
@@ -150,6 +152,7 @@ class Forward:
             moved = adversary.perturb(
                 logits_of, origin, targets, seed=stream(seed, "adversary")
             )
+            moved = tf.ensure_shape(moved, origin.shape)
             leaves[index] = leave_padding(moved, origin, self._padding)
         return Place(leaves, x, [leaves[index] for index in self.regularized])
 

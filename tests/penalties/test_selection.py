@@ -27,6 +27,20 @@ def test_hard_takes_the_least_salient_share(saliency, quantile):
             assert s[mask].max() < s[~mask].min()
 
 
+@pytest.mark.parametrize("share", [0.07, 0.29, 0.55, 0.57])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_share_is_not_rounded_up_by_its_last_bit(share, known):
+    s = np.random.default_rng(0).permutation(100).reshape(1, 10, 10) / 100
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None))])
+    def of_any_sides(s):
+        return selection_weights(s, "hard", quantile=share)
+
+    s = tf.constant(s, tf.float32)
+    marks = selection_weights(s, "hard", quantile=share) if known else of_any_sides(s)
+    assert float(tf.reduce_sum(marks)) == round(100 * share)
+
+
 def test_inverted_complements_hard(saliency):
     hard = selection_weights(saliency, "hard", quantile=0.5)
     inverted = selection_weights(saliency, "inverted", quantile=0.5)

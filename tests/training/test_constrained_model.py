@@ -213,6 +213,13 @@ def test_no_validation_data(data, trained):
     assert int(robust.steps_taken.value) == 0
 
 
+def test_a_split_of_what_cannot_be_cut(data, trained):
+    robust = compiled(kj.harden(plain(trained), **AUTO))
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+    with pytest.raises(ValueError, match="Pass validation_data= instead"):
+        robust.fit(dataset, validation_split=0.5, verbose=0)
+
+
 @pytest.mark.parametrize("kind", ["arrays", "split", "tf.data", "positional"])
 def test_validation_of_any_kind(data, trained, kind):
     x, y = data

@@ -162,7 +162,8 @@ class L2Ball:
             one_each, fold_in(seed, 1), dtype=dtype, alg=ALGORITHM
         )
         radius = self._epsilon * u ** (1.0 / dimensions)
-        return self.project(self.origin + radius * safe_normalize(noise))
+        moved = self.project(self.origin + radius * safe_normalize(noise))
+        return tf.ensure_shape(moved, self.origin.shape)
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

@@ -18,7 +18,7 @@ from keras_jsigr.callbacks.grid.probe import Probe
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.heads import head_of
 from keras_jsigr.core.logits import output_units
-from keras_jsigr.core.scores import ScoreName
+from keras_jsigr.core.scores import HeadKind, ScoreName
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import (
     gradient_explainer,
@@ -112,13 +112,14 @@ class Measurer:
         units = output_units(model, probe.x[:1])
         kind = head_kind(model, head_of(model, probe.x[:1]), units)
         self._independent = units > 1 and kind == "sigmoid"
-        self._labels = None
+        self._rows = None
         if probe.y is not None:
             rows = target_rows(probe.y, len(probe.x), self.classes)
-            self._labels = np.asarray(rows).argmax(-1)
+            self._rows = np.asarray(rows)
         low, high = attack.input_range
+        explained: HeadKind = "sigmoid" if self._independent else "softmax"
         self._gradient = gradient_explainer(
-            model, probe.x[:1], score=score, layout="image"
+            model, probe.x[:1], score=score, kind=explained, layout="image"
         )
         self._perturbation = perturbation_explainer(
             model,
@@ -126,6 +127,7 @@ class Measurer:
             make_mask_bank(probe.x.shape[1:], _cells(settings, probe), layout="image"),
             baseline=settings.baseline,
             score=settings.saliency_score,
+            kind=explained,
         )
         self._jacobian_norm = jacobian_norm_explainer(
             model, probe.x[:1], unit=high - low
@@ -134,13 +136,17 @@ class Measurer:
     def __call__(self) -> Measurement:
         """Return what the model shows with its present weights."""
         x, logits = self._x, self._logits(self._x)
-        labels = logits.argmax(-1) if self._labels is None else self._labels
+        labels = (logits if self._rows is None else self._rows).argmax(-1)
         x_adv = self._attack(self._model, x, labels)
+        targets = labels
+        if self._independent:  # the maps are of the decisions on all classes
+            own = (logits > 0.0).astype(np.float32)
+            targets = own if self._rows is None else self._rows
         gradient, gradient_adv = (
-            self._gradient(x, labels),
-            self._gradient(x_adv, labels),
+            self._gradient(x, targets),
+            self._gradient(x_adv, targets),
         )
-        perturbation = self._perturbation(x, labels)
+        perturbation = self._perturbation(x, targets)
         figures = {
             "agreement": rank_correlation(gradient, perturbation),
             "stability": top_k_intersection(gradient, gradient_adv, top=TOP),

@@ -24,6 +24,20 @@ def test_probabilities_are_those_of_the_model(head, harden):
     np.testing.assert_allclose(found.probabilities_adv, model(found.x_adv), rtol=1e-5)
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_maps_of_independent_classes_are_of_all_decisions(labelled):
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3, "sigmoid")
+    model = keras.Sequential([keras.Input((6, 6, 1)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(4, 6, 6, 1)).astype("float32")
+    y = np.eye(3, dtype="float32")[[0, 2, 1, 0]]
+    probe = check_probe(x, y) if labelled else check_probe(x)
+    settings = PenaltySettings(grid=2)
+    found = Measurer(model, probe, PGD(epsilon=0.1, steps=2), "log_prob", settings)()
+    targets = y if labelled else (np.asarray(model(x)) > 0.5).astype("float32")
+    maps = kj.gradient_map(model, x, targets, kind="sigmoid", layout="image")
+    np.testing.assert_allclose(found.gradient, maps, rtol=1e-4, atol=1e-7)
+
+
 def test_images_of_a_few_pixels_have_fewer_cells():
     flat, dense = keras.layers.Flatten(), keras.layers.Dense(3)
     model = keras.Sequential([keras.Input((3, 4, 1)), flat, dense])

@@ -1,0 +1,31 @@
+"""A head whose outputs are regularized cannot be seen behind."""
+
+from __future__ import annotations
+
+from keras_jsigr.core.heads import Head
+
+
+def check_head(head: Head) -> None:
+    """Refuse a softmax or sigmoid layer with an activity regularizer.
+
+    A training step asks the layer for logits, and Keras would regularize those.
+
+    Args:
+        head: Of the model.
+
+    Raises:
+        ValueError: If the layer has one.
+
+    Example:
+        >>> import keras
+        >>> from keras_jsigr.checks.head_check import check_head
+        >>> from keras_jsigr.core.heads import Head
+        >>> check_head(Head("softmax", keras.layers.Softmax()))
+    """
+    if head.layer is not None and head.layer.activity_regularizer is not None:
+        kind = type(head.layer.activity_regularizer).__name__
+        raise ValueError(
+            f"The head `{head.layer.name}` regularizes its probabilities: got "
+            f"activity_regularizer={kind}, expected None. Training sees the logits "
+            "there: add the term to the loss given to `compile`."
+        )
