@@ -107,7 +107,8 @@ def harden(
         projections: Random projections per step, >= 1.
         score: For the separate and guided form and for the alignment. `"log_prob"`;
             `"margin"`, the log odds, for training sets so small that the network
-            learns them by heart (there the gradient of `"log_prob"` vanishes); or
+            learns them by heart (there the gradient of `"log_prob"` vanishes) and for
+            tasks so hard that it stays unsure (there it is at its largest); or
             `"logit"`.
         selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
             `quantile`), `"threshold"`; controls `"random"`, `"inverted"`, `"all"`,

@@ -36,7 +36,8 @@ def preset(
     `"balanced"` differ from the example in patches of pixels. The weights scale with
     the radius as the loss within it does: by `r` where the penalty is a norm of
     the gradient, by `r^2` where it is a square. Where the hardened network learns its
-    training images by heart, as it does with few, add `score="margin"`.
+    training images by heart, as it does with few, or hardly learns them, as on hard
+    tasks, add `score="margin"`.
 
     Args:
         name: `"balanced"`, `"fast"` or `"faithful"`.
