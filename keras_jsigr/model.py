@@ -203,7 +203,8 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             loss = tf.cast(parts.task, tf.float32) + penalty / replicas
             scaled = self.optimizer.scale_loss(loss)
         self._apply(tape, scaled)
-        count = tf.shape(keras.tree.flatten(x)[0])[0]
+        given = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+        count = tf.shape(given[0])[0]
         shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
         if parts.hits is not None:
             shown["map_hits"] = batch_mean(parts.hits, None)

@@ -346,6 +346,53 @@ def test_padding_outside_of_the_range():
         robust.fit(x, np.arange(N) % 3, verbose=0)
 
 
+def test_labels_of_several_classes_need_a_loss_that_says_so(data):
+    x, y = data[0], np.eye(3, dtype="float32")[data[1]]
+    y[0] = 1.0
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()])
+    model.add(layers.Dense(3))
+
+    def own(y_true, y_pred):
+        binary = keras.losses.binary_crossentropy
+        return binary(y_true, y_pred, from_logits=True)
+
+    robust = kj.harden(model, verbose=0, probe=False)
+    robust.compile("sgd", own, run_eagerly=True)
+    with pytest.raises(ValueError, match="several classes: got a sum of 3"):
+        robust.fit(x, y, verbose=0)
+    robust.fit(x[1:], y[1:], verbose=0)  # soft labels and one-hot rows may be its own
+    named = keras.losses.BinaryCrossentropy(from_logits=True)
+    robust.compile("sgd", named, run_eagerly=True)
+    robust.fit(x, y, verbose=0)
+
+
+def test_an_optional_input_may_be_left_out(data):
+    image = keras.Input((8, 8, 1), name="image")
+    more = keras.Input((3,), name="more", optional=True)
+
+    class Join(layers.Layer):
+        def call(self, image, more=None):
+            flat = keras.ops.reshape(image, (-1, 64))
+            return flat if more is None else flat + 0.0 * more[:, :1]
+
+        def compute_output_shape(self, image_shape, more_shape=None):
+            return (image_shape[0], 64)
+
+    model = keras.Model([image, more], layers.Dense(3)(Join()(image, more)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for names in ("image", ["image", "more"]):
+        robust = kj.harden(model, inputs=names, verbose=0, probe=False)
+        robust.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
+        if names == "image":
+            found = robust.train_on_batch([data[0], None], data[1], return_dict=True)
+            model.compile("sgd", loss)
+            expected = model.test_on_batch([data[0], None], data[1])
+            assert found["task_loss"] == pytest.approx(float(expected), rel=1e-5)
+        else:
+            with pytest.raises(ValueError, match="`more` is regularized: got None"):
+                robust.train_on_batch([data[0], None], data[1])
+
+
 def test_inputs_that_are_no_names():
     with pytest.raises(TypeError, match="Got int as inputs"):
         kj.harden(net(), inputs=5)

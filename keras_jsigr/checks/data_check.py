@@ -13,6 +13,7 @@ from keras_jsigr.core.inputs import in_structure
 
 _RANGE_TOLERANCE = 1e-4
 _CHUNK = 8192
+_ROUNDING = 1e-3
 
 
 def check_training_data(
@@ -25,6 +26,7 @@ def check_training_data(
     input_range: tuple[float, float],
     ignored: Sequence[int] = (),
     padding: Sequence[float] = (),
+    exclusive: bool = False,
 ) -> None:
     """Refuse training data that would train something else than the user thinks.
 
@@ -42,6 +44,8 @@ def check_training_data(
         ignored: Class indices of examples that the loss leaves out.
         padding: Values that mark a step of a sequence as padding, see
             `padding_values`: no values of the data.
+        exclusive: Whether logits are taken for those of exclusive classes, for want of
+            a head or a loss that says otherwise.
 
     Raises:
         ValueError: If shapes, labels or values do not fit, or are not finite.
@@ -82,7 +86,16 @@ def check_training_data(
             "Training needs labels: got y=None. Pass class indices or one-hot rows."
         )
     if hasattr(labels[0], "shape"):  # Keras has its own message for lists
-        _check_labels(_as_array(labels[0], "y"), len(leaves[0]), classes, ignored)
+        array = _as_array(labels[0], "y")
+        _check_labels(array, len(leaves[0]), classes, ignored)
+        if exclusive and array.ndim == 2 and (array.sum(-1) > 1.0 + _ROUNDING).any():
+            raise ValueError(
+                "Rows of labels name several classes: got a sum of "
+                f"{array.sum(-1).max():g}, expected 1 for a model that returns logits "
+                "and a loss that does not say that its classes are independent. End "
+                "the model in a sigmoid, or compile keras.losses.BinaryCrossentropy("
+                "from_logits=True)."
+            )
 
 
 def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import check_loss, ignored_labels
+from keras_jsigr.checks.compile_check import check_loss, head_kind, ignored_labels
 from keras_jsigr.checks.data_check import check_training_data
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.padding import padding_values
@@ -80,6 +80,8 @@ class CheckedModel(keras.Model):
                 input_range=self.settings.input_range,
                 ignored=ignored_labels(self),
                 padding=padding_values(self.base),
+                exclusive=self.head.kind == "linear"
+                and head_kind(self, self.head, self.classes) == "softmax",
             )
             self.check_samples(x)
         return super().fit(x, y, *args, **kwargs)

@@ -130,11 +130,16 @@ class Forward:
         x = self._with_sides(in_structure(x, self.specs))
         # Keras refuses a mixture of arrays, which eager steps receive, and tensors.
         leaves = [
-            leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(leaf)
+            leaf if leaf is None or tf.is_tensor(leaf) else tf.convert_to_tensor(leaf)
             for leaf in keras.tree.flatten(x)
         ]
         specs = keras.tree.flatten(self.specs)
         for index in self.regularized:
+            if leaves[index] is None:
+                raise ValueError(
+                    f"The input `{specs[index].name}` is regularized: got None, "
+                    "expected data. Name the others by `harden(..., inputs=[...])`."
+                )
             dtype, wanted = leaves[index].dtype, specs[index].dtype
             # In fewer bits than the model has a small move of the inputs is none.
             if not dtype.is_floating or dtype.size < wanted.size:

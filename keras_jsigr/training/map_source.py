@@ -99,16 +99,24 @@ class MapSource:
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
             maps, found = self._table(sample)
             return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
+        forward = self._forward
+        logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
+        logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         return [
-            self._live(point, targets, seed, kind, i) for i in range(len(self._banks))
+            self._live(point, logits, targets, seed, kind, index)
+            for index in range(len(self._banks))
         ], None
 
     def _live(
-        self, point: Point, targets: Any, seed: Any, kind: HeadKind, index: int
+        self,
+        point: Point,
+        logits: Any,
+        targets: Any,
+        seed: Any,
+        kind: HeadKind,
+        index: int,
     ) -> Any:
         settings, forward = self._settings, self._forward
-        logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
-        logits = tf.stop_gradient(tf.cast(logits, tf.float32))
 
         def logits_of(value: Any) -> Any:
             inputs = list(point.inputs)
