@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_jsigr.checks.compile_check import head_kind
-from keras_jsigr.saliency import PerturbationCache
+from keras_jsigr.saliency.refreshed_codes import RefreshedCodes
 
 
 class RefreshMaps(keras.callbacks.Callback):
@@ -50,6 +49,7 @@ class RefreshMaps(keras.callbacks.Callback):
         self.every = every
         self.start = start
         self.verbose = verbose
+        self._codes: RefreshedCodes | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse a model without cached maps."""
@@ -58,28 +58,24 @@ class RefreshMaps(keras.callbacks.Callback):
                 "RefreshMaps needs cached maps: got a model without. Harden it with "
                 "`maps=PerturbationCache.build(model, x, y)`."
             )
+        self._codes = None  # the model or its loss may be another one
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Refresh the maps when their epoch has come."""
         if epoch < self.start or (epoch - self.start) % self.every:
             return
+        if self._codes is None:
+            self._codes = self._refreshed_codes()
+        self.model.map_table.codes.assign(self._codes(self.verbose))
+
+    def _refreshed_codes(self) -> RefreshedCodes:
         model, settings = self.model, self.model.settings
-        bank = model.map_table.bank
-        cache = PerturbationCache.build(
+        return RefreshedCodes(
             model,
+            model.map_table,
             self.x,
             self.y,
-            grid=bank.grid,
-            layout=bank.layout,
             baseline=settings.baseline,
             score=settings.saliency_score,
             kind=head_kind(model, model.head, model.classes),
-            verbose=self.verbose,
         )
-        if not np.array_equal(cache.keys, model.map_table.keys):
-            raise ValueError(
-                "RefreshMaps got other examples than the maps are of: the training "
-                "would find none of them. Pass the very arrays that the cache was "
-                "built from and `fit` receives, of the same scaling."
-            )
-        model.map_table.assign(cache)

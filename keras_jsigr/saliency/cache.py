@@ -15,19 +15,18 @@ from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.batched import (
-    BatchedExplainer,
     as_fit_sees,
     check_lengths,
     probe_of,
 )
 from keras_jsigr.saliency.build_codes import build_codes
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
-from keras_jsigr.saliency.content_keys import content_keys
 from keras_jsigr.saliency.fingerprint import (
     check_identity,
     fingerprint_array,
     fingerprint_model,
 )
+from keras_jsigr.saliency.hashed_examples import hashed_examples
 from keras_jsigr.saliency.interpolate import interpolate
 from keras_jsigr.saliency.layout import Layout
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
@@ -35,7 +34,6 @@ from keras_jsigr.saliency.perturbation_map import perturbation_explainer
 from keras_jsigr.saliency.sorted_rows import sorted_rows
 
 Path_ = str | os.PathLike[str]
-_hash_batches = BatchedExplainer(lambda x, y: content_keys(x), 1024)
 
 
 class PerturbationCache:
@@ -150,7 +148,7 @@ class PerturbationCache:
         codes = build_codes(
             explain, x, y, partial=partial, identity=identity, verbose=verbose
         )
-        keys = np.asarray(_hash_batches(x))
+        keys = hashed_examples(x)
         rows = sorted_rows(keys, x)
         cache = cls(keys[rows], codes[rows], bank, identity)
         if path is not None and partial is not None:
@@ -218,7 +216,7 @@ class PerturbationCache:
             Float32 `(B, K)`, and bool `(B,)`, whether the example is in the cache; the
             coefficients of an example that is not are zero.
         """
-        keys = np.asarray(_hash_batches(np.asarray(as_fit_sees(x))))
+        keys = hashed_examples(np.asarray(as_fit_sees(x)))
         rows = np.minimum(np.searchsorted(self.keys, keys), self.size - 1)
         found = self.keys[rows] == keys
         codes = self.codes[rows] * found[:, np.newaxis]

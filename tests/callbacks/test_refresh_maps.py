@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_jsigr as kj
 from keras_jsigr.callbacks import RefreshMaps
+from keras_jsigr.saliency import refreshed_codes
 
 N = 12
 
@@ -80,6 +81,37 @@ def test_refreshed_maps_are_those_of_the_model(data, cached):
     fresh = kj.PerturbationCache.build(cached, *data, grid=2, verbose=0)
     np.testing.assert_array_equal(cached.map_table.codes, fresh.codes)
     np.testing.assert_array_equal(cached.map_table.keys, fresh.keys)
+
+
+def test_one_program_serves_all_refreshes(data, monkeypatch):
+    """It reads the present weights, folded batch normalization included."""
+    inputs = layers.Input((6, 6, 1))
+    hidden = layers.BatchNormalization()(layers.Conv2D(4, 3, use_bias=False)(inputs))
+    outputs = layers.Dense(3)(layers.Flatten()(layers.Activation("silu")(hidden)))
+    model = keras.Model(inputs, outputs)
+    cache = kj.PerturbationCache.build(model, *data, grid=2, verbose=0)
+    robust = compiled(kj.harden(model, maps=cache, verbose=0))
+    made = []
+    original = refreshed_codes.perturbation_explainer
+
+    def counted(*args, **kwargs):
+        made.append(original(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(refreshed_codes, "perturbation_explainer", counted)
+    seen = []
+
+    def compare(epoch, logs=None):
+        seen.append(np.array(robust.map_table.codes))
+        fresh = kj.PerturbationCache.build(robust, *data, grid=2, verbose=0)
+        np.testing.assert_array_equal(seen[-1], fresh.codes)
+
+    check = keras.callbacks.LambdaCallback(on_epoch_begin=compare)
+    refresh = RefreshMaps(*data, every=1, start=0)
+    robust.fit(*data, batch_size=6, epochs=3, verbose=0, callbacks=[refresh, check])
+    assert len(made) == 1
+    assert len(made[0]._compiled) == 1
+    assert not np.array_equal(seen[0], seen[2])
 
 
 def test_without_cached_maps(data):
