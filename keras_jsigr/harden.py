@@ -122,9 +122,9 @@ def harden(
         masks_per_step: Random occlusions per image and step for live maps (each
             costs a seventh to a half of a plain step); `None` means the whole grid.
         grid: Cells per side of the live maps.
-        baseline: What occlusion shows in live maps: `"blur"`, `"mean"` or `"zero"`.
-            Those of `maps` were made with their own.
-        saliency_score: Of live maps: `"squared_logits"`, `"probability_drop"` or
+        baseline: What occlusion shows in live and refreshed maps: `"blur"`, `"mean"` or
+            `"zero"`. Those of `maps` were made with their own.
+        saliency_score: Of these maps: `"squared_logits"`, `"probability_drop"` or
             `"sarfa"`.
         delay_steps: Optimizer steps before the penalties start.
         ramp_steps: Optimizer steps over which they grow in.

@@ -360,7 +360,10 @@ def test_labels_of_several_classes_need_a_loss_that_says_so(data):
     robust.compile("sgd", own, run_eagerly=True)
     with pytest.raises(ValueError, match="several classes: got a sum of 3"):
         robust.fit(x, y, verbose=0)
-    robust.fit(x[1:], y[1:], verbose=0)  # soft labels and one-hot rows may be its own
+    robust.fit(x[1:], y[1:], verbose=0)  # one-hot rows may be of either kind
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", sparse, run_eagerly=True)
+    robust.fit(x, data[1][:, None], verbose=0)  # a column of indices is no row
     named = keras.losses.BinaryCrossentropy(from_logits=True)
     robust.compile("sgd", named, run_eagerly=True)
     robust.fit(x, y, verbose=0)

@@ -13,7 +13,8 @@ from keras_jsigr.core.inputs import in_structure
 
 _RANGE_TOLERANCE = 1e-4
 _CHUNK = 8192
-_ROUNDING = 1e-3
+# Of rows of soft labels in half precision.
+_ROUNDING = 1e-2
 
 
 def check_training_data(
@@ -88,14 +89,8 @@ def check_training_data(
     if hasattr(labels[0], "shape"):  # Keras has its own message for lists
         array = _as_array(labels[0], "y")
         _check_labels(array, len(leaves[0]), classes, ignored)
-        if exclusive and array.ndim == 2 and (array.sum(-1) > 1.0 + _ROUNDING).any():
-            raise ValueError(
-                "Rows of labels name several classes: got a sum of "
-                f"{array.sum(-1).max():g}, expected 1 for a model that returns logits "
-                "and a loss that does not say that its classes are independent. End "
-                "the model in a sigmoid, or compile keras.losses.BinaryCrossentropy("
-                "from_logits=True)."
-            )
+        if exclusive and array.shape[1:] == (classes,) and classes > 1:
+            _check_rows(array.sum(-1).max())
 
 
 def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
@@ -162,6 +157,16 @@ def _check_values(
             f"Input `{name}` leaves the declared range: got {low:g} to {high:g}, "
             f"expected {input_range[0]:g} to {input_range[1]:g}. Declare it with "
             f"`harden(..., input_range=({low:g}, {high:g}))`, or rescale the inputs."
+        )
+
+
+def _check_rows(largest: float) -> None:
+    if largest > 1.0 + _ROUNDING:
+        raise ValueError(
+            f"Rows of labels name several classes: got a sum of {largest:g}, expected "
+            "1 for a model that returns logits and a loss that does not say that its "
+            "classes are independent. End the model in a sigmoid, or compile "
+            "keras.losses.BinaryCrossentropy(from_logits=True)."
         )
 
 
