@@ -28,9 +28,10 @@ from keras_jsigr.training.adjustable_model import AdjustableModel
 from keras_jsigr.training.base_config import base_config, without_compile_config
 from keras_jsigr.training.constrained_model import ConstrainedModel
 from keras_jsigr.training.counted import loss_share
-from keras_jsigr.training.forward import Forward, Point
+from keras_jsigr.training.forward import Forward
 from keras_jsigr.training.loss_parts import LossParts
 from keras_jsigr.training.map_source import MapSource
+from keras_jsigr.training.place import Point
 from keras_jsigr.training.resumable_model import ResumableModel
 from keras_jsigr.training.scalar import add_scalar
 from keras_jsigr.training.step_seed import step_seed
@@ -203,8 +204,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             loss = tf.cast(parts.task, tf.float32) + penalty / replicas
             scaled = self.optimizer.scale_loss(loss)
         self._apply(tape, scaled)
-        given = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
-        count = tf.shape(given[0])[0]
+        count = tf.shape(parts.y_pred)[0]
         shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
         if parts.hits is not None:
             shown["map_hits"] = batch_mean(parts.hits, None)

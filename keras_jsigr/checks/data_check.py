@@ -80,7 +80,7 @@ def check_training_data(
             continue
         array = _as_array(leaf, spec.name)
         _check_shape(array, spec)
-        _check_values(_without_padding(array, padding), spec.name, input_range)
+        _check_values(array, spec.name, input_range, padding)
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
         raise ValueError(
@@ -141,13 +141,19 @@ def _without_padding(
 
 
 def _check_values(
-    array: np.ndarray[Any, Any], name: str, input_range: tuple[float, float]
+    array: np.ndarray[Any, Any],
+    name: str,
+    input_range: tuple[float, float],
+    padding: Sequence[float],
 ) -> None:
     low, high = np.inf, -np.inf
     for start in range(0, len(array), _CHUNK):
-        chunk = array[start : start + _CHUNK]
-        low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
-    if len(array) and not np.isfinite([low, high]).all():
+        chunk = _without_padding(array[start : start + _CHUNK], padding)
+        if chunk.size:
+            low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
+    if low > high:  # nothing but padding
+        return
+    if not np.isfinite([low, high]).all():
         raise ValueError(
             f"Input `{name}` holds NaN or infinity. Remove or fill those values."
         )

@@ -45,14 +45,12 @@ class ConstrainedModel(CheckedModel):
     last slack are variables: a saved model goes on where it stopped.
 
     Attributes:
-        base: The wrapped model.
         penalty_factor: Scalar variable, or `None` with fixed weights.
         reference_accuracy: Scalar variable, NaN until it is measured.
         accuracy_slack: Scalar variable: the last validation accuracy minus the bound.
         clean_accuracy: Running share of right answers; Keras resets it every epoch.
     """
 
-    base: keras.Model
     penalty_factor: Any = None
 
     def make_constraint(self, reference: keras.Model | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -33,37 +32,10 @@ from keras_jsigr.penalties import (
 from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
 from keras_jsigr.training.patch_noise import patch_noise
+from keras_jsigr.training.place import Place, Point
 from keras_jsigr.training.regularized_inputs import regularized_inputs
 
 _PROBES = 8  # so many that a random layer rarely leaves all of them as they are
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a step is taken.
-
-    Attributes:
-        leaves: All inputs, flat, the regularized ones where the step is taken.
-        structure: The user's `x`.
-        inputs: The regularized inputs, float.
-    """
-
-    leaves: list[Any]
-    structure: Any
-    inputs: list[Any]
-
-
-@dataclass(frozen=True)
-class Point(Place):
-    """A place and the recorded forward pass there.
-
-    Attributes:
-        logits: `(B, C)`, recorded in training mode.
-        tape: The inner tape, or `None` for estimators that need none.
-    """
-
-    logits: Any
-    tape: tf.GradientTape | None
 
 
 class Forward:

@@ -16,7 +16,8 @@ from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency.expected_map import expected_map
 from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
 from keras_jsigr.saliency.sampled_map import sampled_map
-from keras_jsigr.training.forward import Forward, Point
+from keras_jsigr.training.forward import Forward
+from keras_jsigr.training.place import Point
 
 _KEEP = 0.98  # memory of the typical change score: fifty steps
 

@@ -57,11 +57,12 @@ def validation_of(arguments: dict[str, Any]) -> Validation:
             "data, expected `fit(..., validation_data=(x, y))` or `validation_split`."
         )
     x, y = arguments["x"], arguments.get("y")
-    if not all(hasattr(leaf, "shape") for leaf in keras.tree.flatten((x, y))):
-        raise ValueError(
-            "validation_split cuts arrays and tensors: got "
-            f"{type(keras.tree.flatten(x)[0]).__name__}. Pass validation_data= instead."
-        )
+    for leaf in keras.tree.flatten((x, y)):
+        if not hasattr(leaf, "shape"):
+            raise ValueError(
+                "validation_split cuts arrays and tensors: got "
+                f"{type(leaf).__name__}. Pass validation_data= instead."
+            )
     start = math.floor(len(keras.tree.flatten(x)[0]) * (1.0 - split))
     x, y = keras.tree.map_structure(lambda leaf: leaf[start:], (x, y))
     return Validation(x, y, batch_size)

@@ -18,7 +18,7 @@ from keras_jsigr.callbacks.grid.probe import Probe
 from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core.heads import head_of
 from keras_jsigr.core.logits import output_units
-from keras_jsigr.core.scores import HeadKind, ScoreName
+from keras_jsigr.core.scores import HeadKind, ScoreName, predicted_targets
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import (
     gradient_explainer,
@@ -140,8 +140,9 @@ class Measurer:
         x_adv = self._attack(self._model, x, labels)
         targets = labels
         if self._independent:  # the maps are of the decisions on all classes
-            own = (logits > 0.0).astype(np.float32)
-            targets = own if self._rows is None else self._rows
+            targets = self._rows
+            if targets is None:
+                targets = predicted_targets(tf.constant(logits), "sigmoid").numpy()
         gradient, gradient_adv = (
             self._gradient(x, targets),
             self._gradient(x_adv, targets),
