@@ -12,10 +12,11 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.checks.adversary_check import check_adversary
-from keras_jsigr.checks.compile_check import head_kind, ignored_labels
 from keras_jsigr.checks.head_check import check_head
 from keras_jsigr.core.exact_moments import exact_moments
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.ignored_labels import ignored_labels
 from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.penalties import (

@@ -18,8 +18,9 @@ from keras_jsigr.callbacks.penalty.gradient_norms import (
 )
 from keras_jsigr.callbacks.penalty.loss_shares import (
     effective_weights,
-    loss_shares,
+    penalty_weights,
     ramp,
+    shares_of_epoch,
 )
 from keras_jsigr.callbacks.penalty.score_advice import score_advice
 from keras_jsigr.checks.compile_check import is_cross_entropy
@@ -98,8 +99,7 @@ class PenaltyMonitor(EpochMeasurement):
 
     def measure(self, logs: dict[str, Any]) -> dict[str, float]:
         """Compute the shares with the present weights, and warn."""
-        weights = effective_weights(self.model)
-        shares, of = loss_shares(logs, weights), "loss"
+        shares, of = shares_of_epoch(self.model, logs), "loss"
         report = {f"{name}_loss_share": share for name, share in shares.items()}
         shares["task"] = 1.0 - sum(shares.values())
         if self._norms is not None:
@@ -108,6 +108,7 @@ class PenaltyMonitor(EpochMeasurement):
                 for part in (self.x, self.y)
             )
             norms = self._norms(x, y, tf.constant([self.model.settings.seed, 0]))
+            weights = effective_weights(self.model)
             shares, of = gradient_shares(norms, weights), "gradient"
             report |= {f"{name}_gradient_share": v for name, v in shares.items()}
         if ramp(self.model) == 1.0:
@@ -115,6 +116,7 @@ class PenaltyMonitor(EpochMeasurement):
             known = is_cross_entropy(self.model)
             loss = logs.get("task_loss", math.inf) if known else math.inf
             # Shares say little then: the loss is small, not drowned.
+            weights = penalty_weights(self.model)
             by_heart = score_advice(self.model.settings, weights, loss)
             if of == "loss" and _draws_maps(self.model):
                 # A mean of few draws may be small, or below zero, and tells nothing.

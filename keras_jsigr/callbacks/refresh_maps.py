@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.saliency.refreshed_codes import RefreshedCodes
 
 

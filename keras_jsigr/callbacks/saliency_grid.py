@@ -17,7 +17,7 @@ from keras_jsigr.callbacks.grid.measurement import Measurement, Measurer
 from keras_jsigr.callbacks.grid.picture import draw_grid
 from keras_jsigr.callbacks.grid.probe import check_probe
 from keras_jsigr.callbacks.grid.record import Freq, Record
-from keras_jsigr.callbacks.penalty.loss_shares import effective_weights, loss_shares
+from keras_jsigr.callbacks.penalty.loss_shares import shares_of_epoch
 from keras_jsigr.core import settings
 from keras_jsigr.core.class_names import check_class_names
 from keras_jsigr.core.scores import SCORES, ScoreName
@@ -194,6 +194,6 @@ class SaliencyGrid(keras.callbacks.Callback):
     def _scalars(self, seen: Measurement, logs: dict[str, Any]) -> dict[str, float]:
         scalars = {f"saliency/{name}": value for name, value in seen.means().items()}
         if isinstance(self.model, JSIGRModel):
-            shares = loss_shares(logs, effective_weights(self.model))
+            shares = shares_of_epoch(self.model, logs)
             scalars |= {f"penalty_share/{name}": v for name, v in shares.items()}
         return scalars

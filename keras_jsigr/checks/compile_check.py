@@ -8,7 +8,6 @@ import keras
 
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.keras_private import compiled_losses
-from keras_jsigr.core.scores import HeadKind
 
 _REGRESSION = (
     keras.losses.MeanSquaredError,
@@ -166,55 +165,3 @@ def is_cross_entropy(model: keras.Model) -> bool:
         isinstance(loss, _LIKELIHOODS) or loss in _LIKELIHOOD_FUNCTIONS
         for loss in resolved_losses(model)
     )
-
-
-def ignored_labels(model: keras.Model) -> list[int]:
-    """List the labels whose examples the compiled losses leave out.
-
-    Args:
-        model: A compiled Keras model.
-
-    Returns:
-        The `ignore_class` of its losses; empty without one.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.checks.compile_check import ignored_labels
-        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
-        >>> net.compile(
-        ...     loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
-        ... )
-        >>> ignored_labels(net)
-        [-1]
-    """
-    labels = [getattr(x, "ignore_class", None) for x in resolved_losses(model)]
-    return [label for label in labels if label is not None]
-
-
-def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:
-    """Tell whether the classes exclude each other.
-
-    Args:
-        model: A Keras model, compiled or not.
-        head: Its head.
-        classes: Number of outputs.
-
-    Returns:
-        `"sigmoid"` for a sigmoid head, a binary loss or a single output, else
-        `"softmax"`.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.checks.compile_check import head_kind
-        >>> from keras_jsigr.core.heads import Head
-        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> head_kind(net, Head("linear"), 1)
-        'sigmoid'
-    """
-    if head.kind != "linear":
-        return head.kind
-    if classes == 1:
-        return "sigmoid"
-    binary = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
-    losses = [keras.losses.get(loss) for loss in compiled_losses(model)]
-    return "sigmoid" if any(isinstance(x, binary) for x in losses) else "softmax"

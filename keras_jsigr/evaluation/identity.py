@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
+from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 
 _PROBES = 16
@@ -45,8 +46,7 @@ def model_identity(model: Any, x: Any) -> str:
         parts += [str(getattr(model, name, "")) for name in ("weights", "fuse")]
     else:
         # The penalties of a hardened model and their schedule play no part here.
-        base = getattr(model, "base", None)
-        model = base if isinstance(base, keras.Model) else model
+        model = unwrapped(model)
         probe = tf.convert_to_tensor(x[:_PROBES])
         logits_fn = as_logits(model, probe)
         if isinstance(model, keras.Model):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras_jsigr.attacks.calls.inputs import check_model
 from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.core.finite_rows import finite_rows
+from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.evaluation.parts.about import model_name
 
 _PROBES = 16
@@ -154,14 +155,12 @@ def check_surrogates(
                 "models or a dictionary of models by name. Pass [model]."
             )
         surrogates = _named(surrogates)
-    same = [model, getattr(model, "base", model)]
+    same = [model, unwrapped(model)]
     for name, surrogate in surrogates.items():
         if not isinstance(name, str) or not name:
             raise TypeError(f"`surrogates` has the key {name!r}, expected a name.")
         if any(
-            each is one
-            for each in (surrogate, getattr(surrogate, "base", surrogate))
-            for one in same
+            each is one for each in (surrogate, unwrapped(surrogate)) for one in same
         ):
             raise ValueError(
                 f"Surrogate '{name}' is the evaluated model itself: expected a model "

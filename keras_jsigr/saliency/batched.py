@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from keras_jsigr.core.class_indices import check_class_indices
 from keras_jsigr.core.finite_rows import finite_rows
 
 _PROBES = 16
+_HALF = (tf.float16, tf.bfloat16)
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
@@ -28,6 +29,7 @@ class BatchedExplainer:
             with batch axis first; examples must not depend on each other.
         batch_size: Examples per call of `core`, at least 1.
         classes: Of the model, to check class indices against; `None` checks nothing.
+        ignored: Labels that stand for no class and yet are none too many.
 
     Raises:
         ValueError: If `batch_size` is not a positive integer.
@@ -41,7 +43,11 @@ class BatchedExplainer:
     """
 
     def __init__(
-        self, core: Core, batch_size: int = 128, classes: int | None = None
+        self,
+        core: Core,
+        batch_size: int = 128,
+        classes: int | None = None,
+        ignored: Sequence[int] = (),
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(
@@ -51,6 +57,7 @@ class BatchedExplainer:
         self.core = core
         self.batch_size = batch_size
         self.classes = classes
+        self.ignored = list(ignored)
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, x: Any, y: Any = None) -> Any:
@@ -72,7 +79,8 @@ class BatchedExplainer:
         if y is not None and self.classes is not None:
             labels = np.asarray(columns[1])
             if labels.shape in ((count,), (count, 1)):
-                check_class_indices(labels, self.classes)
+                known = labels[~np.isin(labels, self.ignored)]
+                check_class_indices(known, self.classes)
         if count == 0:
             # TensorFlow's fused convolutions fail on empty batches: one row for none.
             columns = [np.zeros((1, *c.shape[1:]), c.dtype) for c in columns]
@@ -115,7 +123,8 @@ def as_fit_sees(data: Any) -> Any:
         data: Array, tensor or nested lists.
 
     Returns:
-        The tensor, or a NumPy array, float64 cast to float32.
+        The tensor, or a NumPy array; half precision, and float64 of an array, cast
+        to float32.
 
     Raises:
         TypeError: If it is not an array of numbers.
@@ -126,16 +135,20 @@ def as_fit_sees(data: Any) -> Any:
         'float32'
     """
     if tf.is_tensor(data):
-        return data
+        return tf.cast(data, tf.float32) if data.dtype in _HALF else data
     kind = type(data).__name__
-    data = np.asarray(data)
+    try:
+        data = np.asarray(data)
+    except ValueError:  # arrays of several shapes
+        data = np.asarray(None)
     if data.dtype.kind in "OSU" or data.ndim == 0:
         raise TypeError(
             f"Got {kind}, expected one array or tensor of numbers with a batch axis. "
             "Collect a dataset into an array; for a model of several inputs pass a "
             "callable of the one to explain."
         )
-    return data.astype(np.float32) if data.dtype == np.float64 else data
+    narrow = data.dtype == np.float64 or tf.as_dtype(data.dtype) in _HALF
+    return data.astype(np.float32) if narrow else data
 
 
 def check_lengths(x: Any, y: Any = None) -> int:
@@ -166,13 +179,15 @@ def check_lengths(x: Any, y: Any = None) -> int:
 
 
 def probe_of(x: Any) -> Any:
-    """Return an example to try a model on: the first, or the first without NaN.
+    """Return examples to try a model on: the first few, without those with NaN.
+
+    One row of logits may happen to look like probabilities.
 
     Args:
         x: Array or tensor `(N, *S)`.
 
     Returns:
-        One of the first examples, `(1, *S)`.
+        Of the first 16 examples those that are finite, or the very first.
 
     Raises:
         ValueError: If there is none.
@@ -180,14 +195,16 @@ def probe_of(x: Any) -> Any:
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.saliency.batched import probe_of
-        >>> probe_of(np.zeros((3, 2))).shape
-        (1, 2)
+        >>> probe_of(np.array([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0]])).tolist()
+        [[1.0, 2.0], [3.0, 4.0]]
     """
     if len(x) == 0:
         raise ValueError(
             f"Got no examples, data of shape {tuple(x.shape)}; expected at least one. "
             "Check how the data are selected."
         )
-    few = np.asarray(as_float(x[:_PROBES]))
-    first = int(np.argmax(finite_rows(few)))
-    return x[first : first + 1]
+    few = x[:_PROBES]
+    finite = finite_rows(np.asarray(as_float(few)))
+    if finite.all() or not finite.any():
+        return few if finite.all() else few[:1]
+    return tf.boolean_mask(few, finite) if tf.is_tensor(few) else few[finite]

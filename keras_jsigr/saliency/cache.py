@@ -21,6 +21,7 @@ from keras_jsigr.saliency.batched import (
 )
 from keras_jsigr.saliency.build_codes import build_codes
 from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.fingerprint import (
     check_identity,
     fingerprint_array,
@@ -82,7 +83,7 @@ class PerturbationCache:
         grid: int | Sequence[int] = 5,
         baseline: BaselineName = "blur",
         score: ChangeName = "squared_logits",
-        kind: HeadKind = "softmax",
+        kind: HeadKind | None = None,
         layout: Layout | None = None,
         batch_size: int = 128,
         verbose: int = 1,
@@ -100,7 +101,9 @@ class PerturbationCache:
             grid: G for G x G masks, or `(rows, columns)`.
             baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
             score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-            kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+            kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+                `None` asks the head and the loss of a Keras model, and takes a callable
+                for the first.
             layout: What the axes mean where the rank would mislead.
             batch_size: Examples per compiled call.
             verbose: 1 shows a progress bar, 0 is silent.
@@ -118,6 +121,7 @@ class PerturbationCache:
         check_lengths(x, y)
         probe = probe_of(x)
         bank = make_mask_bank(x.shape[1:], grid, layout=layout)
+        kind = decision_of(teacher, probe, kind).kind
         explain = perturbation_explainer(
             teacher,
             probe,

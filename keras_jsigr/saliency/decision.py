@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import keras
+
+from keras_jsigr.core.head_kind import head_kind
+from keras_jsigr.core.heads import head_of
 from keras_jsigr.core.logits import output_units
 from keras_jsigr.core.scores import HeadKind
 
@@ -39,7 +43,7 @@ class Decision(NamedTuple):
         return "margin" if self.units == 1 and name == "logit" else name
 
 
-def decision_of(model: Any, probe: Any, kind: HeadKind) -> Decision:
+def decision_of(model: Any, probe: Any, kind: HeadKind | None = None) -> Decision:
     """Find out between what a model decides.
 
     One unit is a no or a yes: its two logits `(0, z)` exclude each other, though its
@@ -48,7 +52,9 @@ def decision_of(model: Any, probe: Any, kind: HeadKind) -> Decision:
     Args:
         model: A Keras classifier, a hardened model or a callable.
         probe: A batch of inputs.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
 
     Returns:
         The kind, the number of classes and that of outputs.
@@ -60,4 +66,8 @@ def decision_of(model: Any, probe: Any, kind: HeadKind) -> Decision:
         Decision(kind='softmax', classes=2, units=1)
     """
     units = output_units(model, probe)
-    return Decision(kind if units > 1 else "softmax", max(units, 2), units)
+    if units == 1:
+        return Decision("softmax", 2, 1)
+    if kind is None and isinstance(model, keras.Model):
+        kind = head_kind(model, head_of(model, probe), units)
+    return Decision(kind or "softmax", units, units)

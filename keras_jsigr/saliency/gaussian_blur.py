@@ -48,15 +48,53 @@ def gaussian_matrix(length: int, sigma: float) -> npt.NDArray[np.float32]:
             f"Got an axis of {length} to blur, expected at most {LONGEST_AXIS}. "
             "Use the 'mean' or 'zero' baseline for long sequences."
         )
-    radius = int(4.0 * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
+    offsets, weights = _window(sigma)
     folded = (np.arange(length)[:, None] + offsets) % (2 * length)
     folded = np.where(folded < length, folded, 2 * length - 1 - folded)
     matrix = np.zeros((length, length))
     np.add.at(matrix, (np.arange(length)[:, None], folded), weights)
     return matrix.astype(np.float32)
+
+
+def blurred_along(
+    values: npt.NDArray[np.float32], axis: int, sigma: float
+) -> npt.NDArray[np.float32]:
+    """Blur an array along one axis of any length, as `gaussian_matrix` does.
+
+    Args:
+        values: Any shape.
+        axis: The axis, 0 and up.
+        sigma: Standard deviation in pixels, positive.
+
+    Returns:
+        Float, shaped like `values`.
+
+    Raises:
+        ValueError: If `sigma` is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.gaussian_blur import blurred_along
+        >>> blurred_along(np.ones((1, 4), "float32"), 1, 1.0).round(5).tolist()
+        [[1.0, 1.0, 1.0, 1.0]]
+    """
+    length = values.shape[axis]
+    if length <= LONGEST_AXIS:
+        blurred = np.tensordot(gaussian_matrix(length, sigma), values, (1, axis))
+        return np.asarray(np.moveaxis(blurred, 0, axis))
+    offsets, weights = _window(sigma)
+    pad = [(0, 0)] * values.ndim
+    pad[axis] = (offsets[-1], offsets[-1])
+    padded = np.pad(values, pad, mode="symmetric")
+    return np.apply_along_axis(np.convolve, axis, padded, weights, mode="valid")
+
+
+def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the offsets up to 4 sigma and their weights."""
+    radius = int(4.0 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    return offsets, weights / weights.sum()
 
 
 def gaussian_blur(x: Any, sigma: float, axes: Sequence[int]) -> tf.Tensor:

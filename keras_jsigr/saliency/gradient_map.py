@@ -26,7 +26,7 @@ def gradient_map(
     y: Any = None,
     *,
     score: ScoreName = "log_prob",
-    kind: HeadKind = "softmax",
+    kind: HeadKind | None = None,
     layout: Layout | None = None,
     reduce: bool = True,
     batch_size: int = 128,
@@ -40,7 +40,9 @@ def gradient_map(
         x: Data `(B, *S)`.
         y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
         score: `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
         reduce: Whether to sum absolute values over the channels.
         batch_size: Examples per compiled call.
@@ -79,7 +81,7 @@ def gradient_explainer(
     probe: Any,
     *,
     score: ScoreName = "log_prob",
-    kind: HeadKind = "softmax",
+    kind: HeadKind | None = None,
     layout: Layout | None = None,
     reduce: bool = True,
     batch_size: int = 128,
@@ -90,7 +92,9 @@ def gradient_explainer(
         model: A Keras classifier, a hardened model or a callable, see `as_logits`.
         probe: A batch of inputs, at least one.
         score: `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
         reduce: Whether to sum absolute values over the channels.
         batch_size: Examples per compiled call.
@@ -111,15 +115,15 @@ def gradient_explainer(
     """
     probe = as_float(probe)
     decision = decision_of(model, probe, kind)
-    kind, score = decision.kind, decision.score(score)
+    chosen, score = decision.kind, decision.score(score)
     logits_fn = as_logits(model, probe)
     axes = map_axes(resolve_layout(tuple(probe.shape[1:]), layout)) if reduce else 0
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
         def targets(z: tf.Tensor) -> tf.Tensor:
-            return predicted_targets(z, kind) if y is None else class_targets(y, z)
+            return predicted_targets(z, chosen) if y is None else class_targets(y, z)
 
-        gradient = input_gradient(logits_fn, x, targets, score, kind)
+        gradient = input_gradient(logits_fn, x, targets, score, chosen)
         if not reduce:
             return gradient
         magnitude = tf.abs(tf.cast(gradient, tf.float32))

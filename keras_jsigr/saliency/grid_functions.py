@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.saliency.gaussian_blur import gaussian_matrix
+from keras_jsigr.saliency.gaussian_blur import blurred_along
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -88,9 +88,8 @@ def discs(shape: tuple[int, ...], sides: tuple[int, ...], sigma: float) -> Float
         apart = np.arange(n) + 0.5 - _centres(n, count)[:, None]
         square = np.add.outer(square, apart**2)
     masks = _by_cell(square <= 1.0, shape)
-    for axis, n in enumerate(shape, start=1):
-        blurred = np.tensordot(gaussian_matrix(n, sigma), masks, (1, axis))
-        masks = np.moveaxis(blurred, 0, axis)
+    for axis in range(1, masks.ndim):
+        masks = blurred_along(masks, axis, sigma)
     highest = masks.max(axis=tuple(range(1, masks.ndim)), keepdims=True)
     return np.asarray(masks / highest, np.float32)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.choices import BaselineName, ChangeName
+from keras_jsigr.core.ignored_labels import ignored_labels
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
@@ -31,7 +33,7 @@ def perturbation_map(
     grid: int | Sequence[int] = 5,
     baseline: BaselineName = "blur",
     score: ChangeName = "squared_logits",
-    kind: HeadKind = "softmax",
+    kind: HeadKind | None = None,
     layout: Layout | None = None,
     batch_size: int = 128,
     normalize: bool = True,
@@ -48,7 +50,9 @@ def perturbation_map(
         grid: G for G x G masks, or `(rows, columns)`.
         baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
         batch_size: Examples per compiled call.
         normalize: Whether to bring every map to [0, 1].
@@ -92,7 +96,7 @@ def perturbation_explainer(
     *,
     baseline: BaselineName = "blur",
     score: ChangeName = "squared_logits",
-    kind: HeadKind = "softmax",
+    kind: HeadKind | None = None,
     batch_size: int = 128,
     normalize: bool = True,
     maps: bool = True,
@@ -105,7 +109,9 @@ def perturbation_explainer(
         bank: The masks.
         baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         batch_size: Examples per compiled call.
         normalize: Whether to divide the coefficients by their maximum.
         maps: Whether to return maps `(B, *map_shape)` or the coefficients `(B, K)`.
@@ -127,17 +133,21 @@ def perturbation_explainer(
         (3, 2)
     """
     probe = as_float(probe)
-    kind, classes, _ = decision_of(model, probe, kind)
+    chosen, classes, _ = decision_of(model, probe, kind)
     beside = without_padding(model, as_logits(model, probe))
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
         def targets(z: tf.Tensor) -> tf.Tensor:
-            return predicted_targets(z, kind) if y is None else class_targets(y, z)
+            return predicted_targets(z, chosen) if y is None else class_targets(y, z)
 
         found = perturbation_coefficients(
-            beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
+            beside(x), x, targets, bank, baseline=baseline, score=score, kind=chosen
         )
         found = normalize_coefficients(found) if normalize else found
         return interpolate(bank, found) if maps else found
 
-    return BatchedExplainer(explain, batch_size, classes)
+    # The change of all logits asks for no label, so that none can be wrong.
+    if score == "squared_logits":
+        return BatchedExplainer(explain, batch_size)
+    ignored = ignored_labels(model) if isinstance(model, keras.Model) else []
+    return BatchedExplainer(explain, batch_size, classes, ignored)

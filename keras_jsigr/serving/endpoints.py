@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.checks.compile_check import head_kind
 from keras_jsigr.core import settings
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
 from keras_jsigr.core.unit_pull import unit_pull
 from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout

@@ -50,8 +50,10 @@ def check_target(path: Path, overwrite: bool) -> None:
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Write a folder under another name and give it its own when it is complete.
 
-    Whoever looks at `path`, a model server for instance, sees the old folder or the
-    new one, never half of one. An error inside the block leaves everything as it was.
+    Whoever looks at `path`, a model server for instance, sees the old folder, none or
+    the new one, never half of one: an old one is moved away before the new one takes
+    its name. Who is killed between the two leaves it as `.<name>.<tag>.old`. An error
+    inside the block leaves everything as it was.
 
     Args:
         path: The folder to write; missing parents are made.

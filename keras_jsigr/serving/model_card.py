@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.checks.compile_check import head_kind
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
 
 CARD_FORMAT = 1

@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import check_loss, head_kind, ignored_labels
+from keras_jsigr.checks.compile_check import check_loss
 from keras_jsigr.checks.data_check import check_training_data
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head
+from keras_jsigr.core.ignored_labels import ignored_labels
 from keras_jsigr.core.padding import padding_values
 from keras_jsigr.penalties import PenaltySettings
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.checks.compile_check import head_kind, ignored_labels
+from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.ignored_labels import ignored_labels
 from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.training.accuracy_constraint import AccuracyConstraint
 from keras_jsigr.training.checked_model import CheckedModel

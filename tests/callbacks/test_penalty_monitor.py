@@ -246,6 +246,31 @@ def test_the_factor_of_automatic_weights_counts(hardened):
     assert effective_weights(robust)["fused"] == pytest.approx(0.25)
 
 
+def test_shares_of_the_epoch_and_the_next_factor(data, hardened):
+    robust = hardened(
+        jacobian_weight=50.0,
+        selective_weight=0.0,
+        ramp_steps=0,
+        penalty_weights="auto",
+        reference_accuracy=0.9,
+    )
+    with pytest.warns(UserWarning, match="drown the task loss") as caught:
+        history = robust.fit(
+            *data,
+            epochs=4,
+            validation_data=data,
+            callbacks=[PenaltyMonitor()],
+            verbose=0,
+        ).history
+    factors = np.array(history["penalty_factor"])
+    assert len(set(factors)) > 1
+    penalty = factors * 50.0 * np.array(history["jacobian_penalty"])
+    share = penalty / (penalty + np.array(history["task_loss"]))
+    np.testing.assert_allclose(history["jacobian_loss_share"], share, rtol=1e-5)
+    (text,) = warnings_of(caught)
+    assert "Lower jacobian_weight (now 50)" in text
+
+
 def test_term_without_reverse_mode(data, hardened):
     robust = hardened(estimator="finite_difference", norm="squared", ramp_steps=0)
     x, y, seed = map(tf.constant, (*data, [0, 0]))

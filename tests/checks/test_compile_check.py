@@ -8,7 +8,6 @@ from keras import layers
 from keras_jsigr import harden
 from keras_jsigr.checks.compile_check import (
     check_loss,
-    head_kind,
     is_cross_entropy,
     resolved_losses,
 )
@@ -111,22 +110,6 @@ def test_what_does_not_say_passes(loss, head):
 def test_resolved_losses():
     (loss,) = resolved_losses(compiled("sparse_categorical_crossentropy"))
     assert callable(loss)
-
-
-@pytest.mark.parametrize(
-    ("loss", "head", "classes", "kind"),
-    [
-        (losses.BinaryCrossentropy(from_logits=True), LINEAR, 3, "sigmoid"),
-        (losses.BinaryFocalCrossentropy(from_logits=True), LINEAR, 3, "sigmoid"),
-        (losses.CategoricalCrossentropy(from_logits=True), LINEAR, 3, "softmax"),
-        (losses.CategoricalCrossentropy(from_logits=True), LINEAR, 1, "sigmoid"),
-        ("binary_crossentropy", SIGMOID, 3, "sigmoid"),
-        ("binary_crossentropy", SOFTMAX, 2, "softmax"),
-        (own, LINEAR, 3, "softmax"),
-    ],
-)
-def test_head_kind(loss, head, classes, kind):
-    assert head_kind(compiled(loss, classes), head, classes) == kind
 
 
 @pytest.mark.parametrize("call", ["fit", "train_on_batch"])

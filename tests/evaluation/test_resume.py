@@ -11,8 +11,12 @@ from keras_jsigr.attacks import FGSM, PGD, Attack
 from keras_jsigr.evaluation import call
 from keras_jsigr.evaluation.evaluate import evaluate
 from keras_jsigr.evaluation.identity import data_identity, model_identity
+from keras_jsigr.evaluation.model_checks import check_surrogates
 from keras_jsigr.evaluation.parts import attack_rows, linear
+from keras_jsigr.evaluation.parts.about import about_model
 from keras_jsigr.evaluation.records import Finding
+from keras_jsigr.saliency import gradient_explainer
+from keras_jsigr.saliency.metrics import randomization
 
 RNG = np.random.default_rng(4)
 X = RNG.uniform(0.3, 0.7, (40, 6)).astype("float32")
@@ -239,6 +243,28 @@ def test_identity_of_subclassed_and_hardened_models():
         )
     }
     assert len(identities) == 5
+
+
+def test_what_stands_on_a_base_is_more_than_its_base():
+    class OnBase(keras.Model):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.out = base, keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.out(self.base(x))
+
+    base = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "tanh")])
+    one, two = OnBase(base), OnBase(base)
+    one(X), two(X)
+    assert model_identity(one, X) != model_identity(two, X)
+    about = about_model(one, (6,), 3)
+    assert not about["hardened"]
+    assert about["parameters"] == one.count_params()
+    # It has no weights in common with what it is attacked by but those of the base.
+    assert list(check_surrogates({"two": two}, one, X, 3)) == ["two"]
+    explain = gradient_explainer(one, X)
+    assert len(randomization(explain, one, X)) == 2
 
 
 def test_identity_of_data():

@@ -1,5 +1,6 @@
 import pickle
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -213,3 +214,22 @@ def test_error_messages(conv_net, images):
         PerturbationCache.build(
             lambda x: tf.reduce_sum(x, (1, 2)) / 0.0, images, **QUIET
         )
+
+
+@pytest.mark.parametrize("score", ["squared_logits", "probability_drop"])
+def test_examples_that_the_loss_leaves_out(conv_net, images, score):
+    y = np.arange(len(images)) % 3
+    conv_net.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=-1
+        )
+    )
+    whole = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
+    y[:2] = -1
+    cache = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
+    for part in (images[2:], *([images] if score == "squared_logits" else [])):
+        np.testing.assert_array_equal(cache.maps(part), whole.maps(part))
+    assert np.isfinite(cache.maps(images)).all()
+    if score == "probability_drop":
+        with pytest.raises(ValueError, match="got 7"):
+            PerturbationCache.build(conv_net, images, [*y[1:], 7], score=score, **QUIET)

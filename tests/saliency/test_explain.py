@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_jsigr as kj
-from keras_jsigr.saliency import METHODS, SmoothGrad, explain, explainer
+from keras_jsigr.saliency import METHODS, SmoothGrad, explain, explainer, gradient_map
 
 FAST = {
     "gradient": {},
@@ -255,3 +255,104 @@ def test_grad_cam_explains_both_classes_of_one_unit(images):
         )
         np.testing.assert_allclose(maps, 2 * halves, rtol=1e-4, atol=1e-6)
         assert maps.max() > 0
+
+
+def several_labels(units=3):
+    """Return a network of independent classes, of which it sees none in black."""
+    return keras.Sequential(
+        [
+            keras.Input((10, 8, 2)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(units, activation="sigmoid"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("method", ["gradient", "occlusion", "perturbation"])
+def test_the_head_says_whether_classes_exclude_each_other(images, method):
+    model = several_labels()
+    labels = np.array([[1.0, 0.0, 1.0]] * len(images), "float32")
+    for y in (None, labels):
+        found = explain(model, images, y, method=method)
+        independent = explain(model, images, y, method=method, kind="sigmoid")
+        np.testing.assert_array_equal(found, independent)
+    if method == "gradient":
+        exclusive = explain(model, images, labels, method=method, kind="softmax")
+        assert np.abs(found - exclusive).max() > 1e-3
+        np.testing.assert_array_equal(gradient_map(model, images, labels), found)
+        robust = kj.harden(model, verbose=0)
+        np.testing.assert_allclose(explain(robust, images, labels), found, rtol=1e-6)
+
+
+def test_so_does_a_binary_loss(images):
+    model = keras.Sequential(several_labels().layers[:-1])
+    model.add(keras.layers.Dense(3))
+    exclusive = gradient_map(model, images)
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    independent = gradient_map(model, images)
+    assert np.abs(independent - exclusive).max() > 1e-3
+    np.testing.assert_array_equal(
+        independent, gradient_map(model, images, kind="sigmoid")
+    )
+
+
+@pytest.mark.parametrize(
+    "method", ["gradient", "gradient_x_input", "smoothgrad", "integrated_gradients"]
+)
+def test_volumes_without_a_sum_over_channels(rng, method):
+    x = rng.random((2, 4, 3, 3, 2), dtype=np.float32)
+    model = keras.Sequential(
+        [keras.Input(x.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    found = explain(model, x, method=method, reduce=False)
+    flat = keras.Sequential([keras.Input((72,)), model.layers[-1]])
+    beside = explain(flat, x.reshape(2, 72), method=method, reduce=False)
+    np.testing.assert_allclose(found.reshape(2, 72), beside, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="layout"):
+        explain(model, x, method=method)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_examples_in_half_precision_have_maps_of_what_is_certain(rng, half):
+    net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    net.layers[-1].bias.assign([20.0, 0.0, 0.0])
+    x = tf.cast(rng.normal(size=(5, 6)), half)
+    expected = explain(net, tf.cast(x, tf.float32), [0] * 5)
+    assert 0.0 < np.max(expected) < 1e-7
+    np.testing.assert_array_equal(explain(net, x, [0] * 5), expected)
+    np.testing.assert_array_equal(explain(net, x.numpy(), [0] * 5), expected)
+
+
+def test_grad_cam_of_what_is_certain_in_mixed_precision(images):
+    def net(policy):
+        layers = [
+            keras.layers.Conv2D(4, 3, dtype=policy),
+            keras.layers.GlobalAveragePooling2D(dtype=policy),
+            keras.layers.Dense(3, dtype=policy),
+        ]
+        return keras.Sequential([keras.Input((10, 8, 2)), *layers])
+
+    half, full = net("mixed_float16"), net("float32")
+    full.layers[-1].bias.assign([20.0, 0.0, 0.0])
+    half.set_weights(full.get_weights())
+    settings = {"method": "grad_cam", "score": "log_prob", "verbose": 0}
+    expected = explain(full, images, [0] * len(images), **settings)
+    assert expected.max() > 0.0
+    got = explain(half, images, [0] * len(images), **settings)
+    np.testing.assert_allclose(got, expected, rtol=0.1, atol=0.03 * expected.max())
+
+
+def test_a_row_of_logits_may_look_like_probabilities():
+    x = np.array([[0.25, 0.75], [-1.0, 2.0]], "float32")
+    found = gradient_map(lambda v: v, x, [0, 0], score="logit", reduce=False)
+    np.testing.assert_array_equal(found, [[1.0, 0.0]] * 2)
+
+
+def test_several_inputs_of_different_shapes(conv_net):
+    with pytest.raises(TypeError, match="pass a callable of the one to explain"):
+        explain(conv_net, [np.zeros((2, 3)), np.zeros((2, 4))])
+
+
+def test_patches_may_not_leave_gaps(conv_net, images):
+    with pytest.raises(ValueError, match="Use a stride of at most the patch"):
+        explain(conv_net, images, method="occlusion", patch=2, stride=(2, 3))

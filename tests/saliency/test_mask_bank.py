@@ -3,13 +3,14 @@ import pickle
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from keras_jsigr.saliency import (
     MaskBank,
     expand_map,
     interpolate,
     make_mask_bank,
+    perturbation_map,
     resolve_layout,
 )
 
@@ -104,7 +105,6 @@ def test_expand_map():
         (((4, 4, 1), 2.0), "positive integer"),
         (((4, 4, 1), True), "positive integer"),
         (((4, 4, 1), (1, 2, 3)), "positive integer or a pair"),
-        (((5000, 1), 5), "'mean' or 'zero'|at most 2048"),
     ],
 )
 def test_bad_shapes_and_grids(arguments, message):
@@ -126,3 +126,22 @@ def test_bad_sigma_layout_and_coefficients():
         make_mask_bank((8,), layout="image")
     with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
         interpolate(make_mask_bank((3,)), tf.ones((1, 2)))
+
+
+def test_masks_of_long_sequences_are_blurred_as_scipy_does():
+    bank = make_mask_bank((5000, 1), 5)
+    rows = np.zeros((25, 5000))
+    near = np.abs(np.arange(5000) + 0.5 - (np.arange(25)[:, None] + 0.5) * 200) <= 1.0
+    rows[near] = 1.0
+    blurred = gaussian_filter1d(rows, bank.sigma, axis=1, mode="reflect", truncate=4)
+    expected = blurred / blurred.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(bank.masks, expected, atol=1e-6)
+
+
+def test_long_sequences_are_occluded_by_what_needs_no_blur(rng):
+    x = rng.random((2, 5000, 1), dtype=np.float32)
+    found = perturbation_map(lambda v: v[:, :3, 0], x, baseline="zero")
+    assert found.shape == (2, 5000)
+    assert (found.argmax(axis=1) < 200).all()
+    with pytest.raises(ValueError, match="Use the 'mean' or 'zero' baseline"):
+        perturbation_map(lambda v: v[:, :3, 0], x)

@@ -15,16 +15,14 @@ from keras_jsigr.attacks.calls.predictions import predict_logits
 from keras_jsigr.attacks.calls.programs import Programs
 from keras_jsigr.callbacks.grid.jacobian_norm import jacobian_norm_explainer
 from keras_jsigr.callbacks.grid.probe import Probe
-from keras_jsigr.checks.compile_check import head_kind
-from keras_jsigr.core.heads import head_of
-from keras_jsigr.core.logits import output_units
-from keras_jsigr.core.scores import HeadKind, ScoreName, predicted_targets
+from keras_jsigr.core.scores import ScoreName, predicted_targets
 from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import (
     gradient_explainer,
     make_mask_bank,
     perturbation_explainer,
 )
+from keras_jsigr.saliency.decision import decision_of
 from keras_jsigr.saliency.metrics import gini, rank_correlation, top_k_intersection
 
 Array = npt.NDArray[Any]
@@ -109,29 +107,22 @@ class Measurer:
         self._model, self._attack, self._x = model, attack, probe.x
         self._programs = Programs()
         self.classes = int(self._logits(probe.x).shape[-1])
-        units = output_units(model, probe.x[:1])
-        kind = head_kind(model, head_of(model, probe.x[:1]), units)
-        self._independent = units > 1 and kind == "sigmoid"
+        few = probe.x[:16]
+        self._independent = decision_of(model, few).kind == "sigmoid"
         self._rows = None
         if probe.y is not None:
             rows = target_rows(probe.y, len(probe.x), self.classes)
             self._rows = np.asarray(rows)
         low, high = attack.input_range
-        explained: HeadKind = "sigmoid" if self._independent else "softmax"
-        self._gradient = gradient_explainer(
-            model, probe.x[:1], score=score, kind=explained, layout="image"
-        )
+        self._gradient = gradient_explainer(model, few, score=score, layout="image")
         self._perturbation = perturbation_explainer(
             model,
-            probe.x[:1],
+            few,
             make_mask_bank(probe.x.shape[1:], _cells(settings, probe), layout="image"),
             baseline=settings.baseline,
             score=settings.saliency_score,
-            kind=explained,
         )
-        self._jacobian_norm = jacobian_norm_explainer(
-            model, probe.x[:1], unit=high - low
-        )
+        self._jacobian_norm = jacobian_norm_explainer(model, few, unit=high - low)
 
     def __call__(self) -> Measurement:
         """Return what the model shows with its present weights."""

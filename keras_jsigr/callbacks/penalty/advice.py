@@ -24,7 +24,7 @@ def advice(
 
     Args:
         shares: Of each penalty, 0..1, and of the `task`.
-        weights: Of the penalties, by name.
+        weights: Of the penalties as they are set, by name.
         of: What the shares are of: `"gradient"` or `"loss"`.
 
     Returns:

@@ -11,6 +11,32 @@ from keras_jsigr.penalties import ramp_factor
 from keras_jsigr.training.scalar import read_scalar
 
 
+def shares_of_epoch(model: Any, logs: Mapping[str, float]) -> dict[str, float]:
+    """Compute the share of each weighted penalty in the loss of an epoch.
+
+    Args:
+        model: A compiled `JSIGRModel`.
+        logs: Of the epoch; its `penalty_factor` counts before that of the model, which
+            by now is that of the next epoch.
+
+    Returns:
+        A share for every penalty, see `loss_shares`.
+
+    Example:
+        >>> import keras
+        >>> import keras_jsigr as kj
+        >>> from keras_jsigr.callbacks.penalty.loss_shares import shares_of_epoch
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> robust = kj.harden(net, jacobian_weight=0.1, ramp_steps=0)
+        >>> robust.compile()
+        >>> shares_of_epoch(robust, {"task_loss": 3.0, "jacobian_penalty": 10.0})
+        {'jacobian': 0.25}
+    """
+    factor = logs.get("penalty_factor", penalty_factor(model)) * ramp(model)
+    weights = {name: factor * w for name, w in penalty_weights(model).items()}
+    return loss_shares(logs, weights)
+
+
 def loss_shares(
     logs: Mapping[str, float], weights: Mapping[str, float]
 ) -> dict[str, float]:
@@ -63,16 +89,54 @@ def effective_weights(model: Any) -> dict[str, float]:
         >>> effective_weights(robust)["jacobian"]
         0.5
     """
-    factor = ramp(model)
-    if model.penalty_factor is not None:
-        factor *= read_scalar(model.penalty_factor)
-    weights = {
+    factor = ramp(model) * penalty_factor(model)
+    return {name: factor * weight for name, weight in penalty_weights(model).items()}
+
+
+def penalty_weights(model: Any) -> dict[str, float]:
+    """Read the weights of the penalties of a hardened model as they are set.
+
+    Args:
+        model: A `JSIGRModel`.
+
+    Returns:
+        As `effective_weights`, without the ramp and the factor.
+
+    Example:
+        >>> import keras
+        >>> import keras_jsigr as kj
+        >>> from keras_jsigr.callbacks.penalty.loss_shares import penalty_weights
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> penalty_weights(kj.harden(net, jacobian_weight=0.5))["jacobian"]
+        0.5
+    """
+    return {
         "jacobian": read_scalar(model.jacobian_weight),
         "selective": read_scalar(model.selective_weight),
         "align": read_scalar(model.align_weight),
         "fused": 1.0,
     }
-    return {name: factor * weight for name, weight in weights.items()}
+
+
+def penalty_factor(model: Any) -> float:
+    """Read the factor that `penalty_weights="auto"` has found, else 1.
+
+    Args:
+        model: A `JSIGRModel`.
+
+    Returns:
+        The factor.
+
+    Example:
+        >>> import keras
+        >>> import keras_jsigr as kj
+        >>> from keras_jsigr.callbacks.penalty.loss_shares import penalty_factor
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> penalty_factor(kj.harden(net))
+        1.0
+    """
+    factor = model.penalty_factor
+    return 1.0 if factor is None else float(read_scalar(factor))
 
 
 def ramp(model: Any) -> float:

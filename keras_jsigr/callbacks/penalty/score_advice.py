@@ -22,7 +22,7 @@ def score_advice(
 
     Args:
         settings: The objective.
-        weights: Effective weights of the penalties by name.
+        weights: Weights of the penalties by name.
         task_loss: Mean cross entropy of the training images.
 
     Returns:

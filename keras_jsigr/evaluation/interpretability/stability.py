@@ -19,6 +19,7 @@ from keras_jsigr.attacks.explanations.borrowed_curvature import BorrowedCurvatur
 from keras_jsigr.attacks.explanations.saliency_attack import SaliencyAttack
 from keras_jsigr.attacks.search.rounding import round_towards, working_dtype
 from keras_jsigr.core.finite_rows import finite_rows
+from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.evaluation.interpretability.column_program import ColumnProgram
 from keras_jsigr.evaluation.interpretability.figures import figure_of
 from keras_jsigr.evaluation.interpretability.kept_label_pgd import KeptLabelPGD
@@ -178,7 +179,7 @@ def _attacked(kind: Any, subject: Subject, model: Any, y: Any, **more: Any) -> P
 
 def _curved(model: Any) -> Any:
     """Give a ReLU network the second derivatives that attacking its map needs."""
-    base = getattr(model, "base", model)
+    base = unwrapped(model)
     if not isinstance(base, keras.Model) or not any(map(has_relu, walk(base))):
         return model
     return BorrowedCurvature(model, with_smooth_activations(base, "softplus"))

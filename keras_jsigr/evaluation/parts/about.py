@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.unwrapped import unwrapped
+
 
 def about_model(
     model: Any, input_shape: tuple[int, ...], classes: int
@@ -29,10 +31,9 @@ def about_model(
         >>> about_model(lambda x: x, (2,), 2)["hardened"]
         False
     """
-    base = getattr(model, "base", None)
-    hardened = isinstance(model, keras.Model) and isinstance(base, keras.Model)
-    inner = base if hardened else model
-    settings = getattr(model, "settings", None) if hardened else None
+    inner = unwrapped(model)
+    hardened = inner is not model
+    settings = model.settings if hardened else None
     count = {}
     if isinstance(inner, keras.Model):
         count["parameters"] = int(inner.count_params())

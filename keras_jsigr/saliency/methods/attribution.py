@@ -27,7 +27,9 @@ class AttributionMethod(SaliencyMethod):
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum absolute values over the channels, which gives maps
             `(B, *map_shape)`; if not, the signed values `(B, *S)`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -48,7 +50,7 @@ class AttributionMethod(SaliencyMethod):
 
     @abstractmethod
     def attribution(
-        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
     ) -> tf.Tensor:
         """Compute the signed values.
 
@@ -57,7 +59,7 @@ class AttributionMethod(SaliencyMethod):
                 first layer if `adds_copies`.
             x: Float data `(B, *S)`.
             targets: Makes the targets `(B, C)` from the logits at `x`.
-            layout: What the axes of an example mean.
+            layout: What the axes of an example mean, if that is known.
 
         Returns:
             Float tensor shaped like `x`.
@@ -68,15 +70,17 @@ class AttributionMethod(SaliencyMethod):
         front = Front(as_logits(model, probe))
         if self.adds_copies:
             front = find_front(model, front.logits_fn, probe)
-        layout = resolve_layout(tuple(probe.shape[1:]), self.layout)
+        layout = self.layout
+        if self.reduce:
+            layout = resolve_layout(tuple(probe.shape[1:]), layout)
         beside = without_padding(model, front.logits_fn)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
             there = replace(front, logits_fn=beside(x))
-            found = self.attribution(there, x, targets_of(y, self.kind), layout)
+            found = self.attribution(there, x, targets_of(y, self.known_kind), layout)
             found = tf.cast(found, tf.float32)
-            return sum_channels(found, layout) if self.reduce else found
+            return sum_channels(found, layout) if self.reduce and layout else found
 
         return explain
 

@@ -38,7 +38,9 @@ class GradCAM(SaliencyMethod):
         score: `"logit"` (the paper's), `"log_prob"` or `"margin"`. The logit of one
             unit `z` is `z` for its yes and `-z` for its no.
         verbose: 1 prints which layer was found, 0 does not.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: `"image"` or `None`.
 
     Raises:
@@ -112,16 +114,21 @@ class GradCAM(SaliencyMethod):
             # The graph drops what lies above the layer in the run before, and what
             # lies below it in this one: together they are one forward pass.
             def logits_of(features: tf.Tensor) -> tf.Tensor:
-                put = only_call(place.call, lambda *_, **__: features)
+                there = tf.cast(features, seen[-1].dtype)
+                put = only_call(place.call, lambda *_, **__: there)
                 with layer_calls([place.layer], put):
                     return logits_fn(x)
 
-            features = seen[-1]
+            # In float16 what `input_gradient` scales back up would be lost.
+            features = tf.cast(seen[-1], tf.float32)
             slopes = input_gradient(
-                logits_of, features, targets_of(y, self.kind), self.score, self.kind
+                logits_of,
+                features,
+                targets_of(y, self.known_kind),
+                self.score,
+                self.known_kind,
             )
-            features = tf.cast(features, tf.float32)
-            weights = tf.reduce_mean(tf.cast(slopes, tf.float32), (1, 2), keepdims=True)
+            weights = tf.reduce_mean(slopes, (1, 2), keepdims=True)
             maps = tf.nn.relu(tf.reduce_sum(weights * features, -1, keepdims=True))
             return tf.image.resize(maps, x.shape[1:3], "bilinear")[..., 0]
 

@@ -23,7 +23,9 @@ class GradientTimesInput(AttributionMethod):
     Args:
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -41,8 +43,8 @@ class GradientTimesInput(AttributionMethod):
     """
 
     def attribution(
-        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
     ) -> tf.Tensor:
         """Compute the products; see `AttributionMethod`."""
         del layout
-        return x * input_gradient(front, x, targets, self.score, self.kind)
+        return x * input_gradient(front, x, targets, self.score, self.known_kind)

@@ -42,7 +42,9 @@ class IntegratedGradients(AttributionMethod):
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -78,7 +80,7 @@ class IntegratedGradients(AttributionMethod):
         check_chunk(self.chunk)
 
     def attribution(
-        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
     ) -> tf.Tensor:
         """Compute the shares; see `AttributionMethod`."""
         start = replacement(x, self.baseline, layout)
@@ -98,7 +100,7 @@ class IntegratedGradients(AttributionMethod):
                 as_rows(here + tf.cast(t, there.dtype) * way),
                 tf.tile(chosen, (size, 1)),
                 self.score,
-                self.kind,
+                self.known_kind,
             )
             rows = tf.reshape(tf.cast(gradient, tf.float32), (size, tf.size(there)))
             total = tf.linalg.matvec(rows, weights[first : first + size], True)

@@ -35,7 +35,9 @@ class MaskingMethod(SaliencyMethod):
         baseline: What a masked place shows: a number, `"zero"`, `"blur"` or `"mean"`.
         score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -91,11 +93,13 @@ class MaskingMethod(SaliencyMethod):
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
             logits_fn = beside(x)
-            chosen = targets_of(y, self.kind)(logits_fn(x))
+            chosen = targets_of(y, self.known_kind)(logits_fn(x))
 
             def score_of(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
                 targets = tf.tile(chosen, (copies, 1))
-                return target_score(logits_fn(rows), targets, self.score, self.kind)
+                return target_score(
+                    logits_fn(rows), targets, self.score, self.known_kind
+                )
 
             return self.maps(score_of, x, layout, map_shape)
 

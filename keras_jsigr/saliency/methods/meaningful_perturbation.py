@@ -44,7 +44,9 @@ class MeaningfulPerturbation(SaliencyMethod):
         smoothness: `lambda_2`.
         baseline: What covers: `"blur"`, `"mean"` or `"zero"`.
         score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -92,13 +94,13 @@ class MeaningfulPerturbation(SaliencyMethod):
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
             logits_fn = beside(x)
-            chosen = targets_of(y, self.kind)(logits_fn(x))
+            chosen = targets_of(y, self.known_kind)(logits_fn(x))
             cover = compute_baseline(x, self.baseline, layout=bank.layout)
 
             def objective(c: tf.Tensor) -> tf.Tensor:
                 kept = tf.cast(expand_map(interpolate(bank, c), x), x.dtype)
                 logits = logits_fn(cover + kept * (x - cover))
-                score = target_score(logits, chosen, self.score, self.kind)
+                score = target_score(logits, chosen, self.score, self.known_kind)
                 covered = tf.reduce_mean(1.0 - c, axis=1)
                 rough = total_variation(c, bank)
                 return score + self.sparsity * covered + self.smoothness * rough

@@ -25,19 +25,26 @@ class SaliencyMethod(ABC):
     """A way to explain a decision: settings, checked when it is made.
 
     Args:
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    kind: HeadKind = "softmax"
+    kind: HeadKind | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        settings.choice("kind", self.kind, get_args(HeadKind))
+        settings.choice("kind", self.kind, (None, *get_args(HeadKind)))
+
+    @property
+    def known_kind(self) -> HeadKind:
+        """The kind that the maps are of: `explainer` asks the model for it."""
+        return self.kind or "softmax"
 
     @abstractmethod
     def core(self, model: Any, probe: Any) -> Core:

@@ -31,7 +31,9 @@ class NoisyGradient(AttributionMethod):
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -94,7 +96,7 @@ class NoisyGradient(AttributionMethod):
                 as_rows(features[tf.newaxis] + noise),
                 tf.tile(targets, (size, 1)),
                 self.score,
-                self.kind,
+                self.known_kind,
             )
             shape = tf.concat([[size], tf.shape(features)], axis=0)
             return statistic(tf.reshape(tf.cast(gradient, tf.float32), shape))

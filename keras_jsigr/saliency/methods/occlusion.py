@@ -33,11 +33,14 @@ class Occlusion(MaskingMethod):
     Args:
         patch: Side in pixels, steps or features, or `(rows, columns)`. Default: a
             seventh of each side of an image, a 49th of anything else.
-        stride: Distance of the positions, or a pair; default: the patch.
+        stride: Distance of the positions, or a pair, at most the patch; default: the
+            patch.
         baseline: What the patch shows: a number, `"zero"`, `"blur"` or `"mean"`.
         score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -107,6 +110,11 @@ class Occlusion(MaskingMethod):
             raise ValueError(
                 f"Got patch {patch} for maps of shape {map_shape}, expected at most "
                 "that. Use a smaller patch."
+            )
+        if any(s > p for s, p in zip(stride, patch, strict=True)):
+            raise ValueError(
+                f"Got stride {stride} beside patch {patch}: no patch would cover what "
+                "lies between. Use a stride of at most the patch."
             )
         starts = [
             sorted({*range(0, side - p + 1, s), side - p})

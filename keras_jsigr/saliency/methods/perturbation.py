@@ -27,7 +27,9 @@ class Perturbation(SaliencyMethod):
         baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         normalize: Whether to bring every map to [0, 1].
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -67,6 +69,6 @@ class Perturbation(SaliencyMethod):
             bank,
             baseline=self.baseline,
             score=self.score,
-            kind=self.kind,
+            kind=self.known_kind,
             normalize=self.normalize,
         ).core

@@ -13,13 +13,15 @@ from keras_jsigr.saliency.layout import Layout
 Replacement = BaselineName | float
 
 
-def replacement(x: tf.Tensor, baseline: Replacement, layout: Layout) -> tf.Tensor:
+def replacement(
+    x: tf.Tensor, baseline: Replacement, layout: Layout | None
+) -> tf.Tensor:
     """Compute the uninformative counterpart of every example.
 
     Args:
         x: Float data `(B, *S)`.
         baseline: A number, or `"zero"`, `"blur"` or `"mean"`, see `baselines`.
-        layout: What the axes of an example mean.
+        layout: What the axes of an example mean; `None` tells by their number.
 
     Returns:
         Tensor shaped and typed like `x`.

@@ -33,7 +33,9 @@ class RISE(MaskingMethod):
         baseline: `A`: a number, `"zero"`, `"blur"` or `"mean"`.
         score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:

@@ -28,7 +28,9 @@ class SmoothGrad(NoisyGradient):
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -50,7 +52,7 @@ class SmoothGrad(NoisyGradient):
     adds_copies: ClassVar[bool] = True
 
     def attribution(
-        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
     ) -> tf.Tensor:
         """Compute the mean gradient; see `AttributionMethod`."""
         del layout

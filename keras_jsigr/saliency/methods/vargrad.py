@@ -31,7 +31,9 @@ class VarGrad(NoisyGradient):
         chunk: Examples that the model sees at once, see `sum_in_chunks`.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         reduce: Whether to sum over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -53,14 +55,14 @@ class VarGrad(NoisyGradient):
         settings.count("samples", self.samples, minimum=2)
 
     def attribution(
-        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout
+        self, front: Front, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
     ) -> tf.Tensor:
         """Compute the variance; see `AttributionMethod`."""
         del layout
         chosen = targets(front(x))
         # Deviations from the gradient at x: their mean is small beside their spread,
         # so the difference of two sums keeps its digits.
-        centre = input_gradient(front, x, chosen, self.score, self.kind)
+        centre = input_gradient(front, x, chosen, self.score, self.known_kind)
         centre = tf.cast(centre, tf.float32)
 
         def moments(gradients: tf.Tensor) -> Any:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core import settings
+from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.saliency.batched import BatchedExplainer, as_fit_sees
 from keras_jsigr.saliency.metrics.rank_correlation import rank_correlation
 
@@ -109,7 +110,7 @@ def _weights_by_layer(model: Any) -> dict[str, list[Any]]:
             "be shuffled."
         )
     # A hardened model has weights of its penalties, which its maps do not depend on.
-    model = getattr(model, "base", model)
+    model = unwrapped(model)
     weights = [w for w in model.weights if tf.as_dtype(w.dtype).is_floating]
     layers = [(key, list(held)) for key, held in groupby(weights, _layer_path)]
     groups: dict[str, list[Any]] = {}

@@ -16,6 +16,7 @@ from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.logits import as_classes, as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName, class_score
+from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.saliency.batched import Core, as_fit_sees
 from keras_jsigr.saliency.layout import map_axes, resolve_layout
 from keras_jsigr.saliency.methods.explainer import Explainer
@@ -40,7 +41,9 @@ class XpliqueMethod(SaliencyMethod):
         attribution: The name of a class in `xplique.attributions`, such as `"Lime"`.
         settings: Its arguments, such as `{"nb_samples": 200}`.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:
@@ -76,22 +79,27 @@ class XpliqueMethod(SaliencyMethod):
         Returns:
             The reusable function; it is not compiled as a whole.
         """
-        method, _ = self.fitted(model, as_float(probe))
-        return _XpliqueExplainer(method, model, probe, batch_size)
+        method, classes = self.fitted(model, as_float(probe))
+        return _XpliqueExplainer(method, model, probe, batch_size, classes)
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)` that computes the targets."""
         logits_fn = as_logits(model, probe)
-        return lambda x, y: targets_of(y, self.kind)(logits_fn(x))
+        return lambda x, y: targets_of(y, self.known_kind)(logits_fn(x))
 
 
 class _XpliqueExplainer(Explainer):
     """Find the targets batch by batch, then let Xplique explain."""
 
     def __init__(
-        self, method: XpliqueMethod, model: Any, probe: Any, batch_size: int
+        self,
+        method: XpliqueMethod,
+        model: Any,
+        probe: Any,
+        batch_size: int,
+        classes: int,
     ) -> None:
-        super().__init__(method, method.core(model, probe), batch_size)
+        super().__init__(method, method.core(model, probe), batch_size, classes)
         make = _attribution(method.attribution)
         layout = resolve_layout(tuple(probe.shape[1:]), method.layout)
         self._rank = 1 + map_axes(layout)
@@ -99,7 +107,7 @@ class _XpliqueExplainer(Explainer):
 
         def operator(f: Any, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             z = as_classes(tf.cast(f(x), tf.float32))
-            return class_score(z, y, method.score, method.kind)
+            return class_score(z, y, method.score, method.known_kind)
 
         with self._head.removed():
             self._peer = make(
@@ -121,7 +129,7 @@ def _subject(model: Any, probe: Any) -> tuple[Any, Head]:
     """Return what Xplique is given, and the head that has to be off meanwhile."""
     if not isinstance(model, keras.Model):
         return as_logits(model, probe), Head("linear")
-    model = getattr(model, "base", model)
+    model = unwrapped(model)
     return model, find_head(model, probe)
 
 
