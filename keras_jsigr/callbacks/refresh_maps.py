@@ -27,7 +27,7 @@ class RefreshMaps(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `every` or `start` is out of range; at the start of training,
-            if the model has no cached maps.
+            if the model has no cached maps, or maps of other examples.
 
     Example:
         >>> import numpy as np
@@ -35,6 +35,8 @@ class RefreshMaps(keras.callbacks.Callback):
         >>> RefreshMaps(np.zeros((4, 8, 8, 1), "float32"), every=2).every
         2
     """
+
+    _codes: RefreshedCodes
 
     def __init__(
         self, x: Any, y: Any = None, *, every: int = 5, start: int = 1, verbose: int = 0
@@ -49,7 +51,6 @@ class RefreshMaps(keras.callbacks.Callback):
         self.every = every
         self.start = start
         self.verbose = verbose
-        self._codes: RefreshedCodes | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse a model without cached maps."""
@@ -58,14 +59,14 @@ class RefreshMaps(keras.callbacks.Callback):
                 "RefreshMaps needs cached maps: got a model without. Harden it with "
                 "`maps=PerturbationCache.build(model, x, y)`."
             )
-        self._codes = None  # the model or its loss may be another one
+        # Now, not when it is due: other examples are told before anything is trained.
+        # Anew in every training: the model or its loss may be another one.
+        self._codes = self._refreshed_codes()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Refresh the maps when their epoch has come."""
         if epoch < self.start or (epoch - self.start) % self.every:
             return
-        if self._codes is None:
-            self._codes = self._refreshed_codes()
         self.model.map_table.codes.assign(self._codes(self.verbose))
 
     def _refreshed_codes(self) -> RefreshedCodes:

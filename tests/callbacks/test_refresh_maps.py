@@ -77,6 +77,7 @@ def test_refreshed_maps_are_those_of_the_model(data, cached):
     cached.fit(*data, epochs=1, verbose=0)
     callback = RefreshMaps(*data, every=1, start=0)
     callback.set_model(cached)
+    callback.on_train_begin()
     callback.on_epoch_begin(0)
     fresh = kj.PerturbationCache.build(cached, *data, grid=2, verbose=0)
     np.testing.assert_array_equal(cached.map_table.codes, fresh.codes)
@@ -132,3 +133,4 @@ def test_examples_that_training_would_not_find(data, cached):
     other = np.nextafter(x, np.float32(2.0))
     with pytest.raises(ValueError, match="other examples than the maps are of"):
         cached.fit(x, y, epochs=2, callbacks=[RefreshMaps(other, y)], verbose=0)
+    assert int(cached.steps_taken.value) == 0  # told before anything was trained
