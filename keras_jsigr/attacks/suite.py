@@ -159,26 +159,28 @@ class Suite:
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result.
 
-        Warns of attacks that crashed, and raises RuntimeError if all did.
+        Warns of attacks that crashed and of points that do not count, and raises
+        RuntimeError if all attacks crashed.
         """
         if epsilons is not None:
             suites = [self.at(epsilon) for epsilon in epsilons]
             return [suite(model, x, y, region=region) for suite in suites]
         outcomes = self.run(model, x, y, region=region)
-        worst, crashed = _as_array(x).copy(), []
+        worst, failed, crashed = _as_array(x).copy(), [], 0
         for outcome in outcomes:
             worst[outcome.rows[outcome.broken]] = outcome.x_adv[outcome.broken]
+            crashed += outcome.crashed
             if outcome.error is not None:
-                crashed.append(f"{outcome.name}: {outcome.error}")
-        if len(crashed) == len(self.attacks):
+                failed.append(f"{outcome.name}: {outcome.error}")
+        if crashed == len(self.attacks):
             raise RuntimeError(
-                f"No attack of the suite worked: got {crashed}. Run one of them alone "
+                f"No attack of the suite worked: got {failed}. Run one of them alone "
                 "to see where it fails."
             )
-        if crashed:
+        if failed:
             warnings.warn(
-                f"Not every attack of the suite worked: {crashed}. The others are not "
-                "all that the model has to stand.",
+                f"Not everything of the suite worked: {failed}. The rest is not all "
+                "that the model has to stand.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -176,8 +176,8 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
     if logits.shape != outputs.shape:
         return False
     told = bool(tf.reduce_all(tf.math.is_finite(outputs)))
-    if told and not _close(head.activate(outputs), outputs):
-        return _close(head.activate(logits), outputs)
+    if told and not close(head.activate(outputs), outputs):
+        return close(head.activate(logits), outputs)
     # Outputs that the activation leaves alone, as those of a head that starts at zero,
     # tell nothing, and NaN as little.
     anything = generic_inputs(probe)
@@ -185,9 +185,24 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
         outputs = model(anything, training=False)
         with head.removed():
             logits = model(anything, training=False)
-    return _close(head.activate(logits), outputs)
+    return close(head.activate(logits), outputs)
 
 
-def _close(a: tf.Tensor, b: tf.Tensor) -> bool:
+def close(a: tf.Tensor, b: tf.Tensor) -> bool:
+    """Tell whether two ways to compute a model's outputs agree, up to rounding.
+
+    Args:
+        a: Float `(B, C)`.
+        b: Like `a`; its dtype says how much rounding may do.
+
+    Returns:
+        True if no entry differs by more than 1e-5, or 1e-2 in half precision.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.heads import close
+        >>> close(tf.ones((1, 2)), tf.ones((1, 2)) + 1e-7)
+        True
+    """
     tolerance = 1e-5 if b.dtype in (tf.float32, tf.float64) else 1e-2
     return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))

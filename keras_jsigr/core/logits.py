@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.folded_norms import fold_norms
-from keras_jsigr.core.heads import find_head
-from keras_jsigr.core.probabilities import looks_like_probabilities
+from keras_jsigr.core.heads import Head, close, find_head
+from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
 
 LogitsFn = Callable[[Any], tf.Tensor]
 
@@ -21,8 +22,9 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
 
     Args:
         model: A hardened model, a Keras model (a softmax or sigmoid head is seen
-            behind), or a callable that returns logits or probabilities, a tensor or
-            a mapping with the key `logits`.
+            behind; a method `logits` is asked if these are the logits of its answers),
+            or a callable that returns logits or probabilities, a tensor or a mapping
+            with the key `logits`.
         probe: A batch of inputs, to find out which of these it is.
         fold: Whether to fold batch normalization, see `fold_norms`; off for who looks
             at layers in between.
@@ -85,10 +87,9 @@ def _check_callable(model: Any) -> None:
 
 
 def _raw_logits(model: Any, probe: Any) -> LogitsFn:
-    # A method of the class, as a hardened model has: many name a layer `logits`.
-    if isinstance(model, keras.Model) and callable(getattr(type(model), "logits", 0)):
-        return lambda x: model.logits(x, training=False)
     if isinstance(model, keras.Model):
+        if own := _own_logits(model, probe):
+            return own
         head = find_head(model, probe)
 
         def behind(x: Any) -> tf.Tensor:
@@ -96,16 +97,50 @@ def _raw_logits(model: Any, probe: Any) -> LogitsFn:
                 return model(x, training=False)
 
         return behind
-    outputs = _one_output(model(tf.convert_to_tensor(probe)))
+    outputs = one_output(model(tf.convert_to_tensor(probe)))
     if outputs.shape.rank != 2:
         raise ValueError(
             f"The model's outputs have shape {tuple(outputs.shape)}, expected (B, C). "
             "Pass a callable that returns one row of class scores per example."
         )
-    if not looks_like_probabilities(outputs):
-        return lambda x: _one_output(model(x))
-    tiny = np.finfo(np.float32).tiny
-    return lambda x: tf.math.log(tf.maximum(_one_output(model(x)), tiny))
+    if looks_like_probabilities(outputs):
+        return lambda x: _log(one_output(model(x)))
+    if saturates(lambda x: one_output(model(x)), probe, outputs):
+        return lambda x: _log_odds(one_output(model(x)))
+    return lambda x: one_output(model(x))
+
+
+def _log(p: tf.Tensor) -> tf.Tensor:
+    # In half precision the smallest number would be zero.
+    p = p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
+    return tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))
+
+
+def _log_odds(p: tf.Tensor) -> tf.Tensor:
+    p = p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
+    return _log(p) - _log(1.0 - p)
+
+
+def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
+    """Return the model's method `logits`, if these are the logits of its answers."""
+    # A method of the class: many name a layer `logits`.
+    if not callable(getattr(type(model), "logits", None)):
+        return None
+    takes = "training" in inspect.signature(model.logits).parameters
+    arguments = {"training": False} if takes else {}
+
+    def own(x: Any) -> Any:
+        return model.logits(x, **arguments)
+
+    if isinstance(getattr(model, "head", None), Head):
+        return own  # of a hardened model
+    try:
+        logits, outputs = own(probe), model(probe, training=False)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+        return None  # of something else, such as a latent variable
+    same = tf.is_tensor(logits) and logits.shape == outputs.shape
+    heads = (Head("linear"), Head("softmax"), Head("sigmoid")) if same else ()
+    return own if any(close(h.activate(logits), outputs) for h in heads) else None
 
 
 def output_units(model: Any, probe: Any) -> int:
@@ -129,11 +164,25 @@ def output_units(model: Any, probe: Any) -> int:
     """
     _check_callable(model)
     given = {"training": False} if isinstance(model, keras.Model) else {}
-    outputs = _one_output(model(tf.convert_to_tensor(probe), **given))
+    outputs = one_output(model(tf.convert_to_tensor(probe), **given))
     return int(outputs.shape[-1])
 
 
-def _one_output(outputs: Any) -> tf.Tensor:
+def one_output(outputs: Any) -> tf.Tensor:
+    """Take the class scores out of what a callable returns.
+
+    Args:
+        outputs: A tensor, or a mapping with the key `logits` or a single one.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.core.logits import one_output
+        >>> one_output({"logits": tf.ones((1, 2)), "label": tf.ones((1,))}).shape
+        TensorShape([1, 2])
+    """
     if isinstance(outputs, dict):
         outputs = outputs.get("logits", next(iter(outputs.values())))
     return tf.convert_to_tensor(outputs)

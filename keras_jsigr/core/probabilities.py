@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -42,14 +43,14 @@ def looks_like_probabilities(outputs: Any) -> bool:
     )
 
 
-def saturates(model: keras.Model, probe: Any, outputs: Any) -> bool:
+def saturates(model: Callable[..., Any], probe: Any, outputs: Any) -> bool:
     """Tell whether a single output goes from zero to one and never beyond.
 
     One number between zero and one may well be a logit. Far outside of the data, logits
     leave that interval, and probabilities reach its ends.
 
     Args:
-        model: A built Keras model.
+        model: A built Keras model or a function.
         probe: A batch of inputs as `model` takes them.
         outputs: What it returns for them, `(B, C)`.
 
@@ -70,10 +71,10 @@ def saturates(model: keras.Model, probe: Any, outputs: Any) -> bool:
     """
     if outputs.shape[1] != 1 or not _in_unit_interval(outputs):
         return False
-    seen = []
+    seen, mode = [], {"training": False} if isinstance(model, keras.Model) else {}
     for scale in _SCALES:
         far = keras.tree.map_structure(partial(_scaled, scale), probe)
-        seen.append(np.asarray(tf.cast(model(far, training=False), tf.float32)))
+        seen.append(np.asarray(tf.cast(model(far, **mode), tf.float32)))
     found = np.concatenate(seen)
     return bool(_in_unit_interval(found) and found.min() < 0.01 and found.max() > 0.99)
 

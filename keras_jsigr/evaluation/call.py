@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_jsigr.attacks.calls.inputs import check_inputs
-from keras_jsigr.attacks.calls.predictions import classified_rightly
+from keras_jsigr.attacks.calls.predictions import PROGRAMS, classified_rightly
 from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.core import settings
 from keras_jsigr.core.class_names import check_class_names
@@ -131,7 +132,9 @@ def check_call(
     if transfer_attacks is None:
         images = len(x.shape) == 4
         transfer_attacks = ["mi-fgsm", "di-fgsm"] if images else ["mi-fgsm"]
-    transfer = attacks_of(transfer_attacks, transfer=True, **threat)
+    transfer = attacks_of(
+        transfer_attacks, transfer=True, argument="transfer_attacks", **threat
+    )
     radii = (
         default_radii(threat["epsilon"], widest_radius(norm, input_range, size))
         if epsilons is None
@@ -139,9 +142,12 @@ def check_call(
     )
 
     probe = np.asarray(x[:_PROBES])
+    # Settings of a model that are no weights may be others than in an earlier call.
+    PROGRAMS.forget(model)
     classes = check_logits(model, probe, batch_size).shape[-1]
     x, labels = check_data(x, y, input_range, classes)
     others = check_surrogates(surrogates, model, x, classes)
+    PROGRAMS.forget(*others.values())
     names = check_class_names(class_names, classes)
     logits = check_logits(model, x, batch_size)
     maps = _map_task(saliency, model, x, threat)
@@ -206,6 +212,9 @@ def _map_task(
             f"`saliency` has the settings {shared}, which the evaluation has already. "
             "Pass them to `evaluate` itself."
         )
+    known = set(inspect.signature(check_map_task).parameters) - {"x", *threat}
+    for name in chosen:
+        settings.choice("saliency", name, tuple(sorted(known)))
     task = check_map_task(x, **threat, **chosen)
     check_maps(model, x, task)
     return task

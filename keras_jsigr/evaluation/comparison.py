@@ -15,14 +15,6 @@ _FIELDS: dict[str, Callable[[Report], Any]] = {
     "epsilon": lambda report: report.threat_model.get("epsilon"),
     "input range": lambda report: report.threat_model.get("input_range"),
     "data": lambda report: report.data.get("fingerprint"),
-    # No model is its own surrogate, so the sources of transfer differ between models:
-    # that matters only where they changed the result.
-    "attacks": lambda report: [
-        # How much an attack prints changes nothing; transfer is compared below.
-        (attack.name, _without(attack.config, "verbose", "settings"))
-        for attack in report.attacks
-        if attack.access != "transfer" or attack.broken
-    ],
 }
 
 
@@ -133,7 +125,8 @@ def mismatches(reports: Sequence[Report]) -> list[str]:
         reports: Any number.
 
     Returns:
-        One sentence per difference of threat model, data, attacks or transfer attacks.
+        One sentence per difference of threat model, data, attacks, transfer attacks or
+        measurement of maps.
 
     Example:
         >>> from keras_jsigr.evaluation.comparison import mismatches
@@ -143,19 +136,28 @@ def mismatches(reports: Sequence[Report]) -> list[str]:
     found = []
     for name, value_of in _FIELDS.items():
         values = [value_of(report) for report in reports]
-        if all(value == values[0] for value in values):
-            continue
-        if name == "attacks":
-            found.append(
-                "The reports differ in the attacks or their settings: the worst cases "
-                "are over different suites."
-            )
+        if not _differ(values):
             continue
         listed = ", ".join(
             f"{_short(value)} ({report.title})"
             for value, report in zip(values, reports, strict=True)
         )
         found.append(f"The reports differ in {name}: {listed}.")
+    suites = [_attacks(report, transfer=False) for report in reports]
+    sources = [_attacks(report, transfer=True) for report in reports]
+    # No model is its own surrogate, so the sources of transfer differ between models:
+    # that matters only where they changed the result.
+    by_transfer = any(
+        attack.broken
+        for report in reports
+        for attack in report.attacks
+        if attack.access == "transfer"
+    )
+    if _differ(suites) or (by_transfer and _differ(sources)):
+        found.append(
+            "The reports differ in the attacks or their settings: the worst cases "
+            "are over different suites."
+        )
     # Of reports with transfer that say; older ones do not.
     transfer = [
         [_without(config, "verbose") for config in attack.config["settings"].values()]
@@ -163,12 +165,36 @@ def mismatches(reports: Sequence[Report]) -> list[str]:
         for attack in report.attacks
         if attack.access == "transfer" and "settings" in attack.config
     ]
-    if any(value != transfer[0] for value in transfer):
+    if _differ(transfer):
         found.append(
             "The reports differ in the transfer attacks or their settings: the figures "
             "under transfer are of different attacks."
         )
+    maps = [
+        (_without(record.settings, "batch_size"), record.images)
+        for record in (report.saliency for report in reports)
+        if record is not None
+    ]
+    if _differ(maps):
+        found.append(
+            "The reports differ in how their saliency maps were measured, or on which "
+            "examples: the figures of the maps do not compare."
+        )
     return found
+
+
+def _attacks(report: Report, *, transfer: bool) -> list[Any]:
+    # How much an attack prints changes nothing; settings of transfer have their own
+    # sentence.
+    return [
+        (attack.name, _without(attack.config, "verbose", "settings"))
+        for attack in report.attacks
+        if (attack.access == "transfer") == transfer
+    ]
+
+
+def _differ(values: list[Any]) -> bool:
+    return any(value != values[0] for value in values)
 
 
 def _without(config: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
 from keras_jsigr.core.as_float import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.unwrapped import unwrapped
@@ -21,9 +22,10 @@ def model_identity(model: Any, x: Any) -> str:
     """Hash what a model computes: its weights and its architecture.
 
     A Keras model gives weights and configuration, without the names of its layers and
-    without the compile state. An ensemble gives those of its `models`. Any other
-    callable gives its logits on the first 16 examples, exactly. All of them give what
-    they answer there, and how large the gradients are, to three digits: configurations
+    without the compile state. A `LogitsEnsemble` gives those of its members. Any other
+    callable gives its logits on the first 16 examples and on noise of their range,
+    exactly: some defences do nothing to clean images. All of them give what they answer
+    at the examples, and how large the gradients are, to three digits: configurations
     say nothing of what a layer of one's own does, nor answers of its gradient.
 
     Args:
@@ -40,10 +42,9 @@ def model_identity(model: Any, x: Any) -> str:
         >>> model_identity(lambda x: x, x) == model_identity(lambda x: 2 * x, x)
         False
     """
-    members = getattr(model, "models", None)
-    if isinstance(members, list | tuple) and not isinstance(model, keras.Model):
-        parts = [type(model).__name__, *(model_identity(part, x) for part in members)]
-        parts += [str(getattr(model, name, "")) for name in ("weights", "fuse")]
+    if isinstance(model, LogitsEnsemble):
+        parts = [type(model).__name__, str(model.weights), model.fuse]
+        parts += [model_identity(part, x) for part in model.models]
     else:
         # The penalties of a hardened model and their schedule play no part here.
         model = unwrapped(model)
@@ -52,7 +53,8 @@ def model_identity(model: Any, x: Any) -> str:
         if isinstance(model, keras.Model):
             parts = [fingerprint_model(model, logits_fn, probe)]
         else:
-            parts = [np.asarray(logits_fn(probe)).tobytes().hex()]
+            seen = (probe, _elsewhere(x))
+            parts = [np.asarray(logits_fn(points)).tobytes().hex() for points in seen]
         parts += _behaviour(logits_fn, probe)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -76,6 +78,13 @@ def data_identity(x: Any, y: Any) -> str:
     """
     parts = fingerprint_array(x) + fingerprint_array(y)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _elsewhere(x: Any) -> tf.Tensor:
+    """Draw 16 points between the least and the greatest value of the first examples."""
+    few = np.asarray(as_float(x[:_PROBES]))
+    drawn = np.random.default_rng(0).uniform(few.min(), few.max(), few.shape)
+    return tf.cast(drawn, as_float(x[:1]).dtype)
 
 
 def _behaviour(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:

@@ -62,8 +62,8 @@ def linearized_robustness(
         The robustness, margin and gradient norm per example.
 
     Raises:
-        ValueError: If a setting is out of range, `x` is empty, or the outputs do not
-            depend on `x`.
+        ValueError: If a setting is out of range, `x` is empty or holds no floats, or
+            the outputs do not depend on `x`.
 
     Reference:
         arXiv 1905.04172.
@@ -82,6 +82,12 @@ def linearized_robustness(
         raise ValueError(
             f"Got no examples, `x` of shape {tuple(x.shape)}; expected at least one. "
             "Pass arrays of shape (N, ...) with N >= 1."
+        )
+    dtype = tf.as_dtype(x.dtype)
+    if not dtype.is_floating:
+        raise ValueError(
+            f"Got `x` of dtype {dtype.name}, expected floats: integers have no "
+            "gradient. Pass x.astype('float32')."
         )
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:

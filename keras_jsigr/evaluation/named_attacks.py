@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
+from keras_jsigr.attacks.attack import Access
 from keras_jsigr.attacks.gradient.apgd import APGD
 from keras_jsigr.attacks.gradient.apgd_targeted import APGDT
 from keras_jsigr.attacks.gradient.bim import BIM
@@ -101,6 +102,7 @@ def attacks_of(
     batch_size: int,
     seed: int,
     transfer: bool = False,
+    argument: str = "attacks",
 ) -> list[Attack]:
     """Make the attacks of a threat model of what the user gave.
 
@@ -114,6 +116,7 @@ def attacks_of(
         seed: Of the attacks given by name.
         transfer: Whether the examples are for other models: then attacks of another
             radius are welcome, and none stops as soon as its own model is fooled.
+        argument: What `given` is called where the user gave it.
 
     Returns:
         At least one attack, all with this radius, norm and range.
@@ -147,7 +150,7 @@ def attacks_of(
         given = [given]
     if not isinstance(given, Sequence) or not given:
         raise TypeError(
-            f"`attacks` is {given!r}, expected 'standard', a suite, or a list of at "
+            f"`{argument}` is {given!r}, expected 'standard', a suite, or a list of at "
             f"least one attack or name of {attack_names()}."
         )
     made = []
@@ -156,8 +159,8 @@ def attacks_of(
             attack = named_attack(attack, epsilon=epsilon, **shared)
         if not isinstance(attack, Attack):
             raise TypeError(
-                f"`attacks` holds a {type(attack).__name__}, expected attacks such as "
-                "keras_jsigr.attacks.PGD(...) or their names."
+                f"`{argument}` holds a {type(attack).__name__}, expected attacks "
+                "such as keras_jsigr.attacks.PGD(...) or their names."
             )
         if attack.targeted:
             raise ValueError(
@@ -165,6 +168,11 @@ def attacks_of(
                 "holds the true classes, which it would make the model predict."
             )
         # Now, and not when the report is made of it after hours.
+        choice(f"{type(attack).__name__}.access", attack.access, get_args(Access))
+        if not isinstance(attack.name, str) or not attack.name:
+            raise TypeError(
+                f"`{type(attack).__name__}.name` is {attack.name!r}, expected a name."
+            )
         to_json(attack.get_config(), f"{attack.name}.get_config()")
         _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
         if transfer and getattr(attack, "early_stop", False):

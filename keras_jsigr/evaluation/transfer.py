@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_jsigr.attacks.calls.inputs import check_inputs
-from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
+from keras_jsigr.attacks.calls.predictions import (
+    PROGRAMS,
+    classified_rightly,
+    predict_logits,
+)
 from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_radii
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
@@ -96,6 +100,7 @@ def transfer_matrix(
     for name in targets:
         settings.choice("targets", name, tuple(models))
     x = check_inputs(x, input_range)
+    PROGRAMS.forget(*models.values())
     first, one = next(iter(models.items()))
     classes = class_count(f"model '{first}'", one, np.asarray(x[:16]))
     x, rows = check_data(x, y, input_range, classes)

@@ -42,7 +42,10 @@ class Push(Attack):
         self.calls.append((self.label, np.asarray(x).ravel().round(3).tolist(), region))
         if self.label == "crash":
             raise RuntimeError("out of luck")
-        return super().__call__(model, x, y, epsilons=epsilons, region=region)
+        x_adv = super().__call__(model, x, y, epsilons=epsilons, region=region)
+        if self.label == "one far":
+            x_adv[0] += 1.0
+        return x_adv
 
 
 def push(length, label="Push", epsilon=0.35):
@@ -115,6 +118,16 @@ def test_points_outside_do_not_count():
     assert not wide.broken.any()
     assert narrow.rows.tolist() == [0, 1, 2, 3, 4]
     assert narrow.broken.tolist() == [False, False, False, False, True]
+
+
+def test_points_that_count_are_kept_beside_others():
+    """Also by a suite of one attack: it did not crash."""
+    suite = Suite([push(0.15, "one far", epsilon=0.2)])
+    with pytest.warns(RuntimeWarning, match="1 of 5 points"):
+        x_adv = suite(model, X, Y)
+    (alone,) = suite.run(model, X, Y)
+    assert alone.broken.any()
+    np.testing.assert_array_equal(x_adv[:5][alone.broken], alone.x_adv[alone.broken])
 
 
 def test_nothing_left():
@@ -223,6 +236,10 @@ def test_standard(norm):
         assert (attack.epsilon, attack.norm, attack.seed) == (0.1, norm, 5)
         assert (attack.input_range, attack.batch_size) == ((-1.0, 1.0), 32)
     assert [getattr(a, "steps", None) for a in suite.attacks] == [100, 100, 100, None]
+    apgd, targeted, fab, _ = suite.attacks
+    of_the_authors = (5, 1, 5) if norm == "l1" else (1, 1, 9)
+    assert (apgd.restarts, targeted.restarts, targeted.target_classes) == of_the_authors
+    assert (fab.restarts, fab.target_classes) == (1, 9)
     assert suite.attacks[3].queries == 5000
     json.dumps(suite.get_config())
 

@@ -66,3 +66,68 @@ def test_a_layer_named_logits_is_a_layer():
 
     x, net = X[:, 0, :6, 0], Net()
     np.testing.assert_allclose(as_logits(net, x)(x), net(x), rtol=1e-6)
+
+
+class WithLogits(keras.Model):
+    """A softmax without a layer, and a method that tells what is before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def logits(self, x):
+        return self.dense(x)
+
+    def call(self, x):
+        return tf.nn.softmax(self.logits(x))
+
+
+class WithOtherLogits(keras.Model):
+    """Of a gate, or of a latent variable of another shape."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.gate, self.dense, self.of = (
+            keras.layers.Dense(3),
+            keras.layers.Dense(3),
+            of,
+        )
+
+    def logits(self, z):
+        return self.gate(z[:, : self.of])
+
+    def call(self, x):
+        return self.dense(x) * tf.sigmoid(self.gate(x))
+
+
+def test_a_method_logits_is_asked_for_those_of_the_answers_alone():
+    x = X[:, 0, :6, 0]
+    model = WithLogits()
+    model(x)
+    np.testing.assert_array_equal(as_logits(model, x)(x), model.dense(x))
+    for of in (6, 4):
+        other = WithOtherLogits(of)
+        other(x)
+        np.testing.assert_allclose(as_logits(other, x)(x), other(x), rtol=1e-6)
+
+
+def test_one_probability_of_a_callable_is_no_logit():
+    model = ending_in("sigmoid", 1)
+    expected = as_logits(model, X)(X)
+    found = as_logits(lambda x: model(x), X)(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    # A number between zero and one that goes beyond elsewhere is a logit.
+    one = np.full((4, 1), 0.5, "float32")
+    np.testing.assert_array_equal(as_logits(lambda x: x, one)(one)[:, 1:], one)
+
+
+def test_certain_probabilities_in_half_precision_have_finite_gradients():
+    z = tf.constant([[9.0, -20.0, 0.0]])
+
+    def served(x):
+        return tf.nn.softmax(tf.cast(x, tf.float16))
+
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        first = as_logits(served, z)(z)[:, 0]
+    assert np.isfinite(tape.gradient(first, z)).all()

@@ -92,7 +92,19 @@ class Odd(Attack):
             return x[:, :3]
         if self.do == "nan":
             return np.full_like(x, np.nan)
+        if self.do == "one nan":
+            x_adv = ONE(model, x, y)
+            x_adv[0] = np.nan
+            return x_adv
         return x + np.float32({"far": 0.9, "range": 0.02}[self.do])
+
+
+class Grey(Odd):
+    access = "grey box"
+
+
+class Nameless(Odd):
+    name = ""
 
 
 @pytest.mark.parametrize(
@@ -136,6 +148,30 @@ def test_no_attack_at_all_worked(settings):
     found = evaluate(**settings)
     assert found.robust == found.clean
     assert "means nothing" in found.errors[-1]
+
+
+def test_a_point_that_does_not_count_costs_no_more_than_itself(settings):
+    settings["attacks"] = [Odd(epsilon=0.03, do="one nan")]
+    found = evaluate(**settings)
+    assert found.attacks[0].error.startswith("1 of its points")
+    (error,) = found.errors
+    assert "lost some of its points" in error
+
+
+def test_a_model_may_change_between_two_calls(settings):
+    class Turned:
+        by = 1.0
+
+        def __call__(self, x):
+            return self.by * model(x)
+
+    one = Turned()
+    settings["model"] = one
+    first = evaluate(**settings)
+    one.by = -1.0
+    second = evaluate(**settings)
+    assert first.clean.correct == 30
+    assert second.clean.correct < 30
 
 
 def test_an_interrupt_is_passed_on(settings):
@@ -314,7 +350,10 @@ BAD = {
     "interval": ({"input_range": (1, 0)}, ValueError, "`input_range`"),
     "name": ({"attacks": ["pdg"]}, ValueError, "got 'pdg', expected.*'pgd'"),
     "word": ({"attacks": "pgd-9"}, ValueError, "got 'pgd-9'.*'standard'"),
-    "none": ({"attacks": []}, TypeError, "at least one attack"),
+    "none": ({"attacks": []}, TypeError, "`attacks` is .*at least one attack"),
+    "none to transfer": ({"transfer_attacks": []}, TypeError, "`transfer_attacks` is"),
+    "access": ({"attacks": [Grey(epsilon=0.03)]}, ValueError, "access.*got 'grey box'"),
+    "no name": ({"attacks": [Nameless(epsilon=0.03)]}, TypeError, "expected a name"),
     "object": ({"attacks": [model]}, TypeError, "holds a function"),
     "radius": ({"attacks": [FGSM(epsilon=0.1)]}, ValueError, r"epsilon 0.1.*0.03"),
     "other norm": ({"attacks": [PGD(epsilon=0.03, norm="l2")]}, ValueError, "got norm"),

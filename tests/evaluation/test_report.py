@@ -291,6 +291,9 @@ def test_other_surrogates_matter_only_if_they_changed_something():
 
     assert mismatches([with_transfer("a", 0), with_transfer("b", 0)]) == []
     assert len(mismatches([with_transfer("a", 1), with_transfer("b", 0)])) == 1
+    assert mismatches([with_transfer("a", 1), with_transfer("a", 0)]) == []
+    assert len(mismatches([with_transfer("a", 1), make_report()])) == 1
+    assert mismatches([with_transfer("a", 0), make_report()]) == []
 
 
 def test_how_much_an_attack_prints_is_no_difference():

@@ -338,3 +338,24 @@ def test_what_crashed_is_told_and_tried_again(tmp_path, settings, monkeypatch):
     assert again.errors == []
     assert len(again.findings) > 1
     assert again.saliency.figures
+
+
+def test_callables_that_differ_elsewhere_alone():
+    """A vote by another rule, and a defence that does nothing to clean images."""
+
+    class Vote:
+        def __init__(self, mode):
+            self.models, self.mode = [lambda x: x, lambda x: 2 * x[:, ::-1]], mode
+
+        def __call__(self, x):
+            votes = tf.stack([each(x) for each in self.models])
+            return getattr(tf, f"reduce_{self.mode}")(votes, 0)
+
+    assert model_identity(Vote("max"), X) != model_identity(Vote("mean"), X)
+    eighth = np.round(8 * X) / 8
+
+    def rounding(x):
+        return tf.round(8 * x) / 8
+
+    assert model_identity(lambda x: x, eighth) != model_identity(rounding, eighth)
+    assert model_identity(rounding, eighth) == model_identity(rounding, eighth)

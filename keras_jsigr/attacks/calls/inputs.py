@@ -29,7 +29,9 @@ def check_model(model: Any) -> None:
         names = [tensor.name for tensor in inputs]
         raise ValueError(
             f"`{model.name}` takes {len(inputs)} inputs: got {names}, expected one. "
-            "Pass a callable of the input to attack that fills in the others."
+            "Pass a callable of the input to attack that fills in the others. It is "
+            "asked about any of the examples, in any order: what it fills in has to be "
+            "the same for all."
         )
 
 

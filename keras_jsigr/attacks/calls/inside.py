@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_jsigr.attacks.search.rounding import SPACING
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
+_ROWS = 256
 
 
 def inside(
@@ -47,6 +48,21 @@ def inside(
             f"the attack returned shape {x_adv.shape}, expected {x.shape}. Return one "
             "point per example."
         )
+    # In parts: float64 copies of all examples at once would be many times their size.
+    valid = np.zeros(len(x), bool)
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        valid[rows] = _inside(x_adv[rows], x[rows], epsilon, norm, input_range)
+    return valid
+
+
+def _inside(
+    x_adv: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+) -> npt.NDArray[np.bool_]:
     low, high = input_range
     slack = range_slack(np.float32, input_range)
     near = distance(x_adv, x, norm) <= epsilon * (1.0 + _RELATIVE) + slack

@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
         broken: Bool `(A,)`: the model errs there, and the point is in ball and range.
         seconds: Wall time, compiling included.
         error: What went wrong, in words, or `None`.
+        crashed: Whether that ended the attack; else some points do not count.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Outcome(NamedTuple):
     broken: npt.NDArray[np.bool_]
     seconds: float
     error: str | None
+    crashed: bool = False
 
 
 def attacked(
@@ -68,7 +70,7 @@ def attacked(
         >>> attacked(attack, model, model, x, np.array([1]), rows).broken
         array([ True])
     """
-    start, error = time.perf_counter(), None
+    start, error, crashed = time.perf_counter(), None, False
     some = x_adv = x[rows]
     broken = np.zeros(len(rows), bool)
     if len(rows):
@@ -83,6 +85,6 @@ def attacked(
                     "outside of the ball or the range: they do not count"
                 )
         except Exception as crash:
-            x_adv, error = some, f"{type(crash).__name__}: {crash}"
+            x_adv, error, crashed = some, f"{type(crash).__name__}: {crash}", True
     seconds = time.perf_counter() - start
-    return Outcome(attack.name, attack, rows, x_adv, broken, seconds, error)
+    return Outcome(attack.name, attack, rows, x_adv, broken, seconds, error, crashed)

@@ -116,6 +116,19 @@ class Programs:
             programs[key] = _compile(build, model, probe)
         return programs[key]
 
+    def forget(self, *models: Any) -> None:
+        """Drop the programs of models, which may have changed since.
+
+        Args:
+            *models: Keras models or callables.
+        """
+        for model in models:
+            owner = model.__self__ if isinstance(model, types.MethodType) else model
+            try:
+                self._by_owner.pop(owner, None)
+            except TypeError:  # of it nothing is kept
+                continue
+
     def __reduce__(self) -> tuple[type[Programs], tuple[()]]:
         # Copies and pickles of an attack start with nothing compiled.
         return Programs, ()

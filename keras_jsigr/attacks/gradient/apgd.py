@@ -123,6 +123,23 @@ class APGD(GradientAttack):
         start = start_sparse if self.norm == "l1" else start_momentum
         return start(x, self.step_length)
 
+    def gradient(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        problem: Problem,
+        *,
+        state: Any,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the gradient, and always the logits at `x`, which steps go by."""
+        gradient, logits = super().gradient(
+            logits_fn, x, problem, state=state, seed=seed
+        )
+        if logits is None:
+            logits = problem.logits(logits_fn, x)
+        return gradient, logits
+
     def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
         """Return the next point and state."""
         value = self.objective(iterate.logits, iterate.problem)

@@ -87,6 +87,10 @@ class CleverHansAttack(Attack):
     momentum: float = 1.0
     random_start: bool = False
 
+    _radii: dict[float, Self] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
@@ -139,7 +143,7 @@ class CleverHansAttack(Attack):
         return min(factor / self.steps, 1.0) * self.epsilon
 
     def at(self, epsilon: float) -> Self:
-        """Return the same attack at another radius, which is compiled anew.
+        """Return the same attack at another radius, compiled once for it.
 
         Args:
             epsilon: Radius in input units, >= 0.
@@ -152,7 +156,11 @@ class CleverHansAttack(Attack):
             >>> CleverHansAttack(epsilon=0.1).at(0.2).epsilon
             0.2
         """
-        return dataclasses.replace(self, epsilon=epsilon)
+        if epsilon not in self._radii:
+            other = dataclasses.replace(self, epsilon=epsilon)
+            other._set("_radii", self._radii)
+            self._radii[epsilon] = other
+        return self._radii[epsilon]
 
     def traced_at(self, epsilon: tf.Tensor) -> Self:
         """Return the attack itself: cleverhans compares radii as Python numbers."""

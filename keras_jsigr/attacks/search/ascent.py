@@ -71,6 +71,7 @@ def ascend(
         part = problem.take(rows)
         new, healthy = climb(part, nothing_found(part.origin), seed_now)
         best = put(stronger(new, best.take(rows)), rows, best)
+        healthy &= tf.gather(finite, rows)
         finite = tf.tensor_scatter_nd_update(finite, rows[:, None], healthy)
         return number + 1, best, finite
 

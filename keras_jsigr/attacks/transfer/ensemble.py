@@ -91,13 +91,13 @@ class LogitsEnsemble:
                 f"The members differ in their number of classes: got {found}, expected "
                 "one number for all. Leave out those of another task."
             )
+        # Zero times minus infinity, a class ruled out, would be NaN.
+        weighted = zip(self.weights, logits, strict=True)
+        counted = [(w, z) for w, z in weighted if w > 0.0]
         if self.fuse == "probabilities":
-            weighed = [
-                tf.nn.log_softmax(z) + (math.log(w) if w > 0.0 else -math.inf)
-                for w, z in zip(self.weights, logits, strict=True)
-            ]
+            weighed = [tf.nn.log_softmax(z) + math.log(w) for w, z in counted]
             return tf.reduce_logsumexp(tf.stack(weighed), axis=0)
-        return tf.add_n([w * z for w, z in zip(self.weights, logits, strict=True)])
+        return tf.add_n([w * z for w, z in counted])
 
 
 def _normalized(weights: Sequence[float] | None, members: int) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_jsigr.attacks.calls.inputs import check_inputs
-from keras_jsigr.attacks.calls.predictions import classified_rightly
+from keras_jsigr.attacks.calls.predictions import PROGRAMS, classified_rightly
 from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data
 from keras_jsigr.evaluation.identity import data_identity
@@ -123,6 +123,7 @@ def evaluate_saliency(
         seed=seed,
     )
     _check_names(models)
+    PROGRAMS.forget(*models.values())
     logits = {name: check_logits(m, x, batch_size) for name, m in models.items()}
     classes = next(iter(logits.values())).shape[-1]
     x, labels = check_data(x, y, input_range, classes)

@@ -32,6 +32,7 @@ from keras_jsigr.evaluation.interpretability.stability import (
 from keras_jsigr.evaluation.interpretability.subject import Subject
 from keras_jsigr.evaluation.log import Log
 from keras_jsigr.evaluation.saliency_records import SaliencyFigure, SaliencyRecord
+from keras_jsigr.evaluation.store import array_digest
 from keras_jsigr.saliency.explain import explainer
 from keras_jsigr.saliency.methods.explainer import Explainer
 from keras_jsigr.saliency.methods.method import SaliencyMethod
@@ -109,7 +110,11 @@ def measure(
         images=len(x),
         figures=figures,
         findings=judgements(figures),
-        settings={**task.get_config(), "method": _plain(subject.explain.method)},
+        settings={
+            **task.get_config(),
+            "method": _plain(subject.explain.method),
+            "examples": array_digest(used),
+        },
         seconds={**log.seconds, "total": log.total()},
         errors=[*log.errors, *unknown_values(figures)],
     )

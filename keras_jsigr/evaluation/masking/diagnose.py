@@ -169,12 +169,13 @@ def _check_results(
                 f"`results[{name!r}]` has shape {points.shape}, expected {x.shape}. "
                 "Pass one point per example; the example itself where none was found."
             )
-        outside = int((~inside(points, x, epsilon, norm, input_range)).sum())
+        points, there = points[rows], x[rows]
+        outside = int((~inside(points, there, epsilon, norm, input_range)).sum())
         if outside:
             raise ValueError(
                 f"`results[{name!r}]` leaves the ball or the range: got {outside} "
                 f"points outside, expected all within {epsilon:g}. Pass results of the "
                 "same threat model."
             )
-        chosen[str(name)] = points[rows]
+        chosen[str(name)] = points
     return chosen

@@ -14,7 +14,10 @@ from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.masking.subject import Subject
-from keras_jsigr.evaluation.masking.tail_probability import clearly_moved
+from keras_jsigr.evaluation.masking.tail_probability import (
+    clearly_moved,
+    standard_error,
+)
 from keras_jsigr.evaluation.masking.verdict import (
     NotApplicableError,
     Verdict,
@@ -81,18 +84,17 @@ def local_linearity(subject: Subject) -> Verdict:
     # At a corner of the range nothing is gained: one stands for any large ratio.
     gamma, gain = gamma[known], np.maximum(gain, gamma)[known]
     relative = gamma / np.where(gain > 0, gain, 1.0)
+    error = standard_error(cosine[known])
     figures = {
         "alignment": alignment,
-        "standard_error": float(cosine[known].std() / np.sqrt(known.sum())),
+        "standard_error": error,
         "gamma": float(np.median(gamma)),
         "relative_gamma": float(np.median(relative)),
         "kept_under_one_step": float(share_one),
         "kept_under_many": float(share_many),
     }
-    curved = alignment + 3 * figures["standard_error"] < ALIGNED
-    suspect = alignment + 3 * figures["standard_error"] < SHATTERED or (
-        curved and bool(refuted)
-    )
+    highest = alignment + 3 * error
+    suspect = highest < SHATTERED or (highest < ALIGNED and bool(refuted))
     says = (
         f"Gradients at an input and at noise of the radius have a mean cosine of "
         f"{alignment:.2f}. Of the right decisions one step leaves "

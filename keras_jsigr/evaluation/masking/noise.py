@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import BALLS
@@ -13,7 +12,7 @@ from keras_jsigr.attacks.search.rounding import working_dtype
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.masking.subject import Subject
-from keras_jsigr.evaluation.masking.tail_probability import clearly_more
+from keras_jsigr.evaluation.masking.tail_probability import clearly_more, standard_error
 from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
 DRAWS = 100
@@ -25,6 +24,9 @@ HALF = 0.5
 MANY_DIMENSIONS = 100
 # Half of a small harm is nothing to judge by.
 HARM = 0.02
+# Where PGD leaves next to nothing, there is no robustness to doubt: half of its harm is
+# that of a radius too large for the data.
+LEFT = 0.1
 
 
 def noise(subject: Subject) -> Verdict:
@@ -46,7 +48,6 @@ def noise(subject: Subject) -> Verdict:
     alone = int((right & (errors > 0)).sum())
     harm, pgd_harm = errors / DRAWS, (~right).astype(float)
     excess = harm - HALF * pgd_harm
-    error = excess.std() / np.sqrt(total)
     figures = {
         "share": alone / total,
         "clean_accuracy": total / len(subject.x),
@@ -57,7 +58,8 @@ def noise(subject: Subject) -> Verdict:
     as_harmful = (
         subject.x[0].size >= MANY_DIMENSIONS
         and harm.mean() > HARM
-        and excess.mean() > 3 * error
+        and excess.mean() > 3 * standard_error(excess)
+        and clearly_more(int(right.sum()), total, LEFT)
     )
     says = (
         f"Noise takes the accuracy from {percent(figures['clean_accuracy'])} to "

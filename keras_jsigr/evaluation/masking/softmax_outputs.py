@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import head_of
+from keras_jsigr.core.logits import one_output
+from keras_jsigr.core.probabilities import saturates
 from keras_jsigr.evaluation.masking.subject import Subject
 from keras_jsigr.evaluation.masking.verdict import Verdict, percent
 
@@ -39,13 +41,11 @@ def softmax_outputs(subject: Subject) -> Verdict:
         if kind == "linear":
             says = "The model returns logits."
         return Verdict(False, says, {"share": 0.0, "saturated": 0.0})
-    outputs = model(x)
-    if isinstance(outputs, dict):
-        outputs = outputs.get("logits", next(iter(outputs.values())))
+    outputs = one_output(model(x))
     p = np.asarray(tf.cast(outputs, tf.float32))
     bounded = ((p >= 0.0) & (p <= 1.0)).all(axis=-1)
     if p.shape[-1] == 1:
-        rows = np.full(len(p), bounded.all())
+        rows = np.full(len(p), saturates(lambda x: one_output(model(x)), x, outputs))
         saturated = (p == 0.0).any(-1) | (p == 1.0).any(-1)
     else:
         rows = bounded & (np.abs(p.sum(-1) - 1.0) < _ROUNDING)
@@ -64,6 +64,4 @@ def softmax_outputs(subject: Subject) -> Verdict:
         "Return the logits, or pass the Keras model itself: attacks see behind its "
         "softmax."
     )
-    if p.shape[-1] == 1:
-        advice += " A single probability is taken for a logit: all decisions are wrong."
     return Verdict(True, says, figures, advice)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy.typing as npt
 
 # Of all rules together some twenty tests are made: an honest model at the very edge of
 # every tolerance is accused once in fifty evaluations, any other hardly ever.
 SIGNIFICANCE = 1e-3
+_FEW = 10
 
 
 def tail_probability(count: int, total: int, share: float) -> float:
@@ -83,6 +87,26 @@ def clearly_moved(to: int, back: int, total: int, share: float) -> bool:
     """
     chance = tail_probability(to, to + back, 0.5)
     return to - back > share * total and chance < SIGNIFICANCE
+
+
+def standard_error(values: npt.NDArray[Any]) -> float:
+    """Estimate the standard error of a mean, infinite where that is guesswork.
+
+    Args:
+        values: Float `(N,)`.
+
+    Returns:
+        `s / sqrt(N)` with the sample's standard deviation; infinity for fewer than ten
+        values, so that nothing follows from them.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.masking.tail_probability import standard_error
+        >>> standard_error(np.ones(9)), standard_error(np.ones(10))
+        (inf, 0.0)
+    """
+    few = len(values) < _FEW
+    return math.inf if few else float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _log_choices(total: int, count: int) -> float:

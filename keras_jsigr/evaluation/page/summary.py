@@ -120,10 +120,10 @@ def _diagnostics(report: Report) -> str:
 
 
 def _errors(report: Report) -> str:
-    stopped = [attack.name for attack in report.attacks if attack.error]
+    failed = [attack.name for attack in report.attacks if attack.error]
     parts = []
-    if stopped:
-        parts.append(f"Stopped with an error: {listing(stopped)}.")
+    if failed:
+        parts.append(f"Not without errors: {listing(failed)}.")
     if report.errors:
         parts.append(f"Not everything worked: {' '.join(report.errors)}")
     if not parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,15 @@ class Attacked:
         broken: Integers: the rows of those that the model gets wrong now.
         x_adv: Float `(len(broken), *S)`: where it gets them wrong.
         seconds: Wall time.
-        error: What went wrong, in words, or `None`; the rest is what was done before.
+        error: What went wrong, in words, or `None`.
+        crashed: Whether that ended the attack; the rest is what was done before.
     """
 
     broken: npt.NDArray[np.int64]
     x_adv: npt.NDArray[Any]
     seconds: float = 0.0
-    error: str | None = field(default=None)
+    error: str | None = None
+    crashed: bool = False
 
 
 def attack_rows(
@@ -70,11 +72,12 @@ def attack_rows(
         if len(rows) > size:
             done = start + len(part)
             task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
-    if outside and error is None:
+    crashed = error is not None
+    if outside and not crashed:
         error = outside_words(outside)
     empty = (np.zeros(0, np.int64), task.x[:0])
     broken, x_adv = (np.concatenate(c) for c in zip(empty, *found, strict=True))
-    return Attacked(broken, x_adv, seconds, error)
+    return Attacked(broken, x_adv, seconds, error, crashed)
 
 
 def _piece(task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]) -> Piece:

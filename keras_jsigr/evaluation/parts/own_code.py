@@ -1,4 +1,4 @@
-"""What an attack of the user's own does, in a few digits."""
+"""What a class of the user's own does, in a few digits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _HOLDERS = ("__func__", "fget", "func", "python_function", "__wrapped__")
 def own_code(kind: type) -> str | None:
     """Hash the code of a class and its bases, up to those of this package.
 
-    Name and settings of an attack say nothing of what its methods do, and whoever
+    Name and settings say nothing of what its methods do, and whoever
     repairs them must not get the results of before. What counts is what runs, the
     bytecode: the source on the disk may be newer, or that of another class of the name.
     Functions and data of the same module that the methods use belong to it, as they
     are now; what is imported does not. Another version of Python makes another hash.
 
     Args:
-        kind: Class of an attack.
+        kind: Class of an attack or of a saliency method.
 
     Returns:
         16 hexadecimal digits; `None` for the classes of this package, whose version

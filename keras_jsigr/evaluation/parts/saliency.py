@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras_jsigr.evaluation.identity import model_identity
 from keras_jsigr.evaluation.interpretability.figures import unknown_values
 from keras_jsigr.evaluation.interpretability.map_task import MapTask
 from keras_jsigr.evaluation.interpretability.measure import measure
 from keras_jsigr.evaluation.json_codec import from_json, to_json
+from keras_jsigr.evaluation.parts.own_code import own_code
 from keras_jsigr.evaluation.saliency_records import SaliencyRecord
 from keras_jsigr.evaluation.store import Piece, array_digest
 from keras_jsigr.evaluation.task import Task
+from keras_jsigr.saliency.methods.method import SaliencyMethod
 
 
 def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
@@ -34,7 +38,7 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
 
     settings = {
         **maps.get_config(),
-        "method": repr(maps.method),
+        "method": _identity(maps.method),
         "teacher": maps.teacher and model_identity(maps.teacher, task.x),
         "boxes": None if maps.boxes is None else array_digest(maps.boxes),
         "rows": array_digest(task.right),
@@ -43,3 +47,15 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
     record: SaliencyRecord = from_json(SaliencyRecord, to_json(info["record"]))
     task.log.errors.extend(f"saliency, {error}" for error in record.errors)
     return record
+
+
+def _identity(method: str | SaliencyMethod) -> str | dict[str, Any]:
+    """Return what tells apart two methods: class, settings and own code."""
+    if isinstance(method, str):
+        return method
+    kind = type(method)
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "settings": repr(method),
+        "code": own_code(kind),
+    }

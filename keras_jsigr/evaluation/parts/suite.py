@@ -57,6 +57,7 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
         attacks: With the radius of the task.
         result: Updated after every attack, so that nothing is lost.
     """
+    crashed = []
     for attack in attacks:
         rows = np.flatnonzero(result.robust)
         found = attack_rows(task, "suite", attack, rows)
@@ -81,11 +82,13 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
             f"{accuracy.accuracy:.1%} left, {found.seconds:.0f} s"
         )
         if found.error is not None:
+            what = "did not finish" if found.crashed else "lost some of its points"
             task.log.errors.append(
-                f"suite: {attack.name} did not finish, so the accuracy under attack "
-                f"may be too high. {found.error}"
+                f"suite: {attack.name} {what}, so the accuracy under attack may be too "
+                f"high. {found.error}"
             )
-    if attacks and all(record.error is not None for record in result.records):
+        crashed.append(found.crashed)
+    if attacks and all(crashed):
         task.log.errors.append(
             "suite: no attack finished, so the accuracy under attack means nothing."
         )

@@ -147,6 +147,10 @@ def test_one_trace_per_model():
     before = len(runs)
     attack(counted, inputs(7), np.zeros(7))
     assert len(runs) == before
+    attack(counted, inputs(4), np.zeros(4), epsilons=[0.05, 0.1])
+    before = len(runs)
+    attack(counted, inputs(7), np.zeros(7), epsilons=[0.1, 0.05])
+    assert len(runs) == before
 
 
 def test_nan_gradients_are_told():

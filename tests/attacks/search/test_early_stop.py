@@ -156,3 +156,21 @@ def test_one_more_pass_per_step_tells_when_to_stop():
     assert fooled(x_adv, y).mean() >= share
     left = round(40 * (1 - fooled(x_adv, y).mean()))
     assert left * 21 <= int(model.rows) < 40 * 21
+
+
+def test_gradients_without_a_number_are_told_whatever_restart_met_them():
+    @tf.custom_gradient
+    def rootless(x):
+        return x, lambda g: tf.where(x < 0.5, float("nan"), g)
+
+    def model(x):
+        return tf.concat([rootless(x), 5.0 + 0.0 * x], axis=1)
+
+    x, y = np.full((200, 1), 0.5, "float32"), np.ones(200, int)
+    told = []
+    for early_stop in (False, True):
+        attack = PGD(epsilon=0.1, steps=1, restarts=2, early_stop=early_stop)
+        with pytest.warns(RuntimeWarning, match="NaN or infinite") as caught:
+            attack(model, x, y)
+        told.append(str(caught[0].message))
+    assert told[0] == told[1]

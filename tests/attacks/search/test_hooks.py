@@ -1,9 +1,12 @@
 """A new method is a hook or two on the engine."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
-from keras_jsigr.attacks import FGSM, MIFGSM, PGD
+from keras_jsigr.attacks import APGD, FGSM, MIFGSM, PGD
+from keras_jsigr.attacks.search.rounding import SPACING, round_towards
 from keras_jsigr.attacks.search.seeds import fold_in
 
 
@@ -87,3 +90,34 @@ def test_streams_differ():
     seed = tf.constant([1, 2])
     streams = {tuple(fold_in(seed, n).numpy()) for n in range(100)}
     assert len(streams) == 100
+
+
+def test_apgd_goes_by_the_loss_where_it_is_whatever_the_model_sees(cnn):
+    class Seen(APGD):
+        def transform(self, x, state, seed):
+            return tf.identity(x)  # another tensor with the same numbers
+
+    x = many(6)
+    plain = APGD(epsilon=0.05, steps=10)(cnn, x)
+    np.testing.assert_array_equal(Seen(epsilon=0.05, steps=10)(cnn, x), plain)
+
+
+def test_half_precision_leaves_nothing_behind():
+    """TensorFlow never forgets a custom gradient, nor the graph that it is of."""
+    x = np.full((2, 3), 0.5, "float16")
+    before = len(ops.gradient_registry.list())
+    FGSM(epsilon=0.1)(lambda x: x, x, [0, 1])
+    assert len(ops.gradient_registry.list()) == before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounding_has_the_gradient_of_a_cast(dtype):
+    x = tf.constant(np.random.default_rng(0).uniform(-1, 1, 500), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        near = round_towards(x, tf.zeros_like(x), tf.as_dtype(dtype))
+    np.testing.assert_array_equal(tape.gradient(near, x), np.ones(500))
+    exact = tf.cast(near, tf.float32)
+    assert (np.abs(exact) <= np.abs(x)).all()
+    spacing = 2.0 * SPACING[tf.as_dtype(dtype)]
+    assert (np.abs(exact - x) <= spacing * np.abs(x)).all()

@@ -39,6 +39,17 @@ def test_weighted_mean_of_any_heads(make_cnn, weights):
     np.testing.assert_allclose(ensemble.weights, share / share.sum())
 
 
+@pytest.mark.parametrize("fuse", ["logits", "probabilities"])
+def test_a_member_without_weight_may_rule_out_a_class(fuse):
+    def ruled_out(x):
+        return tf.concat([x[:, :1], tf.fill(tf.shape(x[:, 1:]), -np.inf)], axis=1)
+
+    ensemble = LogitsEnsemble([lambda x: x, ruled_out], weights=[1, 0], fuse=fuse)
+    x = tf.constant([[1.0, 2.0]])
+    alone = LogitsEnsemble([lambda x: x], fuse=fuse)
+    np.testing.assert_allclose(ensemble(x), alone(x), rtol=1e-6)
+
+
 def test_mean_of_probabilities(make_cnn):
     a, b = make_cnn(0), make_cnn(1, activation="softmax")
     ensemble = LogitsEnsemble([a, b, b], [3, 1, 0], fuse="probabilities")

@@ -15,6 +15,7 @@ from keras_jsigr.evaluation import (
     Comparison,
     Report,
     SaliencyReport,
+    compare,
     evaluate,
     evaluate_saliency,
 )
@@ -248,6 +249,55 @@ def test_what_has_no_value_is_not_tried_again(tmp_path, monkeypatch):
         assert len(runs) == expected
 
 
+def test_the_code_of_a_method_of_ones_own_counts(tmp_path):
+    """A repaired method does not get the maps of before."""
+
+    def method(sign):
+        class Mine(Gradient):
+            def attribution(self, front, x, targets, layout):
+                return tf.sign(sign * x) * x
+
+        return Mine()
+
+    x, y, _ = draw(4)
+    task = SimpleNamespace(model=detector(), x=x, y=y, right=y == y, log=Log(0))
+    task.store = Store(tmp_path, {})
+    made = []
+    for sign in (1.0, 1.0, -1.0):
+        maps = check_map_task(
+            x,
+            epsilon=0.1,
+            norm="linf",
+            input_range=(0.0, 1.0),
+            batch_size=8,
+            seed=0,
+            method=method(sign),
+            parts=["sparsity"],
+        )
+        saliency_part.measure_saliency(task, maps)
+        made.append(len(list(tmp_path.rglob("*.npz"))))
+    assert made[0] == made[1] < made[2]
+
+
+def test_maps_that_were_measured_differently_are_told(found):
+    x, y, _ = draw()
+    settings = SETTINGS | {"parts": ["sparsity"]}
+    one = evaluate_saliency({"a": detector()}, x, y, **settings)
+    smaller = settings | {"batch_size": 7}
+    same = evaluate_saliency({"b": detector()}, x, y, **smaller)
+    assert compare([*one.reports, *same.reports]).warnings == []
+    for other in (
+        evaluate_saliency({"b": detector()}, x, y, **settings, method="occlusion"),
+        evaluate_saliency({"b": detector()}, x[1:], y[1:], **settings),
+    ):
+        (told,) = [
+            warning
+            for warning in compare([*one.reports, *other.reports]).warnings
+            if "maps" in warning
+        ]
+        assert "do not compare" in told
+
+
 def test_only_what_all_models_get_right_is_explained():
     x, y, _ = draw()
     wrong = detector()
@@ -372,7 +422,8 @@ def test_bad_calls_are_refused(changes, words):
     [
         ("yes", "expected True, False or a dictionary"),
         ({"epsilon": 0.2}, "which the evaluation has already"),
-        ({"stepz": 2}, "stepz"),
+        ({"stepz": 2}, "got 'stepz', expected.*'steps'"),
+        ({"verbose": 0}, "got 'verbose'"),
         ({"method": "guess"}, "Unknown `method`"),
     ],
 )

@@ -90,7 +90,9 @@ def test_softmax_outputs(subject_of):
     assert not judge("softmax_outputs", subject_of(lambda x: x, x, y)).suspect
     unit = judge("softmax_outputs", subject_of(lambda x: tf.sigmoid(x[:, :1]), x, y))
     assert unit.suspect
-    assert "all decisions are wrong" in unit.advice
+    # A number between zero and one that goes beyond elsewhere is a logit.
+    linear = judge("softmax_outputs", subject_of(lambda x: x[:, :1], abs(x) / 9, y))
+    assert not linear.suspect
 
 
 def test_randomness(subject_of, middle):
@@ -314,3 +316,31 @@ def test_noise_of_a_line_in_many_dimensions(subject_of):
     assert not verdict.suspect
     assert verdict.figures["noise_accuracy"] == 1.0
     assert verdict.figures["pgd_accuracy"] == 0.0
+
+
+def test_noise_of_a_radius_too_large_for_the_data_accuses_nobody(subject_of):
+    """Where PGD leaves nothing, noise is none the better for doing half of it."""
+    w = np.random.default_rng(0).normal(size=(784, 10)).astype("float32")
+    y = np.arange(50) % 10
+    x = (0.5 + 0.005 * w[:, y].T).astype("float32")
+
+    def linear(x):
+        return tf.linalg.matmul(x - 0.5, w)
+
+    verdict = judge("noise", subject_of(linear, x, y, epsilon=0.3))
+    assert verdict.figures["pgd_accuracy"] == 0.0
+    assert verdict.figures["noise_accuracy"] < 0.5
+    assert not verdict.suspect
+
+
+def test_few_examples_accuse_nobody(subject_of):
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (9, 400)).astype("float32")
+
+    def shattered(x):
+        loss = tf.reduce_sum(tf.sin(1000.0 * x), -1, keepdims=True)
+        return tf.concat([tf.zeros_like(loss) + 1.0, loss], -1)
+
+    y = tf.argmax(shattered(x), -1).numpy()
+    verdict = judge("local_linearity", subject_of(shattered, x, y))
+    assert abs(verdict.figures["alignment"]) < 0.1
+    assert not verdict.suspect

@@ -39,7 +39,7 @@ def test_says_what_was_attacked_how(report):
     assert "92.0 % are classified rightly (95 % interval 90.2\u201393.5 %)" in words
     assert "41.2 % remain right (95 % interval 38.2\u201344.3 %)" in words
     assert "Attacks that were not run may break more" in words
-    assert "Stopped with an error: Square" in words
+    assert "Not without errors: Square" in words
 
 
 @pytest.mark.parametrize(
