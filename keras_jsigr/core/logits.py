@@ -138,7 +138,8 @@ def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
         logits, outputs = own(probe), model(probe, training=False)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError):
         return None  # of something else, such as a latent variable
-    same = tf.is_tensor(logits) and logits.shape == outputs.shape
+    tensors = tf.is_tensor(logits) and tf.is_tensor(outputs)
+    same = tensors and logits.shape == outputs.shape
     heads = (Head("linear"), Head("softmax"), Head("sigmoid")) if same else ()
     return own if any(close(h.activate(logits), outputs) for h in heads) else None
 
