@@ -62,8 +62,12 @@ explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15
 # Of all of them, hours upon hours: make study METHODS=
 METHODS ?= --methods plain j_sigr j_sigr_balanced fgsm_rs pgd_7 j_sigr_fgsm_rs
 
-study: $(READY) ## train and judge J-SIGR and its main peers (two to three hours; resumes)
-	$(BIN)/python benchmarks/study.py $(METHODS)
+# What is measured already is not measured again: in a clone that is all. From nothing,
+# into a file of its own: make study OUT=again.json
+OUT ?=
+
+study: $(READY) ## train and judge J-SIGR and its main peers (OUT=again.json: from nothing)
+	$(BIN)/python benchmarks/study.py $(METHODS) $(if $(OUT),--out $(OUT))
 
 format: $(READY) ## put the code in the project's format
 	$(BIN)/ruff check --fix .

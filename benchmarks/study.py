@@ -4,6 +4,7 @@
     python benchmarks/study.py --rung resnet20  # another network, see baselines/rungs
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --parts step robust maps     # no surrogates to train
+    python benchmarks/study.py --out again.json # from nothing, beside what is published
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
@@ -35,7 +36,7 @@ from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_optio
 from baselines.examples import transfer_examples
 from baselines.rungs import RUNGS
 from judges.figures import clean_and_apgd, percent, still_correct
-from judges.options import complete, parser_of
+from judges.options import RESULTS, complete, parser_of
 from judges.steps_in_turn import step_of, steps_in_turn
 from judges.store import Store
 from networks import nets
@@ -73,7 +74,8 @@ def main() -> None:
         store = store_of(each, options)
         if cells := store.current(lambda cell, each=each: networks_of(cell, each)):
             results.append((RUNGS[name], cells))
-    if results and not options.quick:
+    # Figures in a file of their own, as those of a smoke run, are no published ones.
+    if results and options.out.parent == RESULTS:
         page.write(results, bank.methods, DOCS)
     for rung, cells in results:
         print(f"\n{rung.title}\n\n{page.table(cells, bank.methods)}")
@@ -93,24 +95,30 @@ def run(bank: Bank, options: argparse.Namespace) -> None:
     store = store_of(bank, options)
     if parts := set(options.parts) - {"step"}:
         members = [(name, seed) for seed in seeds for name in names]
-        trained = [("plain", TEACHER_SEED), *members]
-        surrogates = [(name, SURROGATE_SEED) for name in SURROGATES]
-        if "transfer" in parts and bank.surrogates is bank:
-            trained += surrogates
-        elif "transfer" in parts:
-            bank.surrogates.fill(surrogates)
-        bank.fill(trained)
 
         def is_measured(member: Member) -> bool:
             name, seed = member
             cells = (f"{part}/{name}/{seed}" for part in parts)
             return all(store.has(cell, networks_of(cell, bank)) for cell in cells)
 
-        bank.side_by_side("--measure", [m for m in members if not is_measured(m)])
+        if left := [m for m in members if not is_measured(m)]:
+            train(left, bank, transfer="transfer" in parts)
+            bank.side_by_side("--measure", left)
     for name in names if "step" in options.parts else ():
         cell = f"step/{name}/{TIMED_SEED}"
         timed = partial(step, name, bank, options.quick)
         store.measure(cell, timed, of=networks_of(cell, bank))
+
+
+def train(members: list[Member], bank: Bank, transfer: bool) -> None:
+    """Train what is to be measured, the teacher, and what examples transfer from."""
+    trained = [("plain", TEACHER_SEED), *members]
+    surrogates = [(name, SURROGATE_SEED) for name in SURROGATES]
+    if transfer and bank.surrogates is bank:
+        trained += surrogates
+    elif transfer:
+        bank.surrogates.fill(surrogates)
+    bank.fill(trained)
 
 
 def measure(

@@ -36,7 +36,9 @@ TEXT = """# The study
 J-SIGR beside its peers. This page is made by `python benchmarks/study.py --table` from
 `benchmarks/results/study.json` and its like. `make study` measures what is missing of
 the main methods on the reference network, three seeds each; `benchmarks/study.py` has
-options for the others. A killed study goes on where it was. It reads Fashion-MNIST from
+options for the others. In a clone all of it is measured: `make study OUT=again.json`
+measures from nothing, in @@TIME@@ on two cores, and keeps what is published.
+A killed study goes on where it was. It reads Fashion-MNIST from
 its four IDX files: Debian's package `dataset-fashion-mnist`, or `--data-dir FOLDER`
 (`make study METHODS="--data-dir FOLDER"`).
 
