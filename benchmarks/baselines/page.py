@@ -38,8 +38,9 @@ J-SIGR beside its peers. This page is made by `python benchmarks/study.py --tabl
 the main methods on the reference network, three seeds each; `benchmarks/study.py` has
 options for the others. In a clone all of it is measured: `make study OUT=again.json`
 measures from nothing, in two hours and twenty minutes on two cores, beside what is
-published; it found the same to 0.3 points. A killed study goes on where it was. It reads Fashion-MNIST from
-its four IDX files: Debian's package `dataset-fashion-mnist`, or `--data-dir FOLDER`
+published; it found the same to 0.3 points. A killed study goes on where it was. It
+reads Fashion-MNIST from its four IDX files: Debian's package `dataset-fashion-mnist`,
+or `--data-dir FOLDER`
 (`make study METHODS="--data-dir FOLDER"`).
 
 Adam with cosine decay from 2e-3, batches of 128; penalties grow in over the first fifth
