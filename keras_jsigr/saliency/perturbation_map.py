@@ -146,8 +146,5 @@ def perturbation_explainer(
         found = normalize_coefficients(found) if normalize else found
         return interpolate(bank, found) if maps else found
 
-    # The change of all logits asks for no label, so that none can be wrong.
-    if score == "squared_logits":
-        return BatchedExplainer(explain, batch_size)
     ignored = ignored_labels(model) if isinstance(model, keras.Model) else []
     return BatchedExplainer(explain, batch_size, classes, ignored)
