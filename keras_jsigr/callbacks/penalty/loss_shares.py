@@ -27,9 +27,9 @@ def shares_of_epoch(model: Any, logs: Mapping[str, float]) -> dict[str, float]:
         >>> import keras_jsigr as kj
         >>> from keras_jsigr.callbacks.penalty.loss_shares import shares_of_epoch
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> robust = kj.harden(net, jacobian_weight=0.1, ramp_steps=0)
+        >>> robust = kj.harden(net, jacobian_weight=0.5, ramp_steps=0)
         >>> robust.compile()
-        >>> shares_of_epoch(robust, {"task_loss": 3.0, "jacobian_penalty": 10.0})
+        >>> shares_of_epoch(robust, {"task_loss": 3.0, "jacobian_penalty": 2.0})
         {'jacobian': 0.25}
     """
     factor = logs.get("penalty_factor", penalty_factor(model)) * ramp(model)

@@ -211,7 +211,7 @@ def test_sorts_numbers_as_numbers(browser, pages, report):
     browser.press("#attacks-0 thead th:nth-child(8) button", "\ue007")
     names = browser.texts("#attacks-0 tbody th")
     ordered = sorted(report.attacks, key=lambda attack: attack.seconds)
-    assert [name.split(" stopped")[0] for name in names] == [a.name for a in ordered]
+    assert [name.split(" error: ")[0] for name in names] == [a.name for a in ordered]
 
 
 def test_sorts_under_a_header_of_two_rows(browser, pages, two_reports):
