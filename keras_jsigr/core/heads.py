@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import keras
@@ -135,7 +136,9 @@ def find_head(model: keras.Model, probe: Any) -> Head:
             continue
         if _is_head(Head(kind, layer), model, probe, outputs):
             return Head(kind, layer)
-    if looks_like_probabilities(outputs) or saturates(model, probe, outputs):
+    if looks_like_probabilities(outputs) or saturates(
+        partial(model, training=False), probe, outputs
+    ):
         name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
             f"`{model.name}` returns probabilities, but none of its layers ends in a "

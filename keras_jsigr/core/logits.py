@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_jsigr.core.folded_norms import fold_norms
 from keras_jsigr.core.heads import Head, close, find_head
 from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
+from keras_jsigr.core.unwrapped import unwrapped
 
 LogitsFn = Callable[[Any], tf.Tensor]
 
@@ -112,13 +113,15 @@ def _raw_logits(model: Any, probe: Any) -> LogitsFn:
 
 def _log(p: tf.Tensor) -> tf.Tensor:
     # In half precision the smallest number would be zero.
-    p = p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
-    return tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))
+    return tf.math.log(tf.maximum(_wide(p), np.finfo(np.float32).tiny))
 
 
 def _log_odds(p: tf.Tensor) -> tf.Tensor:
-    p = p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
-    return _log(p) - _log(1.0 - p)
+    return _log(p) - _log(1.0 - _wide(p))
+
+
+def _wide(p: tf.Tensor) -> tf.Tensor:
+    return p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
 
 
 def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
@@ -132,7 +135,7 @@ def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
     def own(x: Any) -> Any:
         return model.logits(x, **arguments)
 
-    if isinstance(getattr(model, "head", None), Head):
+    if unwrapped(model) is not model:
         return own  # of a hardened model
     try:
         logits, outputs = own(probe), model(probe, training=False)

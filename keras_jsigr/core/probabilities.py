@@ -50,7 +50,7 @@ def saturates(model: Callable[..., Any], probe: Any, outputs: Any) -> bool:
     leave that interval, and probabilities reach its ends.
 
     Args:
-        model: A built Keras model or a function.
+        model: A function of inputs, such as a Keras model in inference mode.
         probe: A batch of inputs as `model` takes them.
         outputs: What it returns for them, `(B, C)`.
 
@@ -71,10 +71,10 @@ def saturates(model: Callable[..., Any], probe: Any, outputs: Any) -> bool:
     """
     if outputs.shape[1] != 1 or not _in_unit_interval(outputs):
         return False
-    seen, mode = [], {"training": False} if isinstance(model, keras.Model) else {}
+    seen = []
     for scale in _SCALES:
         far = keras.tree.map_structure(partial(_scaled, scale), probe)
-        seen.append(np.asarray(tf.cast(model(far, **mode), tf.float32)))
+        seen.append(np.asarray(tf.cast(model(far), tf.float32)))
     found = np.concatenate(seen)
     return bool(_in_unit_interval(found) and found.min() < 0.01 and found.max() > 0.99)
 

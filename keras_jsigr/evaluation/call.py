@@ -147,7 +147,6 @@ def check_call(
     classes = check_logits(model, probe, batch_size).shape[-1]
     x, labels = check_data(x, y, input_range, classes)
     others = check_surrogates(surrogates, model, x, classes)
-    PROGRAMS.forget(*others.values())
     names = check_class_names(class_names, classes)
     logits = check_logits(model, x, batch_size)
     maps = _map_task(saliency, model, x, threat)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.calls.inputs import check_model
-from keras_jsigr.attacks.calls.predictions import predict_logits
+from keras_jsigr.attacks.calls.predictions import PROGRAMS, predict_logits
 from keras_jsigr.core.finite_rows import finite_rows
 from keras_jsigr.core.unwrapped import unwrapped
 from keras_jsigr.evaluation.parts.about import model_name
@@ -166,6 +166,7 @@ def check_surrogates(
                 f"Surrogate '{name}' is the evaluated model itself: expected a model "
                 "of other weights. White-box rows are added without asking."
             )
+        PROGRAMS.forget(surrogate)
         check_model_fits(f"surrogate '{name}'", surrogate, x, classes)
     return dict(surrogates)
 

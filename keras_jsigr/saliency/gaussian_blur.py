@@ -38,11 +38,6 @@ def gaussian_matrix(length: int, sigma: float) -> npt.NDArray[np.float32]:
         >>> gaussian_matrix(5, 1.0).sum(axis=1).round(5).tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    if not 0.0 < sigma < float("inf"):
-        raise ValueError(
-            f"Got sigma {sigma}, expected a positive number of pixels. "
-            "Use `None` for the default."
-        )
     if length > LONGEST_AXIS:
         raise ValueError(
             f"Got an axis of {length} to blur, expected at most {LONGEST_AXIS}. "
@@ -91,6 +86,11 @@ def blurred_along(
 
 def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the offsets up to 4 sigma and their weights."""
+    if not 0.0 < sigma < float("inf"):
+        raise ValueError(
+            f"Got sigma {sigma}, expected a positive number of pixels. "
+            "Use `None` for the default."
+        )
     radius = int(4.0 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

@@ -145,3 +145,9 @@ def test_long_sequences_are_occluded_by_what_needs_no_blur(rng):
     assert (found.argmax(axis=1) < 200).all()
     with pytest.raises(ValueError, match="Use the 'mean' or 'zero' baseline"):
         perturbation_map(lambda v: v[:, :3, 0], x)
+
+
+@pytest.mark.parametrize("length", [40, 5000])
+def test_a_blur_has_a_width_at_any_length(length):
+    with pytest.raises(ValueError, match="expected a positive number of pixels"):
+        make_mask_bank((length, 1), 5, sigma=-1.0)

@@ -48,30 +48,18 @@ def inside(
             f"the attack returned shape {x_adv.shape}, expected {x.shape}. Return one "
             "point per example."
         )
-    # In parts: float64 copies of all examples at once would be many times their size.
-    valid = np.zeros(len(x), bool)
-    for start in range(0, len(x), _ROWS):
-        rows = slice(start, start + _ROWS)
-        valid[rows] = _inside(x_adv[rows], x[rows], epsilon, norm, input_range)
-    return valid
-
-
-def _inside(
-    x_adv: npt.NDArray[Any],
-    x: npt.NDArray[Any],
-    epsilon: float,
-    norm: str,
-    input_range: tuple[float, float],
-) -> npt.NDArray[np.bool_]:
     low, high = input_range
-    slack = range_slack(np.float32, input_range)
-    near = distance(x_adv, x, norm) <= epsilon * (1.0 + _RELATIVE) + slack
+    reach = epsilon * (1.0 + _RELATIVE) + range_slack(np.float32, input_range)
     # An end of the range that the dtype of the inputs lacks is one of its neighbours.
     slack = range_slack(x.dtype, input_range)
-    flat = x_adv.reshape(len(x_adv), -1).astype(np.float64)
-    valid: npt.NDArray[np.bool_] = (
-        near & (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
-    )
+    valid = np.zeros(len(x), bool)
+    # In parts: float64 copies of all examples at once would be many times their size.
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        near = distance(x_adv[rows], x[rows], norm) <= reach
+        flat = x_adv[rows].reshape(len(near), -1).astype(np.float64)
+        allowed = (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
+        valid[rows] = near & allowed
     return valid
 
 

@@ -104,9 +104,8 @@ class Programs:
             The program.
         """
         # `robust.logits` is a new object at every access: keep it with its model.
-        bound = isinstance(model, types.MethodType)
-        owner = model.__self__ if bound else model
-        part = model.__func__ if bound else None
+        owner = _owner_of(model)
+        part = None if owner is model else model.__func__
         try:
             programs = self._by_owner.setdefault(owner, {})
         except TypeError:  # No weak reference or no hash: compiled for this call only.
@@ -123,12 +122,15 @@ class Programs:
             *models: Keras models or callables.
         """
         for model in models:
-            owner = model.__self__ if isinstance(model, types.MethodType) else model
             try:
-                self._by_owner.pop(owner, None)
+                self._by_owner.pop(_owner_of(model), None)
             except TypeError:  # of it nothing is kept
                 continue
 
     def __reduce__(self) -> tuple[type[Programs], tuple[()]]:
         # Copies and pickles of an attack start with nothing compiled.
         return Programs, ()
+
+
+def _owner_of(model: Any) -> Any:
+    return model.__self__ if isinstance(model, types.MethodType) else model

@@ -32,9 +32,7 @@ def shares_of_epoch(model: Any, logs: Mapping[str, float]) -> dict[str, float]:
         >>> shares_of_epoch(robust, {"task_loss": 3.0, "jacobian_penalty": 2.0})
         {'jacobian': 0.25}
     """
-    factor = logs.get("penalty_factor", penalty_factor(model)) * ramp(model)
-    weights = {name: factor * w for name, w in penalty_weights(model).items()}
-    return loss_shares(logs, weights)
+    return loss_shares(logs, effective_weights(model, logs.get("penalty_factor")))
 
 
 def loss_shares(
@@ -68,11 +66,12 @@ def loss_shares(
     return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
 
-def effective_weights(model: Any) -> dict[str, float]:
+def effective_weights(model: Any, factor: float | None = None) -> dict[str, float]:
     """Read the present weights of the penalties of a hardened model.
 
     Args:
         model: A compiled `JSIGRModel`.
+        factor: That of `penalty_weights="auto"`; `None` reads the present one.
 
     Returns:
         `lambda_J`, `lambda_S`, `lambda_A` by the names of their penalties, and the
@@ -89,8 +88,11 @@ def effective_weights(model: Any) -> dict[str, float]:
         >>> effective_weights(robust)["jacobian"]
         0.5
     """
-    factor = ramp(model) * penalty_factor(model)
-    return {name: factor * weight for name, weight in penalty_weights(model).items()}
+    if factor is None:
+        own = model.penalty_factor
+        factor = 1.0 if own is None else float(read_scalar(own))
+    share = ramp(model) * factor
+    return {name: share * weight for name, weight in penalty_weights(model).items()}
 
 
 def penalty_weights(model: Any) -> dict[str, float]:
@@ -116,27 +118,6 @@ def penalty_weights(model: Any) -> dict[str, float]:
         "align": read_scalar(model.align_weight),
         "fused": 1.0,
     }
-
-
-def penalty_factor(model: Any) -> float:
-    """Read the factor that `penalty_weights="auto"` has found, else 1.
-
-    Args:
-        model: A `JSIGRModel`.
-
-    Returns:
-        The factor.
-
-    Example:
-        >>> import keras
-        >>> import keras_jsigr as kj
-        >>> from keras_jsigr.callbacks.penalty.loss_shares import penalty_factor
-        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> penalty_factor(kj.harden(net))
-        1.0
-    """
-    factor = model.penalty_factor
-    return 1.0 if factor is None else float(read_scalar(factor))
 
 
 def ramp(model: Any) -> float:

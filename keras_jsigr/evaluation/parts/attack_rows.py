@@ -12,7 +12,7 @@ import numpy.typing as npt
 from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
 from keras_jsigr.evaluation.log import in_words
-from keras_jsigr.evaluation.parts.own_code import own_code
+from keras_jsigr.evaluation.parts.own_code import class_identity
 from keras_jsigr.evaluation.store import Piece, array_digest
 from keras_jsigr.evaluation.task import Task
 
@@ -130,7 +130,7 @@ def describe(attack: Any) -> dict[str, Any]:
 
     Returns:
         JSON values. What does not change the result (`verbose`) is left out. `code` is
-        there for classes of other packages only, see `own_code`.
+        there for classes of other packages only, see `class_identity`.
 
     Example:
         >>> from keras_jsigr.attacks import PGD
@@ -138,12 +138,5 @@ def describe(attack: Any) -> dict[str, Any]:
         >>> describe(PGD(epsilon=0.1))["config"]["steps"]
         20
     """
-    kind = type(attack)
     config = {k: v for k, v in attack.get_config().items() if k != "verbose"}
-    code = own_code(kind)
-    return {
-        "name": attack.name,
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "config": config,
-        **({} if code is None else {"code": code}),
-    }
+    return {"name": attack.name, "config": config, **class_identity(type(attack))}

@@ -19,6 +19,26 @@ _DATA = (*_PLAIN, tuple, list, frozenset, set, dict, np.ndarray)
 _HOLDERS = ("__func__", "fget", "func", "python_function", "__wrapped__")
 
 
+def class_identity(kind: type) -> dict[str, str]:
+    """Return what tells apart two classes: name and, if it is not ours, code.
+
+    Args:
+        kind: Class of an attack or of a saliency method.
+
+    Returns:
+        `class`, and `code` for classes of other packages, see `own_code`.
+
+    Example:
+        >>> from keras_jsigr.attacks import PGD
+        >>> from keras_jsigr.evaluation.parts.own_code import class_identity
+        >>> class_identity(PGD)
+        {'class': 'keras_jsigr.attacks.gradient.pgd.PGD'}
+    """
+    code = own_code(kind)
+    named = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    return named if code is None else {**named, "code": code}
+
+
 def own_code(kind: type) -> str | None:
     """Hash the code of a class and its bases, up to those of this package.
 

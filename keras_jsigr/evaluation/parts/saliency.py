@@ -9,7 +9,7 @@ from keras_jsigr.evaluation.interpretability.figures import unknown_values
 from keras_jsigr.evaluation.interpretability.map_task import MapTask
 from keras_jsigr.evaluation.interpretability.measure import measure
 from keras_jsigr.evaluation.json_codec import from_json, to_json
-from keras_jsigr.evaluation.parts.own_code import own_code
+from keras_jsigr.evaluation.parts.own_code import class_identity
 from keras_jsigr.evaluation.saliency_records import SaliencyRecord
 from keras_jsigr.evaluation.store import Piece, array_digest
 from keras_jsigr.evaluation.task import Task
@@ -53,9 +53,4 @@ def _identity(method: str | SaliencyMethod) -> str | dict[str, Any]:
     """Return what tells apart two methods: class, settings and own code."""
     if isinstance(method, str):
         return method
-    kind = type(method)
-    return {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "settings": repr(method),
-        "code": own_code(kind),
-    }
+    return {"settings": repr(method), **class_identity(type(method))}
