@@ -307,6 +307,7 @@ def test_inputs_by_name_are_those_by_position(names):
 # Adversaries
 
 
+@pytest.mark.slow
 def test_adversary_trains_and_serializes(data, tmp_path):
     attack = kj.attacks.FGSM(epsilon=0.1, random_start=True)
     robust = compiled(harden(net(), adversary=attack, verbose=0))

@@ -148,6 +148,7 @@ def test_penalties_do_not_depend_on_the_batch_size(data):
     np.testing.assert_allclose(*reported, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_replica_without_examples_adds_nothing(data, cached):
     """Nine examples in batches of eight leave one for two devices."""

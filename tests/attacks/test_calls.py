@@ -87,6 +87,7 @@ def test_models_can_be_collected(make_cnn, view):
     assert dead() is None
 
 
+@pytest.mark.slow
 def test_callables_without_weak_references_or_hash(cnn):
     class Slots:
         __slots__ = ("model",)
@@ -154,6 +155,7 @@ def test_seeds(cnn):
     assert np.abs(two[0] - two[1]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 def test_restarts_are_never_weaker(make_cnn, targeted, loss):

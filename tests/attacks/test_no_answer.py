@@ -34,6 +34,7 @@ def model(label):
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model's gradient was NaN")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
 @pytest.mark.parametrize("label", [0, 1])
@@ -72,6 +73,7 @@ def test_decisions_of_hopskipjump(targeted):
         assert fools.tolist() == [not targeted] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [

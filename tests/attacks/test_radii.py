@@ -15,6 +15,7 @@ def identity(x):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_list_equals_single_calls(norm, dtype):

@@ -29,6 +29,7 @@ def bank(tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_they_are_those_of_every_source_and_of_both_ensembles(bank):
     found = examples.transfer_examples(bank, ["a", "b"], 0.1)
     assert list(found) == ["a", "b", "logits", "probabilities"]
@@ -37,6 +38,7 @@ def test_they_are_those_of_every_source_and_of_both_ensembles(bank):
     np.testing.assert_array_equal(found["b"], expected)
 
 
+@pytest.mark.slow
 def test_they_are_made_once_for_each_radius_and_set_of_sources(bank, monkeypatch):
     made = examples.transfer_examples(bank, ["a", "b"], 0.1)
     attacked = []

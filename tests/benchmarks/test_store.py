@@ -43,6 +43,7 @@ for i in range(20):
 """
 
 
+@pytest.mark.slow
 def test_programs_that_write_at_once_lose_nothing(path):
     folder = Path(__file__).parents[2] / "benchmarks"
     writers = [

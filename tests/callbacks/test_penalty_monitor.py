@@ -225,6 +225,7 @@ def test_shares_at_zero():
     assert gradient_shares({"task": 0.0}, {}) == {"task": 0.0}
 
 
+@pytest.mark.slow
 def test_on_two_devices(data, hardened, fit, two_devices):
     weights = {"jacobian_weight": 0.05, "selective_weight": 0.05}
     with two_devices.scope():
@@ -286,6 +287,7 @@ def test_wrong_use(data, plain, fit):
         fit(plain(), PenaltyMonitor())
 
 
+@pytest.mark.slow
 def test_layers_frozen_between_two_trainings(data, hardened):
     x, y = data
     robust = hardened(jacobian_weight=0.1, selection="all", ramp_steps=0)

@@ -138,6 +138,7 @@ def test_only_batch_frequency_is_seen_by_the_loop(grid):
     assert waits(grid(freq="batch"))
 
 
+@pytest.mark.slow
 def test_training_takes_the_same_steps(grid, fit, hardened):
     alone, watched = hardened(dropout=0.3), hardened(dropout=0.3)
     fit(alone, epochs=1)
@@ -150,6 +151,7 @@ def test_training_takes_the_same_steps(grid, fit, hardened):
         )
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_again(grid, fit, plain):
     model, traces = plain(), []
     watch = keras.callbacks.LambdaCallback(
@@ -163,6 +165,7 @@ def test_nothing_is_traced_again(grid, fit, plain):
     assert len(set(traces)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_resumed_training_goes_on_with_the_film(grid, fit, plain, tmp_path):
     class Interrupted(keras.callbacks.Callback):
@@ -185,6 +188,7 @@ def test_resumed_training_goes_on_with_the_film(grid, fit, plain, tmp_path):
         assert film.n_frames == 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_film_leaves_out_later_frames_of_an_earlier_training(
     grid, fit, plain, tmp_path
@@ -203,6 +207,7 @@ def two_devices():
     )
 
 
+@pytest.mark.slow
 def test_on_two_devices(grid, fit, hardened, two_devices, tmp_path):
     with two_devices.scope():
         robust = hardened()
@@ -221,6 +226,7 @@ def test_only_the_chief_draws(grid, fit, plain, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_range_of_the_hardened_model(data, fit, hardened, tmp_path):
     x, y = data
@@ -230,6 +236,7 @@ def test_range_of_the_hardened_model(data, fit, hardened, tmp_path):
     assert callback.attack.input_range == (0.0, 255.0)
 
 
+@pytest.mark.slow
 def test_diverged_model_is_drawn(grid, fit, plain, tmp_path):
     model = plain()
     model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])

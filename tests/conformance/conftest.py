@@ -198,9 +198,16 @@ def _goldens() -> dict[str, Golden]:
 
 
 GOLDENS = _goldens()
+# Their many layers take as long to trace as all others together.
+DEEP = ("resnet", "attention")
 
 
-@pytest.fixture(params=list(GOLDENS))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+        for name in GOLDENS
+    ]
+)
 def golden(request):
     """Every golden, or those of `@pytest.mark.parametrize("golden", ..., indirect)`.
 

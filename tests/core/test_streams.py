@@ -4,6 +4,7 @@ from itertools import product
 from typing import get_args
 
 import numpy as np
+import pytest
 
 from keras_jsigr.attacks.search.seeds import fold_in
 from keras_jsigr.core.streams import StreamName, stream
@@ -16,6 +17,7 @@ def test_all_streams_differ():
     assert seeds[0] != tuple(np.asarray(stream([3, 6], "selection")))
 
 
+@pytest.mark.slow
 def test_what_is_drawn_from_one_stream_is_not_drawn_from_the_next():
     """Patterns of the noise of an input, and their places, have seeds of their own."""
     numbers = [*range(1, 20), *range(1000, 1020)]

@@ -194,6 +194,7 @@ def test_transfer(report, net, surrogates, ensemble, data):
     assert found["any surrogate", "FGSM", EPSILON].correct == worst.sum()
 
 
+@pytest.mark.slow
 def test_settings_of_one_transfer_attack_are_told_apart():
     rng = np.random.default_rng(0)
     w = rng.normal(size=(6, 3)).astype("float32")

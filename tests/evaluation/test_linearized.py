@@ -65,6 +65,7 @@ def test_it_is_the_distance_to_the_boundary_of_a_linear_model():
             assert any(z.argmax() != own for z in reached) == (factor > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "norm"), [("cnn", "linf"), ("lstm", "l2")])
 def test_deep_models(kind, norm):
     layers = keras.layers

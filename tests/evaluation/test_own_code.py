@@ -93,6 +93,7 @@ def test_functions_that_call_each_other():
     assert codes[0] == codes[2] != codes[1]
 
 
+@pytest.mark.slow
 def test_the_same_in_another_process(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(BEGIN)
     code = (

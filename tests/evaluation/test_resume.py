@@ -77,6 +77,7 @@ def strip(report):
     return dataclasses.replace(report, attacks=attacks, seconds={})
 
 
+@pytest.mark.slow
 def test_wherever_it_is_interrupted(tmp_path, calls, settings):
     net = NET
     whole = evaluate(net, X, Y, **settings)
@@ -143,6 +144,7 @@ def test_damage_costs_one_piece(tmp_path, calls, settings):
     assert strip(again) == strip(whole)
 
 
+@pytest.mark.slow
 def test_anything_else_is_computed_anew(tmp_path, calls, settings):
     """Another model, data or radius shares the folder, but no result."""
     evaluate(NET, X, Y, resume=tmp_path, **settings)
@@ -314,6 +316,7 @@ def test_models_differ_by_their_gradients():
     model_identity(lambda x: tf.one_hot(tf.argmax(x, -1), 3), X)  # without a gradient
 
 
+@pytest.mark.slow
 def test_what_crashed_is_told_and_tried_again(tmp_path, settings, monkeypatch):
     import keras_jsigr.evaluation.masking as package
     from keras_jsigr.evaluation.interpretability import measure

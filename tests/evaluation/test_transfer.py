@@ -46,6 +46,7 @@ def known(source, target, y=Y, epsilon=EPSILON):
     return target.right(X + epsilon * step.astype("float32"), Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [ONE, MANY])
 def test_known_transfer(attack):
     records = transfer_matrix(
@@ -177,6 +178,7 @@ def test_stored_cells(tmp_path, monkeypatch):
             transfer_matrix(store=Store(tmp_path, {}), **arguments)
 
 
+@pytest.mark.slow
 def test_attacks_do_not_stop_early():
     """Stopping where the source is fooled would leave the examples too weak."""
     eager = PGD(epsilon=0.1, early_stop=True, random_start=False)

@@ -68,6 +68,7 @@ def test_folded_mean_without_spread_has_a_gradient():
     assert np.isfinite(by_deviation).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 @pytest.mark.parametrize("spread", [0.2, 1.5])
 def test_projection_is_unbiased_within_standard_errors(linear, cotangent, norm, spread):

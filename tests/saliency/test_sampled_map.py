@@ -13,6 +13,7 @@ from keras_jsigr.saliency import (
 SCORES = ["squared_logits", "probability_drop", "sarfa"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("samples", [1, 3])
 def test_unbiased_within_four_standard_errors(conv_net, images, score, samples):

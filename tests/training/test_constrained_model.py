@@ -73,6 +73,7 @@ def fit(robust, data, **kwargs):
 # The reference
 
 
+@pytest.mark.slow
 def test_reference_is_the_base_when_fit_starts(data, trained):
     robust = compiled(kj.harden(plain(trained), **AUTO))
     assert math.isnan(float(robust.reference_accuracy.value))
@@ -283,7 +284,15 @@ def test_weights_of_examples_and_classes(data, trained):
 # Ways to run
 
 
-@pytest.mark.parametrize("mode", ["graph", "several steps", "two devices", "XLA"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "graph",
+        "several steps",
+        pytest.param("two devices", marks=pytest.mark.slow),
+        pytest.param("XLA", marks=pytest.mark.slow),
+    ],
+)
 def test_modes_agree(data, trained, mode, two_devices):
     """Without random maps and projections all modes take the steps of eager mode."""
     exact = {**AUTO, "estimator": "exact"}
@@ -339,6 +348,7 @@ class Cut(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["file", "backup"])
 def test_resume_goes_on_exactly(data, trained, way, tmp_path):
     unbroken = compiled(kj.harden(plain(trained), **AUTO))

@@ -170,6 +170,7 @@ def test_relu_by_borrowed_curvature(smooth):
     assert mass(net, x, x_adv).mean() < 0.9 * mass(net, x, x).mean()
 
 
+@pytest.mark.slow
 def test_borrowed_curvature(make_cnn):
     model, other = make_cnn(0, activation="softmax"), make_cnn(1)
     logits = make_cnn(0)

@@ -274,6 +274,7 @@ def trained():
     return model, x[right][-100:], y[right][-100:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "loss"), [("linf", "cross_entropy"), ("l2", "margin"), ("l1", "margin")]
 )
@@ -300,6 +301,7 @@ def test_more_steps_do_not_harm(trained):
     assert values == sorted(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "loss"), [("linf", "dlr"), ("l1", "margin")])
 def test_early_stop_fools_the_same_examples(trained, norm, loss):
     model, x, y = trained

@@ -106,6 +106,7 @@ def test_sphere():
     assert (ratio <= 1.02).all()
 
 
+@pytest.mark.slow
 def test_early_abort_is_nearly_as_good():
     w = RNG.normal(size=(16, 16)).astype("float32")
 

@@ -106,6 +106,7 @@ def two_walls(x):
     return tf.concat([tf.zeros_like(z), z], axis=1)
 
 
+@pytest.mark.slow
 def test_restarts_find_what_one_start_misses():
     """From x itself only the wall at 0.3 is seen; half of the random starts, at half
     of that distance, see the other."""
@@ -120,6 +121,7 @@ def test_restarts_find_what_one_start_misses():
     assert (found[0] != found[1]).any()
 
 
+@pytest.mark.slow
 def test_never_farther_with_more_work():
     w1, w2 = RNG.normal(size=(20, 16)), RNG.normal(size=(16, 5))
     x = RNG.uniform(size=(12, 20))

@@ -325,6 +325,7 @@ def with_a_class_of(logit):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logit", [-1e9, float("-inf")])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_class_ruled_out_changes_nothing(method, logit):

@@ -73,6 +73,7 @@ def test_exact_distance_of_two_classes(norm, within, targeted):
     assert np.median(ratio) < 1 + within / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_decisions_are_enough(norm):
     """Three classes: the boundary it starts at need not be the nearest one."""

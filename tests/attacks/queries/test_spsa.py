@@ -143,6 +143,7 @@ def test_no_gradient_is_used(cnn, dtype):
     np.testing.assert_array_equal(x_adv, attack(rounded, x, y))
 
 
+@pytest.mark.slow
 def test_region_and_seed():
     y, region = np.arange(9) % 2, np.arange(6) < 3
     attack = SPSA(epsilon=0.1, **SHARP)
@@ -156,6 +157,7 @@ def test_region_and_seed():
     assert (one != two).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1000, 1008])
 @pytest.mark.parametrize("options", [{}, {"restarts": 2, "early_stop": False}])
 def test_inside_xla(samples, options):

@@ -293,6 +293,7 @@ def numpy_square(x, epsilon, queries, rng):
     return (best * w).sum()
 
 
+@pytest.mark.slow
 def test_l2_is_as_strong_as_plain_loops():
     """A different random stream: equal means within their standard errors."""
     x, epsilon, n = inputs(1, 4, 4, 1)[0], 0.6, 150

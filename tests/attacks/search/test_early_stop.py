@@ -79,6 +79,7 @@ def test_a_misclassified_example_is_returned_as_it_is():
     np.testing.assert_array_equal(x_adv, x)
 
 
+@pytest.mark.slow
 def test_batch_and_order_do_not_matter():
     x, y = problem()
     attack = PGD(epsilon=0.1, steps=8, random_start=False, early_stop=True)

@@ -32,6 +32,7 @@ def relu_net():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", KINDS, ids=lambda attack: type(attack).__name__)
 def test_all_examples_done(relu_net, attack):
     x = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype("float32")

@@ -22,6 +22,7 @@ def steep(x):
     return tf.cast(tf.concat([2000.0 * t, tf.zeros_like(t)], axis=1), tf.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
 @pytest.mark.parametrize("model", [steep, tf.function(steep)], ids=["plain", "called"])
 def test_steep_models_are_attacked(attack, model):

@@ -97,6 +97,7 @@ def test_attacks_see_one_model(make_cnn):
     np.testing.assert_allclose(probe(x), ensemble(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_members_follow_their_weights_and_can_be_collected(make_cnn):
     model, attack, x = make_cnn(0), FGSM(epsilon=0.1), many(3)
     ensemble = LogitsEnsemble([model, make_cnn(1)])

@@ -107,6 +107,7 @@ def some(model, *parts, count=20, **changes):
     return evaluate_saliency({"net": model}, x, y, **settings)["net"]
 
 
+@pytest.mark.slow
 def test_a_detector_has_the_figures_it_must_have(found):
     record = found["detector"]
     assert record.errors == []
@@ -324,6 +325,7 @@ def test_a_relu_network_is_attacked_with_borrowed_curvature():
     assert record.figure("Rank correlation", "saliency attack").mean < 1.0
 
 
+@pytest.mark.slow
 def test_features_and_callables():
     x, w = np.random.default_rng(0).random((2, 20, 20), dtype=np.float32)
     w = w[:, :CLASSES] - 0.5

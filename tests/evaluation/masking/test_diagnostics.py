@@ -81,6 +81,7 @@ def own(monkeypatch):
     monkeypatch.setattr(diagnose, "RULES", few)
 
 
+@pytest.mark.slow
 def test_one_sigmoid_unit_in_half_precision_under_l2(own):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")]
@@ -91,6 +92,7 @@ def test_one_sigmoid_unit_in_half_precision_under_l2(own):
     assert [f.status for f in findings] == ["ok"] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("l1" not in BALLS, reason="no L1 ball")
 def test_l1(own):
     findings = diagnostics(linear, X, Y, epsilon=0.2, norm="l1", verbose=0)

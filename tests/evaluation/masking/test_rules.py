@@ -72,6 +72,7 @@ def test_points_that_are_no_number_fool_nobody(rootless):
     assert "leaves 100.0 % right" in verdict.says
 
 
+@pytest.mark.slow
 def test_linearity_is_that_of_gradients_that_are_numbers(rootless):
     with pytest.warns(RuntimeWarning, match="NaN or infinite at 80 of 200"):
         figures = judge("local_linearity", rootless).figures
@@ -144,6 +145,7 @@ def test_randomness_of_decisions_alone_and_of_rounding(subject_of, middle):
     assert not tie.suspect
 
 
+@pytest.mark.slow
 def test_single_step_beats_iterative(subject_of, landscape):
     # From 0.5001 the full step lands beyond 0.095, where the model errs. Many steps
     # climb to the hill at 0.04 from everywhere but the outer tenth of the ball.
@@ -161,6 +163,7 @@ def test_single_step_beats_iterative(subject_of, landscape):
     assert verdict.figures["standard_error"] == pytest.approx(error)
 
 
+@pytest.mark.slow
 def test_black_box_beats_white_box(subject_of, landscape, middle):
     model = landscape(*PLATEAU)
     verdict = judge("black_box_beats_white_box", subject_of(model, *middle))
@@ -186,6 +189,7 @@ def test_points_given_count_as_white_box(subject_of, landscape, middle):
     )
 
 
+@pytest.mark.slow
 def test_black_box_by_transfer(subject_of, monkeypatch):
     # The gradient of the model shows the wrong way, that of the surrogate does not.
     def flipped(x):
@@ -204,6 +208,7 @@ def test_black_box_by_transfer(subject_of, monkeypatch):
     assert verdict.figures["share_by_transfer"] == verdict.figures["share"] > 0.2
 
 
+@pytest.mark.slow
 def test_more_steps(subject_of, landscape, middle):
     verdict = judge("more_steps", subject_of(landscape(*PLATEAU), *middle))
     assert verdict.suspect
@@ -263,6 +268,7 @@ def test_logit_scale(subject_of, factor):
     assert verdict.figures["accuracy"] == float(factor == 1e4)
 
 
+@pytest.mark.slow
 def test_local_linearity_of_a_line_and_a_parabola(subject_of):
     x, y = np.full((50, 1), 0.5, "float32"), np.zeros(50, int)
 
@@ -282,6 +288,7 @@ def test_local_linearity_of_a_line_and_a_parabola(subject_of):
     assert figures["relative_gamma"] == pytest.approx(0.1 / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_local_linearity_of_shattered_gradients(subject_of):
     x = np.random.default_rng(0).uniform(0.2, 0.8, (100, 50)).astype("float32")
 
