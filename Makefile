@@ -59,6 +59,9 @@ explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15
 	$(EXPLAINERS)/bin/python -m pytest tests/saliency/peers
 	$(EXPLAINERS)/bin/python benchmarks/saliency_speed.py
 
+# Where the four IDX files of Fashion-MNIST are, if not where Debian puts them.
+DATA_DIR ?=
+
 # Of all of them, hours upon hours: make study METHODS=
 METHODS ?= --methods plain j_sigr j_sigr_balanced fgsm_rs pgd_7 j_sigr_fgsm_rs
 
@@ -67,7 +70,8 @@ METHODS ?= --methods plain j_sigr j_sigr_balanced fgsm_rs pgd_7 j_sigr_fgsm_rs
 OUT ?=
 
 study: $(READY) ## train and judge J-SIGR and its main peers (OUT=again.json: from nothing)
-	$(BIN)/python benchmarks/study.py $(METHODS) $(if $(OUT),--out $(OUT))
+	$(BIN)/python benchmarks/study.py $(METHODS) $(if $(OUT),--out $(OUT)) \
+	  $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 format: $(READY) ## put the code in the project's format
 	$(BIN)/ruff check --fix .

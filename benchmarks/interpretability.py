@@ -1,7 +1,7 @@
 """What training does to the explanations of a network, and what the selection adds.
 
     python benchmarks/interpretability.py            # what is missing in the results
-    python benchmarks/interpretability.py --rung tiny --archive tiny_imagenet10.zip
+    python benchmarks/interpretability.py --rung tiny --archive tiny-imagenet-200.zip
     python benchmarks/interpretability.py --methods plain j_sigr_balanced --seeds 1
     python benchmarks/interpretability.py --quick    # a smoke run
     python benchmarks/interpretability.py --table    # the tables of what is there

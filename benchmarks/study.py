@@ -78,7 +78,7 @@ def main() -> None:
     if results and options.out.parent == RESULTS:
         page.write(results, bank.methods, DOCS)
     for rung, cells in results:
-        print(f"\n{rung.title}\n\n{page.table(cells, bank.methods)}")
+        print(f"\n{rung.title}\n\n{page.table(rung, cells, bank.methods)}")
 
 
 def store_of(bank: Bank, options: argparse.Namespace) -> Store:
@@ -159,7 +159,7 @@ def sources_against(family: str, bank: Bank) -> list[str]:
     return [name for name in SURROGATES if bank.methods[name].family != family]
 
 
-def step(name: str, bank: Bank, quick: bool) -> dict[str, Any]:
+def step(name: str, bank: Bank, quick: bool) -> dict[str, float]:
     """Time steps of a method in turn with plain ones."""
     recipes = [bank.recipe_of(each, TIMED_SEED) for each in ("plain", name)]
     batch = recipes[0]["batch"]
@@ -173,7 +173,7 @@ def step(name: str, bank: Bank, quick: bool) -> dict[str, Any]:
         steps[role] = step_of(nets.untrained(recipe, maps)[1], x, y)
     rounds, inner = (1, 1) if quick else (ROUNDS, INNER)
     timed = steps_in_turn(steps, rounds, inner)
-    return {**timed["own"], "epochs": recipes[1]["epochs"]}
+    return timed["own"]
 
 
 def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:

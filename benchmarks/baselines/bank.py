@@ -16,7 +16,7 @@ from networks.side_by_side import side_by_side
 
 import keras_jsigr as kj
 from baselines.methods import at_radius, load
-from baselines.rungs import RUNGS, Rung, load_data
+from baselines.rungs import RUNGS, Rung, epochs_of, load_data
 
 # Seeds of networks that are attacked with, or that explain: never those measured.
 SURROGATE_SEED, TEACHER_SEED = 1000, 100
@@ -35,7 +35,12 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
     """
     add = parser.add_argument
     add("--rung", choices=list(RUNGS), default="reference")
-    add("--archive", type=Path, default=None, help="of Tiny ImageNet, for its rungs")
+    add(
+        "--archive",
+        type=Path,
+        default=None,
+        help="tiny-imagenet-200.zip",
+    )
     add("--methods", nargs="+", choices=list(load()), default=None)
     add("--seeds", type=int, default=3)
     add("--images", type=int, default=images, help="test images that are attacked")
@@ -94,7 +99,7 @@ class Bank:
         method = self.methods[name]
         own = at_radius(method.recipe, self.rung.epsilon)
         recipe = nets.RECIPES["plain"] | self.rung.recipe | own | {"seed": seed}
-        recipe["epochs"] = round(recipe["epochs"] * method.longer)
+        recipe["epochs"] = epochs_of(self.rung, method)
         if self._options.quick:
             few = {"source": f"quick {recipe['source']}", "images": 2_000, "epochs": 1}
             recipe |= few

@@ -12,7 +12,7 @@ from judges.figures import spread
 from judges.markdown import markdown_table
 
 from baselines.methods import Method
-from baselines.rungs import RUNGS, Rung
+from baselines.rungs import RUNGS, Rung, epochs_of
 from baselines.scatter import Point, scatter
 from keras_jsigr.core.write_whole import write_whole
 
@@ -78,7 +78,7 @@ Epsilon {epsilon}, {images} test images. {surrogates}
 """
 
 
-def table(cells: Cells, methods: dict[str, Method]) -> str:
+def table(rung: Rung, cells: Cells, methods: dict[str, Method]) -> str:
     """Lay out the figures, a row per method that was measured."""
     headings = ["training", "seeds", "epochs", "step", *(name for name, *_ in COLUMNS)]
     rows = []
@@ -86,9 +86,8 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
         seeds = len(cells_of(cells, "robust", name))
         if seeds == 0:
             continue
-        epochs, step = "-", "-"
-        for cell in cells_of(cells, "step", name):
-            epochs, step = str(cell["epochs"]), f"{cell['ratio']:.1f}x"
+        ratio = mean_of(cells, "step", name, "ratio")
+        step = "-" if ratio is None else f"{ratio:.1f}x"
         columns = []
         for _, part, figure in COLUMNS:
             values = [figure_at(cell, figure) for cell in cells_of(cells, part, name)]
@@ -97,6 +96,7 @@ def table(cells: Cells, methods: dict[str, Method]) -> str:
             if figure == ("robust",) and not is_of_whole_suite(cells, name):
                 text += "*"
             columns.append(text)
+        epochs = str(epochs_of(rung, method))
         rows.append([method.title, str(seeds), epochs, step, *columns])
     return markdown_table(headings, rows)
 
@@ -120,15 +120,20 @@ def is_of_whole_suite(cells: Cells, name: str) -> bool:
 
 
 def findings(cells: Cells, methods: dict[str, Method]) -> str:
-    """Say what the diagnostics of gradient masking found."""
-    lines = []
+    """Say which networks were diagnosed for gradient masking, and what was found."""
+    lines, diagnosed = [], []
     for name, method in methods.items():
-        for cell in cells_of(cells, "robust", name):
-            for rule, says in cell.get("suspect", {}).items():
+        found = [c for c in cells_of(cells, "robust", name) if "suspect" in c]
+        diagnosed += [method.title] if found else []
+        for cell in found:
+            for rule, says in cell["suspect"].items():
                 lines.append(f"- {method.title}: `{rule}`: {says}")
+    if not diagnosed:
+        return "None of them was diagnosed."
+    said = f"Diagnosed: {'; '.join(diagnosed)}."
     if not lines:
-        return "The diagnostics found nothing suspect."
-    return "\n".join(["What the diagnostics found suspect:", "", *lines])
+        return f"{said} Nothing is suspect."
+    return "\n".join([f"{said} Suspect is:", "", *lines])
 
 
 def write(
@@ -153,7 +158,7 @@ def write(
             images=images_of(cells),
             surrogates=surrogates_of(rung),
             plots=draw(rung, cells, methods, docs / "images"),
-            table=table(cells, methods),
+            table=table(rung, cells, methods),
             findings=findings(cells, methods),
         )
         for rung, cells in results
@@ -165,10 +170,11 @@ def write(
 def draw(rung: Rung, cells: Cells, methods: dict[str, Method], folder: Path) -> str:
     """Draw the plots of a rung that there are figures for, and return their links."""
     clean = partial(mean_of, cells, "robust", figure="clean")
+    times = {name: cost(cells, method) for name, method in methods.items()}
     time = "training time (that of plain training is 1)"
     plots = (
         ("frontier", "Clean accuracy and worst case", clean, "clean accuracy (%)"),
-        ("cost", "Training time and worst case", partial(cost, cells), time),
+        ("cost", "Training time and worst case", times.get, time),
     )
     links = []
     for name, title, position, across in plots:
@@ -215,11 +221,7 @@ def mean_of(cells: Cells, part: str, name: str, figure: str) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def cost(cells: Cells, name: str) -> float | None:
+def cost(cells: Cells, method: Method) -> float | None:
     """Return the time of a training, that of plain training being 1."""
-    step = mean_of(cells, "step", name, "ratio")
-    epochs = mean_of(cells, "step", name, "epochs")
-    plain = mean_of(cells, "step", "plain", "epochs")
-    if step is None or epochs is None or plain is None:
-        return None
-    return step * epochs / plain
+    step = mean_of(cells, "step", method.name, "ratio")
+    return None if step is None else step * method.longer

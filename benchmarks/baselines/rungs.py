@@ -11,6 +11,7 @@ from networks import nets, tiny_imagenet10
 from networks.nets import Recipe
 
 import keras_jsigr as kj
+from baselines.methods import Method
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,12 @@ RUNGS = {
 }
 
 
+def epochs_of(rung: Rung, method: Method) -> int:
+    """Say how long a method trains on a rung."""
+    recipe = nets.RECIPES["plain"] | rung.recipe | method.recipe
+    return round(recipe["epochs"] * method.longer)
+
+
 def load_data(
     rung: Rung, data_dir: str | None, archive: Path | None, quick: bool
 ) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
@@ -115,7 +122,7 @@ def load_data(
         if archive is None:
             raise ValueError(
                 f"Got no archive for the rung {rung.name!r}, expected --archive "
-                "tiny_imagenet10.zip."
+                "tiny-imagenet-200.zip."
             )
         return tiny_imagenet10.load(archive)
     source = "sample" if quick else "idx"

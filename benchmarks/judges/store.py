@@ -35,7 +35,10 @@ class Store:
 
     Args:
         path: The file; read if it exists.
-        settings: What the cells depend on. Cells of other settings are dropped.
+        settings: What the cells depend on.
+
+    Raises:
+        ValueError: If the file holds cells of other settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -44,9 +47,16 @@ class Store:
         self.cells: dict[str, Any] = self._read()
 
     def _read(self) -> dict[str, Any]:
-        content = json.loads(self.path.read_text()) if self.path.exists() else {}
-        same = content.get("settings") == self._settings
-        return dict(content.get("cells", {})) if same else {}
+        if not self.path.exists():
+            return {}
+        content = json.loads(self.path.read_text())
+        if content["settings"] != self._settings:
+            raise ValueError(
+                f"{self.path} holds figures of other settings: got {self._settings}, "
+                f"expected {content['settings']}. Give these a file of their own: "
+                "--out FILE."
+            )
+        return dict(content["cells"])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

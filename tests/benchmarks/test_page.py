@@ -20,7 +20,7 @@ def robust(suite, robust=50.0, images=500):
     ("suite", "column"), [("standard", "| 50.0 |"), ("APGD-CE, APGD-T", "| 50.0* |")]
 )
 def test_a_star_tells_that_attacks_are_missing(suite, column):
-    table = page.table({"robust/j_sigr/0": robust(suite)}, load())
+    table = page.table(RUNGS["relu"], {"robust/j_sigr/0": robust(suite)}, load())
     assert column in table
     assert "80.0*" not in table
 
@@ -30,7 +30,7 @@ def test_a_star_stands_where_one_seed_misses_attacks():
         "robust/j_sigr/0": robust("standard", 40.0),
         "robust/j_sigr/1": robust("APGD-CE, APGD-T", 60.0),
     }
-    assert "50.0 (40.0 to 60.0)*" in page.table(cells, load())
+    assert "50.0 (40.0 to 60.0)*" in page.table(RUNGS["relu"], cells, load())
 
 
 def test_the_images_are_counted():
@@ -45,7 +45,7 @@ def test_the_images_are_counted():
 def test_the_source_that_all_defences_share():
     transfer = {"once": 70.0, "twice": 50.0, "twice, by source": {"plain": 66.6}}
     cells = {"robust/j_sigr/0": robust("standard"), "transfer/j_sigr/0": transfer}
-    assert "| 70.0 | 50.0 | 66.6 | - |" in page.table(cells, load())
+    assert "| 70.0 | 50.0 | 66.6 | - |" in page.table(RUNGS["relu"], cells, load())
     assert page.figure_at({"a": {"b": 0.0}}, ("a", "b")) == 0.0
     assert page.figure_at({}, ("a", "b")) is None
 
@@ -59,3 +59,25 @@ def test_only_what_has_figures_is_drawn(tmp_path):
     assert "study-relu-frontier.svg" in links
     assert "cost" not in links
     assert [each.name for each in tmp_path.iterdir()] == ["study-relu-frontier.svg"]
+
+
+def test_who_was_diagnosed_is_said():
+    cells = {"robust/fgsm_rs/0": robust("APGD-CE, APGD-T")}
+    assert page.findings(cells, load()) == "None of them was diagnosed."
+    cells["robust/j_sigr/0"] = robust("standard") | {"suspect": {}}
+    said = "Diagnosed: J-SIGR, default."
+    assert page.findings(cells, load()) == f"{said} Nothing is suspect."
+    cells["robust/j_sigr/1"] = robust("standard") | {"suspect": {"rule": "why"}}
+    assert page.findings(cells, load()).splitlines() == [
+        f"{said} Suspect is:",
+        "",
+        "- J-SIGR, default: `rule`: why",
+    ]
+
+
+def test_the_length_of_a_training_is_that_of_its_rung():
+    cells = {"robust/plain/0": robust("standard"), "step/plain/0": {"ratio": 1.04}}
+    for rung, epochs in (("reference", 15), ("madry", 5), ("tiny", 30)):
+        assert f"| plain | 1 | {epochs} | 1.0x |" in page.table(
+            RUNGS[rung], cells, load()
+        )

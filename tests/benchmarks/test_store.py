@@ -54,9 +54,12 @@ def test_programs_that_write_at_once_lose_nothing(path):
     assert len(Store(path, {}).cells) == 40
 
 
-def test_cells_of_other_settings_are_dropped(path):
+def test_cells_of_other_settings_stay(path):
     Store(path, {"images": 8}).put("robust/plain/0", {"clean": 90.0})
-    assert Store(path, {"images": 16}).cells == {}
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="figures of other settings"):
+        Store(path, {"images": 16})
+    assert path.read_bytes() == before
 
 
 def test_tuples_come_back_as_lists_and_are_the_same(path):
