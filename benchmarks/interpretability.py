@@ -91,7 +91,7 @@ def main() -> None:
         bank.net(method, int(seed))
         return
     names = options.methods or list(METHODS)
-    store = Store(options.out, {"images": options.images})
+    store = Store(options.out, bank.chosen)
     if not options.table:
         seeds = range(options.seeds)
         bank.fill([("plain", TEACHER_SEED), *((n, s) for s in seeds for n in names)])
@@ -109,11 +109,11 @@ def run_seed(store: Store, seed: int, names: list[str], bank: Bank) -> None:
 
     @cache
     def explained() -> np.ndarray:
-        right = [correct(net(name), *bank.first_images) for name in names]
+        right = [correct(net(name), *bank.test_images) for name in names]
         return np.all(right, axis=0)
 
     def accuracy(name: str) -> dict[str, Any]:
-        x, y = bank.first_images
+        x, y = bank.test_images
         return clean_and_apgd(net(name), bank.data, x, y, bank.rung.epsilon)
 
     def maps(name: str) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def explanations(
     model: keras.Model, explained: np.ndarray, seed: int, bank: Bank
 ) -> dict[str, Any]:
     """Return the figures of the maps of a network."""
-    x, y = bank.first_images
-    boxes = bank.first_boxes
+    x, y = bank.test_images
+    boxes = bank.boxes
     report = kj.evaluate_saliency(
         {"model": model},
         x[explained],
@@ -167,7 +167,7 @@ def draw(names: list[str], bank: Bank, options: argparse.Namespace) -> None:
     folder = options.cache if options.quick else IMAGES
     map_grid.draw(
         {bank.methods[name].title: bank.net(name, 0) for name in names},
-        *bank.first_images,
+        *bank.test_images,
         MAPS,
         folder / f"{options.out.stem}.png",
     )

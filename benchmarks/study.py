@@ -5,6 +5,7 @@
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --parts step robust maps     # no surrogates to train
     python benchmarks/study.py --out again.json # from nothing, beside what is published
+    python benchmarks/study.py --skip 1000 --out other.json # on the next test images
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
@@ -74,8 +75,8 @@ def main() -> None:
         store = store_of(each, options)
         if cells := store.current(lambda cell, each=each: networks_of(cell, each)):
             results.append((RUNGS[name], cells))
-    # Figures in a file of their own, as those of a smoke run, are no published ones.
-    if results and options.out.parent == RESULTS:
+    # Figures in a file of their own, as those of a smoke run, are not of the page.
+    if results and options.out == RESULTS / "study.json":
         page.write(results, bank.methods, DOCS)
     for rung, cells in results:
         print(f"\n{rung.title}\n\n{page.table(rung, cells, bank.methods)}")
@@ -86,7 +87,7 @@ def store_of(bank: Bank, options: argparse.Namespace) -> Store:
     out = options.out
     if bank.rung.name != "reference":
         out = out.with_stem(f"{out.stem}-{bank.rung.name}")
-    return Store(out, {"images": bank.images})
+    return Store(out, bank.chosen)
 
 
 def run(bank: Bank, options: argparse.Namespace) -> None:
@@ -178,7 +179,7 @@ def step(name: str, bank: Bank, quick: bool) -> dict[str, float]:
 
 def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
     """Return clean and worst-case accuracy in percent."""
-    x, y = bank.first_images
+    x, y = bank.test_images
     epsilon, whole = bank.rung.epsilon, bank.rung.whole_suite
     if headline:
         attacks = "standard" if whole else ["apgd-ce", "apgd-t"]
@@ -198,7 +199,7 @@ def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
 
 def pgd(net: keras.Model, bank: Bank) -> dict[str, float]:
     """Return the accuracy under PGD with 40 steps and one random start, in percent."""
-    x, y = bank.first_images
+    x, y = bank.test_images
     epsilon = bank.rung.epsilon
     x_adv = kj.attacks.PGD(epsilon=epsilon, steps=40, verbose=0)(net, x, y)
     return {"pgd": percent(still_correct(net, x, np.asarray(x_adv), y, epsilon))}
@@ -210,7 +211,7 @@ def transfer(net: keras.Model, family: str, bank: Bank) -> dict[str, Any]:
     Per example the worst of each of them and two ensembles. The mean of the logits
     alone will not do: those of an undefended network are so large that no other counts.
     """
-    x, y = bank.first_images
+    x, y = bank.test_images
     names = sources_against(family, bank)
     figures: dict[str, Any] = {}
     for name, times in (("once", 1), ("twice", 2)):
@@ -228,7 +229,7 @@ def explanations(net: keras.Model, bank: Bank) -> dict[str, Any]:
     """Return how well gradient maps agree with perturbation maps."""
     report = kj.evaluate_saliency(
         {"net": net},
-        *bank.first_images,
+        *bank.test_images,
         epsilon=bank.rung.epsilon,
         method=MAPS,
         teacher=bank.net("plain", TEACHER_SEED),

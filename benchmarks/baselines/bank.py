@@ -44,6 +44,7 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
     add("--methods", nargs="+", choices=list(load()), default=None)
     add("--seeds", type=int, default=3)
     add("--images", type=int, default=images, help="test images that are attacked")
+    add("--skip", type=int, default=0, help="as many test images before them")
     add("--jobs", type=int, default=os.cpu_count(), help="networks trained at a time")
     add("--train", nargs=2, metavar=("METHOD", "SEED"), help="one network, no more")
 
@@ -77,22 +78,29 @@ class Bank:
         """The images."""
         return self._loaded[0]
 
-    @property
-    def images(self) -> int:
-        """How many test images networks are attacked and explained on, at most."""
-        return min(self._options.images, self.rung.images)
+    @cached_property
+    def chosen(self) -> dict[str, int]:
+        """Which test images networks are attacked and explained on, at most."""
+        images = min(self._options.images, self.rung.images)
+        skip = self._options.skip
+        return {"images": images} | ({"skip": skip} if skip else {})
 
     @property
-    def first_images(self) -> tuple[np.ndarray, np.ndarray]:
+    def test_images(self) -> tuple[np.ndarray, np.ndarray]:
         """The test images that networks are attacked and explained on."""
-        count = self.images
-        return self.data.x_test[:count], self.data.y_test[:count]
+        return self.data.x_test[self._part], self.data.y_test[self._part]
 
     @property
-    def first_boxes(self) -> np.ndarray | None:
+    def boxes(self) -> np.ndarray | None:
         """Where the objects of these images are, if that is known."""
         boxes = self._loaded[1]
-        return None if boxes is None else boxes[: self.images]
+        return None if boxes is None else boxes[self._part]
+
+    @property
+    def _part(self) -> slice:
+        chosen = self.chosen
+        skip = chosen.get("skip", 0)
+        return slice(skip, skip + chosen["images"])
 
     def recipe_of(self, name: str, seed: int) -> nets.Recipe:
         """Say how a network is trained."""

@@ -25,11 +25,11 @@ def transfer_examples(bank: Bank, names: list[str], radius: float) -> Examples:
 
     Returns:
         MI-FGSM of each surrogate, and of two ensembles of them all, by the name of the
-        source: on the first test images.
+        source: on the test images of the bank.
     """
     made_on = bank.surrogates
     members = [(name, SURROGATE_SEED) for name in names]
-    what = repr((made_on.stems_of(members), bank.images, radius))
+    what = repr((made_on.stems_of(members), *bank.chosen.values(), radius))
     key = hashlib.sha256(what.encode()).hexdigest()[:8]
     file = made_on.file_of(*members[0]).with_name(f"transfer-{key}.npz")
     if not file.exists():
@@ -48,5 +48,5 @@ def _attacked(bank: Bank, names: list[str], radius: float) -> Examples:
     for fuse in ("logits", "probabilities"):
         sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)
     attack = kj.attacks.MIFGSM(epsilon=radius, verbose=0)
-    x, y = bank.first_images
+    x, y = bank.test_images
     return {name: np.asarray(attack(model, x, y)) for name, model in sources.items()}

@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import keras_jsigr as kj
@@ -17,7 +18,7 @@ from baselines.rungs import RUNGS
 
 
 def bank_of(folder, rung="reference", **options):
-    common = {"cache": folder, "jobs": 2, "images": 8, "quick": False}
+    common = {"cache": folder, "jobs": 2, "images": 8, "skip": 0, "quick": False}
     return Bank(RUNGS[rung], Namespace(**{**common, **options}))
 
 
@@ -118,6 +119,16 @@ def test_what_is_trained_stays(tmp_path, stages):
 
 
 def test_slow_networks_are_attacked_on_fewer_images(tmp_path):
-    assert bank_of(tmp_path, images=1000).images == 1000
-    assert bank_of(tmp_path, "madry", images=1000).images == 500
-    assert bank_of(tmp_path, "madry", images=32).images == 32
+    assert bank_of(tmp_path, images=1000).chosen == {"images": 1000}
+    assert bank_of(tmp_path, "madry", images=1000).chosen == {"images": 500}
+    assert bank_of(tmp_path, "madry", images=32).chosen == {"images": 32}
+
+
+def test_other_images_may_be_attacked(tmp_path):
+    options = {"quick": True, "data_dir": None, "archive": None}
+    first, later = (bank_of(tmp_path, skip=skip, **options) for skip in (0, 8))
+    assert later.chosen == {"images": 8, "skip": 8}
+    for start, bank in ((0, first), (8, later)):
+        x, y = bank.test_images
+        np.testing.assert_array_equal(x, bank.data.x_test[start : start + 8])
+        np.testing.assert_array_equal(y, bank.data.y_test[start : start + 8])

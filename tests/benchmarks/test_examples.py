@@ -20,7 +20,13 @@ from networks.architectures import NETS
 @pytest.fixture
 def bank(tmp_path, monkeypatch):
     options = Namespace(
-        cache=tmp_path, jobs=1, images=6, quick=True, data_dir=None, archive=None
+        cache=tmp_path,
+        jobs=1,
+        images=6,
+        skip=0,
+        quick=True,
+        data_dir=None,
+        archive=None,
     )
     made = Bank(RUNGS["reference"], options)
     nets = {name: NETS["reference"]("silu", i) for i, name in enumerate(["a", "b"])}
@@ -33,7 +39,7 @@ def bank(tmp_path, monkeypatch):
 def test_they_are_those_of_every_source_and_of_both_ensembles(bank):
     found = examples.transfer_examples(bank, ["a", "b"], 0.1)
     assert list(found) == ["a", "b", "logits", "probabilities"]
-    x, y = bank.first_images
+    x, y = bank.test_images
     expected = kj.attacks.MIFGSM(epsilon=0.1, verbose=0)(bank.net("b", 0), x, y)
     np.testing.assert_array_equal(found["b"], expected)
 
@@ -54,4 +60,6 @@ def test_they_are_made_once_for_each_radius_and_set_of_sources(bank, monkeypatch
         np.testing.assert_array_equal(again[name], x_adv)
     examples.transfer_examples(bank, ["a", "b"], 0.2)
     examples.transfer_examples(bank, ["a"], 0.1)
-    assert attacked == [(["a", "b"], 0.2), (["a"], 0.1)]
+    bank.chosen["skip"] = 6
+    examples.transfer_examples(bank, ["a"], 0.1)
+    assert attacked == [(["a", "b"], 0.2), (["a"], 0.1), (["a"], 0.1)]
