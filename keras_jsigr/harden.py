@@ -82,7 +82,8 @@ def harden(
     unit of `input_range`: a weight means the same at any batch size, replica count,
     number of projections and input scale. The model's weights are shared, not copied;
     a softmax or sigmoid head is seen behind, not changed. The step is that of J-SIGR: a
-    `train_step` or `compute_loss` of the model's own class is not called.
+    `train_step`, `compute_loss` or `compute_metrics` of the model's own class is not
+    called. Layers are channels last.
 
     Args:
         model: A built Functional, Sequential or subclassed classifier with one output
@@ -226,6 +227,7 @@ def harden(
         inputs=None if inputs is None else tuple(inputs),
         seed=seed,
     )
+    _check_channels(model, settings)
     table = None if maps is None else MapTable.from_cache(maps)
     robust = JSIGRModel(
         model, settings, adversary=adversary, map_table=table, reference=twin
@@ -234,7 +236,11 @@ def harden(
     if inputs is None or estimator in REVERSE_MODE:
         check_connected(robust.input_specs, robust.regularized, robust.connected)
     if probe and estimator in REVERSE_MODE:
-        batch = probe_batch(robust.input_specs, settings.input_range, probe_size(model))
+
+        def batch(size: int) -> Any:
+            size = probe_size(model, size)
+            return probe_batch(robust.input_specs, settings.input_range, size)
+
         for index in robust.regularized:
             check_second_order(model, robust.logits, batch, index)
     _warn_of_own_steps(model)
@@ -287,18 +293,39 @@ def _check_model(model: Any) -> None:
         )
 
 
+def _check_channels(model: keras.Model, settings: PenaltySettings) -> None:
+    first = [
+        layer.name
+        for layer in leaf_layers(model)
+        if getattr(layer, "data_format", None) == "channels_first"
+    ]
+    masks = settings.uses_map or settings.selection == "random"
+    if first and (masks or max(settings.noise_patches) > 1):
+        raise ValueError(
+            f"Maps and patches take the last axis for the channels: got channels first "
+            f"in {first}, expected channels last. Build the layers so, and put a "
+            "`keras.layers.Permute((2, 3, 1))` before them."
+        )
+
+
 def _warn_of_own_steps(model: keras.Model) -> None:
     own = [
         name
-        for name in ("train_step", "compute_loss")
+        for name in (
+            "train_step",
+            "test_step",
+            "predict_step",
+            "compute_loss",
+            "compute_metrics",
+        )
         if getattr(type(model), name) is not getattr(keras.Model, name)
     ]
     if own:
         warnings.warn(
             f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the "
-            "hardened model does not call: its step is that of J-SIGR, on the loss "
-            "given to `compile`. Move what they add into that loss, or into a layer "
-            "that calls `add_loss`.",
+            "hardened model does not call: its steps are its own, on the loss and "
+            "metrics given to `compile`. Move what they add into those, or into a "
+            "layer that calls `add_loss`.",
             stacklevel=3,
         )
 

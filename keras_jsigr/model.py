@@ -12,12 +12,12 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.checks.adversary_check import check_adversary
-from keras_jsigr.checks.head_check import check_head
 from keras_jsigr.core.exact_moments import exact_moments
 from keras_jsigr.core.head_kind import head_kind
-from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.heads import Head
 from keras_jsigr.core.ignored_labels import ignored_labels
-from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
+from keras_jsigr.core.inputs import input_specs
+from keras_jsigr.core.loss_reduction import averages_over_weights
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.penalties import (
     PenaltyBatch,
@@ -33,6 +33,7 @@ from keras_jsigr.training.forward import Forward
 from keras_jsigr.training.loss_parts import LossParts
 from keras_jsigr.training.map_source import MapSource
 from keras_jsigr.training.place import Point
+from keras_jsigr.training.probed import Probed, probed
 from keras_jsigr.training.resumable_model import ResumableModel
 from keras_jsigr.training.scalar import add_scalar
 from keras_jsigr.training.step_seed import step_seed
@@ -67,6 +68,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             one the maps are the live, stochastic ones.
         reference: Optional plain model whose validation accuracy is the reference of
             `penalty_weights="auto"`; measured when `fit` starts, not saved.
+        known: What trying the base told before, when it is loaded.
         name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
@@ -89,6 +91,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         adversary: Any = None,
         map_table: Any = None,
         reference: keras.Model | None = None,
+        known: Probed | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -101,11 +104,9 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         self.adversary = adversary
         self.map_table = map_table
         specs = input_specs(base)
-        probe = probe_batch(specs, self.settings.input_range, probe_size(base))
-        head = find_head(base, probe)
-        check_head(head)
-        self.classes = int(base(probe, training=False).shape[-1])
-        self._forward = Forward(base, head, specs, self.settings)
+        known = known or probed(base, specs, self.settings)
+        self.classes = known.classes
+        self._forward = Forward(base, known, specs, self.settings)
         if adversary is not None:
             check_adversary(adversary, self.settings, self.regularized)
         self.supports_masking = base.supports_masking
@@ -151,9 +152,14 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         return self._forward.regularized
 
     @property
+    def padding(self) -> tuple[tuple[float, ...], ...]:
+        """For each regularized input the values of steps that are padding."""
+        return self._forward.probed.padding
+
+    @property
     def connected(self) -> list[int]:
         """Positions of the regularized inputs that the logits have a gradient for."""
-        return self._forward.connected()
+        return list(self._forward.probed.connected)
 
     def build(self, input_shape: Any = None) -> None:
         """Do nothing: the base is built, and so is its wrapper."""
@@ -246,8 +252,11 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
                 batch = self._batch(point, targets, seed)
             penalties = self._forward.penalties(point, batch, self._term_weights())
             share = loss_share(point.logits, y, ignored_labels(self))
+            over_weights = averages_over_weights(self)
             means = {
-                k: batch_mean(v if share is None else share * v, sample_weight)
+                k: batch_mean(
+                    v if share is None else share * v, sample_weight, over_weights
+                )
                 for k, v in penalties.items()
             }
             yield tape, LossParts(task, means, y_pred, batch.hits)
@@ -317,6 +326,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             "settings": self.settings.get_config(),
             "adversary": self.adversary and serialize(self.adversary),
             "map_table": self.map_table and serialize(self.map_table),
+            "known": self._forward.probed.get_config(),
         }
 
     @classmethod
@@ -331,4 +341,6 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
                     config[part], custom_objects=custom_objects
                 )
         config["settings"] = PenaltySettings.from_config(config["settings"])
+        if "known" in config:  # not in files of earlier versions
+            config["known"] = Probed.from_config(config["base"], config["known"])
         return cls(**config)

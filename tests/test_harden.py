@@ -1,5 +1,7 @@
 """The contract of the one call."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -18,13 +20,13 @@ def data():
     return rng.uniform(0, 1, (N, 8, 8, 1)).astype("float32"), np.arange(N) % 3
 
 
-def net(activation=None, inner="silu"):
+def net(activation=None, inner="silu", classes=3):
     return keras.Sequential(
         [
             layers.Input((8, 8, 1)),
             layers.Conv2D(4, 3, strides=2, activation=inner),
             layers.Flatten(),
-            layers.Dense(3, activation=activation),
+            layers.Dense(classes, activation=activation),
         ]
     )
 
@@ -127,6 +129,12 @@ def test_bad_models(name):
         harden(make())
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax:UserWarning")
+def test_a_softmax_of_one_class():
+    with pytest.raises(ValueError, match="of one unit is always 1"):
+        harden(net("softmax", classes=1))
+
+
 # What the settings alone refuse is in penalties/test_settings.py.
 BAD_SETTINGS = [
     ({"jacobian_weight": -0.1}, ValueError, "`jacobian_weight` is out of range"),
@@ -183,6 +191,64 @@ def test_it_warns_of_steps_that_are_not_taken():
     model = OwnSteps([layers.Input((4,)), layers.Dense(3)])
     with pytest.warns(UserWarning, match="a `train_step` and a `compute_loss` of its"):
         harden(model, verbose=0)
+
+
+class OwnMetrics(keras.Sequential):
+    def test_step(self, data):
+        return {}
+
+    def compute_metrics(self, *args, **kwargs):
+        return {}
+
+
+def test_it_warns_of_metrics_that_are_not_computed():
+    model = OwnMetrics([layers.Input((4,)), layers.Dense(3)])
+    with pytest.warns(UserWarning, match="a `test_step` and a `compute_metrics`"):
+        harden(model, verbose=0)
+
+
+def test_channels_come_last():
+    inputs = layers.Input((1, 6, 6))
+    x = layers.Conv2D(2, 3, data_format="channels_first", name="first")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match=r"channels first in \['first'\]"):
+        harden(model, verbose=0)
+
+
+def test_settings_are_not_exchanged():
+    robust = harden(net(), verbose=0)
+    with pytest.raises(TypeError, match="Harden `unwrap"):
+        robust.settings = dataclasses.replace(robust.settings, noise=0.3)
+    assert robust.settings.noise == 0
+
+
+@pytest.mark.parametrize("kind", ["IntegerLookup", "StringLookup"])
+def test_a_vocabulary_that_was_adapted_survives_saving(kind, tmp_path):
+    codes = np.array([[3], [5], [9], [3]] * 2)
+    codes = codes.astype(str) if kind == "StringLookup" else codes
+    lookup = getattr(layers, kind)(output_mode="one_hot")
+    lookup.adapt(codes)
+    code, x = layers.Input((1,), dtype=lookup.dtype), layers.Input((4,), name="x")
+    joined = layers.Concatenate()([lookup(code), x])
+    outputs = layers.Dense(3, activation="softmax")(joined)
+    robust = harden(keras.Model([code, x], outputs), verbose=0)
+    robust.compile("sgd", "sparse_categorical_crossentropy")
+    data = [tf.constant(codes), np.random.default_rng(0).random((8, 4), "float32")]
+    robust.fit(data, np.arange(8) % 3, verbose=0)
+    robust.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_config()["known"] == robust.get_config()["known"]
+    assert loaded.head.layer is loaded.base.layers[-1]
+    np.testing.assert_array_equal(
+        loaded.predict(data, verbose=0), robust.predict(data, verbose=0)
+    )
+    loaded.fit(data, np.arange(8) % 3, verbose=0)
+
+
+def test_a_file_without_what_was_found_is_tried_again():
+    config = harden(net("softmax"), verbose=0).get_config()
+    found = config.pop("known")
+    assert JSIGRModel.from_config(config).get_config()["known"] == found
 
 
 def test_it_says_nothing_else(capsys):

@@ -210,3 +210,26 @@ def test_weights_are_variables_and_ramp_counts_optimizer_steps(data):
         model.train_on_batch(x, y)
     change = robust.base.get_weights()[0] - plain.base.get_weights()[0]
     assert np.abs(change).max() > 1e-4
+
+
+def test_a_loss_that_divides_by_the_weights_takes_the_penalty_along(data):
+    """All weights alike: neither the loss nor the penalty depends on them."""
+    settings = PenaltySettings(selection="all", estimator="exact")
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    found = []
+    for weight in (1.0, 0.01):
+        robust = linear_model(data, settings)
+        robust.compile(keras.optimizers.SGD(RATE), loss)
+        found.append(
+            robust.train_on_batch(
+                data["x"].astype("float32"),
+                data["y"],
+                sample_weight=np.full(B, weight, "float32"),
+                return_dict=True,
+            )
+        )
+    assert found[0]["jacobian_penalty"] > 0.01
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-5, err_msg=name)

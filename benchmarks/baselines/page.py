@@ -47,11 +47,12 @@ of the training. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
 Square), or, where a star stands, over APGD-CE and APGD-T alone; the first test images,
 as many as said; the standard error of a figure is 1.5 points of 1,000, two of 500. The
-presets, and the weights of the peers without adversarial examples, were chosen on the first
-500 of them, which are up to three points easier under attack than those after them, for
-most defences alike: compare rows of a table, not networks judged on other images.
-`--skip 1000 --out FILE` judges on the next ones. **PGD-40**: 40 steps of the cross entropy from one
-random start, the same images: what published figures often are of. **Transfer**:
+presets, and the weights of the peers without adversarial examples, were chosen on the
+first 500 of them, which are up to three points easier under attack than those after
+them, for most defences alike: compare rows of a table, not networks judged on other
+images. `--skip 1000 --out FILE` judges on the next ones. **PGD-40**: 40 steps of the
+cross entropy from one random start, the same images: what published figures often are
+of. **Transfer**:
 MI-FGSM, 10 steps, at the radius and twice the radius; per example the worst of the
 surrogates of all other families, each alone, and of their ensembles in logits and in
 probabilities; the surrogates are the plain network, the squared Jacobian, J-SIGR,

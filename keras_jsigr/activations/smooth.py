@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -72,7 +73,9 @@ def with_smooth_activations(
             "model as it is."
         )
     _copy_weights(model, copy)
-    _copy_flags(swap.twins(model, copy, set()))
+    twins = list(swap.twins(model, copy, set()))
+    _copy_assets(twins)
+    _copy_flags(twins)
     for weight, twin in zip(model.weights, copy.weights, strict=True):
         if twin.trainable != weight.trainable:
             twin.trainable = weight.trainable
@@ -151,7 +154,16 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
             layer.finalize_state()  # what it computes with is not among its weights
 
 
-def _copy_flags(twins: Iterator[tuple[keras.Layer, keras.Layer]]) -> None:
+def _copy_assets(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
+    """Copy what layers keep in files beside their weights, as a vocabulary."""
+    for layer, twin in twins:
+        if hasattr(layer, "save_assets") and hasattr(twin, "load_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                twin.load_assets(folder)
+
+
+def _copy_flags(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
     # Setting the flag of a layer sets it for all it holds: parents first, leaves last.
     for layer, twin in sorted(twins, key=lambda pair: not children(pair[0])):
         if twin.trainable != layer.trainable:

@@ -26,7 +26,7 @@ def check_training_data(
     classes: int,
     input_range: tuple[float, float],
     ignored: Sequence[int] = (),
-    padding: Sequence[float] = (),
+    padding: Sequence[Sequence[float]] = (),
     exclusive: bool = False,
 ) -> None:
     """Refuse training data that would train something else than the user thinks.
@@ -43,8 +43,8 @@ def check_training_data(
         classes: Number of outputs of the model.
         input_range: The declared range of the regularized inputs.
         ignored: Class indices of examples that the loss leaves out.
-        padding: Values that mark a step of a sequence as padding, see
-            `padding_values`: no values of the data.
+        padding: For each regularized input the values that mark a step of a sequence
+            as padding, see `padding_of_inputs`: no values of the data.
         exclusive: Whether logits are taken for those of exclusive classes, for want of
             a head or a loss that says otherwise.
 
@@ -80,14 +80,15 @@ def check_training_data(
             continue
         array = _as_array(leaf, spec.name)
         _check_shape(array, spec)
-        _check_values(array, spec.name, input_range, padding)
+        values = padding[regularized.index(index)] if padding else ()
+        _check_values(array, spec.name, input_range, values)
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
         raise ValueError(
             "Training needs labels: got y=None. Pass class indices or one-hot rows."
         )
-    if hasattr(labels[0], "shape"):  # Keras has its own message for lists
-        array = _as_array(labels[0], "y")
+    array = _as_array(labels[0], "y") if hasattr(labels[0], "shape") else np.zeros(())
+    if array.ndim:  # Keras has its own message for lists
         _check_labels(array, len(leaves[0]), classes, ignored)
         if exclusive and array.shape[1:] == (classes,) and classes > 1:
             _check_rows(array.sum(-1).max())

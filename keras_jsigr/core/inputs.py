@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.kept_states import states_of
+
 _UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
 
 
@@ -124,8 +126,8 @@ def probe_size(model: keras.Model, size: int = 2) -> int:
 def unchanged_state(model: keras.Model) -> Iterator[None]:
     """Put everything a pass in training mode moves back after the block.
 
-    Moving statistics and random seeds, and weights too: spectral normalization scales
-    its kernel in the pass.
+    Moving statistics, random seeds and the states of recurrent layers, and weights too:
+    spectral normalization scales its kernel in the pass.
 
     Args:
         model: A built Keras model.
@@ -144,7 +146,7 @@ def unchanged_state(model: keras.Model) -> Iterator[None]:
         >>> net.layers[0].moving_mean.numpy().tolist()
         [0.0, 0.0]
     """
-    state = list(model.variables)
+    state = list({id(v): v for v in (*model.variables, *states_of(model))}.values())
     before = [keras.ops.convert_to_numpy(v) for v in state]
     try:
         yield

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_jsigr.core.generic import generic_inputs
 from keras_jsigr.core.keras_private import leaf_layers
 from keras_jsigr.core.logits import LogitsFn
 
@@ -30,12 +32,87 @@ def padding_values(model: keras.Model) -> list[float]:
         >>> padding_values(net)
         [0.0]
     """
+    return list(dict.fromkeys(float(each.mask_value) for each in _masking(model)))
+
+
+def padding_of_inputs(
+    model: keras.Model, probe: Any, positions: list[int]
+) -> list[list[float]]:
+    """List what the `Masking` layers take for padding in each input.
+
+    Found by trying: a value is padding in an input if a layer that masks it sees steps
+    of nothing else when the input is of nothing else. Zeros of an image beside a masked
+    sequence are no padding, nor are those that a `Rescaling` turns into others.
+
+    Args:
+        model: A built Keras model.
+        probe: A batch of its inputs, in any structure.
+        positions: Positions of float tensors among the flattened inputs.
+
+    Returns:
+        For each of the positions its values, each once.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_jsigr.core.padding import padding_of_inputs
+        >>> image, sequence = keras.Input((4, 4, 1)), keras.Input((3, 2))
+        >>> seen = keras.layers.Flatten()(image)
+        >>> read = keras.layers.LSTM(2)(keras.layers.Masking()(sequence))
+        >>> outputs = keras.layers.Concatenate()([seen, read])
+        >>> net = keras.Model([image, sequence], keras.layers.Dense(3)(outputs))
+        >>> padding_of_inputs(net, [np.ones((1, 4, 4, 1)), np.ones((1, 3, 2))], [0, 1])
+        [[], [0.0]]
+    """
+    layers = _masking(model)
+    if not layers:
+        return [[] for _ in positions]
+    leaves = keras.tree.flatten(generic_inputs(probe))
+
+    def masks(value: float, index: int) -> bool:
+        moved = list(leaves)
+        moved[index] = tf.fill(
+            tf.shape(leaves[index]), tf.cast(value, moved[index].dtype)
+        )
+        with ExitStack() as stack:
+            seen = [
+                stack.enter_context(_seen_by(layer))
+                for layer in layers
+                if layer.mask_value == value
+            ]
+            model(keras.tree.pack_sequence_as(probe, moved), training=False)
+        steps = [
+            tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1)
+            for inputs in seen
+            for x in inputs
+        ]
+        return any(bool(tf.reduce_any(step)) for step in steps)
+
+    return [[v for v in padding_values(model) if masks(v, i)] for i in positions]
+
+
+def _masking(model: keras.Model) -> list[keras.layers.Masking]:
     layers = leaf_layers(model)
-    masking = [each for each in layers if isinstance(each, keras.layers.Masking)]
-    return list(dict.fromkeys(float(layer.mask_value) for layer in masking))
+    return [each for each in layers if isinstance(each, keras.layers.Masking)]
 
 
-def leave_padding(moved: Any, x: Any, values: list[float]) -> Any:
+@contextmanager
+def _seen_by(layer: keras.Layer) -> Iterator[list[tf.Tensor]]:
+    """Collect the inputs of a layer."""
+    seen: list[tf.Tensor] = []
+    call = layer.call
+
+    def watched(inputs: tf.Tensor) -> Any:
+        seen.append(inputs)
+        return call(inputs)
+
+    object.__setattr__(layer, "call", watched)
+    try:
+        yield seen
+    finally:
+        object.__delattr__(layer, "call")
+
+
+def leave_padding(moved: Any, x: Any, values: Sequence[float]) -> Any:
     """Undo a move of the inputs at the steps that are padding.
 
     Any move would make them steps to look at, and sequences longer than they are.

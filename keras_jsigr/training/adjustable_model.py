@@ -34,6 +34,11 @@ class AdjustableModel(keras.Model):
 
     def __setattr__(self, name: str, value: Any) -> None:
         there = vars(self).get(name) if name in _ADJUSTABLE else None
+        if name == "settings" and vars(self).get(name, value) is not value:
+            raise TypeError(
+                "`settings` are those that the training steps were made of: got others "
+                "in their place. Harden `unwrap(model)` again with what shall change."
+            )
         if there is not None and there is not value:
             raise TypeError(
                 f"`{name}` is a variable that training steps read: got a plain "

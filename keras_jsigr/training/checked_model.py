@@ -12,7 +12,6 @@ from keras_jsigr.checks.data_check import check_training_data
 from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.ignored_labels import ignored_labels
-from keras_jsigr.core.padding import padding_values
 from keras_jsigr.penalties import PenaltySettings
 
 
@@ -43,6 +42,11 @@ class CheckedModel(keras.Model):
     @abstractmethod
     def regularized(self) -> list[int]:
         """Positions of the regularized inputs among the flattened inputs."""
+
+    @property
+    @abstractmethod
+    def padding(self) -> tuple[tuple[float, ...], ...]:
+        """For each regularized input what is padding in it."""
 
     @abstractmethod
     def check_samples(self, x: Any) -> None:
@@ -81,7 +85,7 @@ class CheckedModel(keras.Model):
                 classes=self.classes,
                 input_range=self.settings.input_range,
                 ignored=ignored_labels(self),
-                padding=padding_values(self.base),
+                padding=self.padding,
                 exclusive=self.head.kind == "linear"
                 and head_kind(self, self.head, self.classes) == "softmax",
             )

@@ -6,21 +6,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.balls.ball import LinfBall
 from keras_jsigr.core.acts_in_training import acts_in_training
-from keras_jsigr.core.connected_inputs import connected_inputs
-from keras_jsigr.core.heads import Head
-from keras_jsigr.core.inputs import (
-    in_structure,
-    probe_batch,
-    probe_size,
-    unchanged_state,
-    with_known_sides,
-)
-from keras_jsigr.core.padding import leave_padding, padding_values
+from keras_jsigr.core.inputs import in_structure, with_known_sides
+from keras_jsigr.core.kept_states import kept, states_of
+from keras_jsigr.core.padding import leave_padding
 from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
@@ -33,9 +25,7 @@ from keras_jsigr.penalties.objective import products
 from keras_jsigr.penalties.settings import REVERSE_MODE
 from keras_jsigr.training.patch_noise import patch_noise
 from keras_jsigr.training.place import Place, Point
-from keras_jsigr.training.regularized_inputs import regularized_inputs
-
-_PROBES = 8  # so many that a random layer rarely leaves all of them as they are
+from keras_jsigr.training.probed import Probed
 
 
 class Forward:
@@ -43,25 +33,23 @@ class Forward:
 
     Args:
         base: A built classifier.
-        head: Its head.
+        probed: What trying it told.
         specs: Its input specs.
         settings: The objective.
 
     Raises:
-        ValueError: If no input can be regularized, a named one does not exist, or the
-            estimator needs more digits than the model computes with.
+        ValueError: If the estimator needs more digits than the model computes with.
     """
 
     def __init__(
-        self, base: keras.Model, head: Head, specs: Any, settings: PenaltySettings
+        self, base: keras.Model, probed: Probed, specs: Any, settings: PenaltySettings
     ) -> None:
         self._base = base
-        self.head = head
+        self.probed = probed
+        self.head = probed.head
         self.specs = specs
         self.settings = settings
-        self.regularized = regularized_inputs(specs, settings.inputs)
-        if settings.inputs is None and len(self.regularized) > 1:
-            self.regularized = self.connected() or self.regularized
+        self.regularized = list(probed.regularized)
         half = base.compute_dtype in ("float16", "bfloat16")
         if settings.estimator == "finite_difference" and half:
             raise ValueError(
@@ -70,21 +58,12 @@ class Forward:
                 f"{base.compute_dtype}, expected float32. Use estimator='jvp'."
             )
         self.unit = settings.input_range[1] - settings.input_range[0]
-        self._padding = padding_values(base)
-        self._answers_alike = self._has_one_mode()
+        self._states = states_of(base)
 
     def __call__(self, x: Any, training: bool) -> Any:
         """Return logits for inputs in the user's structure."""
         with self.head.removed():
             return self._base(x, training=training)
-
-    def connected(self) -> list[int]:
-        """List the positions of the regularized inputs that have a gradient."""
-        probe = self._probe(2)
-        with unchanged_state(self._base):
-            return connected_inputs(
-                lambda x: self(x, training=False), probe, self.regularized
-            )
 
     def at(self, point: Point, inputs: list[Any]) -> Any:
         """Return inference logits with the regularized inputs of a point exchanged.
@@ -92,10 +71,13 @@ class Forward:
         Padding is not: it stays as the point has it.
         """
         inputs = [
-            leave_padding(moved, tf.cast(x, moved.dtype), self._padding)
-            for moved, x in zip(inputs, point.inputs, strict=True)
+            leave_padding(moved, tf.cast(x, moved.dtype), values)
+            for moved, x, values in zip(
+                inputs, point.inputs, self.probed.padding, strict=True
+            )
         ]
-        return self(self._pack(point.structure, point.leaves, inputs), False)
+        with kept(self._states):
+            return self(self._pack(point.structure, point.leaves, inputs), False)
 
     def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> Place:
         """Find where the step is taken: at the inputs, or at points near them."""
@@ -106,7 +88,7 @@ class Forward:
             for leaf in keras.tree.flatten(x)
         ]
         specs = keras.tree.flatten(self.specs)
-        for index in self.regularized:
+        for index, padding in zip(self.regularized, self.probed.padding, strict=True):
             if leaves[index] is None:
                 raise ValueError(
                     f"The input `{specs[index].name}` is regularized: got None, "
@@ -117,20 +99,23 @@ class Forward:
             if not dtype.is_floating or dtype.size < wanted.size:
                 leaves[index] = tf.cast(leaves[index], wanted)
             if self.settings.noise > 0:
-                leaves[index] = self._beside(leaves[index], seed, index)
+                moved = self._beside(leaves[index], seed, index)
+                leaves[index] = leave_padding(moved, leaves[index], padding)
         if adversary is not None:
             index = self.regularized[0]
-            origin = leaves[index]
+            origin, padding = leaves[index], self.probed.padding[0]
 
             def logits_of(moved: Any) -> Any:
-                moved = leave_padding(moved, origin, self._padding)
-                return tf.cast(self(self._pack(x, leaves, [moved]), False), tf.float32)
+                moved = leave_padding(moved, origin, padding)
+                with kept(self._states):
+                    logits = self(self._pack(x, leaves, [moved]), False)
+                return tf.cast(logits, tf.float32)
 
             moved = adversary.perturb(
                 logits_of, origin, targets, seed=stream(seed, "adversary")
             )
             moved = tf.ensure_shape(moved, origin.shape)
-            leaves[index] = leave_padding(moved, origin, self._padding)
+            leaves[index] = leave_padding(moved, origin, padding)
         return Place(leaves, x, [leaves[index] for index in self.regularized])
 
     def _with_sides(self, x: Any) -> Any:
@@ -148,8 +133,7 @@ class Forward:
         settings, origin = self.settings, tf.cast(x, tf.float32)
         ball = LinfBall(origin, settings.noise, settings.input_range)
         noise = patch_noise(x, stream(seed, "noise", index), settings.noise_patches)
-        moved = tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
-        return leave_padding(moved, x, self._padding)
+        return tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
@@ -213,15 +197,5 @@ class Forward:
 
         Asked anew for every trace: layers may have been frozen, or freed.
         """
-        return self._answers_alike and not acts_in_training(self._base)
-
-    def _probe(self, size: int) -> Any:
-        size = probe_size(self._base, size)
-        return probe_batch(self.specs, self.settings.input_range, size)
-
-    def _has_one_mode(self) -> bool:
         # What a layer of the user's does itself, only its answers tell.
-        probe = self._probe(_PROBES)
-        with unchanged_state(self._base):
-            trained, inferred = self(probe, True), self(probe, False)
-        return bool(np.array_equal(np.asarray(trained), np.asarray(inferred)))
+        return self.probed.answers_alike and not acts_in_training(self._base)

@@ -454,3 +454,17 @@ def test_an_adapted_normalization_goes_on_normalizing() -> None:
     nested = keras.Sequential([keras.Input((4,)), norm])
     copy, original = outputs_of([nested, L.Activation("relu")], x, "elu")
     np.testing.assert_allclose(np.maximum(copy, 0.0), original, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["IntegerLookup", "StringLookup"])
+def test_an_adapted_vocabulary_goes_along(kind: str) -> None:
+    codes = np.array([[3], [5], [9], [3]])
+    codes = codes.astype(str) if kind == "StringLookup" else codes
+    lookup = getattr(L, kind)(output_mode="one_hot")
+    lookup.adapt(codes)
+    code = L.Input((1,), dtype=lookup.dtype)
+    model = keras.Model(code, L.Dense(3, activation="relu")(lookup(code)))
+    copy = with_smooth_activations(model, "elu")
+    assert copy.layers[1].get_vocabulary() == lookup.get_vocabulary()
+    x = keras.ops.convert_to_tensor(codes)
+    np.testing.assert_allclose(np.maximum(copy(x), 0.0), model(x), atol=1e-6)

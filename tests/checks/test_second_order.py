@@ -303,3 +303,25 @@ def test_a_head_of_zeros_passes(policy):
     harden(net, verbose=0)
     for old, new in zip(before, net.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("pooling", [layers.MaxPooling3D, layers.AveragePooling3D])
+def test_operations_without_a_kernel_in_double_precision_pass(pooling):
+    net = keras.Sequential(
+        [
+            layers.Input((5, 5, 5, 1)),
+            layers.Conv3D(2, 2, activation="silu"),
+            pooling(2),
+            layers.Flatten(),
+            dense(3),
+        ]
+    )
+    harden(net, selection="all", verbose=0)
+
+
+@pytest.mark.slow
+def test_maps_of_one_pixel_pass():
+    """Of two examples batch normalization leaves a sign there."""
+    shape = (32, 32, 3)
+    net = keras.applications.ResNet50(input_shape=shape, weights=None, classes=3)
+    harden(net, verbose=0)

@@ -93,3 +93,9 @@ def test_what_a_layer_of_the_user_does_is_measured():
     model = net(OwnNoise())
     assert not acts_in_training(model)
     assert not kj.harden(model, verbose=0, probe=False)._forward.one_mode
+
+
+def test_behind_a_head_of_zeros_too():
+    model = net(OwnNoise())
+    model.layers[-1].kernel.assign(np.zeros_like(model.layers[-1].kernel))
+    assert not kj.harden(model, verbose=0, probe=False)._forward.one_mode

@@ -76,3 +76,48 @@ def test_the_steps_beside_the_padding_move():
     )
     moved = np.abs(place.inputs[0].numpy() - x).max(-1)
     np.testing.assert_array_equal(moved > 0, np.arange(6) < LENGTHS[:, None])
+
+
+def image_and_sequence():
+    image, sequence = keras.Input((6, 6, 1)), keras.Input((6, 2))
+    seen = keras.layers.Flatten()(image)
+    read = keras.layers.LSTM(4)(keras.layers.Masking()(sequence))
+    joined = keras.layers.Concatenate()([seen, read])
+    return keras.Model([image, sequence], keras.layers.Dense(3)(joined))
+
+
+def test_zeros_of_an_image_beside_a_masked_sequence_are_no_padding():
+    robust = kj.harden(image_and_sequence(), noise=0.1, probe=False, verbose=0)
+    assert robust.padding == ((), (0.0,))
+    image, x = np.zeros((4, 6, 6, 1), "float32"), sequences(0.0)
+    place = robust._forward.place(
+        [tf.constant(image), tf.constant(x)], None, tf.constant([0, 1]), None
+    )
+    # Half of the noise is below the range.
+    assert 0.3 < np.mean(place.inputs[0].numpy() > 0) < 0.7
+    moved = np.abs(place.inputs[1].numpy() - x).max(-1)
+    np.testing.assert_array_equal(moved > 0, np.arange(6) < LENGTHS[:, None])
+
+
+def test_what_is_scaled_before_it_is_masked_is_no_padding():
+    net = keras.Sequential(
+        [
+            keras.Input((6, 2)),
+            keras.layers.Rescaling(2.0, offset=-1.0),
+            keras.layers.Masking(),
+            keras.layers.LSTM(4),
+            keras.layers.Dense(3),
+        ]
+    )
+    assert kj.harden(net, probe=False, verbose=0).padding == ((),)
+
+
+def test_only_the_padding_of_its_own_input_may_leave_the_range():
+    robust = kj.harden(image_and_sequence(), input_range=(0.1, 1.0), verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss)
+    image, y = np.full((4, 6, 6, 1), 0.5, "float32"), np.arange(4) % 3
+    robust.fit([image, sequences(0.0)], y, verbose=0)
+    image[:, 0] = 0.0
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        robust.fit([image, sequences(0.0)], y, verbose=0)
