@@ -127,7 +127,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         return [*names, "map_hits"] if self._maps.reports_hits else names
 
     def check_samples(self, x: Any) -> None:
-        """Refuse arrays of which the cached maps know nothing."""
+        """Refuse inputs of which the cached maps know nothing."""
         self._maps.check_hits(x)
 
     @property

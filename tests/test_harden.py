@@ -415,8 +415,19 @@ def test_cached_maps_of_other_data_are_refused(data):
     model = net()
     cache = PerturbationCache.build(model, x, y, grid=3, verbose=0)
     robust = compiled(harden(model, maps=cache, verbose=0))
-    with pytest.raises(ValueError, match="cached maps know none"):
-        robust.fit(1.0 - x, y, verbose=0)
+    others = tf.data.Dataset.from_tensor_slices((1.0 - x, y)).batch(N)
+    for data in ((1.0 - x, y), (others,)):
+        with pytest.raises(ValueError, match="cached maps know none"):
+            robust.fit(*data, verbose=0)
+
+
+def test_maps_of_few_samples_are_told(data):
+    x, y = data
+    model = net()
+    cache = PerturbationCache.build(model, x[:3], y[:3], grid=3, verbose=0)
+    robust = compiled(harden(model, maps=cache, verbose=0))
+    with pytest.warns(UserWarning, match="know 25% of the first 12 samples"):
+        robust.fit(x, y, verbose=0)
 
 
 def test_cached_maps_survive_saving(data, tmp_path):

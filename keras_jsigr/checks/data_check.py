@@ -64,7 +64,7 @@ def check_training_data(
         ...     input_range=(0, 1),
         ... )
     """
-    batch = _first_batch(x, y)
+    batch = first_batch(x, y)
     if batch is None:
         return
     x, y = in_structure(batch[0], specs), batch[1]
@@ -94,7 +94,28 @@ def check_training_data(
             _check_rows(array.sum(-1).max())
 
 
-def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
+def first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
+    """Return what can be looked at of what `fit` receives, without using it up.
+
+    Args:
+        x: Arrays, a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator.
+        y: Labels of arrays.
+
+    Returns:
+        Inputs and labels: arrays whole, of a dataset the first batch, `None` of a
+        generator.
+
+    Raises:
+        ValueError: If there is nothing in it.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.checks.data_check import first_batch
+        >>> pairs = tf.data.Dataset.from_tensor_slices(([1.0, 2.0], [0, 1]))
+        >>> x, y = first_batch(pairs.batch(2), None)
+        >>> x.numpy().tolist(), y.numpy().tolist()
+        ([1.0, 2.0], [0, 1])
+    """
     if isinstance(x, keras.utils.PyDataset):
         return _unpack(x[0])
     if isinstance(x, tf.data.Dataset):

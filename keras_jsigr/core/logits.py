@@ -104,11 +104,17 @@ def _raw_logits(model: Any, probe: Any) -> LogitsFn:
             f"The model's outputs have shape {tuple(outputs.shape)}, expected (B, C). "
             "Pass a callable that returns one row of class scores per example."
         )
+    classes = outputs.shape[-1]
+
+    def asked(x: Any) -> tf.Tensor:
+        # Code that TensorFlow cannot look into tells no shape.
+        return tf.ensure_shape(one_output(model(x)), (None, classes))
+
     if looks_like_probabilities(outputs):
-        return lambda x: _log(one_output(model(x)))
-    if saturates(lambda x: one_output(model(x)), probe, outputs):
-        return lambda x: _log_odds(one_output(model(x)))
-    return lambda x: one_output(model(x))
+        return lambda x: _log(asked(x))
+    if saturates(asked, probe, outputs):
+        return lambda x: _log_odds(asked(x))
+    return asked
 
 
 def _log(p: tf.Tensor) -> tf.Tensor:

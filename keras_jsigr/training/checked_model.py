@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_jsigr.checks.compile_check import check_loss
-from keras_jsigr.checks.data_check import check_training_data
+from keras_jsigr.checks.data_check import check_training_data, first_batch
 from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.ignored_labels import ignored_labels
@@ -50,7 +50,7 @@ class CheckedModel(keras.Model):
 
     @abstractmethod
     def check_samples(self, x: Any) -> None:
-        """Refuse arrays the model cannot train on for reasons of its own."""
+        """Refuse inputs the model cannot train on for reasons of its own."""
 
     def make_train_function(self, force: bool = False) -> Any:
         """Check the compiled loss against the head, then do as Keras does."""
@@ -89,5 +89,6 @@ class CheckedModel(keras.Model):
                 exclusive=self.head.kind == "linear"
                 and head_kind(self, self.head, self.classes) == "softmax",
             )
-            self.check_samples(x)
+            if (first := first_batch(x, y)) is not None:
+                self.check_samples(first[0])
         return super().fit(x, y, *args, **kwargs)

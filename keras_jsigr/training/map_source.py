@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from keras_jsigr.training.forward import Forward
 from keras_jsigr.training.place import Point
 
 _KEEP = 0.98  # memory of the typical change score: fifty steps
+_FEW_HITS = 0.9  # below this share of known samples the selection is another one
 
 
 class MapSource:
@@ -152,19 +154,31 @@ class MapSource:
         return saliency
 
     def check_hits(self, x: Any) -> None:
-        """Refuse training on arrays of which the cached maps know nothing."""
+        """Refuse inputs of which the cached maps know nothing; warn if little."""
         leaves = keras.tree.flatten(in_structure(x, self._forward.specs))
         index = self._forward.regularized[0]
-        # A dataset or a generator is a single leaf, however many inputs it holds.
-        known = index < len(leaves) and isinstance(leaves[index], np.ndarray)
-        if not self.reports_hits or not known:
+        if not self.reports_hits or index >= len(leaves):
+            return
+        if not isinstance(leaves[index], np.ndarray) and not tf.is_tensor(
+            leaves[index]
+        ):
             return
         sample = tf.convert_to_tensor(leaves[index][:256])
-        if not bool(tf.reduce_any(self._table(sample)[1])):
+        share = float(tf.reduce_mean(tf.cast(self._table(sample)[1], tf.float32)))
+        advice = (
+            "Build the cache from the very arrays that `fit` receives: same scaling, "
+            "no augmentation before the model."
+        )
+        if share == 0:
             raise ValueError(
                 "The cached maps know none of the first samples: got data other than "
-                "the cache was built from. Build it from the very arrays that `fit` "
-                "receives (same scaling, no augmentation before the model)."
+                f"the cache was built from. {advice}"
+            )
+        if share < _FEW_HITS:
+            warnings.warn(
+                f"The cached maps know {share:.0%} of the first {len(sample)} samples: "
+                f"for the others nothing is salient. {advice}",
+                stacklevel=2,
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import FGSM, MIFGSM, PGD
+from keras_jsigr.attacks import FGSM, MIFGSM, PGD, SPSA, Square
 from keras_jsigr.attacks.objectives.losses import attack_loss, misclassified
 
 RNG = np.random.default_rng(5)
@@ -231,3 +231,23 @@ def test_nan_gradients_are_told():
         x_adv = FGSM(epsilon=0.1)(cusp, x, [0, 0])
     assert np.isfinite(x_adv).all()
     keras.backend.clear_session()
+
+
+def outside(x):
+    """A classifier that is no code of TensorFlow's."""
+    return np.asarray(x).reshape(len(x), -1) @ np.eye(4, 3, dtype="float32")
+
+
+def test_code_that_is_not_of_tensorflow():
+    x = RNG.uniform(0.4, 0.6, (6, 2, 2, 1)).astype("float32")
+    y = outside(x).argmax(-1)
+    for attack in (Square(epsilon=0.4, queries=200), SPSA(epsilon=0.4, steps=5)):
+        x_adv = attack(lambda v: tf.numpy_function(outside, [v], tf.float32), x, y)
+        assert np.mean(outside(x_adv).argmax(-1) == y) < 0.5
+
+
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.1), Square(epsilon=0.1, queries=5)])
+def test_how_to_wrap_it_is_told(attack):
+    x = RNG.uniform(0.4, 0.6, (6, 2, 2, 1)).astype("float32")
+    with pytest.raises(TypeError, match=r"cannot be compiled.*numpy_function"):
+        attack(outside, x, outside(x).argmax(-1))

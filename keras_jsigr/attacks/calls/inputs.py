@@ -73,7 +73,8 @@ def check_inputs(x: Any, input_range: tuple[float, float]) -> Any:
     if not dtype.is_floating:
         raise TypeError(
             f"`x` has dtype {dtype.name}, expected a float dtype. Convert it first, "
-            "for instance x.astype('float32') / 255, and set `input_range` to match."
+            "x.astype('float32'), scaled as the model takes it, and set `input_range` "
+            "to match."
         )
     shape = tuple(x.shape)
     if len(shape) < 2 or 0 in shape:

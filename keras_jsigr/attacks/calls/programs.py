@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_jsigr.attacks.calls.side_by_side import order_matters
@@ -68,7 +69,17 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
     # A concrete function owns a graph and handles of weights, no Python function: so
     # the closure over the model dies here, and the model can be collected.
     function = tf.function(body, input_signature=signature, autograph=False)
-    run = function.get_concrete_function()
+    try:
+        run = function.get_concrete_function()
+    except (NotImplementedError, TypeError) as error:
+        if isinstance(model, keras.Model):
+            raise
+        raise TypeError(
+            f"The callable cannot be compiled: {str(error).splitlines()[0]} Expected "
+            "one of TensorFlow operations. Wrap other code, `lambda x: "
+            "tf.numpy_function(f, [x], tf.float32)`: it has no gradients, and Square, "
+            "SPSA and HopSkipJump need none."
+        ) from error
     return Program(run, classes, order_matters(run))
 
 
