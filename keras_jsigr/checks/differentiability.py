@@ -54,6 +54,7 @@ def check_second_order(
     Raises:
         ValueError: If the derivatives do not agree; names the layer where it can.
     """
+    variables = list(model.trainable_variables)
 
     def tried(size: int) -> Finding:
         x = batch(size)
@@ -65,7 +66,6 @@ def check_second_order(
 
         return _try_in_double(model, network, leaves[index], variables)
 
-    variables = list(model.trainable_variables)
     if not variables:
         return
     moving = [each for each in leaf_layers(model) if isinstance(each, _MOVES_PIXELS)]
