@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import tensorflow as tf
 from keras_jsigr.core.inputs import in_structure
 
 _RANGE_TOLERANCE = 1e-4
+# Data in 0..1 are a 255th of a range of bytes; of their own few use so little.
+_SMALL_PART = 0.02
 _CHUNK = 8192
 # Of rows of soft labels in half precision.
 _ROUNDING = 1e-2
@@ -185,6 +188,13 @@ def _check_values(
             f"Input `{name}` leaves the declared range: got {low:g} to {high:g}, "
             f"expected {input_range[0]:g} to {input_range[1]:g}. Declare it with "
             f"`harden(..., input_range=({low:g}, {high:g}))`, or rescale the inputs."
+        )
+    if 0 < high - low < _SMALL_PART * (input_range[1] - input_range[0]):
+        warnings.warn(
+            f"Input `{name}` uses little of the declared range: got {low:g} to "
+            f"{high:g}, expected {input_range[0]:g} to {input_range[1]:g}. Penalties "
+            "are per unit of that range: declare the one of the data.",
+            stacklevel=2,
         )
 
 

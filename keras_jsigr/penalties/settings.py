@@ -130,6 +130,13 @@ class PenaltySettings:
                     f"{REVERSE_MODE}. Use norm='squared', form='fused' or 'separate', "
                     "and align_weight=0 with this estimator."
                 )
+        width = self.input_range[1] - self.input_range[0]
+        if self.noise > width:
+            raise ValueError(
+                f"`noise` is wider than the inputs: got {self.noise:g}, expected at "
+                f"most {width:g}, the width of input_range={self.input_range}. Both are "
+                "in the units of the inputs."
+            )
         weights = (self.jacobian_weight, self.selective_weight, self.align_weight)
         if self.penalty_weights == "auto" and not any(weights):
             raise ValueError(

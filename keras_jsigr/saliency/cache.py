@@ -72,6 +72,10 @@ class PerturbationCache:
         self.bank = bank
         self.identity = dict(identity)
 
+    def __repr__(self) -> str:
+        maps, masks = f"{len(self.keys)} maps {self.bank.map_shape}", self.bank.size
+        return f"PerturbationCache({maps} of {masks} masks)"
+
     @classmethod
     def build(
         cls,

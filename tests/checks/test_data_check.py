@@ -115,6 +115,12 @@ def test_inputs_not_finite(bad, where):
         check(array, y())
 
 
+def test_inputs_that_use_little_of_the_range():
+    with pytest.warns(UserWarning, match="`pixels` uses little of the declared range"):
+        check(x(), y(), input_range=(0, 255))
+    check(np.zeros_like(x()), y(), input_range=(0, 255))  # nothing to tell
+
+
 @pytest.mark.parametrize("scale", [255.0, -1.0])
 def test_inputs_out_of_range(scale):
     with pytest.raises(ValueError, match="`pixels` leaves the declared range") as error:

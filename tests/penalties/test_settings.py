@@ -51,6 +51,11 @@ from keras_jsigr.penalties import PenaltySettings
         ({"noise": -0.1}, ValueError, "`noise` is out of range: got -0.1"),
         ({"noise": float("inf")}, ValueError, "`noise` is out of range: got inf"),
         ({"noise": "0.1"}, TypeError, "`noise` is not a number"),
+        (
+            {"noise": 8.0},
+            ValueError,
+            "`noise` is wider than the inputs: got 8, expected at most 1",
+        ),
         ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
         ({"estimator": "finite_difference"}, ValueError, "Use norm='squared'"),
         (

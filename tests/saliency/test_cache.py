@@ -59,6 +59,12 @@ def test_duplicates_are_merged_and_the_first_kept(conv_net, images):
     np.testing.assert_allclose(cache.coefficients, once.coefficients, atol=1 / 254)
 
 
+def test_it_tells_what_it_holds(conv_net, images):
+    cache = PerturbationCache.build(conv_net, images, grid=3, verbose=0)
+    size = images.shape[1:3]
+    assert repr(cache) == f"PerturbationCache({len(images)} maps {size} of 9 masks)"
+
+
 def test_colliding_keys_of_different_examples_are_refused():
     keys, x = np.array([5, 3, 5]), np.array([[1.0], [0.0], [2.0]])
     with pytest.raises(ValueError, match=r"different examples \[0, 2\]"):
