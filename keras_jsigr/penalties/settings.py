@@ -134,8 +134,8 @@ class PenaltySettings:
         if self.noise > width:
             raise ValueError(
                 f"`noise` is wider than the inputs: got {self.noise:g}, expected at "
-                f"most {width:g}, the width of input_range={self.input_range}. Both are "
-                "in the units of the inputs."
+                f"most {width:g}, the width of input_range={self.input_range}. Both "
+                "are in the units of the inputs."
             )
         weights = (self.jacobian_weight, self.selective_weight, self.align_weight)
         if self.penalty_weights == "auto" and not any(weights):
