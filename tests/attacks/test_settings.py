@@ -157,7 +157,7 @@ NAN[0, 0], LARGE[0, 0] = np.nan, 1.001
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        (np.ones((2, 3), "uint8"), None, TypeError, r"x.astype\('float32'\) / 255"),
+        (np.ones((2, 3), "uint8"), None, TypeError, r"x.astype\('float32'\), scaled"),
         (LARGE, None, ValueError, r"\[0.5, 1.001\], expected \[0, 1\]"),
         (-LARGE, None, ValueError, "leaves the input range"),
         (NAN, None, ValueError, "NaN or infinity"),
