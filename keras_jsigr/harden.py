@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
 
 from keras_jsigr.activations.relu import has_relu
+from keras_jsigr.checks.base_check import check_channels, warn_of_own_steps
 from keras_jsigr.checks.differentiability import check_second_order
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.inputs import probe_batch, probe_size
@@ -227,7 +227,7 @@ def harden(
         inputs=None if inputs is None else tuple(inputs),
         seed=seed,
     )
-    _check_channels(model, settings)
+    check_channels(model, settings)
     table = None if maps is None else MapTable.from_cache(maps)
     robust = JSIGRModel(
         model, settings, adversary=adversary, map_table=table, reference=twin
@@ -243,7 +243,7 @@ def harden(
 
         for index in robust.regularized:
             check_second_order(model, robust.logits, batch, index)
-    _warn_of_own_steps(model)
+    warn_of_own_steps(model)
     if verbose:
         _say_what_matters(robust)
     return robust
@@ -290,43 +290,6 @@ def _check_model(model: Any) -> None:
         raise ValueError(
             f"`{model.name}` is not built: got a model without weights. Call it once "
             "on a batch, or start it with `keras.Input(shape)`."
-        )
-
-
-def _check_channels(model: keras.Model, settings: PenaltySettings) -> None:
-    first = [
-        layer.name
-        for layer in leaf_layers(model)
-        if getattr(layer, "data_format", None) == "channels_first"
-    ]
-    masks = settings.uses_map or settings.selection == "random"
-    if first and (masks or max(settings.noise_patches) > 1):
-        raise ValueError(
-            f"Maps and patches take the last axis for the channels: got channels first "
-            f"in {first}, expected channels last. Build the layers so, and put a "
-            "`keras.layers.Permute((2, 3, 1))` before them."
-        )
-
-
-def _warn_of_own_steps(model: keras.Model) -> None:
-    own = [
-        name
-        for name in (
-            "train_step",
-            "test_step",
-            "predict_step",
-            "compute_loss",
-            "compute_metrics",
-        )
-        if getattr(type(model), name) is not getattr(keras.Model, name)
-    ]
-    if own:
-        warnings.warn(
-            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the "
-            "hardened model does not call: its steps are its own, on the loss and "
-            "metrics given to `compile`. Move what they add into those, or into a "
-            "layer that calls `add_loss`.",
-            stacklevel=3,
         )
 
 

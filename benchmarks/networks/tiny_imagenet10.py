@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def load(path: Path) -> tuple[kj.datasets.Dataset, np.ndarray]:
         The data, `val` as its test split, and the boxes of the test images, float32
         `(M, 4)`, as `keras_jsigr.saliency.metrics` takes them: the last corner outside.
     """
+    classes = list(CLASSES)
     with zipfile.ZipFile(path) as archive:
         whole = f"{_ALL}/val/val_annotations.txt" in archive.namelist()
         files, corners = (_of_all if whole else _of_ten)(archive)
@@ -53,7 +55,7 @@ def load(path: Path) -> tuple[kj.datasets.Dataset, np.ndarray]:
                 tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy()
                 for name in chosen
             ]
-            labels = np.array([list(CLASSES).index(n.split("/")[1]) for n in chosen])
+            labels = np.array([classes.index(name.split("/")[1]) for name in chosen])
             splits[split] = (chosen, np.stack(images), labels)
     boxes = np.array([corners[name] for name in splits["val"][0]], np.float32)
     data = kj.datasets.Dataset(
@@ -61,7 +63,7 @@ def load(path: Path) -> tuple[kj.datasets.Dataset, np.ndarray]:
         y_train=splits["train"][2],
         x_test=kj.datasets.dataset.to_unit_range(splits["val"][1]),
         y_test=splits["val"][2],
-        class_names=tuple(CLASSES),
+        class_names=tuple(classes),
         name="tiny_imagenet10",
         source=path.name,
     )
@@ -79,17 +81,23 @@ def _of_ten(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
 
 def _of_all(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
     files, corners = {}, {}
+    for name, member, *corner in _members(archive):
+        files[name] = member
+        corners[name] = [int(side) for side in corner]
+    return files, corners
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[list[str]]:
+    """Yield `split/class/file`, the member of the archive and the corners."""
     for name, wordnet in CLASSES.items():
         folder = f"{_ALL}/train/{wordnet}"
         for file, *corner in _rows(archive, f"{folder}/{wordnet}_boxes.txt"):
-            files[f"train/{name}/{file}"] = f"{folder}/images/{file}"
-            corners[f"train/{name}/{file}"] = [int(side) for side in corner]
+            yield [f"train/{name}/{file}", f"{folder}/images/{file}", *corner]
     names = {wordnet: name for name, wordnet in CLASSES.items()}
     for file, wordnet, *corner in _rows(archive, f"{_ALL}/val/val_annotations.txt"):
         if wordnet in names:
-            files[f"val/{names[wordnet]}/{file}"] = f"{_ALL}/val/images/{file}"
-            corners[f"val/{names[wordnet]}/{file}"] = [int(side) for side in corner]
-    return files, corners
+            member = f"{_ALL}/val/images/{file}"
+            yield [f"val/{names[wordnet]}/{file}", member, *corner]
 
 
 def _rows(archive: zipfile.ZipFile, name: str) -> list[list[str]]:

@@ -31,7 +31,7 @@ def check_training_data(
     ignored: Sequence[int] = (),
     padding: Sequence[Sequence[float]] = (),
     exclusive: bool = False,
-) -> None:
+) -> Any:
     """Refuse training data that would train something else than the user thinks.
 
     Arrays and tensors are looked at whole; of a `keras.utils.PyDataset` and of a
@@ -51,6 +51,9 @@ def check_training_data(
         exclusive: Whether logits are taken for those of exclusive classes, for want of
             a head or a loss that says otherwise.
 
+    Returns:
+        The inputs that were looked at, in the structure of `specs`, or `None`.
+
     Raises:
         ValueError: If shapes, labels or values do not fit, or are not finite.
         TypeError: If a regularized input has no numeric dtype.
@@ -58,7 +61,7 @@ def check_training_data(
     Example:
         >>> import numpy as np, tensorflow as tf
         >>> from keras_jsigr.checks.data_check import check_training_data
-        >>> check_training_data(
+        >>> seen = check_training_data(
         ...     np.zeros((4, 2), "float32"),
         ...     np.array([0, 1, 2, 0]),
         ...     classes=3,
@@ -67,9 +70,9 @@ def check_training_data(
         ...     input_range=(0, 1),
         ... )
     """
-    batch = first_batch(x, y)
+    batch = _first_batch(x, y)
     if batch is None:
-        return
+        return None
     x, y = in_structure(batch[0], specs), batch[1]
     leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
     if len(leaves) != len(wanted):
@@ -95,30 +98,10 @@ def check_training_data(
         _check_labels(array, len(leaves[0]), classes, ignored)
         if exclusive and array.shape[1:] == (classes,) and classes > 1:
             _check_rows(array.sum(-1).max())
+    return x
 
 
-def first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
-    """Return what can be looked at of what `fit` receives, without using it up.
-
-    Args:
-        x: Arrays, a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator.
-        y: Labels of arrays.
-
-    Returns:
-        Inputs and labels: arrays whole, of a dataset the first batch, `None` of a
-        generator.
-
-    Raises:
-        ValueError: If there is nothing in it.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.checks.data_check import first_batch
-        >>> pairs = tf.data.Dataset.from_tensor_slices(([1.0, 2.0], [0, 1]))
-        >>> x, y = first_batch(pairs.batch(2), None)
-        >>> x.numpy().tolist(), y.numpy().tolist()
-        ([1.0, 2.0], [0, 1])
-    """
+def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
     if isinstance(x, keras.utils.PyDataset):
         return _unpack(x[0])
     if isinstance(x, tf.data.Dataset):

@@ -64,7 +64,7 @@ def check_second_order(
             full = [*leaves[:index], value, *leaves[index + 1 :]]
             return forward(keras.tree.pack_sequence_as(x, full), True)
 
-        return _try_in_double(model, network, leaves[index], variables)
+        return _try(model, network, leaves[index], variables)
 
     if not variables:
         return
@@ -108,7 +108,7 @@ def _named(layers: list[keras.Layer]) -> str:
     return ", ".join(f"`{layer.name}` ({type(layer).__name__})" for layer in layers)
 
 
-def _try_in_double(
+def _try(
     model: keras.Model, network: Callable[[Any], Any], x: Any, variables: list[Any]
 ) -> Finding:
     def replayed(value: Any) -> Any:
@@ -120,17 +120,24 @@ def _try_in_double(
         for layer in all_layers(model)
         if isinstance(layer, keras.layers.SpectralNormalization)
     ]
-    with exact_moments(), smooth_stand_ins([*leaf_layers(model), *wrappers]):
+    with smooth_stand_ins([*leaf_layers(model), *wrappers]):
+        return _in_double_or_single(model, replayed, x, variables)
+
+
+def _in_double_or_single(
+    model: keras.Layer, network: Callable[[Any], Any], x: Any, variables: list[Any]
+) -> Finding:
+    with exact_moments():
         try:
             with double_precision(model):
-                finding = second_order(replayed, tf.cast(x, tf.float64), variables)
+                finding = second_order(network, tf.cast(x, tf.float64), variables)
             if finding.error is not None:
                 return finding
         except (TypeError, ValueError, tf.errors.InvalidArgumentError):
             pass
         # A layer that insists on float32, or an operation without a kernel for more
         # digits: numbers are then too coarse to compare, but a missing gradient shows.
-        finding = second_order(replayed, x, variables)
+        finding = second_order(network, x, variables)
         return finding if finding.error is None else Finding(0.0)
 
 
@@ -167,13 +174,8 @@ def layer_passes(layer: keras.Layer) -> bool:
             y = tf.cast(layer(inputs, training=True), tf.float64)
         return tf.reshape(tf.sin(y), (2, -1))
 
-    with exact_moments(), smooth_stand_ins([layer]):
-        try:
-            with double_precision(layer):
-                finding = second_order(network, x, [scale])
-            if finding.error is None:
-                # In fewer digits there may be a kernel, and derivatives to look for.
-                return second_order(network, x, [scale]).error is not None
-        except (TypeError, ValueError, tf.errors.InvalidArgumentError):
-            return True
-    return finding.passed
+    try:
+        with smooth_stand_ins([layer]):
+            return _in_double_or_single(layer, network, x, [scale]).passed
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+        return True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import keras
+
+from keras_jsigr.core.layer_calls import Hook, layer_calls
 
 _KINKED = {
     "relu", "relu6", "leaky_relu", "selu", "hard_sigmoid", "hard_silu", "hard_swish",
@@ -53,7 +54,7 @@ def smooth_stand_ins(layers: list[keras.Layer]) -> Iterator[None]:
         for layer in layers:
             stand_in = _stand_in(layer)
             if stand_in is not None:
-                stack.enter_context(_shadowed_call(layer, stand_in))
+                stack.enter_context(layer_calls([layer], stand_in))
                 continue
             for name in ("activation", "recurrent_activation"):
                 function = getattr(layer, name, None)
@@ -63,23 +64,15 @@ def smooth_stand_ins(layers: list[keras.Layer]) -> Iterator[None]:
         yield
 
 
-def _stand_in(layer: keras.Layer) -> Callable[..., Any] | None:
+def _stand_in(layer: keras.Layer) -> Hook | None:
     if isinstance(layer, _RECTIFIERS):
-        return lambda inputs: keras.activations.silu(inputs)
+        return lambda layer, call, inputs: keras.activations.silu(inputs)
     if isinstance(layer, _layers.SpectralNormalization):
         # It scales its kernel, then applies it: the gradient is of the second alone.
-        return lambda inputs, training=False: layer.layer(inputs)
+        return lambda layer, call, inputs, training=False: layer.layer(inputs)
     for kinked, smooth in _POOLING.items():
         if isinstance(layer, kinked):
             pooling = smooth.from_config(layer.get_config())
-            return lambda inputs: pooling.call(inputs)  # in the dtype it meets
+            # In the dtype it meets.
+            return lambda layer, call, inputs: pooling.call(inputs)
     return None
-
-
-@contextmanager
-def _shadowed_call(layer: keras.Layer, call: Callable[..., Any]) -> Iterator[None]:
-    object.__setattr__(layer, "call", call)
-    try:
-        yield
-    finally:
-        object.__delattr__(layer, "call")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.kept_states import states_of
+from keras_jsigr.core.kept_states import kept, states_of
 
 _UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
 
@@ -146,13 +146,8 @@ def unchanged_state(model: keras.Model) -> Iterator[None]:
         >>> net.layers[0].moving_mean.numpy().tolist()
         [0.0, 0.0]
     """
-    state = list({id(v): v for v in (*model.variables, *states_of(model))}.values())
-    before = [keras.ops.convert_to_numpy(v) for v in state]
-    try:
+    with kept([*model.variables, *states_of(model)]):
         yield
-    finally:
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(value)
 
 
 def in_structure(x: Any, specs: Any) -> Any:

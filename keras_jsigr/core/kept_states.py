@@ -36,7 +36,7 @@ def states_of(model: keras.Model) -> list[Any]:
 
 @contextmanager
 def kept(states: list[Any]) -> Iterator[None]:
-    """Put states back after the block, in a graph too.
+    """Put variables back after the block, in a graph too.
 
     Args:
         states: Keras variables.
@@ -54,6 +54,8 @@ def kept(states: list[Any]) -> Iterator[None]:
         [0.0]
     """
     before = [tf.identity(state.value) for state in states]
-    yield
-    for state, value in zip(states, before, strict=True):
-        state.assign(value)
+    try:
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)

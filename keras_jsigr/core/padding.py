@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.generic import generic_inputs
 from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.layer_calls import layer_calls
 from keras_jsigr.core.logits import LogitsFn
 
 
@@ -69,23 +69,22 @@ def padding_of_inputs(
     leaves = keras.tree.flatten(generic_inputs(probe))
 
     def masks(value: float, index: int) -> bool:
-        moved = list(leaves)
+        moved, found = list(leaves), []
+
+        def see(
+            layer: keras.Layer, call: Any, x: Any, *args: Any, **kwargs: Any
+        ) -> Any:
+            if layer.mask_value == value:
+                steps = tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1)
+                found.append(bool(tf.reduce_any(steps)))
+            return call(x, *args, **kwargs)
+
         moved[index] = tf.fill(
-            tf.shape(leaves[index]), tf.cast(value, moved[index].dtype)
+            tf.shape(moved[index]), tf.cast(value, moved[index].dtype)
         )
-        with ExitStack() as stack:
-            seen = [
-                stack.enter_context(_seen_by(layer))
-                for layer in layers
-                if layer.mask_value == value
-            ]
+        with layer_calls(layers, see):
             model(keras.tree.pack_sequence_as(probe, moved), training=False)
-        steps = [
-            tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1)
-            for inputs in seen
-            for x in inputs
-        ]
-        return any(bool(tf.reduce_any(step)) for step in steps)
+        return any(found)
 
     return [[v for v in padding_values(model) if masks(v, i)] for i in positions]
 
@@ -93,23 +92,6 @@ def padding_of_inputs(
 def _masking(model: keras.Model) -> list[keras.layers.Masking]:
     layers = leaf_layers(model)
     return [each for each in layers if isinstance(each, keras.layers.Masking)]
-
-
-@contextmanager
-def _seen_by(layer: keras.Layer) -> Iterator[list[tf.Tensor]]:
-    """Collect the inputs of a layer."""
-    seen: list[tf.Tensor] = []
-    call = layer.call
-
-    def watched(inputs: tf.Tensor) -> Any:
-        seen.append(inputs)
-        return call(inputs)
-
-    object.__setattr__(layer, "call", watched)
-    try:
-        yield seen
-    finally:
-        object.__delattr__(layer, "call")
 
 
 def leave_padding(moved: Any, x: Any, values: Sequence[float]) -> Any:

@@ -33,13 +33,13 @@ class AdjustableModel(keras.Model):
             setattr(self, name, add_scalar(self, name, value, dtype=dtype))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        there = vars(self).get(name) if name in _ADJUSTABLE else None
-        if name == "settings" and vars(self).get(name, value) is not value:
+        exchanged = vars(self).get(name, value) is not value
+        if exchanged and name == "settings":
             raise TypeError(
                 "`settings` are those that the training steps were made of: got others "
                 "in their place. Harden `unwrap(model)` again with what shall change."
             )
-        if there is not None and there is not value:
+        if exchanged and name in _ADJUSTABLE:
             raise TypeError(
                 f"`{name}` is a variable that training steps read: got a plain "
                 f"attribute in its place. Use `model.{name}.assign({value!r})`."

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_jsigr.checks.compile_check import check_loss
-from keras_jsigr.checks.data_check import check_training_data, first_batch
+from keras_jsigr.checks.data_check import check_training_data
 from keras_jsigr.core.head_kind import head_kind
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.ignored_labels import ignored_labels
@@ -77,7 +77,7 @@ class CheckedModel(keras.Model):
         # An uncompiled model is left to Keras' own message.
         if getattr(self, "optimizer", None) is not None:
             check_loss(self, self.head)
-            check_training_data(
+            seen = check_training_data(
                 x,
                 y,
                 specs=self.input_specs,
@@ -89,6 +89,6 @@ class CheckedModel(keras.Model):
                 exclusive=self.head.kind == "linear"
                 and head_kind(self, self.head, self.classes) == "softmax",
             )
-            if (first := first_batch(x, y)) is not None:
-                self.check_samples(first[0])
+            if seen is not None:
+                self.check_samples(seen)
         return super().fit(x, y, *args, **kwargs)

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.inputs import in_structure
@@ -157,11 +156,7 @@ class MapSource:
         """Refuse inputs of which the cached maps know nothing; warn if little."""
         leaves = keras.tree.flatten(in_structure(x, self._forward.specs))
         index = self._forward.regularized[0]
-        if not self.reports_hits or index >= len(leaves):
-            return
-        if not isinstance(leaves[index], np.ndarray) and not tf.is_tensor(
-            leaves[index]
-        ):
+        if not self.reports_hits:
             return
         sample = tf.convert_to_tensor(leaves[index][:256])
         share = float(tf.reduce_mean(tf.cast(self._table(sample)[1], tf.float32)))
