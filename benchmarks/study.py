@@ -5,7 +5,8 @@
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --parts step robust maps     # no surrogates to train
     python benchmarks/study.py --out again.json # from nothing, beside what is published
-    python benchmarks/study.py --skip 1000 --out other.json # on the next test images
+    python benchmarks/study.py --held-out   # on test images that nothing was chosen on
+    python benchmarks/study.py --skip 1000 --out other.json # on others
     python benchmarks/study.py --quick          # a smoke run
     python benchmarks/study.py --table          # docs/study.md from what is there
 
@@ -46,6 +47,10 @@ from networks.correct import correct
 import keras_jsigr as kj
 
 DOCS = Path(__file__).parents[1] / "docs"
+# Test images after so many were never looked at to choose a setting: see the log.
+HELD_OUT = 3000
+# The files that the page is made of, and the test images before those they are of.
+PUBLISHED = {RESULTS / "study.json": 0, RESULTS / "held_out.json": HELD_OUT}
 # One network each of what an attacker may have trained.
 SURROGATES = ("plain", "jacobian", "j_sigr", "fgsm_rs", "pgd_7")
 PARTS = ("step", "robust", "pgd", "transfer", "maps")
@@ -58,8 +63,7 @@ MAPS = kj.saliency.METHODS["gradient"](score="margin")
 
 def main() -> None:
     options = parse_options()
-    banks = {name: Bank(rung, options) for name, rung in RUNGS.items()}
-    bank = banks[options.rung]
+    bank = Bank(RUNGS[options.rung], options)
     if options.train is not None:
         method, seed = options.train
         bank.net(method, int(seed))
@@ -70,16 +74,29 @@ def main() -> None:
         return
     if not options.table:
         run(bank, options)
-    results = []
-    for name, each in banks.items():
-        store = store_of(each, options)
-        if cells := store.current(lambda cell, each=each: networks_of(cell, each)):
-            results.append((RUNGS[name], cells))
+    judged = judged_of(options)
     # Figures in a file of their own, as those of a smoke run, are not of the page.
-    if results and options.out == RESULTS / "study.json":
-        page.write(results, bank.methods, DOCS)
-    for rung, cells in results:
-        print(f"\n{rung.title}\n\n{page.table(rung, cells, bank.methods)}")
+    if judged and options.out in PUBLISHED:
+        page.write(judged, bank.methods, DOCS)
+    for each in judged:
+        print(f"\n{each.title}\n\n{page.table(each.rung, each.cells, bank.methods)}")
+
+
+def judged_of(options: argparse.Namespace) -> list[page.Judged]:
+    """Read the figures of all rungs: of all that is published, or of the own file."""
+    own = {options.out: options.skip}
+    judged = []
+    for rung in RUNGS.values():
+        steps: page.Cells = {}
+        for out, skip in (PUBLISHED if options.out in PUBLISHED else own).items():
+            part = argparse.Namespace(**{**vars(options), "out": out, "skip": skip})
+            bank = Bank(rung, part)
+            cells = store_of(bank, part).current(partial(networks_of, bank=bank))
+            if cells:
+                # The time of a step is not of images.
+                judged.append(page.Judged(rung, {**steps, **cells}, skip))
+            steps = {k: cell for k, cell in cells.items() if k.startswith("step/")}
+    return judged
 
 
 def store_of(bank: Bank, options: argparse.Namespace) -> Store:
@@ -252,8 +269,13 @@ def parse_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--measure", nargs=2, metavar=("METHOD", "SEED"), help="one network, no more")
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    add("--held-out", action="store_true", help=f"--skip {HELD_OUT}, in its own file")
     options = parser.parse_args()
-    complete(options, "study", images=32, seeds=1)
+    # The sample that a smoke run is of has no images to hold out.
+    if options.held_out and not options.quick:
+        options.skip = HELD_OUT
+    name = "held_out" if options.held_out else "study"
+    complete(options, name, images=32, seeds=1)
     return options
 
 

@@ -87,8 +87,18 @@ class Bank:
 
     @property
     def test_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """The test images that networks are attacked and explained on."""
-        return self.data.x_test[self._part], self.data.y_test[self._part]
+        """The test images that networks are attacked and explained on.
+
+        Raises:
+            ValueError: If all there are are skipped.
+        """
+        x, y = self.data.x_test[self._part], self.data.y_test[self._part]
+        if len(x) == 0:
+            raise ValueError(
+                f"Got --skip {self._options.skip}, expected less than the "
+                f"{len(self.data.x_test)} test images of the rung {self.rung.name!r}."
+            )
+        return x, y
 
     @property
     def boxes(self) -> np.ndarray | None:

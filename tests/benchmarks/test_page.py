@@ -81,3 +81,18 @@ def test_the_length_of_a_training_is_that_of_its_rung():
         assert f"| plain | 1 | {epochs} | 1.0x |" in page.table(
             RUNGS[rung], cells, load()
         )
+
+
+def test_what_is_held_out_says_so(tmp_path):
+    cells = {"robust/plain/0": robust("standard"), "step/plain/0": {"ratio": 1.0}}
+    judged = [page.Judged(RUNGS["relu"], cells, skip) for skip in (0, 3000)]
+    page.write(judged, load(), tmp_path)
+    _, first, held_out = (tmp_path / "study.md").read_text().split("\n## ")[:3]
+    title = RUNGS["relu"].title
+    assert first.startswith(f"{title}\n\nEpsilon 0.1, 500 test images. ")
+    opening = (
+        f"Held out: {title}\n\nEpsilon 0.1, 500 test images after the first 3,000. "
+    )
+    assert held_out.startswith(opening)
+    assert first.count("images/study-") == 2
+    assert "images/study-" not in held_out

@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import pytest
 import study
 from baselines.bank import Bank
 from baselines.rungs import RUNGS
@@ -43,3 +44,44 @@ def test_figures_in_a_file_of_their_own_are_not_published(monkeypatch, tmp_path)
     again = ["--out", str(tmp_path / "again.json"), "--table"]
     options_of(monkeypatch, tmp_path, *again)
     study.main()
+
+
+def test_images_that_nothing_was_chosen_on(monkeypatch, tmp_path):
+    options = options_of(monkeypatch, tmp_path, "--held-out")
+    assert (options.out.name, options.skip) == ("held_out.json", study.HELD_OUT)
+    assert study.PUBLISHED[options.out] == options.skip
+    options = options_of(monkeypatch, tmp_path, "--held-out", "--quick")
+    assert (options.out.name, options.skip) == ("held_out-quick.json", 0)
+
+
+def test_the_page_is_made_of_all_that_is_published(monkeypatch, tmp_path):
+    def cells(self, of):
+        part = self.path.stem
+        return {"robust/plain/0": {"of": part}, "step/plain/0": {"of": part}}
+
+    monkeypatch.setattr(study.Store, "current", cells)
+    judged = study.judged_of(options_of(monkeypatch, tmp_path, "--table"))
+    assert len(judged) == 2 * len(study.RUNGS)
+    first, held_out = judged[:2]
+    assert (first.skip, held_out.skip) == (0, study.HELD_OUT)
+    assert first.cells["robust/plain/0"] == {"of": "study"}
+    assert held_out.cells["robust/plain/0"] == {"of": "held_out"}
+    other = ["--table", "--out", str(tmp_path / "other.json"), "--skip", "7"]
+    judged = study.judged_of(options_of(monkeypatch, tmp_path, *other))
+    assert [each.skip for each in judged] == [7] * len(study.RUNGS)
+
+
+def test_steps_are_those_of_the_study(monkeypatch, tmp_path):
+    def cells(self, of):
+        held_out = self.path.stem.startswith("held_out")
+        return {"robust/plain/0": {}} | ({} if held_out else {"step/plain/0": {}})
+
+    monkeypatch.setattr(study.Store, "current", cells)
+    for each in study.judged_of(options_of(monkeypatch, tmp_path, "--table")):
+        assert set(each.cells) == {"robust/plain/0", "step/plain/0"}
+
+
+def test_images_that_are_not_there(monkeypatch, tmp_path):
+    options = options_of(monkeypatch, tmp_path, "--quick", "--skip", "2000")
+    with pytest.raises(ValueError, match="--skip 2000, expected less than the 2000"):
+        _ = Bank(study.RUNGS["reference"], options).test_images
