@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras_jsigr.attacks import PGD
-from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.evaluation.known_range import known_range
 
 
 def with_range_of(model: Any, attack: PGD) -> PGD:
@@ -25,7 +24,7 @@ def with_range_of(model: Any, attack: PGD) -> PGD:
         >>> with_range_of(None, PGD(epsilon=0.1)).input_range
         (0.0, 1.0)
     """
-    known = model.settings if isinstance(model, JSIGRModel) else PenaltySettings()
-    if attack.input_range == known.input_range:
+    known = known_range(None, model)
+    if attack.input_range == known:
         return attack
-    return PGD.from_config({**attack.get_config(), "input_range": known.input_range})
+    return PGD.from_config({**attack.get_config(), "input_range": known})

@@ -26,6 +26,7 @@ from keras_jsigr.evaluation.identity import data_identity, model_identity
 from keras_jsigr.evaluation.interpretability.map_task import MapTask, check_map_task
 from keras_jsigr.evaluation.interpretability.measure import check_maps
 from keras_jsigr.evaluation.json_codec import to_json
+from keras_jsigr.evaluation.known_range import known_range
 from keras_jsigr.evaluation.log import Log
 from keras_jsigr.evaluation.model_checks import check_logits, check_surrogates
 from keras_jsigr.evaluation.named_attacks import attacks_of
@@ -90,7 +91,7 @@ def check_call(
     surrogates: Mapping[str, Any] | Sequence[Any] | None,
     epsilons: Sequence[float] | None,
     transfer_attacks: Any,
-    input_range: tuple[float, float],
+    input_range: tuple[float, float] | None,
     class_names: Sequence[str] | None,
     diagnostics: bool,
     saliency: bool | Mapping[str, Any],
@@ -118,7 +119,7 @@ def check_call(
     batch_size = settings.count("batch_size", batch_size)
     seed = settings.count("seed", seed, minimum=0)
     check_texts(title=title, resume=resume)
-    input_range = settings.interval("input_range", input_range)
+    input_range = known_range(input_range, model)
     x = check_inputs(x, input_range)
     size = math.prod(x.shape[1:])
     threat: dict[str, Any] = {

@@ -42,7 +42,7 @@ def evaluate(
     surrogates: Mapping[str, Any] | Sequence[Any] | None = None,
     epsilons: Sequence[float] | None = None,
     transfer_attacks: Any = None,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
     class_names: Sequence[str] | None = None,
     diagnostics: bool = True,
     saliency: bool | Mapping[str, Any] = False,
@@ -79,7 +79,8 @@ def evaluate(
             and on until guessing is as good.
         transfer_attacks: A list of attacks and names, run at `epsilon` and twice that;
             `None`: MI-FGSM, and for images its combination with diverse inputs.
-        input_range: `(low, high)` of valid inputs.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
+            or (0, 1).
         class_names: One per class; `None`: their numbers.
         diagnostics: Whether to look for symptoms of gradient masking.
         saliency: Whether to measure the saliency maps too, about a minute more for 500

@@ -16,6 +16,7 @@ from keras_jsigr.attacks.calls.predictions import (
 )
 from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_radii
+from keras_jsigr.evaluation.known_range import known_range
 from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
 from keras_jsigr.evaluation.named_attacks import attacks_of
 from keras_jsigr.evaluation.parts.attack_rows import outside_words
@@ -34,7 +35,7 @@ def transfer_matrix(
     epsilons: Sequence[float],
     targets: Sequence[str] | None = None,
     norm: str = "linf",
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
     labels: Labels = "true",
     only_correct: bool = False,
     batch_size: int = 128,
@@ -55,7 +56,8 @@ def transfer_matrix(
         epsilons: Radii in input units.
         targets: Names of the models to try the examples on; `None`: all.
         norm: Of the attacks given by name.
-        input_range: `(low, high)` of valid inputs.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
+            or (0, 1).
         labels: Whether the examples shall leave the `"true"` class or the source's
             `"own"` decision, as an attacker without labels has to do.
         only_correct: Whether to count only the examples that all targets classify
@@ -87,7 +89,6 @@ def transfer_matrix(
         >>> [(r.source, r.target, r.accuracy.correct) for r in records]
         [('a', 'a', 0), ('a', 'b', 1), ('b', 'a', 1), ('b', 'b', 0)]
     """
-    input_range = settings.interval("input_range", input_range)
     batch_size = settings.count("batch_size", batch_size)
     settings.choice("labels", labels, ("true", "own"))
     settings.choice("only_correct", only_correct, (False, True))
@@ -96,6 +97,7 @@ def transfer_matrix(
             f"`models` is {type(models).__name__} of no use: expected a dictionary of "
             "at least one model by name. Pass {'plain': model, 'robust': other}."
         )
+    input_range = known_range(input_range, *models.values())
     targets = list(models) if targets is None else list(targets)
     for name in targets:
         settings.choice("targets", name, tuple(models))

@@ -18,6 +18,7 @@ from keras_jsigr.evaluation.interpretability.saliency_report import (
     SaliencyReport,
     bare_report,
 )
+from keras_jsigr.evaluation.known_range import known_range
 from keras_jsigr.evaluation.model_checks import check_logits, check_model_fits
 from keras_jsigr.saliency.methods.method import SaliencyMethod
 
@@ -29,7 +30,7 @@ def evaluate_saliency(
     *,
     epsilon: float,
     norm: str = "linf",
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
     method: str | SaliencyMethod = "gradient",
     teacher: Any = None,
     boxes: Any = None,
@@ -65,7 +66,8 @@ def evaluate_saliency(
         y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
         epsilon: Radius of noise and attacks, in input units, > 0.
         norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
+            or (0, 1).
         method: How the maps are made: a name that `keras_jsigr.saliency.explain` takes,
             or a method with settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
@@ -103,7 +105,8 @@ def evaluate_saliency(
         2
     """
     settings.choice("verbose", verbose, ("auto", 0, 1))
-    input_range = settings.interval("input_range", input_range)
+    _check_names(models)
+    input_range = known_range(input_range, *models.values())
     x = np.asarray(check_inputs(x, input_range))
     task = check_map_task(
         x,
@@ -122,7 +125,6 @@ def evaluate_saliency(
         batch_size=batch_size,
         seed=seed,
     )
-    _check_names(models)
     PROGRAMS.forget(*models.values())
     logits = {name: check_logits(m, x, batch_size) for name, m in models.items()}
     classes = next(iter(logits.values())).shape[-1]

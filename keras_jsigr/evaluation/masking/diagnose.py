@@ -12,6 +12,7 @@ from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
 from keras_jsigr.attacks.calls.inside import inside
 from keras_jsigr.core import settings
 from keras_jsigr.evaluation.checks import check_data, check_epsilon
+from keras_jsigr.evaluation.known_range import known_range
 from keras_jsigr.evaluation.log import Log, in_words
 from keras_jsigr.evaluation.masking.rules import RULES, Rule
 from keras_jsigr.evaluation.masking.subject import Subject
@@ -30,7 +31,7 @@ def diagnostics(
     *,
     epsilon: float,
     norm: str = "linf",
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
     surrogates: Any = None,
     batch_size: int = 128,
     seed: int = 0,
@@ -55,7 +56,8 @@ def diagnostics(
         y: Class indices `(N,)` or one-hot rows.
         epsilon: Radius in input units, > 0.
         norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
+            or (0, 1).
         surrogates: Other models of the same classes, a list or a dictionary by name,
             to transfer examples from.
         batch_size: Examples per call of the model.
@@ -87,7 +89,7 @@ def diagnostics(
         ['zero_gradients', 'logit_scale']
     """
     settings.choice("verbose", verbose, ("auto", 0, 1))
-    input_range = settings.interval("input_range", input_range)
+    input_range = known_range(input_range, model)
     batch_size = settings.count("batch_size", batch_size)
     seed = settings.count("seed", seed, minimum=0)
     check_model(model)
