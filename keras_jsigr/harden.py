@@ -9,6 +9,7 @@ import keras
 from keras_jsigr.activations.relu import has_relu
 from keras_jsigr.checks.base_check import check_channels, warn_of_own_steps
 from keras_jsigr.checks.differentiability import check_second_order
+from keras_jsigr.checks.forward_mode import check_forward_mode
 from keras_jsigr.core.choices import BaselineName, ChangeName
 from keras_jsigr.core.inputs import probe_batch, probe_size
 from keras_jsigr.core.keras_private import leaf_layers
@@ -143,7 +144,8 @@ def harden(
             random_start=True)`, untargeted, of one input: loss and penalties are taken
             at its points. Its `input_range` must be the one given here, and `noise` 0.
         seed: Seed of the random projections and masks.
-        probe: Whether to verify the second derivatives now (a few eager passes).
+        probe: Whether to verify the derivatives that the estimator needs now (a few
+            eager passes).
         verbose: 0 for silence; 1 for one line on each thing worth knowing.
 
     Returns:
@@ -235,14 +237,16 @@ def harden(
     # Differences find a slope where TensorFlow has none, if the user names the input.
     if inputs is None or estimator in REVERSE_MODE:
         check_connected(robust.input_specs, robust.regularized, robust.connected)
-    if probe and estimator in REVERSE_MODE:
 
-        def batch(size: int) -> Any:
-            size = probe_size(model, size)
-            return probe_batch(robust.input_specs, settings.input_range, size)
+    def batch(size: int) -> Any:
+        size = probe_size(model, size)
+        return probe_batch(robust.input_specs, settings.input_range, size)
 
-        for index in robust.regularized:
+    for index in robust.regularized if probe else ():
+        if estimator in REVERSE_MODE:
             check_second_order(model, robust.logits, batch, index)
+        elif estimator == "jvp":
+            check_forward_mode(model, robust.logits, batch(1), index)
     warn_of_own_steps(model)
     if verbose:
         _say_what_matters(robust)
