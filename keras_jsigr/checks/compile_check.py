@@ -17,6 +17,8 @@ _REGRESSION = (
     keras.losses.Huber,
     keras.losses.LogCosh,
 )
+# What losses can be reduced to that is no mean over the batch.
+_NO_MEANS = ("sum", "none", None)
 
 
 def resolved_losses(model: keras.Model) -> list[Any]:
@@ -57,7 +59,8 @@ def check_loss(model: keras.Model, head: Head) -> None:
 
     Raises:
         ValueError: If a loss expects probabilities and the model returns logits, or
-            the reverse, or if the loss is a regression loss.
+            the reverse, if the loss is a regression loss, or if it is not averaged
+            over the batch as the penalties are.
 
     Example:
         >>> import keras
@@ -73,6 +76,14 @@ def check_loss(model: keras.Model, head: Head) -> None:
             raise ValueError(
                 f"J-SIGR hardens classifiers: got the regression loss '{name}', "
                 "expected a cross entropy over classes."
+            )
+        reduction = getattr(loss, "reduction", "sum_over_batch_size")
+        if reduction in _NO_MEANS:
+            raise ValueError(
+                f"Penalties are means over the batch: got '{name}' with reduction="
+                f"{reduction!r}, beside which their weights mean something else at "
+                "every batch size, expected a mean. Leave reduction at its default, "
+                "and multiply the learning rate by the batch size if it was for that."
             )
         from_logits = _from_logits(loss)
         if head.kind == "linear" and _function(loss) in _ALWAYS_PROBABILITIES:

@@ -85,6 +85,21 @@ def test_regression_losses(loss):
         check_loss(compiled(loss), LINEAR)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none", None])
+def test_losses_that_are_no_mean(reduction):
+    loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+    with pytest.raises(ValueError, match="Penalties are means over the batch"):
+        check_loss(compiled(loss), LINEAR)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", "mean", "mean_with_sample_weight"]
+)
+def test_losses_that_are_a_mean(reduction):
+    loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+    check_loss(compiled(loss), LINEAR)
+
+
 def test_no_loss():
     model = keras.Sequential([layers.Input((2,)), layers.Dense(3)])
     model.compile("adam")
