@@ -34,7 +34,7 @@ def check_forward_mode(
         full = [*leaves[:index], *inputs, *leaves[index + 1 :]]
         return forward(keras.tree.pack_sequence_as(x, full))
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function
     def step(value: Any) -> Any:
         with tf.GradientTape() as tape:
             _, estimate = jvp(network, [value], None, [0, 1])
