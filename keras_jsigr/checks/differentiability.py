@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.checks.double_precision import double_precision
+from keras_jsigr.checks.one_input import of_one_input
 from keras_jsigr.checks.second_order import Finding, second_order
 from keras_jsigr.checks.smooth_stand_ins import smooth_stand_ins
 from keras_jsigr.core.exact_moments import exact_moments
@@ -58,13 +59,8 @@ def check_second_order(
 
     def tried(size: int) -> Finding:
         x = batch(size)
-        leaves = list(keras.tree.flatten(x))
-
-        def network(value: Any) -> Any:
-            full = [*leaves[:index], value, *leaves[index + 1 :]]
-            return forward(keras.tree.pack_sequence_as(x, full), True)
-
-        return _try(model, network, leaves[index], variables)
+        network = of_one_input(lambda full: forward(full, True), x, index)
+        return _try(model, network, keras.tree.flatten(x)[index], variables)
 
     if not variables:
         return

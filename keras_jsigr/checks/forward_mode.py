@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.checks.first_line import first_line
+from keras_jsigr.checks.one_input import of_one_input
 from keras_jsigr.penalties.directional import jvp
 
 
@@ -27,26 +29,23 @@ def check_forward_mode(
     Raises:
         ValueError: If TensorFlow has no derivative.
     """
-    leaves = list(keras.tree.flatten(x))
     variables = list(model.trainable_variables)
+    network = of_one_input(forward, x, index)
 
-    def network(inputs: list[Any]) -> Any:
-        full = [*leaves[:index], *inputs, *leaves[index + 1 :]]
-        return forward(keras.tree.pack_sequence_as(x, full))
-
-    @tf.function
     def step(value: Any) -> Any:
         with tf.GradientTape() as tape:
-            _, estimate = jvp(network, [value], None, [0, 1])
+            _, estimate = jvp(lambda inputs: network(*inputs), [value], None, [0, 1])
         return [g for g in tape.gradient(estimate, variables) if g is not None]
 
+    # AutoGraph wraps errors in a listing of files.
+    traced = tf.function(step, autograph=False)
     try:
-        step.get_concrete_function(leaves[index])
+        traced.get_concrete_function(keras.tree.flatten(x)[index])
     except (TypeError, ValueError, LookupError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"TensorFlow cannot differentiate `{model.name}` in forward mode: got "
-            f"{type(error).__name__} ({reason}), expected that a step traces. It "
-            "has no such derivative of loops, those of recurrent layers among them: "
-            "use estimator='finite_difference', or unroll=True in the layer."
+            f"{type(error).__name__} ({first_line(error)}), expected that a "
+            "step traces. It has no such derivative of loops, those of recurrent "
+            "layers among them: use estimator='finite_difference', or unroll=True "
+            "in the layer."
         ) from error

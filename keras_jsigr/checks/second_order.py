@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.checks.first_line import first_line
+
 # A relative step: small enough for the difference to be a derivative, large enough
 # for float64 to leave six digits of it.
 _STEP = 3e-6
@@ -114,7 +116,7 @@ def second_order(
                 _assign(variables, centre)
                 value, derivative = differentiated()
         except (LookupError, tf.errors.OpError, NotImplementedError) as error:
-            return Finding(None, _first_line(error))
+            return Finding(None, first_line(error))
         if value == 0.0:
             return Finding(None, "the outputs do not depend on the inputs")
         steps = steps_from(centre)
@@ -127,13 +129,6 @@ def second_order(
             if abs(half - measured) > 0.5 * abs(measured - predicted):
                 return Finding(0.0, "too many kinks to compare")
         return Finding(distance)
-
-
-def _first_line(error: Exception) -> str:
-    """Return what TensorFlow says, without where Keras was when it said it."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("Exception enc")]
-    return told[0] if told else type(error).__name__
 
 
 @contextmanager

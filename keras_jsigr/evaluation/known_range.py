@@ -35,5 +35,4 @@ def known_range(given: tuple[float, float] | None, *models: Any) -> tuple[float,
             f"Got no input_range and models hardened for {sorted(known)}, expected one "
             "range. Pass input_range, and models that take it."
         )
-    low, high = known.pop() if known else (0.0, 1.0)
-    return float(low), float(high)
+    return known.pop() if known else (0.0, 1.0)
