@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
 
-_LOCK = threading.RLock()
-_STATE: dict[str, Any] = {"depth": 0, "original": None}
+from keras_jsigr.core.exchanged import Exchanged
 
 
 def moments(
@@ -55,16 +53,15 @@ def moments(
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-@contextmanager
-def exact_moments() -> Iterator[None]:
+def exact_moments() -> AbstractContextManager[None]:
     """Let `tf.nn.moments` carry exact second derivatives inside the block.
 
     Keras computes the statistics of its normalization layers through the public
     `tf.nn.moments`, so this is the one place to mend. Values are unchanged; blocks may
-    nest and may run in several threads (the replicas of a distribution strategy).
+    nest and may run in several threads.
 
-    Yields:
-        Nothing.
+    Returns:
+        A context manager.
 
     Example:
         >>> import tensorflow as tf
@@ -74,15 +71,7 @@ def exact_moments() -> Iterator[None]:
         >>> float(variance)
         1.0
     """
-    with _LOCK:
-        if _STATE["depth"] == 0:
-            _STATE["original"] = tf.nn.moments
-            tf.nn.moments = moments
-        _STATE["depth"] += 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _STATE["depth"] -= 1
-            if _STATE["depth"] == 0:
-                tf.nn.moments = _STATE["original"]
+    return _EXACT.block()
+
+
+_EXACT = Exchanged(tf.nn, "moments", lambda _: moments)

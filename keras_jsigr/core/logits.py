@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_jsigr.core.folded_norms import fold_norms
 from keras_jsigr.core.heads import Head, close, find_head
 from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
+from keras_jsigr.core.quick_convolution import quick_convolutions
 from keras_jsigr.core.unwrapped import unwrapped
 
 LogitsFn = Callable[[Any], tf.Tensor]
@@ -54,7 +55,8 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
         raw = fold_norms(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
-        return as_classes(tf.cast(raw(x), tf.float32))
+        with quick_convolutions():
+            return as_classes(tf.cast(raw(x), tf.float32))
 
     return logits
 

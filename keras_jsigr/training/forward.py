@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ from keras_jsigr.core.acts_in_training import acts_in_training
 from keras_jsigr.core.inputs import in_structure, with_known_sides
 from keras_jsigr.core.kept_states import kept, states_of
 from keras_jsigr.core.padding import leave_padding
+from keras_jsigr.core.quick_convolution import quick_convolutions
 from keras_jsigr.core.streams import stream
 from keras_jsigr.penalties import (
     Linearization,
@@ -107,7 +107,7 @@ class Forward:
 
             def logits_of(moved: Any) -> Any:
                 moved = leave_padding(moved, origin, padding)
-                with kept(self._states):
+                with kept(self._states), quick_convolutions():
                     logits = self(self._pack(x, leaves, [moved]), False)
                 return tf.cast(logits, tf.float32)
 
@@ -137,16 +137,18 @@ class Forward:
 
     def record(self, place: Place, classes: int) -> Point:
         """Run the forward pass of the step, in training mode."""
-        tape: Any = None
-        if self.terms and self.settings.estimator in REVERSE_MODE:
-            tape = tf.GradientTape(
-                persistent=products(self.settings, classes) > 1,
-                watch_accessed_variables=False,
-            )
-        with tape or nullcontext():
-            for value in place.inputs if tape else []:
+        inputs = self._pack(place.structure, place.leaves, place.inputs)
+        if not (self.terms and self.settings.estimator in REVERSE_MODE):
+            logits = self(inputs, True)
+            return Point(place.leaves, place.structure, place.inputs, logits, None)
+        tape = tf.GradientTape(
+            persistent=products(self.settings, classes) > 1,
+            watch_accessed_variables=False,
+        )
+        with tape, quick_convolutions():
+            for value in place.inputs:
                 tape.watch(value)
-            logits = self(self._pack(place.structure, place.leaves, place.inputs), True)
+            logits = self(inputs, True)
         return Point(place.leaves, place.structure, place.inputs, logits, tape)
 
     def penalties(
