@@ -1,0 +1,114 @@
+"""Time of the gradient of a first convolution for the image, ours beside TensorFlow's.
+
+    python benchmarks/first_layer.py          # what is missing in the results
+    python benchmarks/first_layer.py --quick  # a smoke run
+    python benchmarks/first_layer.py --table  # the table of what is there
+
+The layer itself, the gradient of TensorFlow and ours run in one process and in turn:
+ratios are medians over rounds. What oneDNN is to the figures shows
+`TF_ENABLE_ONEDNN_OPTS=0` with `--out FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+from judges.markdown import markdown_table
+from judges.options import complete, parser_of
+from judges.steps_in_turn import steps_in_turn
+from judges.store import Store
+
+from keras_jsigr.core.quick_convolution import quick
+from keras_jsigr.core.tensorflow_private import onednn_is_used
+
+# Examples, side and channels of the image; side and number of the filters; stride.
+CASES: dict[str, tuple[int, int, int, int, int, int, str]] = {
+    "reference": (128, 28, 1, 4, 16, 2, "VALID"),
+    "Madry CNN": (128, 28, 1, 5, 32, 1, "SAME"),
+    "ResNet-20": (128, 28, 1, 3, 16, 1, "SAME"),
+    "CIFAR, 3 x 3": (128, 32, 3, 3, 16, 1, "SAME"),
+    "CIFAR, 3 x 3, wide": (128, 32, 3, 3, 64, 1, "SAME"),
+    "Tiny ImageNet, 3 x 3 of stride 2": (128, 64, 3, 3, 16, 2, "VALID"),
+    "ImageNet, 7 x 7 of stride 2": (32, 224, 3, 7, 64, 2, "SAME"),
+    "ImageNet, 16 x 16 patches": (32, 224, 3, 16, 192, 16, "VALID"),
+}
+ROUNDS, INNER = 20, 3
+
+
+def runs_of(case: str) -> dict[str, Callable[[], None]]:
+    """Return what runs the layer, and its gradient both ways."""
+    examples, side, channels, taps, filters, stride, padding = CASES[case]
+    x = tf.random.stateless_normal((examples, side, side, channels), (0, 1))
+    w = tf.random.stateless_normal((taps, taps, channels, filters), (0, 2))
+    g = tf.random.stateless_normal(tf.nn.conv2d(x, w, stride, padding).shape, (0, 3))
+
+    def gradient(convolution: Any, x: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = convolution(x, w, stride, padding)
+        return tape.gradient(z, x, g)
+
+    def run(body: Callable[..., tf.Tensor], *given: tf.Tensor) -> Callable[[], None]:
+        signature = [tf.TensorSpec([None, *value.shape[1:]]) for value in given]
+        function = tf.function(body, input_signature=signature, autograph=False)
+        return partial(function.get_concrete_function(), *given)
+
+    return {
+        "layer": run(lambda x: tf.nn.convolution(x, w, stride, padding), x),
+        "TensorFlow": run(partial(gradient, tf.nn.convolution), x, g),
+        "ours": run(partial(gradient, quick(tf.nn.convolution)), x, g),
+    }
+
+
+def times(case: str, quick_run: bool) -> dict[str, Any]:
+    """Time them in turn; ratios are to the layer."""
+    rounds, inner = (1, 1) if quick_run else (ROUNDS, INNER)
+    return steps_in_turn(runs_of(case), rounds, inner)
+
+
+def print_table(store: Store) -> None:
+    """Print times as multiples of the layer's."""
+    rows = []
+    for case in CASES:
+        cell = store.cells.get(case)
+        if cell is None:
+            continue
+        theirs, ours = cell["TensorFlow"]["ratio"], cell["ours"]["ratio"]
+        layer = f"{cell['layer']['milliseconds']:.3g} ms"
+        rows.append(
+            [case, layer, f"{theirs:.1f}", f"{ours:.1f}", f"{theirs / ours:.1f}"]
+        )
+    headings = [
+        "first layer",
+        "itself",
+        "gradient, TensorFlow",
+        "gradient, ours",
+        "gain",
+    ]
+    print(markdown_table(headings, rows))
+
+
+def main() -> None:
+    options = parse_options()
+    store = Store(options.out, {"oneDNN": onednn_is_used()})
+    for case in () if options.table else CASES:
+        of = [CASES[case]]
+        store.measure(case, partial(times, case, options.quick), of)
+    print_table(store)
+
+
+def parse_options() -> argparse.Namespace:
+    options = parser_of(__doc__).parse_args()
+    complete(options, "first_layer")
+    return options
+
+
+if __name__ == "__main__":
+    main()
