@@ -40,7 +40,7 @@ def quick_convolutions() -> AbstractContextManager[None]:
 
     The input gradient of a first layer is what training with J-SIGR, attacks and
     saliency maps ask for all the time, and what training otherwise never needs: with
-    oneDNN, TensorFlow's kernels on x86-64, it takes two to five times as long as the
+    oneDNN, TensorFlow's kernels on x86-64, it takes two to seven times as long as the
     layer itself (`transposed_convolution` says why). Inside the block it is computed
     another way by `tf.nn.convolution`, through which Keras computes its convolutions;
     outputs are the very same, gradients of any order up to rounding. All other
