@@ -5,8 +5,9 @@
     python benchmarks/first_layer.py --table  # the table of what is there
 
 The layer itself, the gradient of TensorFlow and ours run in one process and in turn:
-ratios are medians over rounds. What oneDNN is to the figures shows
-`TF_ENABLE_ONEDNN_OPTS=0` with `--out FILE`.
+ratios are medians over rounds. So do whole training steps with either gradient, beside
+those of plain training. What oneDNN is to the figures shows `TF_ENABLE_ONEDNN_OPTS=0`
+with `--out FILE`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import numpy as np
 import tensorflow as tf
 from judges.markdown import markdown_table
 from judges.options import complete, parser_of
-from judges.steps_in_turn import steps_in_turn
+from judges.steps_in_turn import step_of, steps_in_turn
 from judges.store import Store
+from networks import nets
+from networks.architectures import NETS
 
+import keras_jsigr as kj
+from keras_jsigr.core import quick_convolution
 from keras_jsigr.core.quick_convolution import quick
 from keras_jsigr.core.tensorflow_private import onednn_is_used
 
@@ -40,6 +47,14 @@ CASES: dict[str, tuple[int, int, int, int, int, int, str]] = {
     "ImageNet, 16 x 16 patches": (32, 224, 3, 16, 192, 16, "VALID"),
 }
 ROUNDS, INNER = 20, 3
+# Networks whose steps are timed: architecture, activation, side and channels.
+STEPS: dict[str, tuple[str, str, int, int]] = {
+    "reference": ("reference", "silu", 28, 1),
+    "Madry CNN": ("madry", "relu", 28, 1),
+    "colour": ("colour", "silu", 64, 3),
+    "ResNet-20": ("resnet20", "relu", 28, 1),
+}
+BATCH = 128
 
 
 def runs_of(case: str) -> dict[str, Callable[[], None]]:
@@ -73,6 +88,49 @@ def times(case: str, quick_run: bool) -> dict[str, Any]:
     return steps_in_turn(runs_of(case), rounds, inner)
 
 
+def step_times(case: str, quick_run: bool) -> dict[str, Any]:
+    """Time steps with the gradient of TensorFlow and with ours beside a plain one."""
+    architecture, activation, side, channels = STEPS[case]
+    draw = np.random.default_rng(0)
+    x = draw.random((BATCH, side, side, channels), "float32")
+    y = draw.integers(0, 10, BATCH)
+    off = {"jacobian_weight": 0.0, "selective_weight": 0.0}
+    pgd = off | {"adversary": nets.adversary("PGD-7", nets.EPSILON)}
+
+    def step(settings: dict[str, Any] | None, ours: bool) -> Callable[[], None]:
+        net = NETS[architecture](activation, 0)
+        if settings is not None:
+            net = kj.harden(net, verbose=0, probe=False, **settings)
+        asked = {"return_value": ours and onednn_is_used()}
+        with mock.patch.object(quick_convolution, "onednn_is_used", **asked):
+            taken = step_of(net, x, y)
+            taken()  # Traced for batches of this size, too.
+        return taken
+
+    steps = {
+        "plain": step(None, True),
+        "defaults, TensorFlow": step({}, False),
+        "defaults, ours": step({}, True),
+        "PGD-7 training, TensorFlow": step(pgd, False),
+        "PGD-7 training, ours": step(pgd, True),
+    }
+    rounds, inner = (1, 1) if quick_run else (ROUNDS, INNER)
+    return steps_in_turn(steps, rounds, inner)
+
+
+def print_steps(store: Store) -> None:
+    """Print times as multiples of a plain step."""
+    cells = [(case, store.cells.get(f"steps/{case}")) for case in STEPS]
+    known = [(case, cell) for case, cell in cells if cell is not None]
+    names = ["defaults", "PGD-7 training"]
+    kinds = [f"{name}, {whose}" for name in names for whose in ("TensorFlow", "ours")]
+    rows = [
+        [case, *(f"{cell[kind]['ratio']:.2f}" for kind in kinds)]
+        for case, cell in known
+    ]
+    print(markdown_table(["step", *kinds], rows))
+
+
 def print_table(store: Store) -> None:
     """Print times as multiples of the layer's."""
     rows = []
@@ -101,7 +159,11 @@ def main() -> None:
     for case in () if options.table else CASES:
         of = [CASES[case]]
         store.measure(case, partial(times, case, options.quick), of)
+    for case in () if options.table else STEPS:
+        of = [STEPS[case]]
+        store.measure(f"steps/{case}", partial(step_times, case, options.quick), of)
     print_table(store)
+    print_steps(store)
 
 
 def parse_options() -> argparse.Namespace:
