@@ -108,7 +108,8 @@ def _geometry(
     del name
     if image.dtype != tf.float32 or kernel.dtype != tf.float32:
         return None
-    known = image.shape.rank == 4 and None not in image.shape[1:]
+    known = image.shape.rank == 4 and image.shape[1:].is_fully_defined()
+    known = known and kernel.shape.is_fully_defined()
     if not known or image.shape[-1] > _MOST_CHANNELS:
         return None
     groups = image.shape[-1] != kernel.shape[2]

@@ -135,6 +135,20 @@ def test_groups_and_what_is_empty_are_left_alone(rng):
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("kernel", [None, (3, 3, 1, None), (None, 3, 1, 2)])
+@pytest.mark.parametrize("image", [None, (1, 4, 4, 1)])
+def test_what_is_not_known_is_left_alone(image, kernel):
+    seen = []
+    convolve = quick(lambda *given, **rest: seen.append(given))
+
+    @tf.function(input_signature=[tf.TensorSpec(image), tf.TensorSpec(kernel)])
+    def traced(x, w):
+        convolve(x, w, 1, "SAME")
+
+    traced.get_concrete_function()
+    assert seen
+
+
 def test_arguments_as_tensorflow_takes_them(rng):
     image, kernel = drawn(rng, 2, 6, 6, 2), drawn(rng, 3, 3, 2, 4)
     ours, theirs = quick(None), tf.nn.convolution
