@@ -82,14 +82,8 @@ def runs_of(case: str) -> dict[str, Callable[[], None]]:
     }
 
 
-def times(case: str, quick_run: bool) -> dict[str, Any]:
-    """Time them in turn; ratios are to the layer."""
-    rounds, inner = (1, 1) if quick_run else (ROUNDS, INNER)
-    return steps_in_turn(runs_of(case), rounds, inner)
-
-
-def step_times(case: str, quick_run: bool) -> dict[str, Any]:
-    """Time steps with the gradient of TensorFlow and with ours beside a plain one."""
+def steps_of(case: str) -> dict[str, Callable[[], None]]:
+    """Return a plain step, and others with the gradient of TensorFlow and with ours."""
     architecture, activation, side, channels = STEPS[case]
     draw = np.random.default_rng(0)
     x = draw.random((BATCH, side, side, channels), "float32")
@@ -107,15 +101,22 @@ def step_times(case: str, quick_run: bool) -> dict[str, Any]:
             taken()  # Traced for batches of this size, too.
         return taken
 
-    steps = {
+    return {
         "plain": step(None, True),
         "defaults, TensorFlow": step({}, False),
         "defaults, ours": step({}, True),
         "PGD-7 training, TensorFlow": step(pgd, False),
         "PGD-7 training, ours": step(pgd, True),
     }
-    rounds, inner = (1, 1) if quick_run else (ROUNDS, INNER)
-    return steps_in_turn(steps, rounds, inner)
+
+
+def times(
+    made: Callable[[str], dict[str, Callable[[], None]]],
+    case: str,
+    turns: tuple[int, int],
+) -> dict[str, Any]:
+    """Make what is timed, and time it in turn."""
+    return steps_in_turn(made(case), *turns)
 
 
 def print_steps(store: Store) -> None:
@@ -156,12 +157,13 @@ def print_table(store: Store) -> None:
 def main() -> None:
     options = parse_options()
     store = Store(options.out, {"oneDNN": onednn_is_used()})
-    for case in () if options.table else CASES:
-        of = [CASES[case]]
-        store.measure(case, partial(times, case, options.quick), of)
-    for case in () if options.table else STEPS:
-        of = [STEPS[case]]
-        store.measure(f"steps/{case}", partial(step_times, case, options.quick), of)
+    turns = (1, 1) if options.quick else (ROUNDS, INNER)
+    if not options.table:
+        for case, of in CASES.items():
+            store.measure(case, partial(times, runs_of, case, turns), [of])
+        for case, of in STEPS.items():
+            taken = partial(times, steps_of, case, turns)
+            store.measure(f"steps/{case}", taken, [of])
     print_table(store)
     print_steps(store)
 

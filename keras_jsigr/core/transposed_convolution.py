@@ -160,8 +160,7 @@ def _filters_of_pixels(kernel: tf.Tensor, down: Side, across: Side) -> tf.Tensor
     both = tf.gather(rows, across.tap_of, axis=2)
     # (U, R, V, S, I, O) to (U, V, O, R, S, I)
     arranged = tf.transpose(both, (0, 2, 5, 1, 3, 4))
-    shape = (*down.tap_of.shape, *across.tap_of.shape, *kernel.shape[2:])
-    return tf.reshape(
-        arranged,
-        (shape[0], shape[2], shape[5], shape[1] * shape[3] * shape[4]),
-    )
+    height, width = len(down.tap_of), len(across.tap_of)
+    channels, filters = kernel.shape[2:]
+    pixels = down.block * across.block
+    return tf.reshape(arranged, (height, width, filters, pixels * channels))
