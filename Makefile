@@ -44,7 +44,7 @@ judges: $(READY) ## compare the attacks with ART, Foolbox and cleverhans (an hou
 	  -r $(LOCK) -r requirements/judges.txt
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation -e .
-	$(JUDGES)/bin/python -m pytest tests/attacks/peers
+	$(JUDGES)/bin/python -m pytest tests/peers/test_judges.py
 	$(JUDGES)/bin/python benchmarks/judge_suite.py
 	$(JUDGES)/bin/python benchmarks/attacks.py
 
@@ -56,7 +56,7 @@ explainers: $(READY) ## compare the maps with Xplique, tf-keras-vis and PAIR (15
 	  --no-deps -r requirements/explainers.txt
 	$(EXPLAINERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation -e .
-	$(EXPLAINERS)/bin/python -m pytest tests/saliency/peers
+	$(EXPLAINERS)/bin/python -m pytest tests/peers/test_explainers.py
 	$(EXPLAINERS)/bin/python benchmarks/saliency_speed.py
 
 # Where the four IDX files of Fashion-MNIST are, if not where Debian puts them.

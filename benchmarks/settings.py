@@ -25,7 +25,7 @@ from networks.architectures import Activation
 from networks.correct import correct
 
 import keras_jsigr as kj
-from keras_jsigr.core.write_whole import write_whole
+from keras_jsigr.core.files import write_whole
 
 EPOCHS, BATCH, EPSILON = 15, 128, 0.1
 OUT = Path(__file__).parent / "results" / "settings.json"

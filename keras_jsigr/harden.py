@@ -6,27 +6,28 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.activations.relu import has_relu
-from keras_jsigr.checks.base_check import check_channels, warn_of_own_steps
-from keras_jsigr.checks.differentiability import check_second_order
-from keras_jsigr.checks.forward_mode import check_forward_mode
-from keras_jsigr.core.choices import BaselineName, ChangeName
+from keras_jsigr.activations import has_relu
+from keras_jsigr.core.arguments import BaselineName, ChangeName
 from keras_jsigr.core.inputs import probe_batch, probe_size
-from keras_jsigr.core.keras_private import leaf_layers
+from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.penalties.jacobian import NormName
-from keras_jsigr.penalties.selection import SelectionName
+from keras_jsigr.penalties.selective import SelectionName
 from keras_jsigr.penalties.settings import (
     REVERSE_MODE,
     EstimatorName,
     FormName,
+    PenaltySettings,
     WeightsName,
 )
-from keras_jsigr.saliency.cache import PerturbationCache
-from keras_jsigr.saliency.map_table import MapTable
-from keras_jsigr.training.regularized_inputs import check_connected
+from keras_jsigr.saliency.cache import MapTable, PerturbationCache
+from keras_jsigr.training.double_backprop_check import (
+    check_forward_mode,
+    check_second_order,
+)
+from keras_jsigr.training.introspection import check_connected
+from keras_jsigr.training.validation import check_channels, warn_of_own_steps
 
 
 def harden(

@@ -3,41 +3,398 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.checks.adversary_check import check_adversary
-from keras_jsigr.core.exact_moments import exact_moments
-from keras_jsigr.core.head_kind import head_kind
-from keras_jsigr.core.heads import Head
-from keras_jsigr.core.ignored_labels import ignored_labels
-from keras_jsigr.core.inputs import input_specs
-from keras_jsigr.core.loss_reduction import averages_over_weights
-from keras_jsigr.core.scores import class_targets
-from keras_jsigr.penalties import (
-    PenaltyBatch,
-    PenaltySettings,
-    batch_mean,
-    ramp_factor,
+from keras_jsigr.core.heads import (
+    Head,
+    averages_over_weights,
+    find_head,
+    head_kind,
+    ignored_labels,
 )
-from keras_jsigr.training.adjustable_model import AdjustableModel
-from keras_jsigr.training.base_config import base_config, without_compile_config
-from keras_jsigr.training.constrained_model import ConstrainedModel
-from keras_jsigr.training.counted import loss_share
-from keras_jsigr.training.forward import Forward
-from keras_jsigr.training.loss_parts import LossParts
-from keras_jsigr.training.map_source import MapSource
-from keras_jsigr.training.place import Point
-from keras_jsigr.training.probed import Probed, probed
-from keras_jsigr.training.resumable_model import ResumableModel
-from keras_jsigr.training.scalar import add_scalar
-from keras_jsigr.training.step_seed import step_seed
-from keras_jsigr.training.tracked_model import TrackedModel
+from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
+from keras_jsigr.core.keras_compat import exact_moments, uncompiled
+from keras_jsigr.core.scores import (
+    class_targets,
+    ignore_class_weights,
+    valid_label_mask,
+)
+from keras_jsigr.core.variables import add_scalar_variable, read_scalar
+from keras_jsigr.penalties.objective import PenaltyBatch, batch_mean, ramp_factor
+from keras_jsigr.penalties.settings import PenaltySettings
+from keras_jsigr.training.accuracy_constraint import (
+    AccuracyConstraint,
+    Validation,
+    clearly_trained,
+    measure_accuracy,
+    next_factor,
+    right_answers,
+    standard_error,
+    validation_of,
+)
+from keras_jsigr.training.introspection import ModelSpec, inspect_model
+from keras_jsigr.training.saliency_targets import SaliencyTargets
+from keras_jsigr.training.step import Forward, TapedForward
+from keras_jsigr.training.validation import (
+    check_adversary,
+    check_loss,
+    check_training_data,
+)
+
+_WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
+
+
+_STEPS = ("delay_steps", "ramp_steps")
+
+
+_ADJUSTABLE = (*_WEIGHTS, *_STEPS)
+
+
+class AdjustableModel(keras.Model):
+    """A model whose penalty weights and ramp are variables, saved with its weights."""
+
+    settings: PenaltySettings
+
+    def make_adjustable(self) -> None:
+        """Create the variables, at the values of the settings."""
+        for name in _ADJUSTABLE:
+            dtype = "int64" if name in _STEPS else "float32"
+            value = getattr(self.settings, name)
+            setattr(self, name, add_scalar_variable(self, name, value, dtype=dtype))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        exchanged = vars(self).get(name, value) is not value
+        if exchanged and name == "settings":
+            raise TypeError(
+                "`settings` are those that the training steps were made of: got others "
+                "in their place. Harden `unwrap(model)` again with what shall change."
+            )
+        if exchanged and name in _ADJUSTABLE:
+            raise TypeError(
+                f"`{name}` is a variable that training steps read: got a plain "
+                f"attribute in its place. Use `model.{name}.assign({value!r})`."
+            )
+        super().__setattr__(name, value)
+
+    def adjusted(self) -> dict[str, float]:
+        """Return what the variables hold now, by the names of the settings."""
+        values = {name: read_scalar(getattr(self, name)) for name in _ADJUSTABLE}
+        # In the few digits of float32: 0.005 and not 0.004999999888.
+        return {
+            name: int(value) if name in _STEPS else float(str(np.float32(value)))
+            for name, value in values.items()
+        }
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights as Keras does, and tell which settings came with them."""
+        before = self.adjusted()
+        result = super().load_weights(filepath, *args, **kwargs)
+        after = self.adjusted()
+        changed = [name for name in _ADJUSTABLE if before[name] != after[name]]
+        if changed:
+            told = ", ".join(f"{n} {before[n]:g} by {after[n]:g}" for n in changed)
+            again = "; ".join(f"model.{n}.assign({before[n]:g})" for n in changed)
+            warnings.warn(
+                f"The file replaced settings of this model: {told}. They are saved "
+                f"with the weights. To keep those of before: `{again}`.",
+                stacklevel=2,
+            )
+        return result
+
+
+def base_config(model: keras.Model) -> dict[str, Any]:
+    """Serialize a model that only its wrapper trains."""
+    with uncompiled(model):
+        config: dict[str, Any] = without_compile_config(
+            keras.saving.serialize_keras_object(model)
+        )
+    return config
+
+
+def without_compile_config(config: Any) -> Any:
+    """Leave out how models were compiled: files of earlier versions hold it."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(without_compile_config, config))
+    if not isinstance(config, dict):
+        return config
+    drop = {"compile_config"} if "class_name" in config else set()
+    return {k: without_compile_config(v) for k, v in config.items() if k not in drop}
+
+
+class CheckedModel(keras.Model):
+    """A classifier whose `fit` refuses what would train something else than meant."""
+
+    base: keras.Model
+    settings: PenaltySettings
+    classes: int
+
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """The softmax, sigmoid or linear head."""
+
+    @property
+    @abstractmethod
+    def input_specs(self) -> Any:
+        """The structure of the inputs, a `tf.TensorSpec` at every leaf."""
+
+    @property
+    @abstractmethod
+    def regularized(self) -> list[int]:
+        """Positions of the regularized inputs among the flattened inputs."""
+
+    @property
+    @abstractmethod
+    def padding(self) -> tuple[tuple[float, ...], ...]:
+        """For each regularized input what is padding in it."""
+
+    @abstractmethod
+    def check_samples(self, x: Any) -> None:
+        """Refuse inputs the model cannot train on for reasons of its own."""
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Check the compiled loss against the head, then do as Keras does."""
+        check_loss(self, self.head)
+        return super().make_train_function(force)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Look at the training data, then train as `keras.Model.fit` does."""
+        # An uncompiled model is left to Keras' own message.
+        if getattr(self, "optimizer", None) is not None:
+            check_loss(self, self.head)
+            seen = check_training_data(
+                x,
+                y,
+                specs=self.input_specs,
+                regularized=self.regularized,
+                classes=self.classes,
+                input_range=self.settings.input_range,
+                ignored=ignored_labels(self),
+                padding=self.padding,
+                exclusive=self.head.kind == "linear"
+                and head_kind(self, self.head, self.classes) == "softmax",
+            )
+            if seen is not None:
+                self.check_samples(seen)
+        return super().fit(x, y, *args, **kwargs)
+
+
+_HOW = (
+    "Train the plain model first and harden it then, or pass reference_accuracy= to "
+    "`harden`: a number in 0..1, or a plain model that is trained."
+)
+
+
+@dataclass(frozen=True)
+class _Twin:
+    """The plain model whose accuracy counts. Not a layer, so Keras does not save it."""
+
+    model: keras.Model
+    head: Head
+
+
+class ConstrainedModel(CheckedModel):
+    """A classifier that adapts a common factor of its penalty weights in `fit`."""
+
+    penalty_factor: Any = None
+
+    def make_constraint(self, reference: keras.Model | None) -> None:
+        """Create the state, if the settings ask for it."""
+        self._twin = None
+        if self.settings.penalty_weights == "fixed":
+            return
+        if reference is not None:
+            probe = probe_batch(
+                self.input_specs, self.settings.input_range, probe_size(reference)
+            )
+            self._twin = _Twin(reference, find_head(reference, probe))
+        known = self.settings.reference_accuracy
+        self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
+        self.reference_accuracy = add_scalar_variable(
+            self, "reference_accuracy", math.nan if known is None else known
+        )
+        self.accuracy_slack = add_scalar_variable(self, "accuracy_slack", math.nan)
+        self.clean_accuracy = keras.metrics.Mean(name="clean_accuracy")
+
+    def factor(self) -> Any:
+        """Return the factor of all penalty weights, 1 with fixed weights."""
+        return 1.0 if self.penalty_factor is None else self.penalty_factor.value
+
+    def constraint_state(self) -> dict[str, float | None]:
+        """Return what the constraint chose; empty with fixed weights."""
+        if self.penalty_factor is None:
+            return {}
+        names = ("penalty_factor", "reference_accuracy")
+        values = {name: read_scalar(getattr(self, name)) for name in names}
+        return {n: None if math.isnan(v) else float(v) for n, v in values.items()}
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `keras.Model.fit` does, with the constraint watched if there is one."""
+        if self.penalty_factor is None:
+            return super().fit(x, y, *args, **kwargs)
+        bound = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
+        given = {k: v for k, v in bound.arguments.items() if k != "self"}
+        callbacks = given.pop("callbacks", None)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            raise TypeError(
+                "penalty_weights='auto' adds a callback of its own: got a "
+                "CallbackList, expected a list of callbacks."
+            )
+        watch = AccuracyConstraint(validation_of(given))
+        return super().fit(
+            **given, callbacks=[watch, *keras.tree.flatten(callbacks or [])]
+        )
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Count the right answers, then do as Keras does."""
+        if self.penalty_factor is not None:
+            right = right_answers(y_pred, y, self._kind, self.head)
+            weights = valid_label_mask(y_pred, y, ignored_labels(self))
+            self.clean_accuracy.update_state(right, weights)
+        results: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
+        return results
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Return the user's metrics: the count of right answers is our own."""
+        results: dict[str, Any] = super().get_metrics_result()
+        results.pop("clean_accuracy", None)
+        return results
+
+    def measure_reference(self, validation: Validation) -> None:
+        """Measure the reference accuracy unless it is known."""
+        if not math.isnan(read_scalar(self.reference_accuracy)):
+            return
+        if hasattr(validation.x, "__next__"):
+            raise ValueError(
+                "Measuring the reference would use up the validation data: got a "
+                "generator. Pass arrays or a dataset, or reference_accuracy=<number>."
+            )
+        twin = self._twin or _Twin(self.base, self.head)
+        accuracy, examples = measure_accuracy(
+            twin.model, validation, self._kind, twin.head, ignored_labels(self)
+        )
+        # Independent classes are graded one by one: a coin gets half of them right.
+        classes = 2 if self._kind == "sigmoid" else self.classes
+        if not clearly_trained(accuracy, examples, classes):
+            raise ValueError(
+                f"`{twin.model.name}` is no reference: got accuracy {accuracy:.3f} on "
+                f"{examples:.0f} validation examples, expected clearly more than "
+                f"chance. {_HOW}"
+            )
+        self.reference_accuracy.assign(accuracy)
+        if self._twin is None:
+            self.accuracy_slack.assign(self.settings.accuracy_drop)
+
+    def follow_accuracy(self, accuracy: float, examples: float) -> float:
+        """Choose the next penalty factor from the accuracy of a validation."""
+        drop = self.settings.accuracy_drop
+        slack = accuracy - (read_scalar(self.reference_accuracy) - drop)
+        last = read_scalar(self.accuracy_slack)
+        self.accuracy_slack.assign(slack)
+        # Before the penalties are there, their price cannot be seen.
+        full = read_scalar(self.delay_steps) + read_scalar(self.ramp_steps)
+        if read_scalar(self.optimizer.iterations) >= full:
+            self.penalty_factor.assign(
+                next_factor(
+                    read_scalar(self.penalty_factor),
+                    slack,
+                    None if math.isnan(last) else last,
+                    drop=drop,
+                    error=standard_error(accuracy, examples),
+                )
+            )
+        return slack
+
+    def check_savable(self) -> None:
+        """Refuse to write a model whose reference would be lost."""
+        if self._twin is not None and math.isnan(read_scalar(self.reference_accuracy)):
+            raise ValueError(
+                "The reference model is not saved, and its accuracy is not measured "
+                "yet: got a model that was never fitted. Call `fit` first, or pass "
+                "reference_accuracy=<number> to `harden`."
+            )
+
+    @property
+    def _kind(self) -> Any:
+        return head_kind(self, self.head, self.classes)
+
+
+class LossParts(NamedTuple):
+    """What the loss of a step is made of."""
+
+    task: Any
+    penalties: dict[str, Any]
+    y_pred: Any
+    hits: Any
+
+
+_PREFIX = "random_state_"
+
+
+class ResumableModel(keras.Model):
+    """A wrapper whose saved training goes on as if it had not been interrupted."""
+
+    base: keras.Model
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the wrapper's variables and the base's random states."""
+        super().save_own_variables(store)
+        for index, state in enumerate(self._random_states()):
+            store[f"{_PREFIX}{index}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` saved; files without states load too."""
+        entries = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        super().load_own_variables(
+            {k: v for k, v in entries.items() if not k.startswith(_PREFIX)}
+        )
+        for index, state in enumerate(self._random_states()):
+            if f"{_PREFIX}{index}" in entries:
+                state.assign(entries[f"{_PREFIX}{index}"])
+
+    def _random_states(self) -> list[Any]:
+        return [v for v in self.base.variables if v.name == "seed_generator_state"]
+
+
+def step_seed(seed: int, step: Any) -> Any:
+    """Derive the seed of a step: a resumed run draws what an unbroken one does."""
+    pair = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
+    context = tf.distribute.get_replica_context()
+    replica = context.replica_id_in_sync_group if context else 0
+    return tf.random.experimental.stateless_fold_in(pair, replica)
+
+
+class TrackedModel(keras.Model):
+    """A model that reports the parts of its training loss."""
+
+    def make_trackers(self, names: list[str]) -> None:
+        """Create a running mean for every name; Keras resets them every epoch."""
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def track(self, loss: Any, parts: dict[str, Any], count: Any) -> None:
+        """Take the values of a step into the running means."""
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=count)
+        for name, value in parts.items():
+            self._trackers[name].update_state(value, sample_weight=count)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluate as the base does; the trackers stay out of it."""
+        results = super().test_step(data)
+        return {k: v for k, v in results.items() if k not in self._trackers}
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -91,7 +448,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         adversary: Any = None,
         map_table: Any = None,
         reference: keras.Model | None = None,
-        known: Probed | None = None,
+        known: ModelSpec | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -104,7 +461,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         self.adversary = adversary
         self.map_table = map_table
         specs = input_specs(base)
-        known = known or probed(base, specs, self.settings)
+        known = known or inspect_model(base, specs, self.settings)
         self.classes = known.classes
         self._forward = Forward(base, known, specs, self.settings)
         if adversary is not None:
@@ -114,11 +471,11 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
         self.make_adjustable()
-        self.steps_taken = add_scalar(
+        self.steps_taken = add_scalar_variable(
             self, "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
-        typical = add_scalar(self, "typical_change", 1e-3, aggregation="mean")
-        self._maps = MapSource(self._forward, self.settings, map_table, typical)
+        typical = add_scalar_variable(self, "typical_change", 1e-3, aggregation="mean")
+        self._maps = SaliencyTargets(self._forward, self.settings, map_table, typical)
         self.make_trackers(["task_loss", *self._reported()])
         self.make_constraint(reference)
 
@@ -251,7 +608,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             with tape.stop_recording():
                 batch = self._batch(point, targets, seed)
             penalties = self._forward.penalties(point, batch, self._term_weights())
-            share = loss_share(point.logits, y, ignored_labels(self))
+            share = ignore_class_weights(point.logits, y, ignored_labels(self))
             over_weights = averages_over_weights(self)
             means = {
                 k: batch_mean(
@@ -276,7 +633,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             )
         self.steps_taken.assign_add(1)
 
-    def _batch(self, point: Point, targets: Any, seed: Any) -> PenaltyBatch:
+    def _batch(self, point: TapedForward, targets: Any, seed: Any) -> PenaltyBatch:
         """Gather what the penalties need beside the forward pass: no gradient."""
         kind = head_kind(self, self.head, self.classes)
         maps, hits = self._maps(point, targets, seed, kind)
@@ -310,7 +667,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         """
         if format != "tf_saved_model":
             return self.base.export(filepath, format=format, **kwargs)
-        from keras_jsigr.serving import export
+        from keras_jsigr.serving.export import export
 
         return export(self, filepath, **kwargs)
 
@@ -342,5 +699,5 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
                 )
         config["settings"] = PenaltySettings.from_config(config["settings"])
         if "known" in config:  # not in files of earlier versions
-            config["known"] = Probed.from_config(config["base"], config["known"])
+            config["known"] = ModelSpec.from_config(config["base"], config["known"])
         return cls(**config)

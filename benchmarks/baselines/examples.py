@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import keras_jsigr as kj
 from baselines.bank import SURROGATE_SEED, Bank
-from keras_jsigr.core.write_whole import whole_file
+from keras_jsigr.core.files import atomic_write
 
 Examples = dict[str, npt.NDArray[np.float32]]
 
@@ -34,7 +34,7 @@ def transfer_examples(bank: Bank, names: list[str], radius: float) -> Examples:
     file = made_on.file_of(*members[0]).with_name(f"transfer-{key}.npz")
     if not file.exists():
         made = _attacked(bank, names, radius)
-        with whole_file(file) as opened:
+        with atomic_write(file) as opened:
             np.savez(opened, **made)
     with np.load(file) as kept:
         return {name: kept[name] for name in kept.files}

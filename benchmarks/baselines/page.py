@@ -15,7 +15,7 @@ from judges.markdown import markdown_table
 from baselines.methods import Method
 from baselines.rungs import RUNGS, Rung, epochs_of
 from baselines.scatter import Point, scatter
-from keras_jsigr.core.write_whole import write_whole
+from keras_jsigr.core.files import write_whole
 
 Cells = dict[str, dict[str, Any]]
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from keras_jsigr.core.write_whole import write_whole
+from keras_jsigr.core.files import write_whole
 
 PACKAGES = (
     "adversarial-robustness-toolbox",

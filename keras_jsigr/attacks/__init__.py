@@ -1,38 +1,35 @@
 """Adversarial attacks on one compiled engine: `attack(model, x, y) -> x_adv`."""
 
-from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.engine import GradientAttack
-from keras_jsigr.attacks.explanations.borrowed_curvature import BorrowedCurvature
-from keras_jsigr.attacks.explanations.saliency_attack import SaliencyAttack
-from keras_jsigr.attacks.gradient.apgd import APGD
-from keras_jsigr.attacks.gradient.apgd_targeted import APGDT
-from keras_jsigr.attacks.gradient.bim import BIM
-from keras_jsigr.attacks.gradient.fgsm import FGSM
-from keras_jsigr.attacks.gradient.pgd import PGD
-from keras_jsigr.attacks.minimum_norm.carlini_wagner import CarliniWagner
-from keras_jsigr.attacks.minimum_norm.deepfool import DeepFool
-from keras_jsigr.attacks.minimum_norm.fab import FAB
-from keras_jsigr.attacks.minimum_norm.minimum_norm import MinimumNormAttack
-from keras_jsigr.attacks.peers.cleverhans import CleverHansAttack
-from keras_jsigr.attacks.queries.hopskipjump import HopSkipJump
-from keras_jsigr.attacks.queries.noise import GaussianNoise, UniformNoise
-from keras_jsigr.attacks.queries.spsa import SPSA
-from keras_jsigr.attacks.queries.square import Square
-from keras_jsigr.attacks.regions.patch import Patch
-from keras_jsigr.attacks.regions.regions import salient_region
-from keras_jsigr.attacks.search.iterate import Iterate
-from keras_jsigr.attacks.search.problem import Problem
-from keras_jsigr.attacks.standard import standard
-from keras_jsigr.attacks.suite import Suite
-from keras_jsigr.attacks.transfer.ensemble import LogitsEnsemble
-from keras_jsigr.attacks.transfer.mifgsm import MIFGSM
-from keras_jsigr.attacks.transfer.transfer_attack import TransferAttack
-from keras_jsigr.attacks.transfer.transfer_presets import (
+from keras_jsigr.attacks.apgd import APGD, APGDT
+from keras_jsigr.attacks.base import Attack
+from keras_jsigr.attacks.base import AttackBatch as Problem
+from keras_jsigr.attacks.carlini_wagner import CarliniWagner
+from keras_jsigr.attacks.cleverhans import CleverHansAttack
+from keras_jsigr.attacks.deepfool import DeepFool
+from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.fab import FAB
+from keras_jsigr.attacks.gradient_attack import GradientAttack, Iterate
+from keras_jsigr.attacks.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.minimum_norm import MinimumNormAttack
+from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.patch import Patch
+from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
+from keras_jsigr.attacks.saliency_attack import (
+    BorrowedCurvature,
+    SaliencyAttack,
+    salient_region,
+)
+from keras_jsigr.attacks.spsa import SPSA
+from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.suite import Suite, standard
+from keras_jsigr.attacks.transfer import (
     DIFGSM,
+    MIFGSM,
     NIFGSM,
     SIFGSM,
     TIFGSM,
     VMIFGSM,
+    TransferAttack,
 )
 
 __all__ = [

@@ -2,23 +2,126 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.attack import Attack
-from keras_jsigr.attacks.calls.inputs import check_inputs, check_model, check_region
-from keras_jsigr.attacks.calls.labels import target_rows
-from keras_jsigr.attacks.calls.outcome import Outcome, attacked
-from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
-from keras_jsigr.attacks.calls.programs import Programs
-from keras_jsigr.attacks.calls.threat import one_threat
+from keras_jsigr.attacks.apgd import APGD, APGDT
+from keras_jsigr.attacks.base import (
+    Access,
+    Attack,
+    check_inputs,
+    check_model,
+    check_region,
+    is_feasible,
+    target_rows,
+)
+from keras_jsigr.attacks.carlini_wagner import CarliniWagner
+from keras_jsigr.attacks.deepfool import DeepFool
+from keras_jsigr.attacks.fab import FAB
+from keras_jsigr.attacks.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
+from keras_jsigr.attacks.spsa import SPSA
+from keras_jsigr.attacks.square import Square
+from keras_jsigr.attacks.transfer import DIFGSM, MIFGSM, NIFGSM, SIFGSM, TIFGSM, VMIFGSM
+from keras_jsigr.core.arguments import choice
+from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
+from keras_jsigr.core.files import to_json
+
+
+class Outcome(NamedTuple):
+    """Tell what one attack of a suite did."""
+
+    name: str
+    attack: Attack
+    rows: npt.NDArray[np.int64]
+    x_adv: npt.NDArray[Any]
+    broken: npt.NDArray[np.bool_]
+    seconds: float
+    error: str | None
+    crashed: bool = False
+
+
+def attacked(
+    attack: Attack,
+    model: Any,
+    logits_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    x: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    region: npt.NDArray[Any] | None = None,
+) -> Outcome:
+    """Attack some examples; what the attack returns is judged anew."""
+    start, error, crashed = time.perf_counter(), None, False
+    some = x_adv = x[rows]
+    broken = np.zeros(len(rows), bool)
+    if len(rows):
+        part = None if region is None else region[rows]
+        try:
+            x_adv = np.asarray(attack(model, some, labels[rows], region=part))
+            valid = is_feasible(
+                x_adv, some, attack.epsilon, attack.norm, attack.input_range
+            )
+            broken = valid & ~classified_rightly(logits_of(x_adv), labels[rows])
+            if not valid.all():
+                error = (
+                    f"{int((~valid).sum())} of {len(rows)} points were not finite, or "
+                    "outside of the ball or the range: they do not count"
+                )
+        except Exception as crash:
+            x_adv, error, crashed = some, f"{type(crash).__name__}: {crash}", True
+    seconds = time.perf_counter() - start
+    return Outcome(attack.name, attack, rows, x_adv, broken, seconds, error, crashed)
+
+
+def check_same_threat_model(attacks: Iterable[Any]) -> tuple[Attack, ...]:
+    """Check that attacks search the same ball."""
+    try:
+        given = list(attacks)
+    except TypeError:
+        given = [None]
+    strange = [item for item in given if not isinstance(item, Attack)]
+    if strange:
+        raise TypeError(
+            f"`attacks` is {attacks!r}, expected a list of attacks. Pass for instance "
+            "[APGD(epsilon=0.1), Square(epsilon=0.1)]."
+        )
+    if not given:
+        raise ValueError(
+            "`attacks` is empty: expected at least one attack. Use "
+            "`standard(epsilon)` for a suite that needs no choice."
+        )
+    targeted = [attack.name for attack in given if attack.targeted]
+    if targeted:
+        raise ValueError(
+            f"A suite makes a model leave the class `y`: got the targeted {targeted}, "
+            "expected attacks with targeted=False. Call targeted attacks themselves."
+        )
+    limits = {attack.epsilon for attack in given} - {math.inf}
+    for name, values in (
+        ("epsilon", limits),
+        ("norm", {attack.norm for attack in given}),
+        ("input_range", {attack.input_range for attack in given}),
+    ):
+        if len(values) > 1:
+            raise ValueError(
+                f"The attacks of a suite differ in `{name}`: got {sorted(values)}, "
+                "expected one value. Make one suite for each."
+            )
+    radius = limits.pop() if limits else math.inf
+    return tuple(a if a.epsilon == radius else a.at(radius) for a in given)
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -53,13 +156,13 @@ class Suite:
     """
 
     attacks: Sequence[Attack]
-    _programs: Programs = field(
-        default_factory=Programs, init=False, repr=False, compare=False
+    _programs: CompiledCache = field(
+        default_factory=CompiledCache, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         """Check that the attacks search the same ball."""
-        object.__setattr__(self, "attacks", one_threat(self.attacks))
+        object.__setattr__(self, "attacks", check_same_threat_model(self.attacks))
 
     @property
     def epsilon(self) -> float:
@@ -157,11 +260,7 @@ class Suite:
         epsilons: Sequence[float] | None = None,
         region: Any = None,
     ) -> Any:
-        """Attack `model` at `x`; see the class for arguments and result.
-
-        Warns of attacks that crashed and of points that do not count, and raises
-        RuntimeError if all attacks crashed.
-        """
+        """Attack `model` at `x`; see the class for arguments and result."""
         if epsilons is not None:
             suites = [self.at(epsilon) for epsilon in epsilons]
             return [suite(model, x, y, region=region) for suite in suites]
@@ -200,3 +299,208 @@ class Suite:
 
 def _as_array(x: Any) -> npt.NDArray[Any]:
     return x if isinstance(x, np.ndarray) else x.numpy()
+
+
+_STEPS, _CLASSES, _QUERIES = 100, 9, 5000
+
+
+# The sparse steps of the L1 ball need more starts; fewer classes pay for them.
+_L1_RESTARTS, _L1_CLASSES = 5, 5
+
+
+def standard(
+    epsilon: float,
+    *,
+    norm: str = "linf",
+    input_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: Literal["auto", 0, 1] = "auto",
+) -> Suite:
+    """Make the suite of AutoAttack: two gradients, a boundary and no gradient at all.
+
+    In turn, each on what is left: APGD-CE (100 steps), APGD-T (the 9 most likely wrong
+    classes, 100 steps each), FAB-T (the same) and Square (5000 queries). Under the L1
+    norm APGD-CE has 5 restarts and APGD-T 5 classes. All leave an example alone once it
+    is misclassified.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        batch_size: Number of examples worked on at once.
+        seed: Of everything random; an int >= 0.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Returns:
+        The suite.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 2003.01690; arXiv 2103.01208 (L1). Restarts and classes are those of the
+        authors' code, version "standard".
+
+    Example:
+        >>> from keras_jsigr.attacks.suite import standard
+        >>> [attack.name for attack in standard(8 / 255).attacks]
+        ['APGD-CE', 'APGD-T', 'FAB-T', 'Square']
+    """
+    shared: dict[str, Any] = {
+        "epsilon": epsilon,
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": verbose,
+    }
+    sparse = norm == "l1"
+    restarts = _L1_RESTARTS if sparse else 1
+    classes = _L1_CLASSES if sparse else _CLASSES
+    return Suite(
+        [
+            APGD(steps=_STEPS, restarts=restarts, early_stop=True, **shared),
+            APGDT(steps=_STEPS, target_classes=classes, early_stop=True, **shared),
+            FAB(steps=_STEPS, target_classes=_CLASSES, **shared),
+            Square(queries=_QUERIES, **shared),
+        ]
+    )
+
+
+# What each name stands for.
+_NAMED: dict[str, Callable[..., Attack]] = {
+    "fgsm": FGSM,
+    "bim": BIM,
+    "pgd": partial(PGD, steps=50, early_stop=True),
+    "apgd-ce": partial(APGD, early_stop=True),
+    "apgd-dlr": partial(APGD, loss="dlr", early_stop=True),
+    "apgd-t": partial(APGDT, early_stop=True),
+    "fab": FAB,
+    "fab-t": partial(FAB, target_classes=9),
+    "deepfool": DeepFool,
+    "carlini-wagner": CarliniWagner,
+    "square": Square,
+    "spsa": SPSA,
+    "hopskipjump": HopSkipJump,
+    "uniform-noise": UniformNoise,
+    "gaussian-noise": GaussianNoise,
+    "mi-fgsm": MIFGSM,
+    "ni-fgsm": NIFGSM,
+    "di-fgsm": DIFGSM,
+    "ti-fgsm": TIFGSM,
+    "si-fgsm": SIFGSM,
+    "vmi-fgsm": VMIFGSM,
+}
+
+
+def attack_names() -> list[str]:
+    """List the names that `named_attack` knows."""
+    return list(_NAMED)
+
+
+def named_attack(name: str, **settings: Any) -> Attack:
+    """Make an attack of a name."""
+    advice = "Pass one of these names, 'standard', or an attack object."
+    choice("attack", name, tuple(_NAMED), advice=advice)
+    return _NAMED[name](**settings)
+
+
+def attacks_of(
+    given: Any,
+    *,
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+    batch_size: int,
+    seed: int,
+    transfer: bool = False,
+    argument: str = "attacks",
+) -> list[Attack]:
+    """Make the attacks of a threat model of what the user gave."""
+    shared: dict[str, Any] = {
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": 0,
+    }
+    if isinstance(given, str) and given == "standard":
+        pass
+
+        given = standard(epsilon, **shared)
+    given = getattr(given, "attacks", given)
+    if isinstance(given, str | Attack):
+        given = [given]
+    if not isinstance(given, Sequence) or not given:
+        raise TypeError(
+            f"`{argument}` is {given!r}, expected 'standard', a suite, or a list of at "
+            f"least one attack or name of {attack_names()}."
+        )
+    made = []
+    for attack in given:
+        if isinstance(attack, str):
+            attack = named_attack(attack, epsilon=epsilon, **shared)
+        if not isinstance(attack, Attack):
+            raise TypeError(
+                f"`{argument}` holds a {type(attack).__name__}, expected attacks "
+                "such as keras_jsigr.attacks.PGD(...) or their names."
+            )
+        if attack.targeted:
+            raise ValueError(
+                f"{attack.name} is targeted: got targeted=True, expected False. `y` "
+                "holds the true classes, which it would make the model predict."
+            )
+        # Now, and not when the report is made of it after hours.
+        choice(f"{type(attack).__name__}.access", attack.access, get_args(Access))
+        if not isinstance(attack.name, str) or not attack.name:
+            raise TypeError(
+                f"`{type(attack).__name__}.name` is {attack.name!r}, expected a name."
+            )
+        to_json(attack.get_config(), f"{attack.name}.get_config()")
+        _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
+        if transfer and getattr(attack, "early_stop", False):
+            changed: Any = {"early_stop": False}
+            attack = dataclasses.replace(attack, **changed)
+        made.append(attack.at(epsilon))
+    return made
+
+
+def _check_threat(
+    attack: Attack,
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+    *,
+    any_radius: bool,
+) -> None:
+    pairs: list[tuple[str, Any, Any]] = [
+        ("norm", attack.norm, norm),
+        ("input_range", attack.input_range, input_range),
+    ]
+    if not any_radius and attack.epsilon != math.inf:
+        pairs.append(("epsilon", attack.epsilon, epsilon))
+    for name, got, expected in pairs:
+        if got != expected:
+            raise ValueError(
+                f"{attack.name} belongs to another threat model: got {name} {got!r}, "
+                f"expected {expected!r}. Make it with `{name}={expected!r}`, or "
+                "evaluate under its own threat model."
+            )
+
+
+def by_name(attacks: Sequence[Any]) -> dict[str, Any]:
+    """Give attacks names that tell them apart."""
+    found: dict[str, Any] = {}
+    for attack in attacks:
+        found[free_name(attack.name, found)] = attack
+    return found
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return a name, numbered from two on if it is taken."""
+    # A numbered name, too, may be taken, by whoever made it.
+    others = (f"{name} ({number})" for number in itertools.count(2))
+    names = itertools.chain([name], others)
+    return next(each for each in names if each not in taken)

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_jsigr.core.head_kind import head_kind
-from keras_jsigr.saliency.refreshed_codes import RefreshedCodes
+from keras_jsigr.core.heads import head_kind
+from keras_jsigr.saliency.cache import RefreshedCodes
 
 
 class RefreshMaps(keras.callbacks.Callback):

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_jsigr.attacks import PGD
-from keras_jsigr.attacks.calls.inputs import check_inputs, check_model
-from keras_jsigr.attacks.calls.labels import target_rows
-from keras_jsigr.attacks.calls.predictions import classified_rightly, predict_logits
-from keras_jsigr.attacks.calls.programs import Programs
-from keras_jsigr.callbacks.attack_range import with_range_of
-from keras_jsigr.callbacks.epoch_measurement import EpochMeasurement
+from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
+from keras_jsigr.attacks.pgd import PGD
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
+from keras_jsigr.evaluation.validation import known_range
+
+
+def with_range_of(model: Any, attack: PGD) -> PGD:
+    """Return the attack for the inputs that a model was declared to take."""
+    known = known_range(None, model)
+    if attack.input_range == known:
+        return attack
+    return PGD.from_config({**attack.get_config(), "input_range": known})
+
+
+class EpochMeasurement(keras.callbacks.Callback):
+    """Add numbers to the logs of an epoch, for the callbacks that come later."""
+
+    def __init__(self, every: int = 1) -> None:
+        super().__init__()
+        self.every = arguments.count("every", every)
+        self._measured: dict[str, float] = {}
+
+    @abstractmethod
+    def measure(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Return the numbers by the names they are reported under."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forget the numbers of an earlier training."""
+        self._measured = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measure if it is time, and report."""
+        logs = {} if logs is None else logs
+        if not self._measured or (epoch + 1) % self.every == 0:
+            self._measured = self.measure(logs)
+        logs.update(self._measured)
 
 
 class RobustAccuracy(EpochMeasurement):
@@ -96,7 +128,7 @@ class RobustAccuracy(EpochMeasurement):
             verbose=0,
         )
         self._range_given = input_range is not None
-        self._programs = Programs()
+        self._programs = CompiledCache()
         self._labels: Any = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -2,27 +2,174 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
-from keras_jsigr.attacks import PGD
-from keras_jsigr.attacks.calls.inputs import check_model
-from keras_jsigr.callbacks.attack_range import with_range_of
-from keras_jsigr.callbacks.grid.lettering import check_plots
-from keras_jsigr.callbacks.grid.measurement import Measurement, Measurer
-from keras_jsigr.callbacks.grid.picture import draw_grid
-from keras_jsigr.callbacks.grid.probe import check_probe
-from keras_jsigr.callbacks.grid.record import Freq, Record
-from keras_jsigr.callbacks.penalty.loss_shares import shares_of_epoch
-from keras_jsigr.core import settings
-from keras_jsigr.core.class_names import check_class_names
-from keras_jsigr.core.scores import SCORES, ScoreName
+from keras_jsigr.attacks.base import check_model
+from keras_jsigr.attacks.pgd import PGD
+from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
+from keras_jsigr.callbacks.robust_accuracy import with_range_of
+from keras_jsigr.callbacks.saliency_figure import (
+    Measurement,
+    Measurer,
+    check_plots,
+    check_probe,
+    draw_grid,
+)
+from keras_jsigr.core import arguments
+from keras_jsigr.core.files import write_whole
+from keras_jsigr.core.scores import SCORES, ScoreName, check_class_names
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.penalties.settings import PenaltySettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+WIDTH, FRAMES, COLORS = 800, 50, 128
+
+
+_MILLISECONDS, _LAST_MILLISECONDS = 700, 2500
+
+
+class Animation:
+    """Write pictures on disk as one animated GIF, again whenever one is added."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._small: dict[Path, Image] = {}
+
+    def write(self, frames: Sequence[Path]) -> None:
+        """Write the film anew, whole or not at all."""
+        count = min(len(frames), FRAMES)
+        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        paths = [frames[index] for index in chosen]
+        self._small.pop(paths[-1], None)
+        self._small = {path: self._small.get(path) or _small(path) for path in paths}
+        first, *others = self._small.values()
+        buffer = io.BytesIO()
+        first.save(
+            buffer,
+            "GIF",
+            save_all=True,
+            append_images=others,
+            duration=[_MILLISECONDS] * len(others) + [_LAST_MILLISECONDS],
+            loop=0,
+            optimize=False,
+        )
+        write_whole(self._path, buffer.getvalue())
+
+
+def _small(path: Path) -> Image:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        width = min(WIDTH, picture.width)
+        size = (width, round(picture.height * width / picture.width))
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
+    return small.quantize(COLORS, method=method, dither=dither)
+
+
+Freq = Literal["epoch", "batch"]
+
+
+Scalars = Mapping[str, float]
+
+
+_UNITS: dict[Freq, tuple[str, int]] = {"epoch": ("epoch", 4), "batch": ("step", 7)}
+
+
+class Record:
+    """Write the grids of one training, or of its continuation, to a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        freq: Freq,
+        *,
+        png: bool = True,
+        gif: bool = True,
+        tensorboard: bool = True,
+    ) -> None:
+        self._folder = folder
+        self._unit, self._digits = _UNITS[freq]
+        self._png, self._gif, self._tensorboard = png, gif, tensorboard
+        self._animation = Animation(folder / "grid.gif")
+        self._writer: Any = None
+
+    def add(
+        self,
+        number: int,
+        picture: npt.NDArray[np.uint8],
+        scalars: Scalars,
+    ) -> None:
+        """Write a grid."""
+        png = _encoded(picture)
+        if self._png:
+            name = f"grid-{self._unit}-{number:0{self._digits}d}.png"
+            write_whole(self._folder / name, png)
+        if self._gif:
+            self._animation.write(self._frames(number))
+        if self._tensorboard:
+            self._write_events(number, png, picture.shape[:2], scalars)
+
+    def close(self) -> None:
+        """Close the event file; the next grid opens another."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _frames(self, newest: int) -> list[Path]:
+        # Later ones are of an earlier training in this folder, or of epochs that an
+        # interrupted training did not finish.
+        found = {
+            int(match[1]): path
+            for path in self._folder.iterdir()
+            if (match := re.fullmatch(rf"grid-{self._unit}-(\d+)\.png", path.name))
+        }
+        return [found[number] for number in sorted(found) if number <= newest]
+
+    def _write_events(
+        self, number: int, png: bytes, size: tuple[int, ...], scalars: Scalars
+    ) -> None:
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        height, width = size
+        picture = tf.constant([str(width).encode(), str(height).encode(), png])
+        # Not `tf.summary.image` and `scalar`: those need TensorBoard, the viewer. And
+        # `record_if`: a user's own default must not silence this record.
+        with self._writer.as_default(step=number), tf.summary.record_if(True):
+            tf.summary.write("saliency/grid", picture, metadata=_metadata("images", 3))
+            for tag, value in scalars.items():
+                value = tf.constant(value, tf.float32)
+                tf.summary.write(tag, value, metadata=_metadata("scalars", 1))
+        self._writer.flush()
+
+
+def _metadata(plugin: str, data_class: int) -> Any:
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = plugin
+    metadata.data_class = data_class
+    return metadata
+
+
+def _encoded(picture: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
 
 FOLDER = "saliency"
 
@@ -99,8 +246,8 @@ class SaliencyGrid(keras.callbacks.Callback):
         tensorboard: bool = True,
     ) -> None:
         super().__init__()
-        settings.choice("freq", freq, ("epoch", "batch"))
-        settings.choice("score", score, SCORES)
+        arguments.choice("freq", freq, ("epoch", "batch"))
+        arguments.choice("score", score, SCORES)
         if gif and not png:
             raise ValueError(
                 "The animation is made of the PNG files: got gif=True with png=False. "
@@ -109,7 +256,7 @@ class SaliencyGrid(keras.callbacks.Callback):
         check_plots()
         self.probe = check_probe(x, y)
         self.folder = Path(log_dir).expanduser() / FOLDER
-        self.every = settings.count("every", every)
+        self.every = arguments.count("every", every)
         self.freq = freq
         self.attack = PGD(
             epsilon=epsilon,

@@ -13,44 +13,71 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.generic import generic_inputs, generic_weights
-from keras_jsigr.core.keras_private import leaf_layers
-from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
+from keras_jsigr.core.inputs import random_inputs_like, random_weights
+from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
+from keras_jsigr.core.scores import HeadKind
+
+# Farther and farther from the data, on both sides.
+_SCALES = (10.0, -10.0, 1e2, -1e2, 1e3, -1e3, 1e4, -1e4)
+
+
+def looks_like_probabilities(outputs: Any) -> bool:
+    """Tell whether rows `(B, C)` with `C > 1` are non-negative and sum to one."""
+    outputs = tf.convert_to_tensor(outputs)
+    half = outputs.dtype in (tf.float16, tf.bfloat16)
+    p = np.asarray(tf.cast(outputs, tf.float32))
+    if p.ndim != 2 or p.shape[1] < 2:
+        return False
+    p = p[~np.isnan(p).any(axis=1)]
+    return bool(
+        len(p) > 0
+        and np.all(p >= 0.0)
+        and np.allclose(p.sum(-1), 1.0, rtol=0.0, atol=1e-2 if half else 1e-4)
+    )
+
+
+def saturates(model: Callable[..., Any], probe: Any, outputs: Any) -> bool:
+    """Tell whether a single output goes from zero to one and never beyond."""
+    if outputs.shape[1] != 1 or not _in_unit_interval(outputs):
+        return False
+    seen = []
+    for scale in _SCALES:
+        far = keras.tree.map_structure(partial(_scaled, scale), probe)
+        seen.append(np.asarray(tf.cast(model(far), tf.float32)))
+    found = np.concatenate(seen)
+    return bool(_in_unit_interval(found) and found.min() < 0.01 and found.max() > 0.99)
+
+
+def _scaled(scale: float, leaf: Any) -> Any:
+    leaf = tf.convert_to_tensor(leaf)
+    return leaf * tf.cast(scale, leaf.dtype) if leaf.dtype.is_floating else leaf
+
+
+def _in_unit_interval(outputs: Any) -> bool:
+    values = np.asarray(tf.cast(outputs, tf.float32))
+    return bool(np.all((values >= 0.0) & (values <= 1.0)))
+
 
 _LOCK = threading.RLock()
+
+
 _OPEN: dict[int, list[Any]] = {}
 
 
 @dataclass(frozen=True)
 class Head:
-    """The last activation of a classifier and the layer that applies it.
-
-    Attributes:
-        kind: `"softmax"`, `"sigmoid"`, or `"linear"` when the model returns logits.
-        layer: The layer that applies the activation; `None` when linear.
-    """
+    """The last activation of a classifier and the layer that applies it."""
 
     kind: Literal["linear", "softmax", "sigmoid"]
     layer: keras.Layer | None = None
 
     def activate(self, logits: tf.Tensor) -> tf.Tensor:
-        """Apply the head's activation to logits `(B, C)`.
-
-        With Keras' own function, for Keras' losses find the logits behind its results.
-        """
+        """Apply the head's activation to logits `(B, C)`."""
         return keras.activations.get(self.kind)(logits)
 
     @contextmanager
     def removed(self) -> Iterator[None]:
-        """Let the model return logits inside the block.
-
-        The layer's own `activation` is set to linear and set back, so the weights, the
-        layer and the model stay the same objects. Blocks nest and run in several
-        threads (the replicas of a distribution strategy).
-
-        Yields:
-            Nothing.
-        """
+        """Let the model return logits inside the block."""
         if self.layer is None:
             yield
             return
@@ -96,32 +123,7 @@ def _candidate_kind(layer: keras.Layer) -> Literal["softmax", "sigmoid"] | None:
 
 
 def find_head(model: keras.Model, probe: Any) -> Head:
-    """Find the softmax or sigmoid head of a classifier by trying it.
-
-    A layer is the head if the model without its activation, followed by that
-    activation, gives the model's own outputs. So it works for Functional, Sequential
-    and subclassed models alike, and an inner sigmoid (a gate) is never taken for it.
-
-    Args:
-        model: A built Keras classifier with one output `(B, C)`.
-        probe: A batch of inputs as `model` takes them.
-
-    Returns:
-        The head; `kind="linear"` if the model returns logits.
-
-    Raises:
-        ValueError: If there is not one output `(B, C)`, or if the outputs are
-            probabilities that no layer of the model accounts for.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from keras_jsigr.core.heads import find_head
-        >>> net = keras.Sequential(
-        ...     [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
-        ... )
-        >>> find_head(net, np.zeros((1, 2), "float32")).kind
-        'softmax'
-    """
+    """Find the softmax or sigmoid head of a classifier by trying it."""
     outputs = model(probe, training=False)
     if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
@@ -149,25 +151,7 @@ def find_head(model: keras.Model, probe: Any) -> Head:
 
 
 def head_of(model: keras.Model, probe: Any) -> Head:
-    """Return the head that a hardened model knows, or find that of another model.
-
-    Args:
-        model: A built Keras classifier, hardened or not.
-        probe: A batch of inputs as `model` takes them.
-
-    Returns:
-        The head.
-
-    Raises:
-        ValueError: As `find_head`.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from keras_jsigr.core.heads import head_of
-        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
-        >>> head_of(net, np.zeros((1, 2), "float32")).kind
-        'linear'
-    """
+    """Return the head that a hardened model knows, or find that of another model."""
     own = getattr(model, "head", None)  # of another model, a layer may have the name
     return own if isinstance(own, Head) else find_head(model, probe)
 
@@ -183,8 +167,8 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
         return close(head.activate(logits), outputs)
     # Outputs that the activation leaves alone, as those of a head that starts at zero,
     # tell nothing, and NaN as little.
-    anything = generic_inputs(probe)
-    with generic_weights(model):
+    anything = random_inputs_like(probe)
+    with random_weights(model):
         outputs = model(anything, training=False)
         with head.removed():
             logits = model(anything, training=False)
@@ -192,20 +176,29 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
 
 
 def close(a: tf.Tensor, b: tf.Tensor) -> bool:
-    """Tell whether two ways to compute a model's outputs agree, up to rounding.
-
-    Args:
-        a: Float `(B, C)`.
-        b: Like `a`; its dtype says how much rounding may do.
-
-    Returns:
-        True if no entry differs by more than 1e-5, or 1e-2 in half precision.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.heads import close
-        >>> close(tf.ones((1, 2)), tf.ones((1, 2)) + 1e-7)
-        True
-    """
+    """Tell whether two ways to compute a model's outputs agree, up to rounding."""
     tolerance = 1e-5 if b.dtype in (tf.float32, tf.float64) else 1e-2
     return bool(np.allclose(tf.cast(a, "float32"), tf.cast(b, "float32"), 0, tolerance))
+
+
+def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:
+    """Tell whether the classes exclude each other."""
+    if head.kind != "linear":
+        return head.kind
+    if classes == 1:
+        return "sigmoid"
+    binary = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+    losses = [keras.losses.get(loss) for loss in compiled_losses(model)]
+    return "sigmoid" if any(isinstance(x, binary) for x in losses) else "softmax"
+
+
+def ignored_labels(model: keras.Model) -> list[int]:
+    """List the labels whose examples the compiled losses leave out."""
+    labels = [getattr(x, "ignore_class", None) for x in compiled_losses(model)]
+    return [label for label in labels if label is not None]
+
+
+def averages_over_weights(model: keras.Model) -> bool:
+    """Tell whether a compiled loss is the mean over the weights of the examples."""
+    reductions = [getattr(loss, "reduction", None) for loss in compiled_losses(model)]
+    return "mean_with_sample_weight" in reductions

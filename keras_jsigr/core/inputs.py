@@ -2,39 +2,90 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.kept_states import kept, states_of
+from keras_jsigr.core.keras_compat import all_layers
+
+
+def as_float(x: Any) -> tf.Tensor:
+    """Return a tensor of its own float type, integers as float32."""
+    x = tf.convert_to_tensor(x)
+    return x if x.dtype.is_floating else tf.cast(x, tf.float32)
+
+
+def finite_rows(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which rows have no NaN and nothing infinite."""
+    others = tuple(range(1, values.ndim))
+    found: npt.NDArray[np.bool_] = np.isfinite(values).all(axis=others)
+    return found
+
+
+@contextmanager
+def random_weights(model: keras.Model) -> Iterator[None]:
+    """Let a model have random weights inside the block."""
+    values = [
+        (variable, _values(variable, index))
+        for index, variable in enumerate(model.weights)
+        if "float" in keras.backend.standardize_dtype(variable.dtype)
+    ]
+    with keras.StatelessScope(state_mapping=values):
+        yield
+
+
+def random_inputs_like(probe: Any) -> Any:
+    """Return random inputs of the shapes and dtypes of others."""
+
+    def drawn(x: Any) -> Any:
+        x = tf.convert_to_tensor(x)
+        if not x.dtype.is_floating:
+            return x
+        return tf.cast(tf.random.stateless_uniform(tf.shape(x), (0, 1)), x.dtype)
+
+    return keras.tree.map_structure(drawn, probe)
+
+
+def _values(variable: Any, index: int) -> tf.Tensor:
+    shape, low, high = tuple(variable.shape), 0.5, 1.5
+    if len(shape) > 1:
+        # The kernels of depthwise convolutions have their multiplier last.
+        inputs = shape[:-2] if shape[-1] == 1 and len(shape) > 2 else shape[:-1]
+        high = math.sqrt(6.0 / max(1, math.prod(inputs)))  # as He's, for ReLU
+        low = -high
+    drawn = tf.random.stateless_uniform(shape, (0, index), low, high)
+    return tf.cast(drawn, keras.backend.standardize_dtype(variable.dtype))
+
+
+def rnn_state_variables(model: keras.Model) -> list[Any]:
+    """List the variables in which recurrent layers with `stateful=True` go on."""
+    stateful = [each for each in all_layers(model) if getattr(each, "stateful", False)]
+    states = keras.tree.flatten([getattr(each, "states", None) for each in stateful])
+    return list({id(s): s for s in states if isinstance(s, keras.Variable)}.values())
+
+
+@contextmanager
+def restore_after(states: list[Any]) -> Iterator[None]:
+    """Put variables back after the block, in a graph too."""
+    before = [tf.identity(state.value) for state in states]
+    try:
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)
+
 
 _UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
 
 
 def input_specs(model: keras.Model) -> Any:
-    """Describe the inputs of a built model.
-
-    Args:
-        model: A built Functional, Sequential or subclassed Keras model.
-
-    Returns:
-        The structure of the model's inputs with a named `tf.TensorSpec` of batch
-        dimension `None` at every leaf.
-
-    Raises:
-        ValueError: If the model is not built, or takes several arguments.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.core.inputs import input_specs
-        >>> net = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
-        >>> input_specs(net).shape
-        TensorShape([None, 2])
-    """
+    """Describe the inputs of a built model."""
     if not model.built:
         raise ValueError(
             f"`{model.name}` is not built: got a model without weights, expected one "
@@ -72,23 +123,7 @@ def _nested(shapes: Any) -> bool:
 def probe_batch(
     specs: Any, input_range: tuple[float, float] = (0.0, 1.0), size: int = 2
 ) -> Any:
-    """Make a small random batch that a model with these specs takes.
-
-    Args:
-        specs: A structure of `tf.TensorSpec` from `input_specs`.
-        input_range: Range of the float inputs.
-        size: Number of examples.
-
-    Returns:
-        Tensors in the same structure: floats uniform in the range (always the same
-        ones), integers and booleans zero.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.inputs import probe_batch
-        >>> probe_batch(tf.TensorSpec((None, 3), tf.float32)).shape
-        TensorShape([2, 3])
-    """
+    """Make a small random batch that a model with these specs takes."""
     rng = np.random.default_rng(0)
 
     def fill(spec: tf.TensorSpec) -> tf.Tensor:
@@ -101,22 +136,7 @@ def probe_batch(
 
 
 def probe_size(model: keras.Model, size: int = 2) -> int:
-    """Return how many examples to try a model with.
-
-    Args:
-        model: A built Keras model.
-        size: Number of examples wanted.
-
-    Returns:
-        `size`, or the only batch size that the model was made for.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.core.inputs import probe_size
-        >>> x = keras.Input(batch_shape=(4, 2))
-        >>> probe_size(keras.Model(x, keras.layers.Dense(1)(x)))
-        4
-    """
+    """Return how many examples to try a model with."""
     # A subclass only knows of the batch it saw first, which binds it to nothing.
     tensors = getattr(model, "inputs", None) or []
     return next((int(t.shape[0]) for t in tensors if t.shape[0]), size)
@@ -124,53 +144,13 @@ def probe_size(model: keras.Model, size: int = 2) -> int:
 
 @contextmanager
 def unchanged_state(model: keras.Model) -> Iterator[None]:
-    """Put everything a pass in training mode moves back after the block.
-
-    Moving statistics, random seeds and the states of recurrent layers, and weights too:
-    spectral normalization scales its kernel in the pass.
-
-    Args:
-        model: A built Keras model.
-
-    Yields:
-        Nothing.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from keras_jsigr.core.inputs import unchanged_state
-        >>> net = keras.Sequential(
-        ...     [keras.Input((2,)), keras.layers.BatchNormalization()]
-        ... )
-        >>> with unchanged_state(net):
-        ...     y = net(np.ones((4, 2)), training=True)
-        >>> net.layers[0].moving_mean.numpy().tolist()
-        [0.0, 0.0]
-    """
-    with kept([*model.variables, *states_of(model)]):
+    """Put everything a pass in training mode moves back after the block."""
+    with restore_after([*model.variables, *rnn_state_variables(model)]):
         yield
 
 
 def in_structure(x: Any, specs: Any) -> Any:
-    """Arrange inputs the way the model lists them, with the axes it expects.
-
-    Keras takes `{name: array}` for a model whose inputs are a list; flattening that
-    dict would sort its names. Where the last axis has length one, Keras adds it to
-    inputs that lack it.
-
-    Args:
-        x: Inputs as `fit` takes them.
-        specs: A structure of named `tf.TensorSpec` from `input_specs`.
-
-    Returns:
-        `x`, or its values in the structure and the ranks of `specs`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.inputs import in_structure
-        >>> specs = [tf.TensorSpec((None,), name="b"), tf.TensorSpec((None,), name="a")]
-        >>> in_structure({"a": 1, "b": 2}, specs)
-        [2, 1]
-    """
+    """Arrange inputs the way the model lists them, with the axes it expects."""
     flat = keras.tree.flatten(specs)
     names = [spec.name for spec in flat]
     by_name = isinstance(x, dict) and not isinstance(specs, dict)
@@ -192,22 +172,7 @@ def _with_last_axis(leaf: Any, spec: tf.TensorSpec) -> Any:
 
 
 def with_known_sides(leaf: Any, spec: tf.TensorSpec) -> Any:
-    """Tell TensorFlow the sides of an input where a data pipeline lost them.
-
-    Args:
-        leaf: One input, array or tensor.
-        spec: Its spec from `input_specs`.
-
-    Returns:
-        `leaf`, or a tensor of the same values whose unknown sides are those of `spec`
-        (checked when it runs). Sides that are known are left alone, and other ranks.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.inputs import with_known_sides
-        >>> with_known_sides(tf.ones((2, 3)), tf.TensorSpec((None, 3))).shape
-        TensorShape([2, 3])
-    """
+    """Tell TensorFlow the sides of an input where a data pipeline lost them."""
     if not isinstance(leaf, tf.Tensor) or leaf.shape.rank != spec.shape.rank:
         return leaf
     known = leaf.shape[1:].is_fully_defined()

@@ -10,72 +10,47 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.folded_norms import fold_norms
-from keras_jsigr.core.heads import Head, close, find_head
-from keras_jsigr.core.probabilities import looks_like_probabilities, saturates
-from keras_jsigr.core.quick_convolution import quick_convolutions
-from keras_jsigr.core.unwrapped import unwrapped
+from keras_jsigr.core.acceleration import fold_batchnorm
+from keras_jsigr.core.heads import (
+    Head,
+    close,
+    find_head,
+    looks_like_probabilities,
+    saturates,
+)
+
+
+def has_valid_logits(logits: tf.Tensor) -> tf.Tensor:
+    """Tell which rows name a class: none with NaN, with infinity, or without a finite."""
+    infinity = float("inf")
+    # A comparison with NaN is false.
+    bounded = tf.reduce_all(logits < infinity, axis=-1)
+    return bounded & tf.reduce_any(logits > -infinity, axis=-1)
+
+
+def base_model(model: Any) -> Any:
+    """Return the base of a hardened model, and anything else as it is."""
+    return model.base if isinstance(getattr(model, "head", None), Head) else model
+
 
 LogitsFn = Callable[[Any], tf.Tensor]
 
 
 def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
-    """Return a function from inputs to logits for anything that classifies.
-
-    Args:
-        model: A hardened model, a Keras model (a softmax or sigmoid head is seen
-            behind; a method `logits` is asked if these are the logits of its answers),
-            or a callable that returns logits or probabilities, a tensor or a mapping
-            with the key `logits`.
-        probe: A batch of inputs, to find out which of these it is.
-        fold: Whether to fold batch normalization, see `fold_norms`; off for who looks
-            at layers in between.
-
-    Returns:
-        A traceable function from inputs to float32 logits `(B, C)` in inference mode.
-        One logit per example `z` becomes the two columns `(0, z)`, so that every user
-        of it meets at least two classes.
-
-    Raises:
-        TypeError: If `model` cannot be called.
-        ValueError: If its outputs are not `(B, C)`.
-
-    Example:
-        >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.core.logits import as_logits
-        >>> f = as_logits(
-        ...     lambda x: tf.reduce_sum(x, -1, keepdims=True), np.ones((1, 2))
-        ... )
-        >>> f(np.ones((1, 2))).numpy().tolist()
-        [[0.0, 2.0]]
-    """
+    """Return a function from inputs to logits for anything that classifies."""
     _check_callable(model)
     raw = _raw_logits(model, probe)
     if fold and isinstance(model, keras.Model):
-        raw = fold_norms(model, raw, probe)
+        raw = fold_batchnorm(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
-        with quick_convolutions():
-            return as_classes(tf.cast(raw(x), tf.float32))
+        return as_classes(tf.cast(raw(x), tf.float32))
 
     return logits
 
 
 def as_classes(logits: tf.Tensor) -> tf.Tensor:
-    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`.
-
-    Args:
-        logits: Float `(B, C)`.
-
-    Returns:
-        Float `(B, max(C, 2))`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.logits import as_classes
-        >>> as_classes(tf.constant([[3.0]])).numpy().tolist()
-        [[0.0, 3.0]]
-    """
+    """Return logits of at least two classes: `(0, z)` for one sigmoid unit `z`."""
     if logits.shape[-1] > 1:
         return logits
     return tf.concat([tf.zeros_like(logits), logits], axis=-1)
@@ -143,7 +118,7 @@ def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
     def own(x: Any) -> Any:
         return model.logits(x, **arguments)
 
-    if unwrapped(model) is not model:
+    if base_model(model) is not model:
         return own  # of a hardened model
     try:
         logits, outputs = own(probe), model(probe, training=False)
@@ -156,24 +131,7 @@ def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
 
 
 def output_units(model: Any, probe: Any) -> int:
-    """Count the outputs of a classifier, before one of them becomes two classes.
-
-    Args:
-        model: A Keras model or a callable, see `as_logits`.
-        probe: A batch of inputs.
-
-    Returns:
-        The last side of its outputs.
-
-    Raises:
-        TypeError: If `model` cannot be called.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.core.logits import output_units
-        >>> output_units(lambda x: x, np.ones((1, 2)))
-        2
-    """
+    """Count the outputs of a classifier, before one of them becomes two classes."""
     _check_callable(model)
     given = {"training": False} if isinstance(model, keras.Model) else {}
     outputs = one_output(model(tf.convert_to_tensor(probe), **given))
@@ -181,20 +139,7 @@ def output_units(model: Any, probe: Any) -> int:
 
 
 def one_output(outputs: Any) -> tf.Tensor:
-    """Take the class scores out of what a callable returns.
-
-    Args:
-        outputs: A tensor, or a mapping with the key `logits` or a single one.
-
-    Returns:
-        The tensor.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.logits import one_output
-        >>> one_output({"logits": tf.ones((1, 2)), "label": tf.ones((1,))}).shape
-        TensorShape([1, 2])
-    """
+    """Take the class scores out of what a callable returns."""
     if isinstance(outputs, dict):
         outputs = outputs.get("logits", next(iter(outputs.values())))
     return tf.convert_to_tensor(outputs)

@@ -8,65 +8,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.core.generic import generic_inputs
-from keras_jsigr.core.keras_private import leaf_layers
-from keras_jsigr.core.layer_calls import layer_calls
+from keras_jsigr.core.inputs import random_inputs_like
+from keras_jsigr.core.keras_compat import layer_calls, leaf_layers
 from keras_jsigr.core.logits import LogitsFn
 
 
 def padding_values(model: keras.Model) -> list[float]:
-    """List what the `Masking` layers of a model take for padding.
-
-    Args:
-        model: A Keras model.
-
-    Returns:
-        The mask values, each once; empty without such layers.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.core.padding import padding_values
-        >>> net = keras.Sequential(
-        ...     [keras.Input((3, 2)), keras.layers.Masking(), keras.layers.LSTM(2)]
-        ... )
-        >>> padding_values(net)
-        [0.0]
-    """
+    """List what the `Masking` layers of a model take for padding."""
     return list(dict.fromkeys(float(each.mask_value) for each in _masking(model)))
 
 
 def padding_of_inputs(
     model: keras.Model, probe: Any, positions: list[int]
 ) -> list[list[float]]:
-    """List what the `Masking` layers take for padding in each input.
-
-    Found by trying: a value is padding in an input if a layer that masks it sees steps
-    of nothing else when the input is of nothing else. Zeros of an image beside a masked
-    sequence are no padding, nor are those that a `Rescaling` turns into others.
-
-    Args:
-        model: A built Keras model.
-        probe: A batch of its inputs, in any structure.
-        positions: Positions of float tensors among the flattened inputs.
-
-    Returns:
-        For each of the positions its values, each once.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from keras_jsigr.core.padding import padding_of_inputs
-        >>> image, sequence = keras.Input((4, 4, 1)), keras.Input((3, 2))
-        >>> seen = keras.layers.Flatten()(image)
-        >>> read = keras.layers.LSTM(2)(keras.layers.Masking()(sequence))
-        >>> outputs = keras.layers.Concatenate()([seen, read])
-        >>> net = keras.Model([image, sequence], keras.layers.Dense(3)(outputs))
-        >>> padding_of_inputs(net, [np.ones((1, 4, 4, 1)), np.ones((1, 3, 2))], [0, 1])
-        [[], [0.0]]
-    """
+    """List what the `Masking` layers take for padding in each input."""
     layers = _masking(model)
     if not layers:
         return [[] for _ in positions]
-    leaves = keras.tree.flatten(generic_inputs(probe))
+    leaves = keras.tree.flatten(random_inputs_like(probe))
 
     def masks(value: float, index: int) -> bool:
         moved, found = list(leaves), []
@@ -95,25 +54,7 @@ def _masking(model: keras.Model) -> list[keras.layers.Masking]:
 
 
 def leave_padding(moved: Any, x: Any, values: Sequence[float]) -> Any:
-    """Undo a move of the inputs at the steps that are padding.
-
-    Any move would make them steps to look at, and sequences longer than they are.
-
-    Args:
-        moved: Float tensor `(B, *S)`: the inputs elsewhere.
-        x: The inputs, of this shape and dtype.
-        values: Of `padding_values`. A step is padding if all its features are one.
-
-    Returns:
-        Float tensor `(B, *S)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.padding import leave_padding
-        >>> x = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
-        >>> leave_padding(x + 0.5, x, [0.0]).numpy().tolist()
-        [[[1.5, 0.5], [0.0, 0.0]]]
-    """
+    """Undo a move of the inputs at the steps that are padding."""
     for value in values:
         padding = tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1, keepdims=True)
         moved = tf.where(padding, x, moved)
@@ -121,25 +62,7 @@ def leave_padding(moved: Any, x: Any, values: Sequence[float]) -> Any:
 
 
 def without_padding(model: Any, logits_fn: LogitsFn) -> Callable[[Any], LogitsFn]:
-    """Return what makes, of a batch, the logits of copies moved beside its padding.
-
-    Args:
-        model: A Keras model; a callable has no padding to know of.
-        logits_fn: Its logits, from `as_logits`.
-
-    Returns:
-        A function from inputs `(B, *S)` to a function from `(k B, *S)`, k copies of
-        them moved, to logits `(k B, C)`; the same as `logits_fn` without padding.
-
-    Example:
-        >>> import keras, tensorflow as tf
-        >>> from keras_jsigr.core.padding import without_padding
-        >>> net = keras.Sequential([keras.Input((3, 2)), keras.layers.Masking()])
-        >>> x = tf.constant([[[1.0, 0.0], [0.0, 0.0]]])
-        >>> logits_of = without_padding(net, lambda x: tf.reduce_sum(x, 1))(x)
-        >>> logits_of(x + 0.5).numpy().tolist()
-        [[1.5, 0.5]]
-    """
+    """Return what makes, of a batch, the logits of copies moved beside its padding."""
     values = padding_values(model) if isinstance(model, keras.Model) else []
     if not values:
         return lambda x: logits_fn

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 Theme = Literal["light", "dark"]
 
+
 # paper < surface: the page and what lies on it; soft: quiet grounds of marked text.
 COLORS: dict[Theme, dict[str, str]] = {
     "light": {
@@ -33,16 +34,22 @@ COLORS: dict[Theme, dict[str, str]] = {
         "alarm-soft": "#3a221b",
     },
 }
+
+
 # One line per report; dashes and marks differ too, for those who see no colours.
 LINES: dict[Theme, list[str]] = {
     "light": ["#0b6570", "#b0431e", "#6b4ba3", "#7a6200", "#2f6d2f", "#a02c6d"],
     "dark": ["#67c6d0", "#f29a72", "#b9a1ee", "#d9bf4d", "#8fce8a", "#f08fc4"],
 }
+
+
 # The ground of a cell for a share of one and of none.
 HEAT: dict[Theme, tuple[str, str]] = {
     "light": ("#f4f8f8", "#0a4a53"),
     "dark": ("#1d2629", "#8fe0e8"),
 }
+
+
 STEPS = 11
 
 
@@ -54,44 +61,13 @@ class Cell(NamedTuple):
 
 
 def contrast(a: str, b: str) -> float:
-    """Measure how well two colours can be told apart, as WCAG 2.2 defines it.
-
-    `(L_a + 0.05) / (L_b + 0.05)` with the relative luminances, the lighter first.
-
-    Args:
-        a: Colour as `#rrggbb`.
-        b: Colour as `#rrggbb`.
-
-    Returns:
-        1 (equal) to 21 (black and white); text needs 4.5.
-
-    Reference:
-        https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
-
-    Example:
-        >>> from keras_jsigr.core.palette import contrast
-        >>> contrast("#000000", "#ffffff")
-        21.0
-    """
+    """Measure how well two colours can be told apart, as WCAG 2.2 defines it."""
     low, high = sorted((_luminance(a), _luminance(b)))
     return (high + 0.05) / (low + 0.05)
 
 
 def heat(share: float, theme: Theme) -> Cell:
-    """Choose the colours of a heat map's cell.
-
-    Args:
-        share: 0..1; the fewer remain, the stronger the colour.
-        theme: `"light"` or `"dark"`.
-
-    Returns:
-        Ground and text.
-
-    Example:
-        >>> from keras_jsigr.core.palette import heat
-        >>> heat(1.0, "light")
-        Cell(ground='#f4f8f8', text='#000000')
-    """
+    """Choose the colours of a heat map's cell."""
     none_lost, all_lost = (_channels(color) for color in HEAT[theme])
     lost = 1 - heat_step(share) / (STEPS - 1)
     mixed = (a + lost * (b - a) for a, b in zip(none_lost, all_lost, strict=True))
@@ -100,35 +76,12 @@ def heat(share: float, theme: Theme) -> Cell:
 
 
 def heat_step(share: float) -> int:
-    """Round a share to a step of the heat map.
-
-    Args:
-        share: 0..1.
-
-    Returns:
-        0 to `STEPS - 1`.
-
-    Example:
-        >>> from keras_jsigr.core.palette import heat_step
-        >>> heat_step(0.0), heat_step(0.52), heat_step(1.0)
-        (0, 5, 10)
-    """
+    """Round a share to a step of the heat map."""
     return round(share * (STEPS - 1))
 
 
 def theme_css() -> str:
-    """Write the colours as custom properties of CSS.
-
-    Dark if the reader's system asks for it or the toggle says so, light in print.
-
-    Returns:
-        Style rules.
-
-    Example:
-        >>> from keras_jsigr.core.palette import theme_css
-        >>> "--accent: #0b6570;" in theme_css()
-        True
-    """
+    """Write the colours as custom properties of CSS."""
     light, dark = _properties("light"), _properties("dark")
     return (
         f":root {{ {light} }}\n"

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.weighted_logits import weighted_logits
+
+def check_class_indices(labels: np.ndarray[Any, Any], classes: int) -> None:
+    """Refuse labels that are no class of the model."""
+    values = labels.astype("float64")
+    bad = ~((values >= 0) & (values < classes) & (values == np.floor(values)))
+    if bad.any():
+        raise ValueError(
+            f"`y` is out of range: got {labels[bad].ravel()[0]}, expected class "
+            f"indices 0 to {classes - 1}. Count the classes from zero."
+        )
+
+
+def check_class_names(names: Any, classes: int) -> tuple[str, ...]:
+    """Check the names of the classes; numbers stand in for them."""
+    if names is None:
+        return tuple(str(number) for number in range(classes))
+    found = () if isinstance(names, str) else tuple(names)
+    if len(found) != classes or not all(isinstance(name, str) for name in found):
+        raise ValueError(
+            f"`class_names` does not fit the model: got {names!r}, expected {classes} "
+            "strings, one per class in the order of the outputs."
+        )
+    return found
+
+
+def masked_dot(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Compute `sum_c w_c z_c`, where nothing times minus infinity is nothing."""
+    return tf.reduce_sum(tf.math.multiply_no_nan(logits, weights), axis=-1)
+
 
 ScoreName = Literal["log_prob", "margin", "logit"]
+
+
 HeadKind = Literal["softmax", "sigmoid"]
+
+
 SCORES: tuple[str, ...] = get_args(ScoreName)
+
+
 # Hard targets are exactly one; the room is for targets kept in half precision.
 _HARD = 1.0 - 1e-3
 
 
 def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
-    """Bring labels of any Keras form to float targets shaped like the logits.
-
-    Args:
-        y: Labels: integers `(B,)` or `(B, 1)`, or one-hot, multi-hot or soft rows
-            `(B, C)`. For one logit per example: 0 or 1, `(B,)` or `(B, 1)`.
-        logits: Float `(B, C)`.
-
-    Returns:
-        Float32 `(B, C)`; a row of zeros for an index that is no class.
-
-    Raises:
-        ValueError: If the labels have neither of these shapes.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.scores import class_targets
-        >>> class_targets([2], tf.zeros((1, 3))).numpy().tolist()
-        [[0.0, 0.0, 1.0]]
-    """
+    """Bring labels of any Keras form to float targets shaped like the logits."""
     y = tf.convert_to_tensor(y)
     classes = logits.shape[-1]
     if classes == 1:
@@ -51,21 +70,7 @@ def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
 
 
 def predicted_targets(logits: tf.Tensor, kind: HeadKind = "softmax") -> tf.Tensor:
-    """Turn logits into the targets of the model's own decision.
-
-    Args:
-        logits: Float `(B, C)`.
-        kind: `"softmax"` picks the largest logit; `"sigmoid"` every positive one.
-
-    Returns:
-        Float32 `(B, C)` of zeros and ones, without gradient.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.scores import predicted_targets
-        >>> predicted_targets(tf.constant([[0.1, 0.9]])).numpy().tolist()
-        [[0.0, 1.0]]
-    """
+    """Turn logits into the targets of the model's own decision."""
     logits = tf.stop_gradient(logits)
     if kind == "sigmoid" or logits.shape[-1] == 1:
         return tf.cast(logits > 0, tf.float32)
@@ -73,20 +78,7 @@ def predicted_targets(logits: tf.Tensor, kind: HeadKind = "softmax") -> tf.Tenso
 
 
 def hard_targets(targets: tf.Tensor) -> tf.Tensor:
-    """Tell which rows name one class and not a mixture of several.
-
-    Args:
-        targets: Float `(B, C)`.
-
-    Returns:
-        Bool `(B,)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.scores import hard_targets
-        >>> hard_targets(tf.constant([[0.0, 1.0], [0.2, 0.8]])).numpy().tolist()
-        [True, False]
-    """
+    """Tell which rows name one class and not a mixture of several."""
     return tf.reduce_max(targets, axis=-1) >= _HARD
 
 
@@ -96,42 +88,7 @@ def class_score(
     score: ScoreName = "log_prob",
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
-    """Compute the scalar `s_b` that the decision for the target class rests on.
-
-    With a softmax head and target class `y`:
-
-    - `log_prob`: `z_y - logsumexp_j z_j`;
-    - `margin`: `z_y - logsumexp_{j != y} z_j` (the log odds: never saturates);
-    - `logit`: `z_y`.
-
-    With a sigmoid head the classes are independent: `log_prob` sums
-    `log sigmoid(+-z_c)`, `margin` and `logit` sum `+-z_c`, plus where the target is
-    one. Soft targets weigh the classes of `log_prob` and `logit`, `margin` takes their
-    largest; with a sigmoid head they weigh presence and absence of each class. With a
-    softmax head a row of zeros, as of an `ignore_class`, has the score zero.
-
-    Args:
-        logits: Float `(B, C)`; computed in float32.
-        targets: Float `(B, C)` from `class_targets` or `predicted_targets`.
-        score: `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)`.
-
-    Raises:
-        ValueError: If `score` is unknown.
-
-    Reference:
-        arXiv 1711.09404 (log_prob); the log odds as in arXiv 2207.13036's relatives.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.core.scores import class_score, class_targets
-        >>> z = tf.constant([[2.0, 1.0]])
-        >>> class_score(z, class_targets([0], z), "margin").numpy().tolist()
-        [1.0]
-    """
+    """Compute the scalar `s_b` that the decision for the target class rests on."""
     if score not in SCORES:
         raise ValueError(
             f"Unknown score: got {score!r}, expected one of {SCORES}. "
@@ -159,5 +116,61 @@ def class_score(
 def _log_odds(z: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     target = tf.one_hot(tf.argmax(targets, axis=-1), z.shape[-1])
     others = tf.where(target > 0, tf.fill(tf.shape(z), z.dtype.min), z)
-    own = weighted_logits(z, target)
+    own = masked_dot(z, target)
     return own - tf.reduce_logsumexp(others, axis=-1)
+
+
+class NormalizedScoreCotangent(NamedTuple):
+    """The gradient `ds/dz`, as rows whose largest entry is one and their sizes."""
+
+    rows: tf.Tensor
+    size: tf.Tensor
+
+    def scaled(self, values: tf.Tensor) -> tf.Tensor:
+        """Multiply what the rows were pulled back to by their sizes."""
+        size = tf.reshape(self.size, (-1, *[1] * (values.shape.rank - 1)))
+        return values * tf.cast(size, values.dtype)
+
+
+def unit_pull(
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    score: ScoreName = "log_prob",
+    kind: HeadKind = "softmax",
+) -> NormalizedScoreCotangent:
+    """Compute `ds/dz` for pulling it back to the inputs."""
+    gradient = score_cotangent(logits, targets, score, kind)
+    size = tf.stop_gradient(tf.reduce_max(tf.abs(gradient), axis=-1))
+    size = tf.where(size > 0.0, size, tf.ones_like(size))
+    return NormalizedScoreCotangent(gradient / size[:, tf.newaxis], size)
+
+
+def score_cotangent(
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    score: ScoreName = "log_prob",
+    kind: HeadKind = "softmax",
+) -> tf.Tensor:
+    """Compute `ds/dz` as it is."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(logits)
+        value = class_score(logits, targets, score, kind)
+    return tape.gradient(value, logits)
+
+
+def valid_label_mask(outputs: Any, labels: Any, ignored: Sequence[int]) -> Any:
+    """Tell per example whether its label is one to answer."""
+    indices = tf.convert_to_tensor(keras.tree.flatten(labels)[0])
+    keep = tf.ones_like(outputs[:, 0], tf.float32)
+    for label in ignored:  # of class indices, `(B,)` or `(B, 1)`, as are the losses
+        same = tf.reshape(indices, (-1,)) == tf.cast(label, indices.dtype)
+        keep *= 1.0 - tf.cast(same, tf.float32)
+    return keep
+
+
+def ignore_class_weights(outputs: Any, labels: Any, ignored: Sequence[int]) -> Any:
+    """Weigh the examples of a batch as a loss with `ignore_class` does."""
+    if not ignored:
+        return None
+    keep = valid_label_mask(outputs, labels, ignored)
+    return tf.math.divide_no_nan(keep, tf.reduce_mean(keep))

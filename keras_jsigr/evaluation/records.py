@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from keras_jsigr.evaluation.rate import Rate
+# The 97.5 % quantile of the normal distribution: intervals hold 95 %.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Count how many of a number of examples are classified rightly.
+
+    Attributes:
+        correct: Their number, 0 to `total`.
+        total: The number of examples, >= 1.
+
+    Raises:
+        ValueError: If the counts are impossible.
+
+    Example:
+        >>> from keras_jsigr.evaluation.records import Rate
+        >>> rate = Rate(80, 100)
+        >>> rate.accuracy, round(rate.low, 3), round(rate.high, 3)
+        (0.8, 0.711, 0.867)
+    """
+
+    correct: int
+    total: int
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.total < 1 or not 0 <= self.correct <= self.total:
+            raise ValueError(
+                f"No rate: got {self.correct} of {self.total}, expected 0 <= correct "
+                "<= total and total >= 1. Count the same examples for both."
+            )
+
+    @property
+    def accuracy(self) -> float:
+        """The share, 0..1."""
+        return self.correct / self.total
+
+    @property
+    def low(self) -> float:
+        """The lower end of the 95 % Wilson interval (Wilson 1927), 0..1."""
+        return max(0.0, self._centre - self._half)
+
+    @property
+    def high(self) -> float:
+        """The upper end of the 95 % Wilson interval, 0..1."""
+        return min(1.0, self._centre + self._half)
+
+    @property
+    def _centre(self) -> float:
+        return (self.correct + _Z**2 / 2) / (self.total + _Z**2)
+
+    @property
+    def _half(self) -> float:
+        p, n = self.accuracy, self.total
+        spread = math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+        return _Z * spread / (1 + _Z**2 / n)
+
 
 Access = Literal["white box", "black box", "decision", "transfer", "noise"]
+
+
 Status = Literal["ok", "suspect", "skipped"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRecord:
-    """What one attack did.
-
-    Attributes:
-        name: Such as `"APGD-CE"`.
-        access: What the attack sees of the model.
-        config: The settings of the attack, as `get_config` returns them.
-        attacked: Number of examples it was run on (those still correct before it).
-        broken: Number of those it fooled the model on.
-        accuracy: After this and all attacks before it, over all examples.
-        seconds: Wall time.
-        error: What went wrong, if it did; then `broken` counts what was done before.
-    """
+    """What one attack did."""
 
     name: str
     access: Access
@@ -38,13 +87,7 @@ class AttackRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRecord:
-    """The examples of one class.
-
-    Attributes:
-        name: The name or index of the class.
-        clean: Of them rightly classified without attack.
-        robust: Of them rightly classified under every attack of the suite.
-    """
+    """The examples of one class."""
 
     name: str
     clean: Rate
@@ -61,21 +104,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRecord:
-    """Accuracy of `target` on examples made against `source`.
-
-    Attributes:
-        source: Name of the surrogate, or of an ensemble; equal to `target` on the
-            diagonal, which is the same attack with white-box access.
-        target: Name of the attacked model.
-        attack: Name of the attack; of several of one name the later ones are numbered,
-            such as `"PGD (2)"`.
-        epsilon: Radius in input units.
-        accuracy: Over all examples.
-        union: Whether this is the per-example worst of all sources: as many attacks as
-            there are sources, so no match for a single one.
-        fingerprint: Of the source's model: two sources of one name need not be the
-            same. Empty in reports of earlier versions.
-    """
+    """Accuracy of `target` on examples made against `source`."""
 
     source: str
     target: str
@@ -88,15 +117,7 @@ class TransferRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearizedRecord:
-    """Distribution over the examples of the linearized robustness, in input units.
-
-    Attributes:
-        norm: Of the perturbation: the gradients are measured in its dual norm.
-        quantiles: `(share, value)` for shares such as 0.1, 0.5, 0.9, over the rightly
-            classified examples with a finite gradient.
-        margin: Median difference of the largest and the second logit.
-        gradient: Median dual norm of the gradient of the closest difference.
-    """
+    """Distribution over the examples of the linearized robustness, in input units."""
 
     norm: str
     quantiles: list[tuple[float, float]]
@@ -109,16 +130,7 @@ CRASHED = "The rule crashed: "  # how a finding starts whose rule did
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one rule of the diagnostics found.
-
-    Attributes:
-        rule: Identifier, such as `"zero_gradients"`.
-        title: The rule in a few words, such as `"Gradients vanish"`.
-        status: Whether the figures are what an honest model shows.
-        says: The result in one or two sentences.
-        figures: The figures it rests on, by name.
-        advice: What to do about it; empty if `ok`.
-    """
+    """What one rule of the diagnostics found."""
 
     rule: str
     title: str
@@ -135,20 +147,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleRecord:
-    """One example that was fooled, for the eye.
-
-    Attributes:
-        index: Its place in the evaluated data.
-        label: Name of the true class.
-        predicted: Name of the class predicted without attack.
-        adversarial: Name of the class predicted under attack; "none" where the outputs
-            are no numbers.
-        attack: Name of the attack that fooled the model.
-        distance: Length of the perturbation in the norm of the threat model.
-        pictures: PNG files in base64 by title, in the order to show: "image",
-            "perturbation", "attacked image", "gradient map", "gradient map, attacked".
-            Empty if the inputs are no images.
-    """
+    """One example that was fooled, for the eye."""
 
     index: int
     label: str
@@ -157,3 +156,104 @@ class ExampleRecord:
     attack: str
     distance: float
     pictures: dict[str, str] = field(default_factory=dict)
+
+
+Better = Literal["higher", "lower", ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyFigure:
+    """The mean of one metric over the examples.
+
+    Attributes:
+        group: What it is about, such as `"Faithfulness"`.
+        metric: Its name, such as `"Deletion"`.
+        condition: Of several measurements which one, such as `"blur, random order"`.
+        better: Which direction is better; empty for controls and mere descriptions.
+        mean: Over the examples used; None if there was none. Reports of earlier
+            versions may have NaN, where one example had.
+        error: The standard error of the mean; None for fewer than two examples.
+        images: The number of examples used.
+        unknown: Of further examples there is no value: theirs, or that of their map, is
+            NaN or infinite.
+
+    Example:
+        >>> from keras_jsigr.evaluation.records import SaliencyFigure
+        >>> figure = SaliencyFigure(
+        ...     group="Sparsity",
+        ...     metric="Gini index",
+        ...     condition="",
+        ...     better="higher",
+        ...     mean=0.5,
+        ...     error=0.1,
+        ...     images=9,
+        ... )
+        >>> round(figure.low, 3), round(figure.high, 3)
+        (0.304, 0.696)
+    """
+
+    group: str
+    metric: str
+    condition: str
+    better: Better
+    mean: float | None
+    error: float | None
+    images: int
+    unknown: int = 0
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the 95 % interval of the mean, by the normal law."""
+        if self.mean is None or self.error is None:
+            return None
+        return self.mean - _Z * self.error
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the 95 % interval of the mean."""
+        if self.mean is None or self.error is None:
+            return None
+        return self.mean + _Z * self.error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyRecord:
+    """What was measured of the saliency maps of one model.
+
+    Attributes:
+        method: How the maps were made, such as `"gradient"`.
+        images: The number of examples explained.
+        figures: In the order to show.
+        findings: What is to be said of the figures in words.
+        settings: Of the measurement.
+        seconds: Wall time of each part, and `total`.
+        errors: Parts that crashed, and figures that some examples have no value of, in
+            words.
+    """
+
+    method: str
+    images: int
+    figures: list[SaliencyFigure]
+    findings: list[Finding]
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    errors: list[str]
+
+    def figure(self, metric: str, condition: str = "") -> SaliencyFigure:
+        """Return one figure.
+
+        Args:
+            metric: Its name.
+            condition: Which one of that name.
+
+        Returns:
+            The figure.
+
+        Raises:
+            KeyError: If it was not measured.
+        """
+        for figure in self.figures:
+            if (figure.metric, figure.condition) == (metric, condition):
+                return figure
+        known = [(figure.metric, figure.condition) for figure in self.figures]
+        raise KeyError(f"Got {(metric, condition)}, expected one of {known}.")

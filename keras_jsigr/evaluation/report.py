@@ -6,12 +6,13 @@ import dataclasses
 import json
 import os
 import typing
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from keras_jsigr.evaluation.json_codec import from_json, to_json
-from keras_jsigr.evaluation.rate import Rate
+from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.evaluation.comparison import mismatches
 from keras_jsigr.evaluation.records import (
     AttackRecord,
     ClassRecord,
@@ -19,10 +20,11 @@ from keras_jsigr.evaluation.records import (
     ExampleRecord,
     Finding,
     LinearizedRecord,
+    Rate,
+    SaliencyRecord,
     TransferRecord,
 )
-from keras_jsigr.evaluation.saliency_records import SaliencyRecord
-from keras_jsigr.evaluation.saving import save_reports
+from keras_jsigr.evaluation.render.html import save_reports
 
 SCHEMA = 1
 
@@ -64,7 +66,7 @@ class Report:
     Example:
         >>> import os, tempfile
         >>> from keras_jsigr.evaluation.report import Report
-        >>> from keras_jsigr.evaluation.rate import Rate
+        >>> from keras_jsigr.evaluation.records import Rate
         >>> empty = dict.fromkeys(("model", "data", "curve_attack"), {})
         >>> empty |= dict.fromkeys(("settings", "versions", "seconds"), {})
         >>> lists = ("attacks", "classes", "curve", "transfer", "findings")
@@ -186,7 +188,7 @@ class Report:
 
     def summary(self) -> str:
         """Say the result in a few sentences."""
-        from keras_jsigr.evaluation.page.summary import summary
+        from keras_jsigr.evaluation.render.text import summary
 
         return summary(self)
 
@@ -198,21 +200,7 @@ class Report:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a file of strict JSON.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The values in it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no strict JSON.
-
-    Example:
-        See `Report`.
-    """
+    """Read a file of strict JSON."""
 
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
@@ -225,3 +213,103 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             f"'{path}' is no JSON file: {error}. Give a file that `save` wrote with "
             "the suffix .json."
         ) from error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hold reports to be read side by side.
+
+    Attributes:
+        reports: At least one, in the order given.
+        warnings: In what the evaluations differ, so that the figures do not compare;
+            empty if threat model, data and attacks are the same.
+
+    Raises:
+        TypeError: If something else than reports is given.
+        ValueError: If there is none.
+    """
+
+    reports: tuple[Report, ...]
+    warnings: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check the reports and note where they differ."""
+        object.__setattr__(self, "reports", tuple(self.reports))
+        if not self.reports:
+            raise ValueError(
+                "Nothing to compare: got no report, expected at least one. Pass "
+                "compare([report, ...])."
+            )
+        for report in self.reports:
+            if not isinstance(report, Report):
+                raise TypeError(
+                    f"Got a {type(report).__name__}, expected reports. Load files with "
+                    "Report.load(path) first."
+                )
+        object.__setattr__(self, "warnings", mismatches(self.reports))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all reports as `.json`, or one page: `.html`, `.md` or `.png`.
+
+        Args:
+            path: The suffix says the format; parent folders are made. The file appears
+                whole or not at all.
+
+        Raises:
+            ValueError: If the suffix is none of these.
+            ImportError: If a format needs a package that is not installed.
+        """
+        save_reports(self.reports, path, self.to_document)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the contents of the JSON file: `schema`, `reports`, `warnings`."""
+        reports = [report.to_document() for report in self.reports]
+        return {"schema": SCHEMA, "warnings": self.warnings, "reports": reports}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote as `.json`.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, no comparison, or of a newer format.
+        """
+        document = read_json(path)
+        reports = document.get("reports") if isinstance(document, dict) else None
+        if not isinstance(reports, list):
+            raise ValueError(
+                f"'{path}' holds no comparison: expected a list `reports`. Read a "
+                "single report with Report.load(path)."
+            )
+        return cls(tuple(Report.from_document(part, f"'{path}'") for part in reports))
+
+
+def compare(reports: Sequence[Report]) -> Comparison:
+    """Put reports side by side.
+
+    Args:
+        reports: At least one; reports of the same data, threat model and attacks
+            compare, of others `warnings` says in what they differ.
+
+    Returns:
+        The comparison, with `save("a.html")`, `.md`, `.png` and `.json`.
+
+    Raises:
+        TypeError: If something else than reports is given.
+        ValueError: If there is none.
+
+    Example:
+        >>> from keras_jsigr.evaluation.report import compare
+        >>> try:
+        ...     compare([])
+        ... except ValueError as error:
+        ...     print(str(error)[:19])
+        Nothing to compare:
+    """
+    return Comparison(tuple(reports))

@@ -2,28 +2,261 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from keras_jsigr.attacks.calls.inputs import check_inputs
-from keras_jsigr.attacks.calls.predictions import (
-    PROGRAMS,
-    classified_rightly,
-    predict_logits,
+from keras_jsigr.attacks.base import check_inputs, is_feasible
+from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.suite import attacks_of, by_name, free_name
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits
+from keras_jsigr.evaluation.records import AttackRecord, Rate, TransferRecord
+from keras_jsigr.evaluation.resume import (
+    CachedResult,
+    Store,
+    data_identity,
+    model_identity,
 )
-from keras_jsigr.core import settings
-from keras_jsigr.evaluation.checks import check_data, check_radii
-from keras_jsigr.evaluation.known_range import known_range
-from keras_jsigr.evaluation.model_checks import check_model_fits, class_count
-from keras_jsigr.evaluation.named_attacks import attacks_of
-from keras_jsigr.evaluation.parts.attack_rows import outside_words
-from keras_jsigr.evaluation.parts.by_name import by_name
-from keras_jsigr.evaluation.records import TransferRecord
-from keras_jsigr.evaluation.store import Store
-from keras_jsigr.evaluation.transfer_cell import Labels, TransferBench, records_of
+from keras_jsigr.evaluation.robustness import SuiteResult, describe, outside_words
+from keras_jsigr.evaluation.run import Task, in_words
+from keras_jsigr.evaluation.validation import (
+    check_data,
+    check_model_fits,
+    check_radii,
+    class_count,
+    known_range,
+)
+
+Labels = Literal["true", "own"]
+
+
+class Cell(NamedTuple):
+    """Examples made against one source by one attack at one radius, on all targets."""
+
+    source: str
+    attack: str
+    epsilon: float
+    right: dict[str, npt.NDArray[np.bool_]]
+    seconds: float
+    outside: int = 0
+    fingerprint: str = ""
+
+
+class TransferBench:
+    """Make and judge transferred examples of a fixed set of models and data."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Any],
+        x: npt.NDArray[Any],
+        y: npt.NDArray[np.int64],
+        labels: Labels,
+        batch_size: int,
+        store: Store,
+    ) -> None:
+        self._models = models
+        self._x, self._y = x, y
+        self._labels = labels
+        self._batch_size = batch_size
+        self._store = store
+
+    @cached_property
+    def _identities(self) -> dict[str, str]:
+        return {name: model_identity(m, self._x) for name, m in self._models.items()}
+
+    @cached_property
+    def _data(self) -> str:
+        return data_identity(self._x, self._y)
+
+    def cell(self, source: str, attack: Any, targets: Sequence[str]) -> Cell:
+        """Make examples against one model and try them on others, or find them done."""
+
+        def make() -> CachedResult:
+            start = time.perf_counter()
+            y = self._y if self._labels == "true" else None
+            x_adv = np.asarray(attack(self._models[source], self._x, y))
+            x_adv = x_adv.astype(self._x.dtype)
+            norm, ends = attack.norm, attack.input_range
+            valid = is_feasible(x_adv, self._x, attack.epsilon, norm, ends)
+            x_adv[~valid] = self._x[~valid]
+            # By number: a name may hold what no archive can.
+            arrays = {
+                f"right_{number}": classified_rightly(
+                    predict_logits(self._models[name], x_adv, self._batch_size), self._y
+                )
+                for number, name in enumerate(targets)
+            }
+            seconds = time.perf_counter() - start
+            return CachedResult(
+                arrays, {"seconds": seconds, "outside": int((~valid).sum())}
+            )
+
+        wanted = {
+            "attack": describe(attack),
+            "labels": self._labels,
+            "data": self._data,
+            "source": self._identities[source],
+            "targets": [self._identities[name] for name in targets],
+        }
+        piece = self._store.piece("transfer", wanted, make)
+        right = {name: piece.arrays[f"right_{i}"] for i, name in enumerate(targets)}
+        # Pieces of earlier versions do not say.
+        seconds, outside = piece.info["seconds"], piece.info.get("outside", 0)
+        return Cell(
+            source=source,
+            attack=attack.name,
+            epsilon=attack.epsilon,
+            right=right,
+            seconds=seconds,
+            outside=outside,
+            fingerprint=self._identities[source][:16],
+        )
+
+
+def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecord]:
+    """Turn a cell into records."""
+    total = int(counted.sum())
+    return [
+        TransferRecord(
+            source=cell.source,
+            target=target,
+            attack=cell.attack,
+            epsilon=cell.epsilon,
+            accuracy=Rate(int(right[counted].sum()), total),
+            fingerprint=cell.fingerprint,
+        )
+        for target, right in cell.right.items()
+    ]
+
+
+@dataclass
+class TransferResult:
+    """What transferred examples did to the model."""
+
+    records: list[TransferRecord] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def fooled_within(self, epsilon: float, examples: int) -> npt.NDArray[np.bool_]:
+        """Tell which examples some surrogate's example fooled the model on."""
+        fooled = np.zeros(examples, bool)
+        for cell in self.cells:
+            if cell.epsilon <= epsilon:
+                fooled |= ~next(iter(cell.right.values()))
+        return fooled
+
+
+def run_transfer(
+    task: Task,
+    name: str,
+    surrogates: Mapping[str, Any],
+    attacks: Sequence[Any],
+    radii: Sequence[float],
+    result: TransferResult,
+) -> None:
+    """Attack every surrogate and their ensemble, and the model itself to compare."""
+    name = _free(name, surrogates, f"{name} (evaluated)")
+    sources = {name: task.model, **surrogates}
+    if len(surrogates) > 1:
+        label = _free("ensemble", sources, "ensemble of all")
+        sources[label] = LogitsEnsemble(list(surrogates.values()))
+    bench = TransferBench(sources, task.x, task.y, "true", task.batch_size, task.store)
+    everyone = np.ones(len(task.x), bool)
+    named = by_name(attacks)
+    result.attacks = {label: describe(each)["config"] for label, each in named.items()}
+    for source in sources:
+        for label, attack in named.items():
+            try:
+                for radius in radii:
+                    cell = bench.cell(source, attack.at(radius), [name])
+                    cell = cell._replace(attack=label)
+                    result.records += records_of(cell, everyone)
+                    if source != name:
+                        result.cells.append(cell)
+                    if cell.outside:
+                        task.log.errors.append(
+                            f"transfer: {label} on {source} at {radius:g}: "
+                            f"{outside_words(cell.outside)}"
+                        )
+                    task.log.say(
+                        f"  {label} on {source} at {radius:g}: "
+                        f"{result.records[-1].accuracy.accuracy:.1%} left"
+                    )
+            except Exception as error:
+                task.log.errors.append(
+                    f"transfer: {label} on {source}: {in_words(error)}"
+                )
+    if len(surrogates) > 1:
+        result.records += _worst(result.cells, name, sources)
+
+
+def transfer_record(
+    task: Task, result: TransferResult, suite: SuiteResult
+) -> AttackRecord | None:
+    """Count transferred examples among the attacks: whatever fools the model counts."""
+    cells = [cell for cell in result.cells if cell.epsilon <= task.epsilon]
+    if not cells:
+        return None
+    outside = sum(cell.outside for cell in cells)
+    left = int(suite.robust.sum())
+    suite.robust &= ~result.fooled_within(task.epsilon, len(task.x))
+    accuracy = Rate(int(suite.robust.sum()), len(task.x))
+    return AttackRecord(
+        name="Transfer",
+        access="transfer",
+        config={
+            "sources": list(dict.fromkeys(cell.source for cell in cells)),
+            "attacks": list(dict.fromkeys(cell.attack for cell in cells)),
+            "settings": result.attacks,
+        },
+        attacked=left,
+        broken=left - accuracy.correct,
+        accuracy=accuracy,
+        seconds=sum(cell.seconds for cell in cells),
+        error=outside_words(outside) if outside else None,
+    )
+
+
+def _worst(
+    cells: Sequence[Cell], name: str, taken: Mapping[str, Any]
+) -> list[TransferRecord]:
+    label = _free("any surrogate", taken, "any of the surrogates")
+    groups: dict[tuple[str, float], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.attack, cell.epsilon), []).append(cell)
+    rights = {
+        key: np.all([cell.right[name] for cell in group], axis=0)
+        for key, group in groups.items()
+    }
+    return [
+        TransferRecord(
+            source=label,
+            target=name,
+            attack=attack,
+            epsilon=epsilon,
+            accuracy=Rate(int(right.sum()), len(right)),
+            union=True,
+            fingerprint=_joint(groups[attack, epsilon]),
+        )
+        for (attack, epsilon), right in rights.items()
+    ]
+
+
+def _joint(cells: Sequence[Cell]) -> str:
+    parts = sorted(cell.fingerprint for cell in cells)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:
+    return name if name not in taken else free_name(otherwise, taken)
 
 
 def transfer_matrix(
@@ -89,9 +322,9 @@ def transfer_matrix(
         >>> [(r.source, r.target, r.accuracy.correct) for r in records]
         [('a', 'a', 0), ('a', 'b', 1), ('b', 'a', 1), ('b', 'b', 0)]
     """
-    batch_size = settings.count("batch_size", batch_size)
-    settings.choice("labels", labels, ("true", "own"))
-    settings.choice("only_correct", only_correct, (False, True))
+    batch_size = arguments.count("batch_size", batch_size)
+    arguments.choice("labels", labels, ("true", "own"))
+    arguments.choice("only_correct", only_correct, (False, True))
     if not isinstance(models, Mapping) or not models:
         raise TypeError(
             f"`models` is {type(models).__name__} of no use: expected a dictionary of "
@@ -100,7 +333,7 @@ def transfer_matrix(
     input_range = known_range(input_range, *models.values())
     targets = list(models) if targets is None else list(targets)
     for name in targets:
-        settings.choice("targets", name, tuple(models))
+        arguments.choice("targets", name, tuple(models))
     x = check_inputs(x, input_range)
     PROGRAMS.forget(*models.values())
     first, one = next(iter(models.items()))

@@ -1,18 +1,20 @@
 """The penalties of J-SIGR as free functions on tensors, per example."""
 
-from keras_jsigr.penalties import guided
-from keras_jsigr.penalties.alignment import alignment_penalty
-from keras_jsigr.penalties.batch_mean import batch_mean
-from keras_jsigr.penalties.directional import finite_difference, jvp
-from keras_jsigr.penalties.jacobian import exact, projected
-from keras_jsigr.penalties.linearization import Linearization
+from keras_jsigr.penalties.jacobian import (
+    Linearization,
+    exact,
+    finite_difference,
+    jvp,
+    projected,
+)
 from keras_jsigr.penalties.objective import (
     PenaltyBatch,
+    batch_mean,
     directional_penalties,
+    ramp_factor,
     reverse_mode_penalties,
 )
-from keras_jsigr.penalties.schedule import ramp_factor
-from keras_jsigr.penalties.selection import selection_weights
+from keras_jsigr.penalties.selective import alignment_penalty, selection_weights
 from keras_jsigr.penalties.settings import PenaltySettings
 
 __all__ = [

@@ -5,16 +5,79 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from keras_jsigr.core.scores import HeadKind, ScoreName, class_score
-from keras_jsigr.core.streams import stream
-from keras_jsigr.core.unit_pull import score_cotangent, unit_pull
-from keras_jsigr.penalties import directional, guided, jacobian
-from keras_jsigr.penalties.alignment import alignment_penalty
-from keras_jsigr.penalties.linearization import Linearization
-from keras_jsigr.penalties.selection import selection_weights
+from keras_jsigr.core.random import named_seed
+from keras_jsigr.core.scores import (
+    HeadKind,
+    ScoreName,
+    class_score,
+    score_cotangent,
+    unit_pull,
+)
+from keras_jsigr.penalties import jacobian
+from keras_jsigr.penalties.jacobian import Linearization
+from keras_jsigr.penalties.selective import alignment_penalty, selection_weights
 from keras_jsigr.penalties.settings import PenaltySettings
+
+
+def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False) -> Any:
+    """Average a penalty over the batch as Keras averages the loss.
+
+    `sum w_b R_b / B`, or over the weights, `sum w_b R_b / sum w_b`. A replica without
+    examples, of a batch smaller than their number, has the mean 0.
+
+    Args:
+        per_example: Float32 `(B,)`.
+        sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
+            outputs or of time steps) count as one.
+        over_weights: Whether to divide by the sum of the weights, as losses with
+            `reduction="mean_with_sample_weight"` do.
+
+    Returns:
+        Float32 scalar.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import batch_mean
+        >>> float(batch_mean(tf.constant([1.0, 3.0]), tf.constant([0.0, 1.0])))
+        1.5
+    """
+    count = tf.cast(tf.shape(per_example)[0], tf.float32)
+    leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
+    if len(leaves) == 1:
+        weight = tf.convert_to_tensor(leaves[0])  # NumPy in eager steps
+        if weight.shape.rank == 1 or weight.shape[1:].num_elements() == 1:
+            weight = tf.cast(tf.reshape(weight, (-1,)), tf.float32)
+            per_example = per_example * weight
+            count = tf.reduce_sum(weight) if over_weights else count
+    return tf.math.divide_no_nan(tf.reduce_sum(per_example), count)
+
+
+def ramp_factor(step: Any, delay_steps: Any, ramp_steps: Any) -> Any:
+    """Compute the factor of the penalty weights at an optimizer step.
+
+    `clip((step + 1 - delay) / max(ramp, 1), 0, 1)`: zero for `delay_steps` steps, then
+    linear, full from step `delay_steps + ramp_steps - 1` on.
+
+    Args:
+        step: Integer scalar, 0 for the first step (`optimizer.iterations`).
+        delay_steps: Integer scalar, >= 0; may be a variable.
+        ramp_steps: Integer scalar, >= 0; may be a variable.
+
+    Returns:
+        Float32 scalar in 0..1.
+
+    Example:
+        >>> from keras_jsigr.penalties import ramp_factor
+        >>> [float(ramp_factor(t, 1, 2)) for t in range(4)]
+        [0.0, 0.5, 1.0, 1.0]
+    """
+    done = tf.cast(step, tf.float32) + 1.0 - tf.cast(delay_steps, tf.float32)
+    return tf.clip_by_value(
+        done / tf.maximum(tf.cast(ramp_steps, tf.float32), 1.0), 0.0, 1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +112,7 @@ class PenaltyBatch:
                 settings.selection,
                 quantile=settings.quantile,
                 threshold=settings.threshold,
-                seed=stream(self.seed, "selection", index),
+                seed=named_seed(self.seed, "selection", index),
             )
             for index, saliency in enumerate(maps)
         ]
@@ -141,14 +204,18 @@ def _jacobian_terms(
     batch: PenaltyBatch, linearization: Linearization, norm: jacobian.NormName
 ) -> list[Any]:
     settings = batch.settings
-    seeds = [stream(batch.seed, "projections", k) for k in range(settings.projections)]
+    seeds = [
+        named_seed(batch.seed, "projections", k) for k in range(settings.projections)
+    ]
     if settings.form == "guided":
         score = score_cotangent(*_scored(batch, linearization))
         spread = settings.spread
         if settings.estimator == "exact":
-            return guided.exact(linearization, score, spread=spread, norm=norm)
+            return jacobian.exact_guided(linearization, score, spread=spread, norm=norm)
         draws = [
-            guided.projected(linearization, score, seed, spread=spread, norm=norm)
+            jacobian.projected_guided(
+                linearization, score, seed, spread=spread, norm=norm
+            )
             for seed in seeds
         ]
     elif settings.estimator == "exact":
@@ -174,7 +241,7 @@ def products(settings: PenaltySettings, classes: int) -> int:
 
 def directional_penalties(
     batch: PenaltyBatch,
-    forward: directional.ForwardFn,
+    forward: jacobian.ForwardFn,
     inputs: list[Any],
     logits: Any,
     *,
@@ -203,15 +270,15 @@ def directional_penalties(
     settings = batch.settings
     selected = batch.select(inputs) if settings.selects else None
 
-    def estimate(fn: directional.ForwardFn, outputs: Any, weights: Any, k: int) -> Any:
+    def estimate(fn: jacobian.ForwardFn, outputs: Any, weights: Any, k: int) -> Any:
         values = []
         for number in range(k * settings.projections, (k + 1) * settings.projections):
-            seed = stream(batch.seed, "projections", number)
+            seed = named_seed(batch.seed, "projections", number)
             if settings.estimator == "jvp":
-                values.append(directional.jvp(fn, inputs, weights, seed, unit=unit)[1])
+                values.append(jacobian.jvp(fn, inputs, weights, seed, unit=unit)[1])
             else:
                 values.append(
-                    directional.finite_difference(
+                    jacobian.finite_difference(
                         fn, inputs, outputs, weights, seed, unit=unit
                     )
                 )

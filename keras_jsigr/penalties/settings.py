@@ -6,20 +6,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from keras_jsigr.core import settings
-from keras_jsigr.core.choices import BASELINES, CHANGES, BaselineName, ChangeName
+from keras_jsigr.core import arguments
+from keras_jsigr.core.arguments import BASELINES, CHANGES, BaselineName, ChangeName
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.penalties.jacobian import NORMS, NormName
-from keras_jsigr.penalties.selection import (
-    LINEAR_SELECTIONS,
-    SELECTIONS,
-    SelectionName,
-)
+from keras_jsigr.penalties.selective import LINEAR_SELECTIONS, SELECTIONS, SelectionName
 
 EstimatorName = Literal["vjp", "jvp", "finite_difference", "exact"]
+
+
 FormName = Literal["fused", "guided", "separate"]
+
+
 WeightsName = Literal["fixed", "auto"]
+
+
 REVERSE_MODE = ("vjp", "exact")
+
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "penalty_weights": get_args(WeightsName),
     "form": get_args(FormName),
@@ -30,12 +34,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "baseline": BASELINES,
     "saliency_score": CHANGES,
 }
+
+
 WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
+
+
 SHARES = ("accuracy_drop", "reference_accuracy", "quantile", "threshold")
+
+
 COUNTS = ("projections", "grid", "masks_per_step")
+
+
 STEPS = ("delay_steps", "ramp_steps")
+
+
 SPREAD = "It is a standard deviation in units of the logits."
+
+
 RADIUS = "It is a radius in units of the inputs; 0 means none."
+
+
 # May be `None`.
 OPTIONAL = ("reference_accuracy", "threshold", "masks_per_step")
 
@@ -86,18 +104,18 @@ class PenaltySettings:
     def __post_init__(self) -> None:
         """Check every value and every pair that excludes each other."""
         for name, options in CHOICES.items():
-            settings.choice(name, getattr(self, name), options)
+            arguments.choice(name, getattr(self, name), options)
         off = "A weight of 0 switches its term off."
         plain: dict[str, Any] = {
-            **self._each(WEIGHTS, settings.number, minimum=0.0, advice=off),
-            **self._each(SHARES, settings.share),
-            **self._each(COUNTS, settings.count),
-            **self._each(STEPS, settings.count, minimum=0),
-            "seed": settings.count("seed", self.seed, minimum=-(2**31)),
-            "input_range": settings.interval("input_range", self.input_range),
-            "noise": settings.number("noise", self.noise, minimum=0.0, advice=RADIUS),
-            "noise_patches": settings.counts("noise_patches", self.noise_patches),
-            "spread": settings.number(
+            **self._each(WEIGHTS, arguments.number, minimum=0.0, advice=off),
+            **self._each(SHARES, arguments.share),
+            **self._each(COUNTS, arguments.count),
+            **self._each(STEPS, arguments.count, minimum=0),
+            "seed": arguments.count("seed", self.seed, minimum=-(2**31)),
+            "input_range": arguments.interval("input_range", self.input_range),
+            "noise": arguments.number("noise", self.noise, minimum=0.0, advice=RADIUS),
+            "noise_patches": arguments.counts("noise_patches", self.noise_patches),
+            "spread": arguments.number(
                 "spread", self.spread, minimum=0.0, advice=SPREAD
             ),
         }

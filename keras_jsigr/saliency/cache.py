@@ -3,36 +3,213 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
-from keras_jsigr.core.choices import BaselineName, ChangeName
-from keras_jsigr.core.logits import as_logits
-from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.batched import (
+from keras_jsigr.core.arguments import BaselineName, ChangeName
+from keras_jsigr.core.batching import (
+    BatchedExplainer,
     as_fit_sees,
     check_lengths,
     probe_of,
 )
-from keras_jsigr.saliency.build_codes import build_codes
-from keras_jsigr.saliency.cache_file import read_cache_file, write_cache_file
-from keras_jsigr.saliency.decision import decision_of
+from keras_jsigr.core.files import read_cache_file, write_cache_file
+from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.scores import HeadKind
+from keras_jsigr.saliency.base import decision_of
 from keras_jsigr.saliency.fingerprint import (
     check_identity,
     fingerprint_array,
     fingerprint_model,
 )
-from keras_jsigr.saliency.hashed_examples import hashed_examples
-from keras_jsigr.saliency.interpolate import interpolate
-from keras_jsigr.saliency.layout import Layout
-from keras_jsigr.saliency.mask_bank import MaskBank, make_mask_bank
-from keras_jsigr.saliency.perturbation_map import perturbation_explainer
-from keras_jsigr.saliency.sorted_rows import sorted_rows
+from keras_jsigr.saliency.masks import Layout, MaskBank, interpolate, make_mask_bank
+from keras_jsigr.saliency.perturbation import perturbation_explainer
+
+Codes = npt.NDArray[np.uint8]
+
+
+_SECONDS_BETWEEN_SAVES = 10.0
+
+
+def build_codes(
+    explain: BatchedExplainer,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any] | None,
+    *,
+    partial: Path | None,
+    identity: Mapping[str, Any],
+    verbose: int = 1,
+) -> Codes:
+    """Compute the quantized coefficients of all examples in order."""
+    parts = _resume(partial, identity, verbose)
+    done = sum(map(len, parts))
+    bar = keras.utils.Progbar(len(x), verbose=verbose, unit_name="example")
+    saved = time.monotonic()
+    try:
+        while done < len(x):
+            batch = slice(done, done + explain.batch_size)
+            found = explain(x[batch], None if y is None else y[batch])
+            parts.append(quantize(found))
+            done += len(found)
+            bar.update(done)
+            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                parts = _save(partial, identity, parts)
+                saved = time.monotonic()
+    except BaseException:
+        if parts:
+            _save(partial, identity, parts)
+        raise
+    return np.concatenate(parts)
+
+
+def quantize(coefficients: npt.ArrayLike) -> Codes:
+    """Round coefficients in [0, 1] to 256 steps, `round(255 c)`."""
+    values = np.asarray(coefficients, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "Got coefficients that are NaN or infinite, expected numbers in [0, 1]. "
+            "Check the teacher's outputs on this data: it gives NaN or infinity."
+        )
+    codes: Codes = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return codes
+
+
+def _save(
+    partial: Path | None, identity: Mapping[str, Any], parts: list[Codes]
+) -> list[Codes]:
+    codes = np.concatenate(parts)
+    if partial is not None:
+        write_cache_file(partial, identity, {"codes": codes})
+    return [codes]
+
+
+def _resume(
+    partial: Path | None, identity: Mapping[str, Any], verbose: int
+) -> list[Codes]:
+    """Rows of an earlier build; anything that does not fit is started afresh."""
+    if partial is None:
+        return []
+    try:
+        header, arrays = read_cache_file(partial)
+    except (FileNotFoundError, ValueError):
+        return []
+    if header != identity:
+        return []
+    if verbose:
+        print(f"Going on with {len(arrays['codes'])} examples from '{partial}'.")
+    return [arrays["codes"]]
+
+
+# Odd constants of SplitMix64 and MurmurHash3; any change makes old caches worthless.
+_SPREAD = np.array(0x9E3779B97F4A7C15, np.uint64).view(np.int64)
+
+
+_MIX = np.array(0xBF58476D1CE4E5B9, np.uint64).view(np.int64)
+
+
+_FINAL = np.array(0x94D049BB133111EB, np.uint64).view(np.int64)
+
+
+def content_keys(x: Any) -> tf.Tensor:
+    """Hash every example to 64 bits, so that it can be found again by its content.
+
+    Every value is cast to float32, its bits are spread over 64, multiplied by an odd
+    pseudo-random constant of its position and mixed; the sum over the positions is
+    mixed again. All of it is integer arithmetic modulo 2^64, so the key depends on
+    nothing but the example: not on its batch, the device, or the compiler. -0.0 counts
+    as 0.0. Not a cryptographic hash; among N examples two keys collide with
+    probability about N^2 / 2^65 (1e-10 for 60,000).
+
+    Args:
+        x: Data `(B, *S)` of any real dtype, S fixed.
+
+    Returns:
+        Int64 `(B,)`.
+
+    Raises:
+        ValueError: If the shape of an example is not fixed.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.cache import content_keys
+        >>> a, b, c = content_keys(np.array([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]]))
+        >>> bool(a == b), bool(a == c)
+        (True, False)
+    """
+    x = tf.convert_to_tensor(x)
+    if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 1:
+        raise ValueError(
+            f"Got data of shape {x.shape}, expected (B, ...) with fixed lengths after "
+            "the batch axis. Resize or pad the data before looking it up."
+        )
+    length = int(np.prod(x.shape[1:], dtype=np.int64))
+    rows = tf.reshape(tf.cast(x, tf.float32), (-1, length))
+    bits = tf.bitcast(rows, tf.int32)
+    # On the bits: `x + 0.0` would be optimized away in graphs.
+    bits = tf.where(bits == np.iinfo(np.int32).min, tf.zeros_like(bits), bits)
+    spread = _shift_mix(tf.cast(bits, tf.int64) * _SPREAD, 32)
+    mixed = _shift_mix(spread * _position_constants(length), 29)
+    total = tf.reduce_sum(mixed, axis=-1)
+    return _shift_mix(_shift_mix(_shift_mix(total, 30) * _MIX, 27) * _FINAL, 31)
+
+
+def _shift_mix(h: tf.Tensor, bits: int) -> tf.Tensor:
+    """`h ^ (h >>> bits)`; TensorFlow's signed shift would copy the sign."""
+    unsigned = tf.bitcast(h, tf.uint64)
+    shifted = tf.bitwise.right_shift(unsigned, tf.constant(bits, tf.uint64))
+    return tf.bitcast(tf.bitwise.bitwise_xor(unsigned, shifted), tf.int64)
+
+
+@lru_cache(maxsize=8)
+def _position_constants(length: int) -> npt.NDArray[np.int64]:
+    """The first `length` numbers of the SplitMix64 stream from 0, made odd."""
+    state = np.arange(1, length + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = (z ^ (z >> np.uint64(31))) | np.uint64(1)
+    return z.view(np.int64)
+
+
+_BATCHES = BatchedExplainer(lambda x, y: content_keys(x), 1024)
+
+
+def hashed_examples(x: Any) -> npt.NDArray[np.int64]:
+    """Hash every example of an array, batch by batch, see `content_keys`."""
+    return np.asarray(_BATCHES(x))
+
+
+_CHUNK = 1024
+
+
+def sorted_rows(
+    keys: npt.NDArray[np.int64], x: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
+    """Choose the order in which rows are stored: by key, repeated examples once."""
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    repeats = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+    for start in range(0, len(repeats), _CHUNK):
+        at = repeats[start : start + _CHUNK]
+        one, other = x[order[at - 1]], x[order[at]]
+        same = np.equal(one, other) | (np.not_equal(one, one) & (other != other))
+        wrong = np.flatnonzero(~same.reshape(len(at), -1).all(axis=1))
+        if len(wrong):
+            pair = sorted((int(order[at[wrong[0]] - 1]), int(order[at[wrong[0]]])))
+            raise ValueError(
+                f"Got the same 64-bit content key for the different examples {pair}, "
+                "expected one key per content. Remove one of them, or scale the data "
+                "(a factor of 0.999 changes all keys)."
+            )
+    return np.delete(order, repeats)
+
 
 Path_ = str | os.PathLike[str]
 
@@ -240,3 +417,165 @@ class PerturbationCache:
             Float32 `(B, *map_shape)` in [0, 1]; zero for examples not in the cache.
         """
         return np.asarray(interpolate(self.bank, self.lookup(x)[0]))
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+class MapTable(keras.layers.Layer):
+    """Look up the saliency maps of the examples in a batch, by content.
+
+    `S = sum_k c_k hat_k` with the coefficients c of the row whose key equals
+    `content_keys(x)`. Keys `(N,)` int64 and coefficients `(N, K)` uint8 are weights
+    that do not train: they travel inside a `.keras` file and under `tf.distribute`,
+    and the dtype policy of the model leaves them alone.
+
+    Args:
+        size: The number of rows, N.
+        bank: The mask bank or its configuration.
+        **kwargs: `name` of the layer.
+
+    Raises:
+        ValueError: If `size` is not positive.
+
+    Call arguments:
+        x: Data `(B, *S)` as it was when the cache was built, any real dtype.
+
+    Call returns:
+        The maps, float32 `(B, *map_shape)` in [0, 1], zero where there is none, and
+        whether there is one, bool `(B,)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency.cache import PerturbationCache
+        >>> from keras_jsigr.saliency.cache import MapTable
+        >>> x = np.array([[1.0, 2.0], [3.0, 1.0]], "float32")
+        >>> table = MapTable.from_cache(
+        ...     PerturbationCache.build(lambda x: x, x, baseline="zero", verbose=0)
+        ... )
+        >>> maps, found = table(x)
+        >>> found.numpy().tolist()
+        [True, True]
+    """
+
+    def __init__(
+        self, size: int, bank: MaskBank | Mapping[str, Any], **kwargs: Any
+    ) -> None:
+        kwargs = {**kwargs, "dtype": "float32", "trainable": False, "autocast": False}
+        super().__init__(**kwargs)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"Got size {size!r}, expected the positive number of rows. "
+                "Make the table by `MapTable.from_cache`."
+            )
+        self.size = size
+        self.bank = bank if isinstance(bank, MaskBank) else MaskBank.from_config(bank)
+
+    @classmethod
+    def from_cache(cls, cache: PerturbationCache, **kwargs: Any) -> MapTable:
+        """Make a table that holds a cache.
+
+        Args:
+            cache: The cache.
+            **kwargs: `name` of the layer.
+
+        Returns:
+            The built layer.
+        """
+        table = cls(cache.size, cache.bank, **kwargs)
+        table.build((None, *cache.bank.input_shape))
+        table.assign(cache)
+        return table
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the weights.
+
+        Args:
+            input_shape: Not needed; the bank knows.
+        """
+        del input_shape
+        fixed = {"initializer": "zeros", "trainable": False, "autocast": False}
+        shape = (self.size, self.bank.size)
+        self.keys = self.add_weight((self.size,), dtype="int64", name="keys", **fixed)
+        self.codes = self.add_weight(shape, dtype="uint8", name="codes", **fixed)
+        self.built = True
+
+    def assign(self, cache: PerturbationCache) -> None:
+        """Replace the contents in place; compiled functions see them without retrace.
+
+        Args:
+            cache: A cache of as many examples, with the same bank.
+
+        Raises:
+            ValueError: If the numbers of rows or the banks differ.
+        """
+        if cache.size != self.size or cache.bank != self.bank:
+            raise ValueError(
+                f"Got a cache of {cache.size} rows with {cache.bank}, expected "
+                f"{self.size} rows with {self.bank}. Build it from the same data with "
+                "the same settings, or make a new table."
+            )
+        self.keys.assign(cache.keys)
+        self.codes.assign(cache.codes)
+
+    def call(self, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Look up maps; see the class.
+
+        Args:
+            x: Data `(B, *S)`.
+
+        Returns:
+            Float32 `(B, *map_shape)` and bool `(B,)`.
+        """
+        wanted, keys = content_keys(x), tf.convert_to_tensor(self.keys)
+        rows = tf.minimum(tf.searchsorted(keys, wanted), self.size - 1)
+        found = tf.equal(tf.gather(keys, rows), wanted)
+        codes = tf.cast(tf.gather(tf.convert_to_tensor(self.codes), rows), tf.float32)
+        codes = tf.where(found[:, tf.newaxis], codes, tf.zeros_like(codes))
+        return interpolate(self.bank, codes / 255.0), found
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make the same table, without its contents."""
+        config = super().get_config()
+        return {**config, "size": self.size, "bank": self.bank.get_config()}
+
+
+class RefreshedCodes:
+    """Compute the codes of a table again and again, by one compiled program."""
+
+    def __init__(
+        self,
+        model: Any,
+        table: MapTable,
+        x: Any,
+        y: Any = None,
+        *,
+        baseline: BaselineName = "blur",
+        score: ChangeName = "squared_logits",
+        kind: HeadKind = "softmax",
+    ) -> None:
+        self._x = np.asarray(as_fit_sees(x))
+        self._y = None if y is None else np.asarray(y)
+        check_lengths(self._x, self._y)
+        keys = hashed_examples(self._x)
+        self._rows = sorted_rows(keys, self._x)
+        if not np.array_equal(keys[self._rows], table.keys):
+            raise ValueError(
+                "RefreshMaps got other examples than the maps are of: the training "
+                "would find none of them. Pass the very arrays that the cache was "
+                "built from and `fit` receives, of the same scaling."
+            )
+        self._explain = perturbation_explainer(
+            model,
+            probe_of(self._x),
+            table.bank,
+            baseline=baseline,
+            score=score,
+            kind=kind,
+            maps=False,
+        )
+
+    def __call__(self, verbose: int = 0) -> Codes:
+        """Return the codes with the model's present weights, in the table's order."""
+        codes = build_codes(
+            self._explain, self._x, self._y, partial=None, identity={}, verbose=verbose
+        )
+        return codes[self._rows]

@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from keras_jsigr.core.settings import choice
-from keras_jsigr.saliency.batched import as_fit_sees, probe_of
-from keras_jsigr.saliency.methods.explainer import Explainer
-from keras_jsigr.saliency.methods.grad_cam import GradCAM
-from keras_jsigr.saliency.methods.gradient import Gradient
-from keras_jsigr.saliency.methods.gradient_x_input import GradientTimesInput
-from keras_jsigr.saliency.methods.integrated_gradients import IntegratedGradients
-from keras_jsigr.saliency.methods.meaningful_perturbation import MeaningfulPerturbation
-from keras_jsigr.saliency.methods.method import SaliencyMethod
-from keras_jsigr.saliency.methods.occlusion import Occlusion
-from keras_jsigr.saliency.methods.perturbation import Perturbation
-from keras_jsigr.saliency.methods.rise import RISE
-from keras_jsigr.saliency.methods.sarfa import SARFA
-from keras_jsigr.saliency.methods.smoothgrad import SmoothGrad
-from keras_jsigr.saliency.methods.vargrad import VarGrad
+from keras_jsigr.core.arguments import choice
+from keras_jsigr.core.batching import as_fit_sees, probe_of
+from keras_jsigr.saliency.base import Explainer, SaliencyMethod
+from keras_jsigr.saliency.grad_cam import GradCAM
+from keras_jsigr.saliency.gradients import (
+    Gradient,
+    GradientTimesInput,
+    IntegratedGradients,
+    SmoothGrad,
+    VarGrad,
+)
+from keras_jsigr.saliency.occlusion import RISE, Occlusion
+from keras_jsigr.saliency.perturbation import SARFA, Perturbation
 
 METHODS: dict[str, type[SaliencyMethod]] = {
     "gradient": Gradient,
@@ -32,7 +30,6 @@ METHODS: dict[str, type[SaliencyMethod]] = {
     "sarfa": SARFA,
     "occlusion": Occlusion,
     "rise": RISE,
-    "meaningful_perturbation": MeaningfulPerturbation,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,31 +12,61 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.architecture import architecture_of
+from keras_jsigr.core.keras_compat import all_layers
 from keras_jsigr.core.logits import LogitsFn
+
+# Where a configuration names layers, and where it has shapes: the batch axis of these
+# is that of the first batch that a model without an `Input` met.
+_REFERENCES = ("name", "keras_history", "input_layers", "output_layers")
+
+
+_SHAPES = ("batch_shape", "input_shape", "build_input_shape")
+
+
+def architecture_of(model: keras.Model) -> str:
+    """Say what a model does with its weights, equal for equal models."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = keras.saving.serialize_keras_object(model)
+    except Exception:
+        # A subclassed model without `get_config`: its weights have to do.
+        return type(model).__qualname__
+    # Keras numbers layers through the whole process: the same model built twice has
+    # other names. What counts is their order.
+    layers = all_layers(model)
+    named = [*layers, *(op for f in layers for op in getattr(f, "operations", []))]
+    names: dict[str, str] = {}
+    for layer in named:
+        names.setdefault(layer.name, f"#{len(names)}")
+    plain = _in_inference(config, names)
+    return json.dumps(plain, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _in_inference(value: Any, names: dict[str, str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        # Frozen layers read as trainable ones, so that what was made from a model
+        # before it was frozen remains its own.
+        return {
+            str(k): k == "trainable" or _in_inference(item, names, str(k))
+            for k, item in value.items()
+            if k != "compile_config"
+        }
+    if isinstance(value, list | tuple):
+        if key in _SHAPES and value and not isinstance(value[0], dict | list | tuple):
+            value = [None, *value[1:]]
+        inner = key if key in (*_REFERENCES, *_SHAPES) else ""
+        return [_in_inference(item, names, inner) for item in value]
+    # An activation may be called as a layer is.
+    refers = key in _REFERENCES and isinstance(value, str)
+    return names.get(value, value) if refers else value
+
 
 _ROWS = 1024
 
 
 def fingerprint_array(data: Any) -> str:
-    """Hash the shape and the values of an array.
-
-    Values are read in one canonical type (integers as int64, uint8 as uint8, floats as
-    float32), so that the same data in another width gives the same fingerprint.
-
-    Args:
-        data: Array or tensor `(N, ...)`, or `None`.
-
-    Returns:
-        SHA-256, hexadecimal; `"none"` for `None`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency.fingerprint import fingerprint_array
-        >>> a = np.arange(3)
-        >>> fingerprint_array(a) == fingerprint_array(a.astype("int32"))
-        True
-    """
+    """Hash the shape and the values of an array."""
     if data is None:
         return "none"
     data = np.asarray(data)
@@ -50,26 +82,7 @@ def fingerprint_array(data: Any) -> str:
 
 
 def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
-    """Hash what a model computes: its weights and what it does with them.
-
-    A Keras model gives the SHA-256 over the shapes and bytes of its weights and its
-    configuration, see `architecture_of`. Any other callable gives that of its logits on
-    the first 16 examples, to three digits.
-
-    Args:
-        model: A Keras model or a callable.
-        logits_fn: Its logits, from `as_logits`.
-        x: Data `(N, *S)`.
-
-    Returns:
-        SHA-256, hexadecimal, after `model:` or `logits:`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency.fingerprint import fingerprint_model
-        >>> fingerprint_model(None, lambda x: x, np.ones((1, 2)))[:7]
-        'logits:'
-    """
+    """Hash what a model computes: its weights and what it does with them."""
     digest = hashlib.sha256()
     if not isinstance(model, keras.Model):
         answers = np.asarray(logits_fn(x[:16]), np.float32).round(3) + np.float32(0.0)
@@ -80,21 +93,7 @@ def fingerprint_model(model: Any, logits_fn: LogitsFn, x: Any) -> str:
 
 
 def fingerprint_weights(model: keras.Model) -> str:
-    """Hash the shapes and bytes of the weights of a model.
-
-    Args:
-        model: A built Keras model.
-
-    Returns:
-        SHA-256, hexadecimal.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.saliency.fingerprint import fingerprint_weights
-        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> len(fingerprint_weights(net))
-        64
-    """
+    """Hash the shapes and bytes of the weights of a model."""
     digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(tf.convert_to_tensor(weight))
@@ -105,20 +104,7 @@ def fingerprint_weights(model: keras.Model) -> str:
 def check_identity(
     found: Mapping[str, Any], wanted: Mapping[str, Any], path: Any
 ) -> None:
-    """Refuse a cache that was built from something else, naming what differs.
-
-    Args:
-        found: Settings and fingerprints in the file.
-        wanted: Those asked for.
-        path: The file, for the message.
-
-    Raises:
-        ValueError: If any of them differs.
-
-    Example:
-        >>> from keras_jsigr.saliency.fingerprint import check_identity
-        >>> check_identity({"grid": 5}, {"grid": 5}, "cache.npz")
-    """
+    """Refuse a cache that was built from something else, naming what differs."""
     differing = [
         f"{name} (got {found.get(name)!r}, expected {value!r})"
         for name, value in wanted.items()

@@ -9,31 +9,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.core import settings
-from keras_jsigr.core.head_kind import head_kind
-from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
-from keras_jsigr.core.unit_pull import unit_pull
-from keras_jsigr.saliency.layout import Layout, map_axes, resolve_layout
+from keras_jsigr.core import arguments
+from keras_jsigr.core.heads import head_kind
+from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName, unit_pull
+from keras_jsigr.saliency.masks import Layout, map_axes, resolve_layout
 
 EndpointFn = Callable[..., dict[str, Any]]
 
 
 def named_inputs(specs: Any) -> list[tf.TensorSpec]:
-    """Give every input of a model a name that a request can use.
-
-    Args:
-        specs: A structure of `tf.TensorSpec`.
-
-    Returns:
-        The flat specs; ASCII letters, digits and underscores in the names, each name
-        once.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.serving.endpoints import named_inputs
-        >>> [spec.name for spec in named_inputs(tf.TensorSpec((None, 2), name="a b"))]
-        ['a_b']
-    """
+    """Give every input of a model a name that a request can use."""
     named: list[tf.TensorSpec] = []
     for position, spec in enumerate(keras.tree.flatten(specs)):
         name = re.sub(r"\W", "_", spec.name or "inputs", flags=re.ASCII)
@@ -47,29 +32,8 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
 def make_endpoints(
     model: Any, explain_score: ScoreName = "log_prob", layout: Layout | None = None
 ) -> dict[str, EndpointFn]:
-    """Make the functions that the SavedModel consists of.
-
-    Args:
-        model: A `JSIGRModel`.
-        explain_score: What `explain` differentiates: `"log_prob"`, `"margin"` or
-            `"logit"` of the predicted class.
-        layout: What the axes of an example mean where the rank would mislead.
-
-    Returns:
-        Traceable functions of the flat inputs, by endpoint, the default one first.
-
-    Raises:
-        ValueError: If the score is unknown, or the layout does not fit.
-
-    Example:
-        >>> import keras, tensorflow as tf
-        >>> from keras_jsigr.model import JSIGRModel
-        >>> from keras_jsigr.serving.endpoints import make_endpoints
-        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> sorted(make_endpoints(JSIGRModel(net))["explain"](tf.ones((2, 4))))
-        ['class', 'probabilities', 'saliency']
-    """
-    settings.choice("explain_score", explain_score, SCORES)
+    """Make the functions that the SavedModel consists of."""
+    arguments.choice("explain_score", explain_score, SCORES)
     kind = head_kind(model, model.head, model.classes)
     specs = named_inputs(model.input_specs)
     names = [spec.name for spec in specs]

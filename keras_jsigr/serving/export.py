@@ -9,13 +9,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.core.files import check_target, replaced_folder
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.saliency.layout import Layout
-from keras_jsigr.serving.card_file import CARD_NAME, write_model_card
+from keras_jsigr.saliency.masks import Layout
 from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, named_inputs
-from keras_jsigr.serving.folder import check_target, replaced_folder
-from keras_jsigr.serving.model_card import checked_threat_model, model_card
+from keras_jsigr.serving.model_card import (
+    CARD_NAME,
+    checked_threat_model,
+    model_card,
+    write_model_card,
+)
 
 
 def export(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.head_kind import head_kind
+from keras_jsigr.core.heads import head_kind
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
 
 CARD_FORMAT = 1
+
+
 _NOT_EVALUATED = (
     "No robustness was measured for this card. Evaluate the model under attack before "
     "relying on it."
@@ -28,29 +32,7 @@ def model_card(
     endpoints: dict[str, Any],
     threat_model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describe a hardened model.
-
-    Args:
-        model: A `JSIGRModel`.
-        inputs: Name, dtype and shape of every input.
-        endpoints: Inputs and outputs of every endpoint.
-        threat_model: Entries that replace or extend those of the card's
-            `threat_model`, for example `{"epsilon": 0.1, "evaluated": True}`.
-
-    Returns:
-        The card, JSON-ready.
-
-    Raises:
-        TypeError: If `threat_model` is not a dict of JSON values.
-
-    Example:
-        >>> import keras
-        >>> from keras_jsigr.model import JSIGRModel
-        >>> from keras_jsigr.serving.model_card import model_card
-        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> model_card(JSIGRModel(net), [], {})["parameters"]
-        15
-    """
+    """Describe a hardened model."""
     low, high = (float(bound) for bound in model.settings.input_range)
     return {
         "format": CARD_FORMAT,
@@ -86,23 +68,7 @@ def model_card(
 def checked_threat_model(
     threat_model: dict[str, Any] | None, input_range: list[float]
 ) -> dict[str, Any]:
-    """Complete the statement on the threat model.
-
-    Args:
-        threat_model: What is known of it.
-        input_range: Range of the inputs.
-
-    Returns:
-        The whole statement.
-
-    Raises:
-        TypeError: If it is not a dict of JSON values.
-
-    Example:
-        >>> from keras_jsigr.serving.model_card import checked_threat_model
-        >>> checked_threat_model({"epsilon": 0.1}, [0.0, 1.0])["evaluated"]
-        False
-    """
+    """Complete the statement on the threat model."""
     if not isinstance(threat_model, (dict, type(None))):
         raise TypeError(
             f"`threat_model` must be a dict: got {type(threat_model).__name__}. Pass "
@@ -146,3 +112,83 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+CARD_NAME = "model_card.json"
+
+
+_SECTIONS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "name": str,
+    "created": str,
+    "versions": dict,
+    "method": dict,
+    "settings": dict,
+    "adversary": (dict, type(None)),
+    "inputs": list,
+    "input_range": list,
+    "classes": int,
+    "head": dict,
+    "endpoints": dict,
+    "parameters": int,
+    "weights_sha256": str,
+    "threat_model": dict,
+}
+
+
+def write_model_card(card: dict[str, Any], folder: Path) -> None:
+    """Write a card into an export."""
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+
+
+def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the model card of an export and check that it is one.
+
+    Args:
+        path: The folder of the export, or the card's own file.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: If there is no card, or it is damaged, incomplete or of a newer
+            format.
+
+    Example:
+        >>> import tempfile
+        >>> import keras
+        >>> from keras_jsigr.model import JSIGRModel
+        >>> from keras_jsigr.serving import export, read_model_card
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     card = read_model_card(export(JSIGRModel(net), folder, verbose=0))
+        >>> card["classes"], card["threat_model"]["evaluated"]
+        (3, False)
+    """
+    path = Path(path).expanduser()
+    path = path / CARD_NAME if path.is_dir() else path
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"'{path}' is no model card: {error}. Give the folder that `export` wrote."
+        ) from error
+    wrong = [
+        name
+        for name, kind in _SECTIONS.items()
+        if not isinstance(card, dict)
+        or name not in card
+        or not isinstance(card[name], kind)
+    ]
+    if wrong:
+        raise ValueError(
+            f"'{path}' is no complete model card: {wrong} missing or of the wrong "
+            "type. Export the model again."
+        )
+    if card["format"] > CARD_FORMAT:
+        raise ValueError(
+            f"'{path}' has format {card['format']}: expected at most {CARD_FORMAT}. "
+            "Update keras_jsigr."
+        )
+    return card

@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD, Attack
-from keras_jsigr.attacks.calls.inside import inside
-from keras_jsigr.attacks.standard import standard
-from keras_jsigr.attacks.suite import Suite
+from keras_jsigr.attacks.base import is_feasible
+from keras_jsigr.attacks.suite import Suite, standard
 
 # One feature and two classes: class 1 wherever it is above one half.
 X = np.array([[0.1], [0.2], [0.3], [0.4], [0.45], [0.6]], "float32")
+
+
 Y = np.zeros(6, int)
 
 
@@ -217,15 +218,15 @@ def test_inside():
         ("l2", [True, False, False, False]),
         ("l1", [False, False, False, False]),
     ):
-        assert inside(x_adv, x, 0.15, norm, (0.0, 1.0)).tolist() == expected
-    assert inside(x_adv, x, np.inf, "l2", (0.0, 1.0)).tolist() == [
+        assert is_feasible(x_adv, x, 0.15, norm, (0.0, 1.0)).tolist() == expected
+    assert is_feasible(x_adv, x, np.inf, "l2", (0.0, 1.0)).tolist() == [
         True,
         True,
         False,
         False,
     ]
     with pytest.raises(ValueError, match="one point per example"):
-        inside(x_adv[:2], x, 0.1, "l2", (0.0, 1.0))
+        is_feasible(x_adv[:2], x, 0.1, "l2", (0.0, 1.0))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 import keras_jsigr as kj
 from keras_jsigr.callbacks import PenaltyMonitor
-from keras_jsigr.callbacks.penalty.advice import advice
-from keras_jsigr.callbacks.penalty.gradient_norms import (
+from keras_jsigr.callbacks.penalty_monitor import (
+    advice,
+    effective_weights,
     gradient_norms_of,
     gradient_shares,
+    loss_shares,
+    score_advice,
 )
-from keras_jsigr.callbacks.penalty.loss_shares import effective_weights, loss_shares
-from keras_jsigr.callbacks.penalty.score_advice import score_advice
 from keras_jsigr.penalties import PenaltySettings
 
 

@@ -1,17 +1,213 @@
-"""The grid as a callback: what is written when, and what training does not notice."""
+"""The Jacobian norm: closed form, and the estimate for many classes."""
 
+import io
 import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import keras_jsigr as kj
+from keras_jsigr.attacks import PGD
 from keras_jsigr.callbacks import SaliencyGrid
-from keras_jsigr.callbacks.grid.measurement import Measurement
+from keras_jsigr.callbacks import saliency_figure as cells
+from keras_jsigr.callbacks.saliency_figure import (
+    EXACT_CLASSES,
+    PROJECTIONS,
+    Lettering,
+    Measurement,
+    Measurer,
+    check_probe,
+    draw_grid,
+    jacobian_norm_explainer,
+    make_columns,
+)
+from keras_jsigr.callbacks.saliency_grid import FRAMES, Animation, Record
+from keras_jsigr.penalties import PenaltySettings
+
+
+@pytest.mark.parametrize("unit", [1.0, 255.0])
+def test_linear_model(unit):
+    w = np.random.default_rng(0).normal(size=(6, EXACT_CLASSES)).astype("float32")
+    x = np.zeros((3, 6), "float32")
+    norms = jacobian_norm_explainer(lambda x: x @ w, x, unit=unit)(x)
+    np.testing.assert_allclose(norms, unit * np.linalg.norm(w), rtol=1e-5)
+
+
+def test_depends_on_the_example():
+    x = np.array([[1.0, 0.0], [2.0, 3.0]], "float32")
+    norms = jacobian_norm_explainer(lambda x: x**2, x)(x)
+    np.testing.assert_allclose(norms, 2.0 * np.linalg.norm(x, axis=1), rtol=1e-6)
+
+
+def test_estimate_for_many_classes_is_unbiased():
+    classes, examples = EXACT_CLASSES + 1, 400
+    w = np.random.default_rng(0).normal(size=(6, classes)).astype("float32")
+    x = np.zeros((examples, 6), "float32")
+    estimate = jacobian_norm_explainer(lambda x: x @ w, x[:1], batch_size=examples)
+    squares = estimate(x).astype("float64") ** 2
+    error = squares.std() / np.sqrt(examples)
+    assert abs(squares.mean() - np.sum(w.astype("float64") ** 2)) < 4.0 * error
+    assert squares.std() < squares.mean() * np.sqrt(2.0 / PROJECTIONS)
+    np.testing.assert_array_equal(estimate(x), estimate(x))
+
+
+@pytest.mark.parametrize("harden", [False, True])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_probabilities_are_those_of_the_model(head, harden):
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3, head)
+    model = keras.Sequential([keras.Input((6, 6)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(3, 6, 6)).astype("float32")
+    model = kj.harden(model, verbose=0) if harden else model
+    attack = PGD(epsilon=0.1, steps=2)
+    found = Measurer(model, check_probe(x), attack, "margin", PenaltySettings())()
+    np.testing.assert_allclose(found.probabilities, model(x), rtol=1e-5)
+    np.testing.assert_allclose(found.probabilities_adv, model(found.x_adv), rtol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_maps_of_independent_classes_are_of_all_decisions(labelled):
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3, "sigmoid")
+    model = keras.Sequential([keras.Input((6, 6, 1)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(4, 6, 6, 1)).astype("float32")
+    y = np.eye(3, dtype="float32")[[0, 2, 1, 0]]
+    probe = check_probe(x, y) if labelled else check_probe(x)
+    settings = PenaltySettings(grid=2)
+    found = Measurer(model, probe, PGD(epsilon=0.1, steps=2), "log_prob", settings)()
+    targets = y if labelled else (np.asarray(model(x)) > 0.5).astype("float32")
+    maps = kj.gradient_map(model, x, targets, kind="sigmoid", layout="image")
+    np.testing.assert_allclose(found.gradient, maps, rtol=1e-4, atol=1e-7)
+
+
+def test_images_of_a_few_pixels_have_fewer_cells():
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((3, 4, 1)), flat, dense])
+    x = np.random.default_rng(0).uniform(size=(2, 3, 4, 1)).astype("float32")
+    measure = Measurer(
+        model, check_probe(x), PGD(epsilon=0.1, steps=2), "margin", PenaltySettings()
+    )
+    assert measure().perturbation.shape == (2, 3, 4)
+
+
+NAMES = ["a class with a name that is far too long", "Trouser", "鞋"]
+
+
+def seen(n=3, shape=(28, 28, 1), scale=1.0):
+    rng = np.random.default_rng(0)
+    x, x_adv = rng.uniform(0.0, 1.0, (2, n, *shape))
+    maps = rng.uniform(0.0, scale, (3, n, *shape[:2]))
+    p = rng.dirichlet(np.ones(3), n)
+    figures = ("agreement", "stability", "sparsity", "jacobian_norm")
+    figures = {name: rng.uniform(0, 1, n) for name in figures}
+    return Measurement(x, x_adv, np.arange(n) % 3, p, p, *maps, figures=figures)
+
+
+def draw(measurement, **kwargs):
+    settings = {"title": "epoch 3", "attack": "PGD", "input_range": (0.0, 1.0)}
+    return draw_grid(measurement, **{**settings, **kwargs})
+
+
+@pytest.mark.parametrize(
+    "shape", [(28, 28, 1), (224, 224, 3), (28, 28), (16, 90, 3), (90, 16, 5), (1, 1, 1)]
+)
+def test_every_cell_is_drawn(shape):
+    picture = draw(seen(shape=shape), class_names=NAMES)
+    assert picture.dtype == np.uint8
+    assert (picture[0] == 255).all()
+    rows = ~(picture == 255).all((1, 2))
+    columns = ~(picture == 255).all((0, 2))
+    # A margin on all sides, text at the left, six pictures, text at the right.
+    assert not rows[:8].any()
+    assert not rows[-8:].any()
+    assert not columns[:12].any()
+    assert not columns[-12:].any()
+    for column in make_columns(seen(shape=shape), (0.0, 1.0)):
+        for image in column.images:
+            assert max(image.size) <= 128
+            assert shape[0] == 1 or np.asarray(image).std() > 5
+
+
+def test_eight_rows_are_readable_and_small():
+    picture = draw(seen(n=8), class_names=NAMES)
+    assert picture.shape[0] < 1200
+    assert picture.shape[1] < 1200
+
+
+def test_texts_do_not_meet():
+    # Without text in the column of labels nothing changes in the other columns.
+    long, short = (draw(seen(), class_names=[c * 60] * 3) for c in "Wi")
+    differs = (long != short).any((0, 2))
+    assert 0 < np.flatnonzero(differs).max() < 166
+
+
+def test_one_scale_for_all_gradient_maps():
+    measurement = seen()
+    measurement.gradient[1] /= 10.0
+    gradient, adversarial = (make_columns(measurement, (0.0, 1.0))[k] for k in (1, 5))
+    top = float(np.quantile(measurement.gradient, 0.99))
+    assert gradient.note == adversarial.note == f"0 to {top:.2f}"
+    expected = cells.heat(measurement.gradient[1] / top)
+    np.testing.assert_array_equal(gradient.images[1], cells.cell(expected))
+    bright, dark = (np.asarray(gradient.images[k]).mean() for k in (0, 1))
+    assert dark < 0.5 * bright
+
+
+def test_scale_does_not_change_the_picture_of_a_map():
+    small, large = (make_columns(seen(scale=s), (0.0, 1.0))[1] for s in (1e-6, 1e6))
+    for a, b in zip(small.images, large.images, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_colours_grow_brighter():
+    colours = cells.heat(np.linspace(0.0, 1.0, 256)[None, None])[0, 0]
+    light = colours @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light) > -1e-3).all()
+    assert light[-1] - light[0] > 0.9
+
+
+def test_what_is_not_finite_counts_as_nothing():
+    maps = np.array([[[np.nan, np.inf, 1.0]]])
+    assert cells.shares(maps, 1.0).tolist() == [[[0.0, 0.0, 1.0]]]
+    assert cells.column_top(np.full((1, 2, 2), np.nan)) == 0.0
+    assert cells.shares(maps, 0.0).tolist() == [[[0.0, 0.0, 0.0]]]
+
+
+def test_range_and_channels():
+    x = np.array([[[[0.0, 255.0]]]])
+    assert cells.rgb(x, (0.0, 255.0)).tolist() == [[[[0.5] * 3]]]
+    assert cells.rgb(x[..., 0] - 5.0, (0.0, 1.0)).tolist() == [[[[0.0] * 3]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a\nb", "a b"), ("鞋", "?"), ("", ""), ("é ε ✓", "é ε ✓")]
+)
+def test_lettering(text, expected):
+    write = Lettering(ImageDraw.Draw(Image.new("RGB", (100, 20))))
+    assert write.fitted(text, 80, 12) == expected
+
+
+def test_long_films_are_thinned(tmp_path):
+    paths = []
+    for index in range(FRAMES + 20):
+        paths.append(tmp_path / f"{index:03d}.png")
+        Image.new("RGB", (8, 6), (3 * index, 0, 0)).save(paths[-1])
+    film = Animation(tmp_path / "film.gif")
+    film.write(paths[:2])
+    film.write(paths)
+    with Image.open(tmp_path / "film.gif") as gif:
+        assert gif.n_frames == FRAMES
+        assert gif.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
+        gif.seek(FRAMES - 1)
+        red = gif.convert("RGB").getpixel((0, 0))[0]
+        assert abs(red - 3 * (FRAMES + 19)) <= 8
 
 
 @pytest.fixture
@@ -46,7 +242,7 @@ def quick(monkeypatch):
                 self.x, self.x, np.zeros(n, int), p, p, *maps, figures=figures
             )
 
-    monkeypatch.setattr("keras_jsigr.callbacks.saliency_grid.Measurer", Noise)
+    monkeypatch.setattr("keras_jsigr.callbacks.saliency_figure.Measurer", Noise)
 
 
 def names(folder, pattern="*.png"):
@@ -300,3 +496,83 @@ def test_without_the_packages(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match="pip install pillow matplotlib"):
         SaliencyGrid(data[0][:2])
+
+
+program = pytest.importorskip("tensorboard.program", reason="tensorboard is missing")
+
+
+SECONDS = 60
+
+
+# The pictures of a page with shadow roots: TensorBoard nests its elements in them.
+PICTURES = """
+const found = [];
+const look = (root) => {
+  for (const e of root.querySelectorAll("*")) {
+    if (e.tagName === "IMG" && e.src.includes("individualImage")) found.push(e);
+    if (e.shadowRoot) look(e.shadowRoot);
+  }
+};
+look(document);
+return found.map((e) => [e.naturalWidth, e.naturalHeight]);
+"""
+
+
+@pytest.fixture
+def tensorboard(tmp_path):
+    """The viewer on a free port, its address, and the picture it has to show."""
+    picture = np.full((300, 400, 3), 255, np.uint8)
+    picture[100:200, 100:300] = [188, 55, 84]
+    record = Record(tmp_path / "saliency", "epoch")
+    for number in range(2):
+        record.add(number, picture, {"saliency/agreement": 0.5})
+    record.close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--load_fast", "false"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **quiet)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(f"{address}/data/plugin/images/tags"))
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def driver(tmp_path, open_chromium):
+    made = open_chromium(tmp_path / "chromium", "--window-size=1400,1300")
+    yield made
+    made.quit()
+
+
+def answers(address):
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return b"saliency/grid" in answer.read()
+    except OSError:
+        return False
+
+
+def wait_for(condition):
+    end = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, f"nothing after {SECONDS} seconds"
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.slow
+def test_images_tab_shows_the_grid(tensorboard, driver):
+    driver.get(f"{tensorboard}/#images")
+    shown = wait_for(
+        lambda: [size for size in driver.execute_script(PICTURES) if size[0]]
+    )
+    assert shown == [[400, 300]]
+    pixels = np.asarray(Image.open(io.BytesIO(driver.get_screenshot_as_png())))
+    reds = (np.abs(pixels[..., :3].astype(int) - [188, 55, 84]) < 12).all(-1)
+    assert reds.sum() > 2_000

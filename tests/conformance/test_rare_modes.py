@@ -7,9 +7,9 @@ import tensorflow as tf
 
 import keras_jsigr as kj
 
-pytestmark = pytest.mark.slow
-
 BATCH = 8
+
+
 EXACT = {"estimator": "exact", "selection": "all", "ramp_steps": 0}
 
 
@@ -29,6 +29,7 @@ class Batches(keras.utils.PyDataset):
         return self.golden.part(index * BATCH, (index + 1) * BATCH)
 
 
+@pytest.mark.slow
 @on("mlp", "two_inputs")
 def test_py_dataset(golden, train, reference, assert_same_weights):
     robust = golden.compiled()
@@ -36,6 +37,7 @@ def test_py_dataset(golden, train, reference, assert_same_weights):
     assert_same_weights(robust, reference)
 
 
+@pytest.mark.slow
 @on("mlp", "softmax_layer")
 def test_class_weights(golden, train, assert_same_weights):
     by_class, by_example = golden.compiled(), golden.compiled()
@@ -46,6 +48,7 @@ def test_class_weights(golden, train, assert_same_weights):
     assert_same_weights(by_class, by_example)
 
 
+@pytest.mark.slow
 @on("mlp", "subclassed")
 def test_one_hot_smoothing(golden, train):
     loss = keras.losses.CategoricalCrossentropy(golden.from_logits, label_smoothing=0.1)
@@ -59,6 +62,7 @@ def test_one_hot_smoothing(golden, train):
     assert not np.array_equal(before[0], robust.base.get_weights()[0])
 
 
+@pytest.mark.slow
 @on("mlp", "resnet")
 def test_steps_per_execution(golden, train, reference, assert_same_weights):
     robust = golden.compiled(steps_per_execution=2)
@@ -66,6 +70,7 @@ def test_steps_per_execution(golden, train, reference, assert_same_weights):
     assert_same_weights(robust, reference)
 
 
+@pytest.mark.slow
 @on("mlp", "attention")
 def test_gradient_accumulation(golden, train, assert_same_weights):
     """Two half batches accumulated are one whole batch."""
@@ -77,6 +82,7 @@ def test_gradient_accumulation(golden, train, assert_same_weights):
     assert_same_weights(halves.base, whole.base)
 
 
+@pytest.mark.slow
 @on("mlp", "resnet")
 def test_moving_average(golden, train):
     optimizer = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5)
@@ -87,6 +93,7 @@ def test_moving_average(golden, train):
         np.testing.assert_array_equal(variable.numpy(), average.numpy())
 
 
+@pytest.mark.slow
 @on("cnn", "two_inputs")
 def test_clipping(golden, train):
     robust = golden.compiled(keras.optimizers.SGD(1.0, global_clipnorm=1e-3))
@@ -97,6 +104,7 @@ def test_clipping(golden, train):
     assert np.sqrt(moved) == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.slow
 @on("cnn", "sigmoid")
 def test_train_on_batch(golden):
     robust = golden.compiled()
@@ -109,6 +117,7 @@ def test_train_on_batch(golden):
     assert set(tested) == {"loss", "accuracy"}
 
 
+@pytest.mark.slow
 @on("mlp", "subclassed")
 def test_model_checkpoint(golden, train, assert_same_weights, tmp_path):
     robust = golden.compiled()
@@ -126,6 +135,7 @@ class Cut(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @on("mlp", "resnet")
 def test_backup_and_restore(golden, train, assert_same_weights, tmp_path):
     unbroken, killed, resumed = (golden.compiled() for _ in range(3))
@@ -142,6 +152,7 @@ def test_backup_and_restore(golden, train, assert_same_weights, tmp_path):
     assert_same_weights(resumed, unbroken)
 
 
+@pytest.mark.slow
 @on("mlp", "cnn")
 def test_early_stopping(golden, train):
     robust = golden.compiled(keras.optimizers.SGD(1e-6))
@@ -152,6 +163,7 @@ def test_early_stopping(golden, train):
     assert len(history["loss"]) == 2
 
 
+@pytest.mark.slow
 @on("resnet")
 def test_statistics_move_once_per_step(golden):
     """BatchNormalization sees the batch once, as in plain training."""
@@ -166,6 +178,7 @@ def test_statistics_move_once_per_step(golden):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @on("mlp", "softmax_layer")
 def test_two_devices_equal_one(golden, two_devices, assert_same_weights):
     one = golden.compiled(harden=EXACT)
@@ -176,6 +189,7 @@ def test_two_devices_equal_one(golden, two_devices, assert_same_weights):
     assert_same_weights(one, two)
 
 
+@pytest.mark.slow
 @on("mlp", "resnet")
 def test_activity_regularizers(golden):
     """Their loss belongs to the training pass, not to an occluded one."""
@@ -191,6 +205,7 @@ def test_activity_regularizers(golden):
     assert logs["task_loss"] == pytest.approx(float(wanted), rel=1e-4)
 
 
+@pytest.mark.slow
 @on("mlp", "two_inputs")
 def test_traces_at_most_twice(golden, monkeypatch):
     """A smaller last batch and new penalty weights make no third trace."""
@@ -216,6 +231,7 @@ def test_traces_at_most_twice(golden, monkeypatch):
     assert reported[2] > reported[1] > 0
 
 
+@pytest.mark.slow
 @on("mlp", "attention")
 def test_generator(golden, train, reference, assert_same_weights):
     def batches():
@@ -227,6 +243,7 @@ def test_generator(golden, train, reference, assert_same_weights):
     assert_same_weights(robust, reference)
 
 
+@pytest.mark.slow
 @on("mlp", "two_inputs")
 def test_integer_images(golden, train):
     """Integers in the range of a float input train as floats do."""

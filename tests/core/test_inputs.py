@@ -1,12 +1,86 @@
 """What models take, and leaving them as they were."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_jsigr.core.inputs import input_specs, probe_batch, unchanged_state
+from keras_jsigr.core.batching import map_each
+from keras_jsigr.core.files import atomic_write, write_whole
+from keras_jsigr.core.inputs import (
+    input_specs,
+    probe_batch,
+    random_inputs_like,
+    random_weights,
+    unchanged_state,
+)
+from keras_jsigr.core.random import StreamName, fold_in, named_seed
+
+X = np.random.default_rng(0).uniform(size=(4, 8, 8, 2)).astype("float32")
+
+
+def deep(depthwise=False):
+    net = keras.Sequential([keras.Input((8, 8, 2))])
+    for _ in range(12):
+        if depthwise:
+            net.add(layers.DepthwiseConv2D(3, padding="same", use_bias=False))
+            net.add(layers.BatchNormalization())
+            net.add(layers.ReLU())
+        net.add(layers.Conv2D(8, 1 if depthwise else 3, padding="same"))
+        net.add(layers.BatchNormalization())
+        net.add(layers.ReLU())
+    net.add(layers.Flatten())
+    net.add(layers.Dense(3, kernel_initializer="zeros"))
+    return net
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_signals_go_all_the_way(depthwise):
+    net = deep(depthwise)
+    with random_weights(net):
+        first, second = net(X), net(X[:, ::-1])
+    assert np.isfinite(first).all()
+    assert np.abs(first).max() < 1e3
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_the_model_is_as_before_and_they_are_the_same_every_time():
+    net = deep()
+    weights = [np.asarray(w) for w in net.weights]
+    found = []
+    for _ in range(2):
+        with random_weights(net):
+            found.append(net(X).numpy())
+    np.testing.assert_array_equal(*found)
+    for before, after in zip(weights, net.weights, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_integers_stay():
+    class Counts(keras.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(2,), dtype="int32", initializer="ones")
+
+        def call(self, x):
+            return x[:, :2] * keras.ops.cast(self.count, x.dtype)
+
+    net = keras.Sequential([keras.Input((3,)), Counts()])
+    with random_weights(net):
+        np.testing.assert_array_equal(net(np.ones((1, 3))), 1.0)
+
+
+def test_inputs_keep_structure_shape_and_dtype():
+    probe = {"a": np.full((2, 3), np.nan), "b": tf.constant([[1], [2]], tf.int32)}
+    found = random_inputs_like(probe)
+    assert found["a"].dtype == tf.float64
+    assert found["a"].shape == (2, 3)
+    assert np.ptp(found["a"]) > 0.1
+    np.testing.assert_array_equal(found["b"], [[1], [2]])
 
 
 class Simple(keras.Model):
@@ -112,3 +186,85 @@ def test_unchanged_state_restores_statistics_and_seeds():
         not np.array_equal(v.numpy(), b)
         for v, b in zip(model.variables, before, strict=True)
     )
+
+
+def test_all_streams_differ():
+    names = product(get_args(StreamName), range(120))
+    seeds = [tuple(np.asarray(named_seed([3, 5], *name))) for name in names]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] != tuple(np.asarray(named_seed([3, 6], "selection")))
+
+
+@pytest.mark.slow
+def test_what_is_drawn_from_one_stream_is_not_drawn_from_the_next():
+    """Patterns of the noise of an input, and their places, have seeds of their own."""
+    numbers = [*range(1, 20), *range(1000, 1020)]
+    streams = [named_seed([3, 5], "noise", index) for index in range(40)]
+    derived = [fold_in(each, number) for each, number in product(streams, numbers)]
+    seeds = [tuple(np.asarray(seed)) for seed in [*streams, *derived]]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_threads_that_write_one_file(tmp_path):
+    path, contents = tmp_path / "file", [bytes([n]) * 300_000 for n in range(4)]
+
+    def write_and_read(content):
+        for _ in range(10):
+            write_whole(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write_and_read, contents))
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"old")
+
+    def fail():
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_equals_map_fn():
+    elements = tf.constant(np.random.default_rng(0).random((5, 3)), tf.float32)
+    ours = map_each(tf.cumsum, elements, (3,))
+    theirs = tf.map_fn(tf.cumsum, elements)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_traced_with_open_shapes():
+    @tf.function(input_signature=[tf.TensorSpec((None, None))], autograph=False)
+    def squared(x):
+        return map_each(tf.square, x, (None,))
+
+    assert squared.get_concrete_function().output_shapes == tf.TensorShape([None, None])
+    np.testing.assert_array_equal(squared(tf.constant([[2.0], [3.0]])), [[4.0], [9.0]])
+
+
+def test_gradients_pass():
+    x = tf.constant([1.0, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(map_each(tf.square, x, ()))
+    np.testing.assert_array_equal(tape.gradient(total, x), [2.0, 4.0])
+
+
+def test_an_error_leaves_nothing_behind():
+    def broken(t):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        tf.function(lambda: map_each(broken, tf.zeros(2), ()), autograph=False)()
+    # After tf.map_fn: "Caching devices is not yet supported".
+    with tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    ).scope():
+        assert tf.distribute.has_strategy()

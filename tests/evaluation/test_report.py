@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_jsigr.evaluation.comparison import Comparison, compare, mismatches
-from keras_jsigr.evaluation.json_codec import from_json, to_json
-from keras_jsigr.evaluation.rate import Rate
+from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.evaluation.comparison import mismatches
 from keras_jsigr.evaluation.records import (
     AttackRecord,
     ClassRecord,
@@ -19,9 +18,10 @@ from keras_jsigr.evaluation.records import (
     ExampleRecord,
     Finding,
     LinearizedRecord,
+    Rate,
     TransferRecord,
 )
-from keras_jsigr.evaluation.report import SCHEMA, Report
+from keras_jsigr.evaluation.report import SCHEMA, Comparison, Report, compare
 
 
 def make_report(**changes):
@@ -194,7 +194,7 @@ def test_suffixes(tmp_path):
 
 
 def test_pages_are_made_lazily(tmp_path, monkeypatch):
-    import keras_jsigr.evaluation.saving as saving
+    import keras_jsigr.evaluation.render.html as saving
 
     seen = []
 

@@ -1,1 +1,0 @@
-"""What happens around a search: checks, compiled programs, batches, judgement."""

@@ -1,0 +1,146 @@
+"""DeepFool: straight to the nearest linearized boundary, again and again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.gradient_attack import (
+    expand_dims_like,
+    nonzero_rows,
+    scatter_rows,
+)
+from keras_jsigr.attacks.minimum_norm import (
+    Closest,
+    MinimumNormAttack,
+    lengths,
+    linear_projection,
+    nearest_boundary,
+    refuse_targeted,
+    rival_classes,
+)
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn
+
+# Where many components have no room left, the whole way to the plane within the range
+# is so long that the plane means nothing there: steps are clipped after they are taken.
+_UNLIMITED = (-math.inf, math.inf)
+
+
+# Added to the length of a step, in widths of the range: steps that shrink with the gap
+# would approach the boundary for ever.
+_LEAST = 1e-4
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(MinimumNormAttack):
+    """Move onto the nearest of the linearized class boundaries until one is crossed.
+
+    `r_{i+1} = r_i + d_i` with `d_i` the shortest way to the plane of the nearest rival,
+    linearized at `clip(x + (1 + overshoot) r_i)`, where the model is asked. A quick
+    first estimate of the distance: a few steps suffice as a rule, and an example that
+    is fooled takes no more. FAB gets closer.
+
+    Args:
+        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
+            no limit.
+        norm: `"l2"` or `"linf"`.
+        input_range: `(low, high)` of valid inputs.
+        steps: Largest number of steps, >= 1.
+        candidates: Number of rivals, >= 1: the other classes with the largest logits
+            at `x`. A step takes one backward pass for each.
+        overshoot: Share of the perturbation that is added to cross the boundary, >= 0.
+        search_passes: Number of forward passes that move a point towards its input in
+            the end, which takes the overshoot back; 0 returns the method's own point.
+        batch_size: Number of examples worked on at once.
+        seed: Not used: nothing is random.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range, or with `targeted=True`.
+
+    Reference:
+        arXiv 1511.04599, algorithm 2 and section 3.3.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.deepfool import DeepFool
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> DeepFool()(lambda x: x, x, [1]).round(3).tolist()
+        [[0.625, 0.625]]
+    """
+
+    norm: str = "l2"
+    steps: int = 50
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        arguments.choice("norm", self.norm, ("l2", "linf"))
+        refuse_targeted(self)
+        for name in ("steps", "candidates"):
+            self._set(name, arguments.count(name, getattr(self, name)))
+        overshoot = arguments.number("overshoot", self.overshoot, minimum=0.0)
+        self._set("overshoot", overshoot)
+
+    @property
+    def passes(self) -> int:
+        """Largest number of steps per example."""
+        return self.steps
+
+    def approach(
+        self,
+        logits_fn: LogitsFn,
+        problem: AttackBatch,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
+    ) -> tuple[Closest, tf.Tensor]:
+        """Take steps until all are fooled; see `MinimumNormAttack.approach`."""
+        del seed
+        origin = problem.origin
+        least = _LEAST * (self.input_range[1] - self.input_range[0])
+        rivals = rival_classes(logits, problem.targets, self.candidates)
+
+        def one_step(on_plane: tf.Tensor, best: Closest, finite: tf.Tensor) -> Any:
+            rows = nonzero_rows(~best.found)
+            part, near = problem.take(rows), best.take(rows)
+            foot = tf.gather(on_plane, rows)
+            plane = nearest_boundary(
+                logits_fn,
+                part,
+                self._beyond(foot, part.origin),
+                tf.gather(rivals, rows),
+                _UNLIMITED,
+                self.norm,
+            )
+            way = -foot + linear_projection(
+                foot, plane.weights, plane.gap, _UNLIMITED, self.norm
+            )
+            extra = tf.math.divide_no_nan(least, lengths(way, self.norm))
+            foot += (1.0 + expand_dims_like(extra, way)) * way
+            point = self._beyond(foot, part.origin)
+            near, _, _ = self.judge(logits_fn, part, point, near)
+            healthy = plane.finite & tf.gather(finite, rows)
+            return scatter_rows((foot, near, healthy), rows, (on_plane, best, finite))
+
+        _, best, finite = tf.while_loop(
+            lambda on_plane, best, finite: tf.reduce_any(~best.found),
+            one_step,
+            (origin, known, tf.ones_like(known.found)),
+            maximum_iterations=self.steps,
+        )
+        return self.touched(logits_fn, problem, best), finite
+
+    def _beyond(self, foot: tf.Tensor, origin: tf.Tensor) -> tf.Tensor:
+        point = origin + (1.0 + self.overshoot) * (foot - origin)
+        return tf.clip_by_value(point, *self.input_range)

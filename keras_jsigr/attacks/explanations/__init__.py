@@ -1,1 +1,0 @@
-"""Attacks on the saliency map instead of the decision."""

@@ -1,0 +1,231 @@
+"""One step of the fast adaptive boundary attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.gradient_attack import (
+    expand_dims_like,
+    nonzero_rows,
+    scatter_rows,
+)
+from keras_jsigr.attacks.minimum_norm import (
+    Boundary,
+    Closest,
+    MinimumNormAttack,
+    lengths,
+    linear_projection,
+    nearest_boundary,
+    refuse_targeted,
+    rival_classes,
+    value_at,
+)
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+
+def fab_step(
+    x: tf.Tensor,
+    origin: tf.Tensor,
+    plane: Boundary,
+    input_range: tuple[float, float],
+    norm: str,
+    *,
+    alpha_max: float = 0.1,
+    eta: float = 1.05,
+) -> tf.Tensor:
+    """Step across a linearized boundary, with a bias towards the input."""
+    # Both projections at once: their rounds are shared.
+    points = tf.concat([x, origin], axis=0)
+    normals = tf.concat([plane.weights] * 2, axis=0)
+    gaps = tf.concat([plane.gap, value_at(plane, x, origin)], axis=0)
+    ways = linear_projection(points, normals, gaps, input_range, norm) - points
+    way, way_0 = tf.split(ways, 2)
+    length, length_0 = lengths(way, norm), lengths(way_0, norm)
+    share = tf.math.divide_no_nan(length, length + length_0)
+    share = expand_dims_like(tf.minimum(share, alpha_max), x)
+    mixed = (1.0 - share) * (x + eta * way) + share * (origin + eta * way_0)
+    return tf.clip_by_value(mixed, *input_range)
+
+
+def sphere_point(
+    problem: AttackBatch,
+    radius: tf.Tensor,
+    norm: str,
+    input_range: tuple[float, float],
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Draw a point at the distance `radius` per example, then clip to the range."""
+    origin, (low, high) = problem.origin, input_range
+    shape, dtype = tf.shape(origin), origin.dtype
+    if norm == "l2":
+        noise = tf.random.stateless_normal(shape, seed, dtype=dtype, alg=ALGORITHM)
+    else:
+        noise = tf.random.stateless_uniform(
+            shape, seed, -1.0, 1.0, dtype, alg=ALGORITHM
+        )
+    if norm == "l1":
+        noise = -tf.sign(noise) * tf.math.log1p(-tf.abs(noise))
+    free = tf.ones_like(origin) if problem.region is None else problem.region
+    noise *= free
+    radius = tf.minimum(radius, (high - low) * lengths(free, norm) / 2)
+    scale = tf.math.divide_no_nan(radius, lengths(noise, norm))
+    return tf.clip_by_value(origin + expand_dims_like(scale, origin) * noise, low, high)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class FAB(MinimumNormAttack):
+    """Walk along the decision boundary towards the point closest to the input.
+
+    Every step linearizes the boundary, moves a little across it, near `x` rather than
+    near the iterate, and steps back towards `x` where that fooled the model. It needs
+    no step size and works where gradients vanish, as only their ratio to the logits
+    counts.
+
+    A step takes two forward passes and one backward pass per class: all other classes
+    with `target_classes=None`; with `target_classes=9` (FAB-T) one, and all steps are
+    repeated for each of the 9 other classes with the largest logits at `x`. Use that
+    for many classes.
+
+    Args:
+        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
+            no limit.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        steps: Number of steps per start (and class), >= 1.
+        restarts: Number of starts, >= 1: `x` itself, then random points at half the
+            distance known.
+        target_classes: Number of classes taken one by one, >= 1, at most all others;
+            `None` takes the nearest of all in every step.
+        alpha_max: Largest share of the step from `x` instead of the iterate, 0 to 1.
+        eta: How far across the boundary a step goes, >= 1.
+        beta: Share of the perturbation that is kept in stepping back, above 0, below 1.
+        search_passes: Number of forward passes that move a point towards its input in
+            the end; 0 returns what the method itself arrives at.
+        batch_size: Number of examples worked on at once.
+        seed: Of the random starts.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range, or with `targeted=True`.
+
+    Reference:
+        arXiv 1907.02044; arXiv 2003.01690 (FAB-T).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.fab import FAB
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> FAB(steps=5)(lambda x: x, x, [1]).round(3).tolist()
+        [[0.625, 0.625]]
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    target_classes: int | None = None
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        arguments.choice("norm", self.norm, ("linf", "l2", "l1"))
+        refuse_targeted(self)
+        for name in ("steps", "restarts"):
+            self._set(name, arguments.count(name, getattr(self, name)))
+        if self.target_classes is not None:
+            classes = arguments.count("target_classes", self.target_classes)
+            self._set("target_classes", classes)
+        for name, least, most in (
+            ("alpha_max", 0.0, 1.0),
+            ("eta", 1.0, float("inf")),
+            ("beta", 0.0, 1.0),
+        ):
+            value = arguments.number(name, getattr(self, name), minimum=least)
+            if value > most or (name == "beta" and value in (0.0, 1.0)):
+                raise ValueError(
+                    f"`{name}` is out of range: got {value:g}, expected a number "
+                    f"between {least:g} and {most:g}. The default suits most models."
+                )
+            self._set(name, value)
+
+    @property
+    def name(self) -> str:
+        """`"FAB"`, or `"FAB-T"` if classes are taken one by one."""
+        return "FAB" if self.target_classes is None else "FAB-T"
+
+    @property
+    def passes(self) -> int:
+        """Number of steps per example."""
+        return self.steps * self.restarts * (self.target_classes or 1)
+
+    def approach(
+        self,
+        logits_fn: LogitsFn,
+        problem: AttackBatch,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
+    ) -> tuple[Closest, tf.Tensor]:
+        """Take all steps of all runs; see `MinimumNormAttack.approach`."""
+        origin, one_by_one = problem.origin, self.target_classes is not None
+        count = self.target_classes or logits.shape[-1]
+        rivals = rival_classes(logits, problem.targets, count)
+        runs = self.restarts * (rivals.shape[-1] if one_by_one else 1)
+
+        def start(run: tf.Tensor, best: Closest) -> tf.Tensor:
+            radius = tf.minimum(best.distance, self.epsilon) / 2
+            point = sphere_point(
+                problem, radius, self.norm, self.input_range, fold_in(seed, run)
+            )
+            return tf.where(run % self.restarts > 0, point, origin)
+
+        def one_step(
+            number: tf.Tensor, x: tf.Tensor, best: Closest, finite: tf.Tensor
+        ) -> Any:
+            run = number // self.steps
+            anew = (number % self.steps == 0) & (number > 0)
+            x = tf.cond(anew, lambda: start(run, best), lambda: x)
+            rows = nonzero_rows(self.unfinished(best))
+            part, near = problem.take(rows), best.take(rows)
+            point, against = tf.gather(x, rows), tf.gather(rivals, rows)
+            if one_by_one:
+                against = against[:, run // self.restarts, None]
+            plane = nearest_boundary(
+                logits_fn, part, point, against, self.input_range, self.norm
+            )
+            point = fab_step(
+                point,
+                part.origin,
+                plane,
+                self.input_range,
+                self.norm,
+                alpha_max=self.alpha_max,
+                eta=self.eta,
+            )
+            near, fools, _ = self.judge(logits_fn, part, point, near)
+            back = part.origin + self.beta * (point - part.origin)
+            point = tf.where(expand_dims_like(fools, point), back, point)
+            healthy = plane.finite & tf.gather(finite, rows)
+            x, best, finite = scatter_rows(
+                (point, near, healthy), rows, (x, best, finite)
+            )
+            return number + 1, x, best, finite
+
+        steps = self.steps * runs
+        _, _, best, finite = tf.while_loop(
+            lambda number, x, best, finite: tf.reduce_any(self.unfinished(best)),
+            one_step,
+            (tf.constant(0), origin, known, tf.ones_like(known.found)),
+            maximum_iterations=steps,
+        )
+        return self.touched(logits_fn, problem, best), finite

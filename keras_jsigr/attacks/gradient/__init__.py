@@ -1,1 +1,0 @@
-"""Attacks by the gradient: FGSM, BIM, PGD, APGD."""

@@ -1,0 +1,573 @@
+"""Work on some examples of a batch: choose, take out, put back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Attack, AttackBatch
+from keras_jsigr.attacks.losses import ascent_loss, misclassified
+from keras_jsigr.attacks.norms import BALLS, Ball
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import fold_in
+
+Rows = TypeVar("Rows")
+
+
+def expand_dims_like(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Reshape one value per example so that it broadcasts over `x`."""
+    return tf.reshape(values, [-1] + [1] * (x.shape.rank - 1))
+
+
+def where_rows(take: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Take the examples of `a` where `take` is true, else those of `b`."""
+    # tf.where forgets static dimensions of one, which a loop would not accept.
+    return tf.ensure_shape(tf.where(expand_dims_like(take, b), a, b), b.shape)
+
+
+def nonzero_rows(which: tf.Tensor) -> tf.Tensor:
+    """Return the numbers of the true rows."""
+    return tf.cast(tf.where(which)[:, 0], tf.int32)
+
+
+def scatter_rows(part: Rows, rows: tf.Tensor, whole: Rows) -> Rows:
+    """Put what belongs to some examples among what belongs to all."""
+    result: Rows = tf.nest.map_structure(
+        lambda old, new: tf.tensor_scatter_nd_update(old, rows[:, None], new),
+        whole,
+        part,
+    )
+    return result
+
+
+def any_number_of_rows(state: Any) -> Any:
+    """Return the shapes of a loop's state whose number of examples changes."""
+
+    def free(t: tf.Tensor) -> tf.TensorShape:
+        return t.shape if t.shape.rank == 0 else tf.TensorShape([None, *t.shape[1:]])
+
+    return tf.nest.map_structure(free, state)
+
+
+class BestPoint(NamedTuple):
+    """Hold one point per example and how strong it is."""
+
+    x: tf.Tensor
+    success: tf.Tensor
+    value: tf.Tensor
+
+    def take(self, rows: tf.Tensor) -> BestPoint:
+        """Return what was found for the examples with these numbers, int32 `(A,)`."""
+        return BestPoint(*(tf.gather(t, rows) for t in self))
+
+
+def nothing_found(x: tf.Tensor) -> BestPoint:
+    """Return what every other point is stronger than."""
+    examples = tf.shape(x)[:1]
+    return BestPoint(x, tf.zeros(examples, tf.bool), tf.fill(examples, float("-inf")))
+
+
+def choose(take: tf.Tensor, a: BestPoint, b: BestPoint) -> BestPoint:
+    """Take `a` where `take` is true, else `b`."""
+    return BestPoint(
+        where_rows(take, a.x, b.x),
+        tf.where(take, a.success, b.success),
+        tf.where(take, a.value, b.value),
+    )
+
+
+def stronger(new: BestPoint, old: BestPoint) -> BestPoint:
+    """Keep the stronger point: success first, then the larger value."""
+    better = (new.success == old.success) & (new.value > old.value)
+    return choose((new.success & ~old.success) | better, new, old)
+
+
+class Iterate(NamedTuple):
+    """What is known in one step of the loop.
+
+    Attributes:
+        x: Float `(B, *S)`, where the step starts.
+        gradient: Like `x`; of the loss to drive up, finite.
+        logits: Float32 `(B, C)` at `x`, or `None` if the gradient hook did not ask the
+            model there.
+        problem: The inputs and labels of these examples.
+        state: What `start_state` or the last `update` returned; each leaf `(B, ...)`.
+        step: Int32 scalar, from zero.
+    """
+
+    x: tf.Tensor
+    gradient: tf.Tensor
+    logits: tf.Tensor | None
+    problem: AttackBatch
+    state: Any
+    step: tf.Tensor
+
+
+def judge(
+    attack: Attack,
+    logits_fn: LogitsFn,
+    problem: AttackBatch,
+    x: tf.Tensor,
+    logits: tf.Tensor | None = None,
+) -> BestPoint:
+    """Tell how strong points are."""
+    if logits is None:
+        logits = problem.logits(logits_fn, x)
+    wrong = misclassified(logits, problem.targets)
+    success = ~wrong if attack.targeted else wrong
+    value = attack.strength(logits, problem)
+    # Nothing would be larger than NaN.
+    value = tf.where(tf.math.is_nan(value), float("-inf"), value)
+    return BestPoint(x, success, value)
+
+
+def usable_part(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Put zeros where a gradient is NaN or infinite: nothing moves there."""
+    usable = tf.math.is_finite(gradient)
+    healthy = tf.reduce_all(usable, axis=list(range(1, gradient.shape.rank)))
+    return tf.where(usable, gradient, tf.zeros_like(gradient)), healthy
+
+
+class StepLoop(NamedTuple):
+    """One climb from one start: all steps of a gradient attack."""
+
+    attack: GradientAttack
+    logits_fn: LogitsFn
+    remember: bool
+    only_points: bool
+
+    def _ball(self, problem: AttackBatch) -> Ball:
+        attack = self.attack
+        return BALLS[attack.norm](
+            problem.origin, attack.epsilon, attack.input_range, problem.region
+        )
+
+    def judge(
+        self, x: tf.Tensor, problem: AttackBatch, logits: tf.Tensor | None = None
+    ) -> BestPoint:
+        """Tell how strong the points `x` are, see `search.judge`."""
+        return judge(self.attack, self.logits_fn, problem, x, logits)
+
+    def __call__(
+        self, problem: AttackBatch, known: BestPoint, seed: tf.Tensor
+    ) -> tuple[BestPoint, tf.Tensor]:
+        """Start anew and take all steps; `known` is what was found already."""
+        ball = self._ball(problem)
+        start_seed = fold_in(seed, 0)
+        x = self.attack.start_point(self.logits_fn, problem, ball, start_seed)
+        if self.remember and self.attack.early_stop and self.attack.steps > 1:
+            return self._shrinking(problem, x, known, seed)
+        return self._steady(ball, problem, x, known, seed)
+
+    def _steady(
+        self,
+        ball: Ball,
+        problem: AttackBatch,
+        x: tf.Tensor,
+        best: BestPoint,
+        seed: tf.Tensor,
+    ) -> tuple[BestPoint, tf.Tensor]:
+        """Take all steps with all examples."""
+        attack = self.attack
+
+        def one_step(
+            step: tf.Tensor,
+            x: tf.Tensor,
+            state: Any,
+            best: BestPoint,
+            finite: tf.Tensor,
+        ) -> Any:
+            gradient, logits, healthy = self._gradient(problem, x, state, step, seed)
+            if self.remember and logits is not None:
+                now = self.judge(x, problem, logits)
+                best = self._noted(now, best)
+            x, state = attack.update(
+                ball, Iterate(x, gradient, logits, problem, state, step)
+            )
+            return step + 1, x, state, best, finite & healthy
+
+        finite = tf.ones_like(best.success)
+        start = (tf.constant(0), x, attack.start_state(x), best, finite)
+        # One step needs no loop; more cost the same in a loop as unrolled (63 and 58 ms
+        # for 20 steps, batch 128, 2 cores) and trace in 0.2 s instead of 1.4 s.
+        end = (
+            one_step(*start)
+            if attack.steps == 1
+            else tf.while_loop(
+                lambda step, *_: step < attack.steps,
+                one_step,
+                start,
+                maximum_iterations=attack.steps,
+            )
+        )
+        _, x, _, best, finite = end
+        if not self.remember:
+            return best._replace(x=x), finite
+        if self.only_points and not attack.keep_best:
+            return self._last_where_needed(x, problem, best), finite
+        return self._last(self.judge(x, problem), best), finite
+
+    def _noted(self, now: BestPoint, best: BestPoint) -> BestPoint:
+        if self.attack.keep_best:
+            return stronger(now, best)
+        better = now.success & (~best.success | (now.value > best.value))
+        return choose(better, now, best)
+
+    def _last(self, last: BestPoint, best: BestPoint) -> BestPoint:
+        if self.attack.keep_best:
+            return stronger(last, best)
+        return choose(last.success | ~best.success, last, best)
+
+    def _last_where_needed(
+        self, x: tf.Tensor, problem: AttackBatch, best: BestPoint
+    ) -> BestPoint:
+        """Judge the last points only where an earlier success may be the better one."""
+        rows = nonzero_rows(best.success)
+        last = self.judge(tf.gather(x, rows), problem.take(rows))
+        kept = self._last(last, best.take(rows))
+        return scatter_rows(kept, rows, best._replace(x=x))
+
+    def _shrinking(
+        self, problem: AttackBatch, x: tf.Tensor, best: BestPoint, seed: tf.Tensor
+    ) -> tuple[BestPoint, tf.Tensor]:
+        """Take steps only with the examples that no point was found for yet."""
+        attack = self.attack
+
+        def one_step(
+            step: tf.Tensor,
+            rows: tf.Tensor,
+            x: tf.Tensor,
+            state: Any,
+            best: BestPoint,
+            finite: tf.Tensor,
+        ) -> Any:
+            part = problem.take(rows)
+            gradient, logits, healthy = self._gradient(part, x, state, step, seed)
+            finite = tf.tensor_scatter_nd_update(
+                finite, rows[:, None], healthy & tf.gather(finite, rows)
+            )
+            # Without logits the model was asked elsewhere: it is asked here too.
+            now = self.judge(x, part, logits)
+            best = scatter_rows(self._noted(now, best.take(rows)), rows, best)
+            left = nonzero_rows(~now.success)
+            rows, x, gradient, logits, state = tf.nest.map_structure(
+                lambda t: None if t is None else tf.gather(t, left),
+                (rows, x, gradient, logits, state),
+            )
+            part = part.take(left)
+            x, state = attack.update(
+                self._ball(part), Iterate(x, gradient, logits, part, state, step)
+            )
+            return step + 1, rows, x, state, best, finite
+
+        rows = nonzero_rows(~best.success)
+        x, state = tf.nest.map_structure(
+            lambda t: tf.gather(t, rows), (x, attack.start_state(x))
+        )
+        start = (tf.constant(0), rows, x, state, best, tf.ones_like(best.success))
+        _, rows, x, _, best, finite = tf.while_loop(
+            lambda step, rows, *_: (step < attack.steps) & (tf.size(rows) > 0),
+            one_step,
+            start,
+            shape_invariants=any_number_of_rows(start),
+            maximum_iterations=attack.steps,
+        )
+        last = self._last(self.judge(x, problem.take(rows)), best.take(rows))
+        return scatter_rows(last, rows, best), finite
+
+    def _gradient(
+        self, problem: AttackBatch, x: tf.Tensor, state: Any, step: tf.Tensor, seed: Any
+    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
+        """Return the gradient with zeros for NaN, the logits, and where it was none."""
+        gradient, logits = self.attack.gradient(
+            self.logits_fn, x, problem, state=state, seed=fold_in(seed, step + 1)
+        )
+        gradient, healthy = usable_part(tf.ensure_shape(gradient, x.shape))
+        return gradient, logits, healthy
+
+
+def ascend(
+    attack: GradientAttack,
+    logits_fn: LogitsFn,
+    problem: AttackBatch,
+    seed: tf.Tensor,
+    *,
+    remember: bool,
+    only_points: bool = False,
+) -> tuple[BestPoint, tf.Tensor]:
+    """Run the method of `attack` on one batch."""
+    climb = StepLoop(attack, logits_fn, remember, only_points and attack.restarts == 1)
+    origin = problem.origin
+    known = nothing_found(origin)
+    if remember and attack.random_start:
+        # The iterates begin elsewhere: `x` itself may be misclassified.
+        known = climb.judge(origin, problem)
+    if attack.restarts == 1:
+        return climb(problem, known, fold_in(seed, 0))
+
+    def again(number: tf.Tensor, best: BestPoint, finite: tf.Tensor) -> Any:
+        seed_now = fold_in(seed, number)
+        if not attack.early_stop:
+            new, healthy = climb(problem, known, seed_now)
+            return number + 1, stronger(new, best), finite & healthy
+        rows = nonzero_rows(~best.success)
+        part = problem.take(rows)
+        new, healthy = climb(part, nothing_found(part.origin), seed_now)
+        best = scatter_rows(stronger(new, best.take(rows)), rows, best)
+        healthy &= tf.gather(finite, rows)
+        finite = tf.tensor_scatter_nd_update(finite, rows[:, None], healthy)
+        return number + 1, best, finite
+
+    best = known if attack.early_stop else nothing_found(origin)
+    start = (tf.constant(0), best, tf.ones_like(best.success))
+    _, found, finite = tf.while_loop(
+        lambda number, best, _: (
+            (number < attack.restarts)
+            & tf.reduce_any(~(best.success & attack.early_stop))
+        ),
+        again,
+        start,
+        maximum_iterations=attack.restarts,
+    )
+    return found, finite
+
+
+# Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
+_SCALE = 256.0
+
+
+_CALLS = ("PartitionedCall", "While", "If", "Case")
+
+
+def scaled_gradient(
+    tape: tf.GradientTape, values: tf.Tensor, x: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor | None:
+    """Compute `d sum(weights * values) / dx` by way of 256 times as much."""
+
+    def gradient(scale: float) -> Any:
+        return tape.gradient(values, x, output_gradients=scale * weights)
+
+    scaled = gradient(_SCALE)
+    if scaled is None or not _float16_inside():
+        return scaled if scaled is None else scaled / _SCALE
+    axes = list(range(1, x.shape.rank))
+    finite = tf.reduce_all(tf.math.is_finite(scaled), axes)
+    scaled /= _SCALE
+    plain = tf.cond(
+        tf.reduce_all(finite),
+        lambda: scaled,
+        lambda: tf.ensure_shape(gradient(1.0), scaled.shape),
+    )
+    return where_rows(finite, scaled, plain)
+
+
+def _float16_inside() -> bool:
+    """Tell whether the graph under construction may compute in float16."""
+    if tf.executing_eagerly():
+        return True
+    graph = tf.compat.v1.get_default_graph()
+    operations = graph.get_operations()
+    if any(t.dtype == tf.float16 for op in operations for t in op.outputs):
+        return True
+    # Functions, as of a loaded SavedModel, and loops keep their operations elsewhere.
+    if not any(op.type.endswith(_CALLS) for op in operations):
+        return False
+    library = graph.as_graph_def().library.function
+    half = tf.float16.as_datatype_enum
+    return any(
+        half in (kind.type, *kind.list.type)
+        for function in library
+        for node in function.node_def
+        for kind in node.attr.values()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Attack):
+    """Follow the input gradient: `x <- project(x + step_size * steepest(direction))`.
+
+    A new method overrides one or two hooks: `transform` (what the model sees),
+    `gradient`, `objective` (the loss), `direction` (momentum, smoothing), `update` (the
+    whole step), `start_state`. All are pure functions of tensors; they run inside a
+    `tf.while_loop`. Every tensor of the state has one row per example.
+
+    Calling keeps, per example, an iterate that was misclassified where the last one
+    is not, and the strongest restart: misclassified first, then the larger loss. Of a
+    method that asks the model elsewhere (a `transform`, a look ahead), the iterates
+    before the last one are judged with `early_stop=True` alone.
+
+    Args:
+        step_size: Length of a step in input units, > 0; `None`: the method's default.
+        random_start: Whether to start anywhere in the ball instead of at `x`.
+        restarts: Number of tries, >= 1; more than one needs `random_start`.
+        steps: Number of gradient steps, >= 1; a setting of the iterative methods.
+        early_stop: Whether to leave an example alone once it is misclassified: much
+            faster where the attack succeeds, but no strongest point for transfer. A
+            method that asks the model elsewhere takes one more forward pass per step.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from keras_jsigr.attacks import PGD
+        >>> class NoisyPGD(PGD):
+        ...     stochastic = True
+        ...
+        ...     def transform(self, x, state, seed):
+        ...         return x + tf.random.stateless_normal(tf.shape(x), seed, stddev=0.1)
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> NoisyPGD(epsilon=0.25)(lambda x: x, x, [1]).tolist()
+        [[0.75, 0.5]]
+    """
+
+    # Whether two runs from the same start differ, as under random transforms.
+    stochastic: ClassVar[bool] = False
+    # Whether the strongest iterate counts where none succeeds, instead of the last.
+    keep_best: ClassVar[bool] = False
+
+    step_size: float | None = None
+    random_start: bool = False
+    restarts: int = 1
+    steps: int = 1
+    early_stop: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        if self.step_size is not None:
+            step_size = arguments.number(
+                "step_size", self.step_size, minimum=0.0, above=True
+            )
+            self._set("step_size", step_size)
+        arguments.choice("random_start", self.random_start, (False, True))
+        arguments.choice("early_stop", self.early_stop, (False, True))
+        self._set("restarts", arguments.count("restarts", self.restarts))
+        self._set("steps", arguments.count("steps", self.steps))
+        if self.restarts > 1 and not (self.random_start or self.stochastic):
+            raise ValueError(
+                f"`restarts={self.restarts}` would repeat the same attack: expected "
+                "random_start=True or restarts=1. Set `random_start=True`."
+            )
+
+    # ---- hooks
+
+    def default_step_size(self) -> float:
+        """Return the step length in input units used for `step_size=None`."""
+        return self.epsilon / self.steps
+
+    def start_point(
+        self, logits_fn: LogitsFn, problem: AttackBatch, ball: Ball, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Return where the search starts; a random point of the ball if asked."""
+        return ball.sample(seed) if self.random_start else ball.origin
+
+    def start_state(self, x: tf.Tensor) -> Any:
+        """Return what a method carries from step to step; nothing by default."""
+        return ()
+
+    def transform(self, x: tf.Tensor, state: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Return what the model sees in place of `x`; `x` itself by default."""
+        return x
+
+    def objective(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+        """Return the loss to climb, float32 `(B,)`; only its direction counts."""
+        return self.sign * ascent_loss(logits, problem.targets, self.loss)
+
+    def gradient(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        problem: AttackBatch,
+        *,
+        state: Any,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the gradient of the objective, and the logits at `x`.
+
+        Only its direction per example counts (see `losses.ascent_loss`). The logits
+        are `None` if the model was asked elsewhere.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            point = tf.cast(problem.see(x), x.dtype)
+            seen = self.transform(point, state, seed)
+            logits = tf.cast(logits_fn(tf.cast(seen, problem.x.dtype)), tf.float32)
+            value = self.objective(logits, problem)
+        gradient = scaled_gradient(tape, value, x, tf.ones_like(value))
+        if gradient is None:
+            raise ValueError(
+                "The model's outputs do not depend on its input by TensorFlow "
+                "operations: got no gradient, expected one. Attack it with a method "
+                "that needs none, or attack a surrogate."
+            )
+        return gradient, logits if seen is point else None
+
+    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """Return the direction to go and the new state; the gradient by default."""
+        return gradient, state
+
+    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+        """Return the next point and state."""
+        direction, state = self.direction(iterate.gradient, iterate.state)
+        moved = iterate.x + self.step_length * ball.steepest(direction)
+        return ball.project(moved), state
+
+    # ---- what the hooks are driven by
+
+    @property
+    def passes(self) -> int:
+        """Number of gradients per example."""
+        return self.steps * self.restarts
+
+    @property
+    def step_length(self) -> float:
+        """The step length in input units that is used."""
+        return self.default_step_size() if self.step_size is None else self.step_size
+
+    def search(
+        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch and keep the strongest point; see `Attack.search`."""
+        found, finite = ascend(
+            self, logits_fn, problem, seed, remember=True, only_points=True
+        )
+        return problem.see(found.x), finite
+
+    def perturb(
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Return adversarial examples inside another function, as for training.
+
+        Pure and traceable: eager, in a `tf.function`, under XLA, in a replica. No
+        checks and, with one restart, no pass beyond the gradients: the result is the
+        last iterate. Call it before opening the tape that trains the weights.
+
+        Args:
+            logits_fn: Maps inputs to float logits `(B, C)`; `C = 1` means one sigmoid
+                unit.
+            x: Float `(B, *S)` in `input_range`.
+            targets: Float `(B, C)` from `class_targets`.
+            seed: Int32 `(2,)`; another one at every training step.
+
+        Returns:
+            Like `x`, in the ball and the range, without gradient.
+
+        Reference:
+            arXiv 1706.06083 (adversarial training).
+
+        Example:
+            >>> import tensorflow as tf
+            >>> from keras_jsigr.attacks import FGSM
+            >>> x, targets = tf.constant([[0.5, 0.75]]), tf.constant([[0.0, 1.0]])
+            >>> seed = tf.constant([0, 0])
+            >>> attack = FGSM(epsilon=0.25)
+            >>> attack.perturb(lambda x: x, x, targets, seed=seed).numpy().tolist()
+            [[0.75, 0.5]]
+        """
+        if self.epsilon == 0.0:
+            return tf.stop_gradient(x)
+        problem = AttackBatch(tf.stop_gradient(x), tf.stop_gradient(targets))
+        remember = self.restarts > 1
+        found, _ = ascend(self, logits_fn, problem, seed, remember=remember)
+        return tf.stop_gradient(problem.see(found.x))

@@ -1,0 +1,436 @@
+"""Find the boundary between an input and a fooling point by decisions alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Access, AttackBatch
+from keras_jsigr.attacks.gradient_attack import (
+    BestPoint,
+    expand_dims_like,
+    nonzero_rows,
+    scatter_rows,
+)
+from keras_jsigr.attacks.losses import misclassified
+from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack, closer, lengths
+from keras_jsigr.attacks.norms import safe_normalize
+from keras_jsigr.attacks.square import Propose, random_search
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import sum_over_draws
+from keras_jsigr.core.logits import LogitsFn, has_valid_logits
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+# Takes points (B, *S), returns whether they fool the model, bool (B,).
+Decide = Callable[[tf.Tensor], tf.Tensor]
+
+
+def bisect(
+    decide: Decide, origin: tf.Tensor, x: tf.Tensor, *, norm: str, passes: int
+) -> tf.Tensor:
+    """Move fooling points towards their inputs as far as they still fool."""
+    reach = lengths(x - origin, norm)
+    lower, upper = tf.minimum(origin, x), tf.maximum(origin, x)
+
+    def at(share: tf.Tensor) -> tf.Tensor:
+        if norm == "l2":
+            point = origin + expand_dims_like(share, x) * (x - origin)
+        else:
+            radius = expand_dims_like(share * reach, x)
+            point = tf.clip_by_value(x, origin - radius, origin + radius)
+        # Between both to the last digit, so that range and region stay kept.
+        return tf.clip_by_value(point, lower, upper)
+
+    def body(turn: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> Any:
+        middle = (low + high) / 2
+        fools = decide(at(middle))
+        return turn + 1, tf.where(fools, low, middle), tf.where(fools, middle, high)
+
+    start = (tf.constant(0), tf.zeros_like(reach), tf.ones_like(reach))
+    _, _, high = tf.while_loop(
+        lambda turn, *_: turn < passes, body, start, maximum_iterations=passes
+    )
+    return tf.ensure_shape(
+        tf.where(expand_dims_like(high < 1.0, x), at(high), x), x.shape
+    )
+
+
+# Points (m * B, *S), the draws one after the other: whether they fool the model, bool
+# (m * B,), and the points as the model saw them.
+Ask = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def decision_gradient(
+    ask: Ask,
+    x: tf.Tensor,
+    *,
+    radius: tf.Tensor,
+    count: tf.Tensor,
+    norm: str,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Estimate the direction from the boundary into the region that fools."""
+    shape = tf.shape(x)
+
+    def draw(
+        first: tf.Tensor, size: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        many, now = tf.concat([[size], shape], axis=0), fold_in(seed, first)
+        if norm == "l2":
+            u = tf.random.stateless_normal(many, now, dtype=x.dtype, alg=ALGORITHM)
+        else:
+            u = tf.random.stateless_uniform(
+                many, now, -1.0, 1.0, dtype=x.dtype, alg=ALGORITHM
+            )
+        flat = tf.concat([[-1], shape[1:]], axis=0)
+        u = tf.reshape(safe_normalize(tf.reshape(u, flat)), many)
+        fools, seen = ask(tf.reshape(x + expand_dims_like(radius, x) * u, flat))
+        moved = tf.reshape(seen, many) - x
+        phi = tf.where(tf.reshape(fools, [size, -1]), 1.0, -1.0)
+        phi = tf.cast(phi, x.dtype)
+        signed = moved * tf.reshape(phi, tf.concat([[size], _column(shape)], axis=0))
+        return (
+            tf.reduce_sum(signed, axis=0),
+            tf.reduce_sum(moved, axis=0),
+            tf.reduce_sum(phi, axis=0),
+        )
+
+    examples = shape[0]
+    signed, moved, phi = sum_over_draws(count, examples, draw, (x, x, radius))
+    mean = phi / tf.cast(count, x.dtype)
+    mixed = signed - expand_dims_like(mean, x) * moved
+    return tf.where(expand_dims_like(tf.abs(mean) < 1.0, x), mixed, signed)
+
+
+def _column(shape: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
+
+
+def fooling_step(
+    decide: Decide,
+    x: tf.Tensor,
+    direction: tf.Tensor,
+    length: tf.Tensor,
+    *,
+    input_range: tuple[float, float],
+    halvings: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Take the longest of the steps `length / 2^k` that leads to a fooling point."""
+
+    def one(
+        asked: tf.Tensor, length: tf.Tensor, moved: tf.Tensor, done: tf.Tensor
+    ) -> Any:
+        point = tf.clip_by_value(
+            x + expand_dims_like(length, x) * direction, *input_range
+        )
+        fools = decide(point) & ~done
+        moved = tf.ensure_shape(
+            tf.where(expand_dims_like(fools, x), point, moved), x.shape
+        )
+        return asked + 1, length / 2, moved, done | fools
+
+    start = (tf.constant(0), length, x, tf.zeros_like(length, tf.bool))
+    asked, _, moved, _ = tf.while_loop(
+        lambda asked, _length, _moved, done: (asked < halvings) & ~tf.reduce_all(done),
+        one,
+        start,
+    )
+    return moved, asked
+
+
+# Takes the problem of some examples and points; returns which fool, bool (A,), and the
+# points as the model saw them.
+starting_points_Ask = Callable[[AttackBatch, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def other_examples(
+    x: tf.Tensor, decisions: tf.Tensor, targets: tf.Tensor, *, targeted: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Choose, for each example, the nearest of the batch that the model puts elsewhere."""
+    classes = tf.argmax(targets, axis=-1, output_type=decisions.dtype)
+    fits = (classes[:, None] == decisions[None, :]) == targeted
+    flat = tf.reshape(x, [tf.shape(x)[0], -1])
+    squares = tf.reduce_sum(tf.square(flat), axis=1)
+    # Without |x_b|^2, which is the same for all candidates.
+    distance = squares[None, :] - 2.0 * tf.matmul(flat, flat, transpose_b=True)
+    distance = tf.where(fits, distance, float("inf"))
+    chosen = tf.gather(x, tf.argmin(distance, axis=1))
+    return chosen, tf.reduce_any(fits, axis=1)
+
+
+def noise_that_fools(
+    ask: starting_points_Ask,
+    problem: AttackBatch,
+    start: BestPoint,
+    *,
+    input_range: tuple[float, float],
+    tries: int,
+    seed: tf.Tensor,
+) -> BestPoint:
+    """Draw uniform noise for the examples that have no point yet, until it fools."""
+    low, high = input_range
+
+    def look(part: AttackBatch, x: tf.Tensor) -> BestPoint:
+        fools, seen = ask(part, x)
+        return BestPoint(seen, fools, tf.zeros(tf.shape(fools)))
+
+    def moves(part: AttackBatch) -> Propose:
+        def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+            now = fold_in(seed, query)
+            return tf.random.stateless_uniform(
+                tf.shape(x), now, low, high, dtype=x.dtype, alg=ALGORITHM
+            )
+
+        return propose
+
+    return random_search(look, problem, start, moves, tries)
+
+
+_HALVINGS = 15
+
+
+_TRIES = 50
+
+
+_FIRST_DRAWS = 100
+
+
+# Fewer draws than these tell nothing of a direction.
+_FEWEST_DRAWS = 20
+
+
+# Halvings of a distance: more than ten for a few percent, more than 22 are noise.
+_BISECTIONS = (10, 22)
+
+
+# The smallest change of a component worth asking about, relative to the range.
+_RESOLUTION = {
+    tf.float64: 2.0**-40,
+    tf.float32: 2.0**-20,
+    tf.float16: 2.0**-9,
+    tf.bfloat16: 2.0**-6,
+}
+
+
+class BoundaryWalk:
+    """What HopSkipJump does with one batch."""
+
+    def __init__(
+        self, attack: HopSkipJump, logits_fn: LogitsFn, problem: AttackBatch
+    ) -> None:
+        self._attack, self._logits_fn, self._problem = attack, logits_fn, problem
+        self._d = math.prod(problem.x.shape[1:])
+        # The paper's thresholds: d^-1.5 and d^-2 of the distance.
+        power = 1.5 if attack.norm == "l2" else 2.0
+        wanted = math.ceil(power * math.log2(self._d))
+        self._bisections = min(max(wanted, _BISECTIONS[0]), _BISECTIONS[1])
+        self.most_queries = _HALVINGS + self._bisections
+
+    def ask(self, part: AttackBatch, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return which points fool the model, bool `(A,)`, and how it saw them."""
+        seen = part.see(x)
+        logits = tf.cast(self._logits_fn(seen), tf.float32)
+        return self._attack.margin(logits, part) > 0, tf.cast(seen, x.dtype)
+
+    def going_on(self, best: Closest) -> tf.Tensor:
+        """Tell which examples to work on, bool `(B,)`."""
+        return best.found & self._attack.unfinished(best)
+
+    def start(
+        self, known: Closest, decisions: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Closest, int]:
+        """Find a point at the boundary for each example."""
+        problem, origin = self._problem, self._problem.origin
+        other, there = other_examples(
+            origin, decisions, problem.targets, targeted=self._attack.targeted
+        )
+        # With a region, only a part of the other example is taken over.
+        fools, seen = self.ask(problem, other)
+        there &= fools & ~known.found
+        x = tf.where(expand_dims_like(there, origin), seen, origin)
+        first = BestPoint(x, there | known.found, tf.zeros(tf.shape(there)))
+        found = noise_that_fools(
+            self.ask,
+            problem,
+            first,
+            input_range=self._attack.input_range,
+            tries=_TRIES,
+            seed=seed,
+        )
+        rows = nonzero_rows(found.success & ~known.found)
+        near = self.to_boundary(
+            problem.take(rows), tf.gather(found.x, rows), known.take(rows)
+        )[1]
+        return scatter_rows(near, rows, known), 2 + _TRIES + self._bisections
+
+    def draws(self, number: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
+        """Return how many draws turn `number`, from one, may have; zero: none."""
+        wanted = _FIRST_DRAWS * tf.sqrt(tf.cast(number, tf.float32))
+        draws = tf.minimum(tf.cast(wanted, tf.int32), left - self.most_queries)
+        return tf.where(draws < _FEWEST_DRAWS, 0, draws)
+
+    def turn(
+        self,
+        x: tf.Tensor,
+        best: Closest,
+        number: tf.Tensor,
+        draws: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, Closest, tf.Tensor]:
+        """Go along the normal and back to the boundary."""
+        rows = nonzero_rows(self.going_on(best))
+        part, here = self._problem.take(rows), tf.gather(x, rows)
+        distance = lengths(here - part.origin, self._attack.norm)
+        normal = self._normal(part, here, distance, draws, seed)
+        moved, halvings = fooling_step(
+            self._decide(part),
+            here,
+            normal,
+            distance / tf.sqrt(tf.cast(number, x.dtype)),
+            input_range=self._attack.input_range,
+            halvings=_HALVINGS,
+        )
+        here, near = self.to_boundary(part, moved, best.take(rows))
+        x, best = scatter_rows((here, near), rows, (x, best))
+        return x, best, draws + halvings + self._bisections
+
+    def to_boundary(
+        self, part: AttackBatch, x: tf.Tensor, best: Closest
+    ) -> tuple[tf.Tensor, Closest]:
+        """Return the points of the boundary below fooling points, and the closest."""
+        norm, passes = self._attack.norm, self._bisections
+        x = bisect(self._decide(part), part.origin, x, norm=norm, passes=passes)
+        x = tf.ensure_shape(tf.cast(part.see(x), x.dtype), x.shape)
+        fools = tf.ones_like(best.found)
+        return x, closer(best, x, fools, part.origin, norm)
+
+    def _decide(self, part: AttackBatch) -> Decide:
+        return lambda points: self.ask(part, points)[0]
+
+    def _normal(
+        self,
+        part: AttackBatch,
+        x: tf.Tensor,
+        distance: tf.Tensor,
+        draws: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        low, high = self._attack.input_range
+        finest = _RESOLUTION[part.x.dtype] * (high - low) * math.sqrt(self._d)
+        rows = tf.range(tf.shape(x)[0])
+
+        def ask(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            times = tf.shape(points)[0] // tf.maximum(tf.size(rows), 1)
+            points = tf.clip_by_value(points, low, high)
+            return self.ask(part.take(tf.tile(rows, [times])), points)
+
+        v = decision_gradient(
+            ask,
+            x,
+            radius=tf.maximum(distance / self._d, finest),
+            count=draws,
+            norm=self._attack.norm,
+            seed=fold_in(seed, 0),
+        )
+        return safe_normalize(v) if self._attack.norm == "l2" else tf.sign(v)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(MinimumNormAttack):
+    """Walk along the decision boundary, asking only which class the model decides for.
+
+    From a fooling point it goes in turn to the boundary (by halving), along the
+    boundary's normal, estimated from decisions around, into the fooling side, and back
+    to the boundary nearer the input. Neither logits nor gradients are used, so no
+    masking of them helps a model.
+
+    It starts from the nearest example of the batch that the model puts into another
+    class or, targeted, into the class to reach; else from noise. Where nothing fools
+    the model, the input is returned: a targeted attack wants examples of the classes
+    to reach in the batch.
+
+    Args:
+        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
+            no limit.
+        queries: The largest number of decisions asked for per example, >= 200.
+        norm: `"l2"` or `"linf"`.
+        input_range: `(low, high)` of valid inputs.
+        targeted: Whether `y` is the class to reach.
+        batch_size: Number of examples worked on at once.
+        seed: Of the noise and the directions.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1904.02144.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.hopskipjump import HopSkipJump
+        >>> x = np.array([[0.5, 0.75], [0.75, 0.25]], "float32")
+        >>> x_adv = HopSkipJump(queries=500)(lambda x: x, x)
+        >>> [round(float(r), 2) for r in np.linalg.norm(x_adv - x, axis=1)]
+        [0.18, 0.35]
+    """
+
+    access: ClassVar[Access] = "decision"
+
+    norm: str = "l2"
+    queries: int = 5000
+    # The base's line search interpolates margins, which decisions do not give.
+    search_passes: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        arguments.choice("norm", self.norm, ("l2", "linf"))
+        self._set("queries", arguments.count("queries", self.queries, minimum=200))
+
+    @property
+    def passes(self) -> int:
+        """Number of queries per example."""
+        return self.queries
+
+    def margin(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+        """Return one where the decision fools and minus one elsewhere, `(B,)`."""
+        fools = misclassified(logits, problem.targets) != self.targeted
+        return tf.where(fools, 1.0, -1.0)
+
+    def approach(
+        self,
+        logits_fn: LogitsFn,
+        problem: AttackBatch,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
+    ) -> tuple[Closest, tf.Tensor]:
+        """Walk along the boundary; see `MinimumNormAttack.approach`."""
+        walk = BoundaryWalk(self, logits_fn, problem)
+        # Where the model names no class, none: also no class to reach.
+        decisions = tf.where(has_valid_logits(logits), tf.argmax(logits, axis=-1), -1)
+        best, asked = walk.start(known, decisions, fold_in(seed, 0))
+
+        def turn(
+            number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest
+        ) -> Any:
+            draws, now = walk.draws(number, left), fold_in(seed, number)
+            x, best, queries = walk.turn(x, best, number, draws, now)
+            return number + 1, left - queries, x, best
+
+        def worth_it(
+            number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest
+        ) -> tf.Tensor:
+            return (walk.draws(number, left) > 0) & tf.reduce_any(walk.going_on(best))
+
+        start = (tf.constant(1), tf.constant(self.queries - asked), best.x, best)
+        end: tuple[Any, Any, Any, Closest] = tf.while_loop(worth_it, turn, start)
+        return end[3], tf.ones_like(best.found)

@@ -1,0 +1,560 @@
+"""The closest fooling point found so far, per example."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Attack, AttackBatch, run_batches
+from keras_jsigr.attacks.gradient_attack import (
+    expand_dims_like,
+    nonzero_rows,
+    scaled_gradient,
+    scatter_rows,
+    usable_part,
+    where_rows,
+)
+from keras_jsigr.attacks.losses import LossName, attack_loss
+from keras_jsigr.attacks.norms import BALLS, l2_norm, round_towards, working_dtype
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn, as_classes, has_valid_logits
+from keras_jsigr.core.scores import masked_dot
+
+
+class Closest(NamedTuple):
+    """Hold one point per example and how far from the input it is."""
+
+    x: tf.Tensor
+    distance: tf.Tensor
+
+    @property
+    def found(self) -> tf.Tensor:
+        """Bool `(B,)`: a fooling point is known."""
+        return tf.math.is_finite(self.distance)
+
+    def take(self, rows: tf.Tensor) -> Closest:
+        """Return the points of some examples."""
+        return Closest(tf.gather(self.x, rows), tf.gather(self.distance, rows))
+
+
+def none_closer(origin: tf.Tensor) -> Closest:
+    """Return what every fooling point is closer than."""
+    infinite = tf.constant(float("inf"), origin.dtype)
+    return Closest(origin, tf.fill(tf.shape(origin)[:1], infinite))
+
+
+def closer(
+    old: Closest, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str
+) -> Closest:
+    """Keep the points that fool and are closer than those known."""
+    distance = lengths(x - origin, norm)
+    take = fools & (distance < old.distance)
+    return Closest(
+        where_rows(take, x, old.x),
+        tf.where(take, distance, old.distance),
+    )
+
+
+def lengths(delta: tf.Tensor, norm: str) -> tf.Tensor:
+    """Compute `||delta_b||_p` per example."""
+    axes = list(range(1, delta.shape.rank))
+    if norm == "l2":
+        return tf.reshape(l2_norm(delta), [-1])
+    reduce = {"linf": tf.reduce_max, "l1": tf.reduce_sum}[norm]
+    return reduce(tf.abs(delta), axes)
+
+
+def linear_projection(
+    x: tf.Tensor,
+    weights: tf.Tensor,
+    gap: tf.Tensor,
+    input_range: tuple[float, float],
+    norm: str = "l2",
+) -> tf.Tensor:
+    """Compute `argmin ||z - x||_p` over `<w, z - x> + gap = 0`, `low <= z <= high`."""
+    flat = tf.reshape(x, [tf.shape(x)[0], -1])
+    w = tf.reshape(weights, tf.shape(flat))
+    # Squares of small gradients vanish in float32; the plane is that of any multiple.
+    size = tf.reduce_max(tf.abs(w), axis=-1, keepdims=True)
+    size = tf.where(size > 0, size, tf.ones_like(size))
+    w, gap = w / size, gap / size[:, 0]
+    towards = -tf.sign(w) * tf.sign(gap)[:, None]
+    low, high = input_range
+    room = tf.where(towards > 0, high - flat, flat - low)
+    # Without this, a zero weight would be asked for an infinite step.
+    room = tf.where(towards == 0, tf.zeros_like(room), tf.maximum(room, 0.0))
+    steps = _STEPS[norm](tf.abs(w), room, tf.abs(gap))
+    z = tf.clip_by_value(flat + towards * steps, low, high)
+    return tf.ensure_shape(tf.reshape(z, tf.shape(x)), x.shape)
+
+
+def _l1_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
+    """Fill the components of the largest slopes first."""
+    order = tf.argsort(slope, axis=-1, direction="DESCENDING", stable=True)
+    slope = tf.gather(slope, order, batch_dims=1)
+    room = tf.gather(room, order, batch_dims=1)
+    # Sums of many float32 lose the digits that the last, partial step is made of.
+    gain = tf.cast(slope * room, tf.float64)
+    before = tf.cumsum(gain, axis=-1, exclusive=True)
+    missing = tf.cast(tf.cast(gap, tf.float64)[:, None] - before, slope.dtype)
+    steps = tf.clip_by_value(tf.math.divide_no_nan(missing, slope), 0.0, room)
+    return tf.gather(steps, tf.argsort(order, axis=-1), batch_dims=1)
+
+
+def _linf_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
+    return _even_steps(slope, tf.ones_like(slope), room, gap)
+
+
+def _l2_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
+    return _even_steps(slope, slope, room, gap)
+
+
+def _even_steps(
+    slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Tensor
+) -> tf.Tensor:
+    """Solve `sum_i slope_i * min(room_i, t * speed_i) = gap` for `t`; give the steps."""
+    gain, reach, zero = slope * room, slope * speed, tf.zeros_like(room)
+
+    def next_time(full: tf.Tensor) -> tf.Tensor:
+        rest = gap - tf.reduce_sum(tf.where(full, gain, zero), axis=-1)
+        free = tf.reduce_sum(tf.where(full, zero, reach), axis=-1)
+        t = tf.maximum(tf.math.divide_no_nan(rest, free), 0.0)
+        # Nobody is left to move: the plane is out of reach.
+        return tf.where(free > 0, t, tf.fill(tf.shape(t), t.dtype.max))[:, None]
+
+    def body(full: tf.Tensor, t: tf.Tensor, go_on: tf.Tensor) -> Any:
+        del go_on
+        more = full | (t * speed >= room)
+        return more, next_time(more), tf.reduce_any(more != full)
+
+    full = room <= 0
+    start = (full, next_time(full), tf.constant(True))
+    full, t, _ = tf.while_loop(lambda full, t, go_on: go_on, body, start)
+    return tf.where(full, room, tf.minimum(t * speed, room))
+
+
+_STEPS = {"linf": _linf_steps, "l2": _l2_steps, "l1": _l1_steps}
+
+
+def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
+    """Return the other classes with the largest logits, the largest first."""
+    logits = as_classes(logits)
+    classes = logits.shape[-1]
+    label = tf.one_hot(label_of(targets), classes, on_value=True, off_value=False)
+    # Below every logit, so that the label itself comes last and is cut off.
+    others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
+    return tf.math.top_k(others, min(count, classes - 1)).indices
+
+
+def label_of(targets: tf.Tensor) -> tf.Tensor:
+    """Return the class of target rows `(B, C)`, int32 `(B,)`."""
+    if targets.shape[-1] == 1:
+        return tf.cast(targets[:, 0] > 0.5, tf.int32)
+    return tf.argmax(targets, axis=-1, output_type=tf.int32)
+
+
+_SAFE = 1e-5
+
+
+# A class so far below the largest logit has the probability zero in float32.
+_RULED_OUT = 104.0
+
+
+NO_GRADIENT = (
+    "The model's outputs do not depend on its input by TensorFlow operations: got no "
+    "gradient, expected one. Attack it with a method that needs none, or attack a "
+    "surrogate."
+)
+
+
+class Boundary(NamedTuple):
+    """Hold a plane per example: `<weights, z - point> + gap = 0`."""
+
+    weights: tf.Tensor
+    gap: tf.Tensor
+    finite: tf.Tensor
+
+
+def nearest_boundary(
+    logits_fn: LogitsFn,
+    problem: AttackBatch,
+    point: tf.Tensor,
+    rivals: tf.Tensor | None,
+    input_range: tuple[float, float],
+    norm: str,
+) -> Boundary:
+    """Linearize the logits and return the plane of the nearest rival."""
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(point)
+        logits = as_classes(problem.logits(logits_fn, point))
+    classes = logits.shape[-1]
+    label = tf.one_hot(label_of(problem.targets), classes)
+
+    def plane(rival: tf.Tensor) -> Boundary:
+        difference = tf.one_hot(rival, classes) - label
+        gradient = scaled_gradient(tape, logits, point, difference)
+        if gradient is None:
+            raise ValueError(NO_GRADIENT)
+        gradient = tf.ensure_shape(gradient, point.shape)
+        gap = masked_dot(logits, difference) - safe_margin(logits)
+        weights, healthy = usable_part(gradient)
+        # No boundary with a class that is ruled out.
+        there = tf.math.is_finite(gap)
+        weights = tf.where(
+            expand_dims_like(there, weights), weights, tf.zeros_like(weights)
+        )
+        gap = tf.where(there, gap, tf.zeros_like(gap))
+        return Boundary(weights, tf.cast(gap, point.dtype), healthy)
+
+    if rivals is None:
+        rivals = rival_classes(logits, problem.targets, 1)
+    if rivals.shape[-1] == 1:
+        return plane(rivals[:, 0])
+
+    def body(number: tf.Tensor, best: Boundary, nearest: tf.Tensor) -> Any:
+        new = plane(rivals[:, number])
+        distance = _distance(new, point, input_range, norm)
+        take = distance < nearest
+        weights = tf.where(expand_dims_like(take, point), new.weights, best.weights)
+        best = Boundary(
+            tf.ensure_shape(weights, point.shape),
+            tf.where(take, new.gap, best.gap),
+            best.finite & new.finite,
+        )
+        return number + 1, best, tf.where(take, distance, nearest)
+
+    each = tf.zeros(tf.shape(point)[:1], point.dtype)
+    nothing = Boundary(tf.zeros_like(point), each, each == 0)
+    count = rivals.shape[-1]
+    best: Boundary
+    _, best, _ = tf.while_loop(
+        lambda number, *_: number < count,
+        body,
+        (tf.constant(0), nothing, each + float("inf")),
+        maximum_iterations=count,
+    )
+    return best
+
+
+def _distance(
+    plane: Boundary, point: tf.Tensor, input_range: tuple[float, float], norm: str
+) -> tf.Tensor:
+    foot = linear_projection(point, plane.weights, plane.gap, input_range, norm)
+    length = lengths(foot - point, norm)
+    gained = tf.abs(plane.gap) - tf.abs(value_at(plane, point, foot))
+    share = tf.math.divide_no_nan(gained, tf.abs(plane.gap))
+    infinite = tf.fill(tf.shape(length), tf.constant(float("inf"), length.dtype))
+    return tf.where(share > 0, tf.math.divide_no_nan(length, share), infinite)
+
+
+def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Compute the linear function of a plane elsewhere."""
+    axes = list(range(1, point.shape.rank))
+    return plane.gap + tf.reduce_sum(plane.weights * (z - point), axes)
+
+
+def safe_margin(logits: tf.Tensor) -> tf.Tensor:
+    """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`."""
+    top = tf.reduce_max(logits, axis=-1, keepdims=True)
+    counts = tf.math.is_finite(logits) & (logits >= top - _RULED_OUT)
+    sizes = tf.where(counts, tf.abs(logits), tf.zeros_like(logits))
+    return _SAFE * tf.reduce_max(sizes, axis=-1)
+
+
+# Takes points (B, *S); returns bool (B,), they fool, and float32 (B,), the margin.
+Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+# Aimed at the zero itself, half of the points would land just before the boundary.
+_LINE_SEARCH_BEYOND = 0.02
+
+
+def line_search(
+    judge: Judge, origin: tf.Tensor, x: tf.Tensor, passes: int
+) -> tf.Tensor:
+    """Find the boundary on the segment from the inputs to fooling points."""
+    if passes == 0:
+        return x
+    lower, upper = tf.minimum(origin, x), tf.maximum(origin, x)
+
+    def at(share: tf.Tensor) -> tf.Tensor:
+        # Between both to the last digit, so that range and region stay kept.
+        return tf.clip_by_value(
+            origin + expand_dims_like(share, x) * (x - origin), lower, upper
+        )
+
+    def body(
+        turn: tf.Tensor, low: tf.Tensor, high: tf.Tensor, below: Any, above: Any
+    ) -> Any:
+        zero_at = low + (high - low) * tf.clip_by_value(
+            tf.math.divide_no_nan(below, below - above), 0.0, 1.0
+        )
+        aimed = zero_at + _LINE_SEARCH_BEYOND * (high - zero_at)
+        share = tf.where(turn % 2 == 0, aimed, (low + high) / 2.0)
+        # The first two turns tell the margins at both ends.
+        share = tf.where(turn == 0, zero, tf.where(turn == 1, zero + 1.0, share))
+        fools, margin = judge(at(share))
+        margin = tf.cast(margin, x.dtype)
+        return (
+            turn + 1,
+            tf.where(fools, low, share),
+            tf.where(fools, share, high),
+            tf.where(fools, below, margin),
+            tf.where(fools, margin, above),
+        )
+
+    zero = tf.zeros(tf.shape(x)[:1], x.dtype)
+    _, _, high, _, _ = tf.while_loop(
+        lambda *_: tf.size(zero) > 0,
+        body,
+        (tf.constant(0), zero, zero + 1.0, zero, zero),
+        maximum_iterations=passes + 2,
+    )
+    # With a share of one, `origin + (x - origin)` need not be `x`.
+    return tf.where(expand_dims_like(high < 1.0, x), at(high), x)
+
+
+# How far beyond the plane the points are, as shares of the way to it: far enough to
+# fool where the boundary bends, then as near as float32 can tell.
+_TOUCH_BEYOND = (3e-2, 1e-3, 1e-4)
+
+
+def project_to_linearized_boundary(
+    judge: Callable[[tf.Tensor, Closest], Closest],
+    logits_fn: LogitsFn,
+    problem: AttackBatch,
+    known: Closest,
+    input_range: tuple[float, float],
+    norm: str,
+) -> Closest:
+    """Project the inputs onto the boundary, linearized at fooling points."""
+    origin = problem.origin
+
+    def body(turn: tf.Tensor, best: Closest) -> Any:
+        plane = nearest_boundary(logits_fn, problem, best.x, None, input_range, norm)
+        gap = value_at(plane, best.x, origin)
+        beyond = tf.gather(tf.constant(_TOUCH_BEYOND, gap.dtype), turn) * tf.abs(gap)
+        target = linear_projection(
+            origin, plane.weights, gap - beyond, input_range, norm
+        )
+        return turn + 1, judge(target, best)
+
+    closest: Closest
+    _, closest = tf.while_loop(
+        lambda turn, best: tf.size(best.distance) > 0,
+        body,
+        (tf.constant(0), known),
+        maximum_iterations=len(_TOUCH_BEYOND),
+    )
+    return closest
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinimumNormAttack(Attack):
+    """Search for the fooling point closest to each input.
+
+    `x_adv = argmin ||x' - x||` over the `x'` in `input_range` that fool the model.
+    Returns per example the closest that was seen, `x` itself where none was. A method
+    implements `approach`; what it found is then moved towards `x` (`line_search`).
+
+    With a finite `epsilon` the question is only whether the ball holds a fooling point:
+    an example is left alone as soon as one is known in it, and a point outside is
+    projected onto it. For distances leave `epsilon` infinite. `epsilons=[...]` in a
+    call takes one search without limit for all radii.
+
+    Args:
+        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
+            no limit.
+        search_passes: Number of forward passes that move a point towards its input in
+            the end; 0 returns what the method itself arrives at.
+
+    Example:
+        >>> from keras_jsigr.attacks.deepfool import DeepFool
+        >>> DeepFool().get_config()["epsilon"] is None
+        True
+    """
+
+    unlimited: ClassVar[bool] = True
+
+    epsilon: float = math.inf
+    loss: LossName = field(default="margin", init=False, repr=False)
+    search_passes: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        passes = arguments.count("search_passes", self.search_passes, minimum=0)
+        self._set("search_passes", passes)
+
+    # ---- hooks
+
+    @abstractmethod
+    def approach(
+        self,
+        logits_fn: LogitsFn,
+        problem: AttackBatch,
+        logits: tf.Tensor,
+        known: Closest,
+        seed: tf.Tensor,
+    ) -> tuple[Closest, tf.Tensor]:
+        """Search one batch, as a pure function of tensors that can be traced.
+
+        Args:
+            logits_fn: Maps inputs to float32 logits `(B, C)`.
+            problem: The batch.
+            logits: Float32 `(B, C)` at the inputs.
+            known: The inputs themselves, at distance zero where they fool already.
+            seed: Int32 `(2,)`.
+
+        Returns:
+            The tuple of the closest points, and bool `(B,)`: the gradient was finite.
+        """
+
+    def margin(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+        """Return what has to be positive for a point to count, float32 `(B,)`.
+
+        It is finite, and as large as can be where the model names no class.
+        """
+        margin = attack_loss(logits, problem.targets, "margin")
+        margin = tf.where(has_valid_logits(logits), margin, margin.dtype.max)
+        return -margin if self.targeted else margin
+
+    # ---- what methods are made of
+
+    def judge(
+        self, logits_fn: LogitsFn, problem: AttackBatch, x: tf.Tensor, known: Closest
+    ) -> tuple[Closest, tf.Tensor, tf.Tensor]:
+        """Ask the model at points of the search.
+
+        Args:
+            logits_fn: Maps inputs to float32 logits `(B, C)`.
+            problem: The batch.
+            x: Like `problem.origin`.
+            known: The closest points so far.
+
+        Returns:
+            The closest points now; bool `(B,)`, `x` fools; float32 `(B,)`, by which
+            margin.
+        """
+        seen = problem.see(x)
+        logits = tf.cast(logits_fn(seen), tf.float32)
+        margin = self.margin(logits, problem) - safe_margin(logits)
+        seen, fools = tf.cast(seen, x.dtype), margin > 0
+        return closer(known, seen, fools, problem.origin, self.norm), fools, margin
+
+    def unfinished(self, known: Closest) -> tf.Tensor:
+        """Tell which examples are still worth searching, bool `(B,)`."""
+        near_enough = tf.math.is_finite(self.epsilon) & (known.distance <= self.epsilon)
+        return (known.distance > 0) & ~near_enough
+
+    def touched(
+        self, logits_fn: LogitsFn, problem: AttackBatch, known: Closest
+    ) -> Closest:
+        """Move what was found to where the boundary is nearest; see `touch`.
+
+        Args:
+            logits_fn: Maps inputs to float32 logits `(B, C)`.
+            problem: The batch.
+            known: The closest points so far.
+
+        Returns:
+            Points at least as close; `known` itself with `search_passes=0`.
+        """
+        if self.search_passes == 0:
+            return known
+        rows = nonzero_rows(self.unfinished(known) & known.found)
+        part = problem.take(rows)
+
+        def judge(x: tf.Tensor, best: Closest) -> Closest:
+            return self.judge(logits_fn, part, x, best)[0]
+
+        near = project_to_linearized_boundary(
+            judge, logits_fn, part, known.take(rows), self.input_range, self.norm
+        )
+        return scatter_rows(near, rows, known)
+
+    # ---- the contract of all attacks
+
+    def search(
+        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Find the closest fooling points of one batch; see `Attack.search`."""
+        origin = problem.origin
+        logits, nothing = problem.logits(logits_fn, origin), none_closer(origin)
+        wrong = self.margin(logits, problem) > 0
+        known = closer(nothing, origin, wrong, origin, self.norm)
+        closest, finite = self.approach(logits_fn, problem, logits, known, seed)
+        closest = self._moved_back(logits_fn, problem, closest)
+        x = within(closest.x, origin, self.epsilon, self.norm, self.input_range)
+        return problem.see(x), finite
+
+    def _moved_back(
+        self, logits_fn: LogitsFn, problem: AttackBatch, known: Closest
+    ) -> Closest:
+        rows = nonzero_rows(self.unfinished(known) & known.found)
+        part, best = problem.take(rows), known.take(rows)
+
+        def judge(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self.judge(logits_fn, part, x, best)[1:]
+
+        x = line_search(judge, part.origin, best.x, self.search_passes)
+        x = tf.cast(part.see(tf.ensure_shape(x, best.x.shape)), x.dtype)
+        distance = lengths(x - part.origin, self.norm)
+        return scatter_rows(Closest(x, distance), rows, known)
+
+    def __call__(
+        self,
+        model: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        epsilons: Sequence[float] | None = None,
+        region: Any = None,
+    ) -> Any:
+        """Attack `model` at `x`; see the class for arguments and result."""
+        if epsilons is None:
+            return super().__call__(model, x, y, region=region)
+        radii = [self.at(epsilon).epsilon for epsilon in epsilons]
+        free = self.at(math.inf)
+        x_adv = run_batches(free, self._programs, model, x, y, region=region)
+        return [self._limited(x, x_adv, radius) for radius in radii]
+
+    def _limited(self, x: Any, x_adv: Any, epsilon: float) -> Any:
+        dtype = working_dtype(x_adv.dtype)
+        radius, parts = tf.constant(epsilon, dtype), []
+        for start in range(0, len(x_adv), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            origin, point = (tf.cast(t[rows], dtype) for t in (x, x_adv))
+            near = within(point, origin, radius, self.norm, self.input_range)
+            parts.append(round_towards(near, origin, tf.as_dtype(x_adv.dtype)))
+        if isinstance(x_adv, np.ndarray):
+            return np.concatenate([part.numpy() for part in parts])
+        return tf.concat(parts, axis=0)
+
+
+def within(
+    x: tf.Tensor,
+    origin: tf.Tensor,
+    epsilon: tf.Tensor,
+    norm: str,
+    input_range: tuple[float, float],
+) -> tf.Tensor:
+    """Project the points that are farther than `epsilon`; leave the others alone."""
+    far = lengths(x - origin, norm) > epsilon
+    near = BALLS[norm](origin, epsilon, input_range).project(x)
+    return tf.ensure_shape(tf.where(expand_dims_like(far, x), near, x), x.shape)
+
+
+def refuse_targeted(attack: MinimumNormAttack) -> None:
+    """Check that a method without targets was given none."""
+    if attack.targeted:
+        raise ValueError(
+            f"`{type(attack).__name__}` has no targeted form: got targeted=True, "
+            "expected False. Use CarliniWagner to reach a given class."
+        )

@@ -1,1 +1,0 @@
-"""Attacks that look for the closest point beyond the boundary."""

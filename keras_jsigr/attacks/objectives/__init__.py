@@ -1,1 +1,0 @@
-"""What attacks drive up: losses per example, from logits."""

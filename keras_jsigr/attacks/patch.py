@@ -1,0 +1,245 @@
+"""Where a patch does the most harm, and the pixels it covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Attack, AttackBatch
+from keras_jsigr.attacks.gradient_attack import (
+    BestPoint,
+    ascend,
+    nothing_found,
+    stronger,
+    usable_part,
+)
+from keras_jsigr.attacks.pgd import PGD
+from keras_jsigr.attacks.transfer import image_sides
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+
+def patch_side(
+    size: int | float, corner: tuple[int, int], height: int, width: int
+) -> int:
+    """Return the side of a patch on an image, in pixels."""
+    side = size
+    if isinstance(side, float):
+        side = max(1, int(side * min(height, width) + 0.5))
+    if corner[0] + side > height or corner[1] + side > width:
+        raise ValueError(
+            f"The patch does not fit: got side {side} at {corner} on {height} x "
+            f"{width} pixels, expected it inside. Choose a smaller `size`, or a "
+            "`location` further up or left."
+        )
+    return side
+
+
+def random_corner(seed: tf.Tensor, last: tuple[int, int], examples: Any) -> tf.Tensor:
+    """Draw the top left pixels of patches, each place equally likely."""
+
+    def draw(axis: int) -> tf.Tensor:
+        stream = fold_in(seed, axis)
+        return tf.random.stateless_uniform(
+            [examples], stream, 0, last[axis] + 1, tf.int32, alg=ALGORITHM
+        )
+
+    return tf.stack([draw(0), draw(1)], axis=1)
+
+
+def patch_gain(
+    gradient: tf.Tensor,
+    x: tf.Tensor,
+    input_range: tuple[float, float],
+    region: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Compute what each pixel adds to a linear loss if it may take any value."""
+    low, high = input_range
+    gain = tf.maximum(gradient * (high - x), gradient * (low - x))
+    if region is not None:
+        gain *= region
+    return tf.reduce_sum(gain, axis=3)
+
+
+def best_corner(gain: tf.Tensor, side: int) -> tf.Tensor:
+    """Find the square window of the largest sum."""
+    sums = tf.nn.avg_pool2d(gain[..., tf.newaxis], side, 1, "VALID")
+    columns = sums.shape[2]
+    flat = tf.argmax(tf.reshape(sums, (-1, sums.shape[1] * columns)), 1, tf.int32)
+    return tf.stack([flat // columns, flat % columns], axis=1)
+
+
+def patch_region(corners: Any, side: int, like: tf.Tensor) -> tf.Tensor:
+    """Mark the pixels of a square patch."""
+
+    def covered(axis: int) -> tf.Tensor:
+        first = corners[:, axis, tf.newaxis]
+        place = tf.range(like.shape[1 + axis])
+        return tf.cast((place >= first) & (place < first + side), like.dtype)
+
+    rows, columns = covered(0), covered(1)
+    square = rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis]
+    return square * tf.ones_like(like)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class Patch(Attack):
+    """Put a square patch on each image; its pixels may take any value of the range.
+
+    PGD on the pixels of the patch, `x_{t+1} = clip(x_t + step_size * sign(dL/dx))`,
+    from random content. There is no radius: `epsilon` is the width of the range, and
+    results are at an L-inf distance of up to that. With a `region`, only what lies in
+    both may change.
+
+    Args:
+        size: Side of the patch: an int in pixels, or a float as a share of the
+            image's shorter side, above 0, at most 1.
+        location: `"gradient"`, where the first-order gain at `x` is largest;
+            `"random"`, another place at each restart; or `(row, column)` of the top
+            left pixel.
+        steps: Number of gradient steps, >= 1.
+        step_size: In input units; default `2.5 * (high - low) / steps`.
+        restarts: Number of contents (and random places) tried; the strongest is kept.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
+        targeted: Whether `y` is the class to reach.
+        batch_size: Number of examples worked on at once.
+        seed: Of the contents and places.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range; in a call, if the inputs are no images
+            `(N, H, W, C)` or the patch does not fit on them.
+
+    Reference:
+        arXiv 1801.02608 (patches of one place and any content).
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from keras_jsigr.attacks.patch import Patch
+        >>> x = np.full((1, 1, 3, 1), 0.5, "float32")
+        >>> model = lambda x: tf.reshape(x, (-1, 3)) * [1.0, -1.0, 5.0]
+        >>> Patch(size=1)(model, x, [2]).ravel().tolist()
+        [0.5, 0.5, 0.0]
+    """
+
+    epsilon: float = field(default=1.0, init=False, repr=False)
+    norm: str = field(default="linf", init=False, repr=False)
+    size: int | float
+    location: Literal["gradient", "random"] | tuple[int, int] = "gradient"
+    steps: int = 50
+    step_size: float | None = None
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        low, high = arguments.interval("input_range", self.input_range)
+        self._set("epsilon", high - low)
+        super().__post_init__()
+        self._set("size", _size(self.size))
+        self._set("location", _location(self.location))
+        self._set("steps", arguments.count("steps", self.steps))
+        self._set("restarts", arguments.count("restarts", self.restarts))
+        if self.step_size is not None:
+            step_size = arguments.number(
+                "step_size", self.step_size, minimum=0.0, above=True
+            )
+            self._set("step_size", step_size)
+
+    @property
+    def passes(self) -> int:
+        """Number of gradients per example."""
+        return self.steps * self.restarts
+
+    def at(self, epsilon: float) -> NoReturn:
+        """Refuse: a patch has no radius.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"A patch has no radius: got epsilon {epsilon!r}, expected none. Its "
+            "pixels may take any value of `input_range`; vary `size` instead."
+        )
+
+    def search(
+        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch and keep the strongest patch; see `Attack.search`."""
+        height, width = image_sides(problem.x.shape, "A patch")
+        corner = self.location if isinstance(self.location, tuple) else (0, 0)
+        side = patch_side(self.size, corner, height, width)
+        most = (height - side, width - side)
+        by_place = self.location == "random"
+        pgd = self._pgd(1 if by_place else self.restarts)
+        tries = self.restarts if by_place else 1
+
+        def again(number: tf.Tensor, best: BestPoint, finite: tf.Tensor) -> Any:
+            stream = fold_in(seed, number)
+            corners = self._corners(logits_fn, problem, pgd, fold_in(stream, 0), most)
+            region = patch_region(corners, side, problem.origin)
+            if problem.region is not None:
+                region *= problem.region
+            part = problem._replace(region=region)
+            new, healthy = ascend(
+                pgd, logits_fn, part, fold_in(stream, 1), remember=True
+            )
+            return number + 1, stronger(new, best), finite & healthy
+
+        nothing = nothing_found(problem.origin)
+        start = (tf.constant(0), nothing, tf.ones_like(nothing.success))
+        _, found, finite = tf.while_loop(
+            lambda number, *_: number < tries, again, start, maximum_iterations=tries
+        )
+        return problem.see(found.x), finite
+
+    def _pgd(self, restarts: int) -> PGD:
+        low, high = self.input_range
+        return PGD(
+            epsilon=high - low,
+            steps=self.steps,
+            step_size=self.step_size,
+            restarts=restarts,
+            input_range=self.input_range,
+            loss=self.loss,
+            targeted=self.targeted,
+        )
+
+    def _corners(
+        self,
+        logits_fn: LogitsFn,
+        problem: AttackBatch,
+        pgd: PGD,
+        seed: tf.Tensor,
+        most: tuple[int, int],
+    ) -> tf.Tensor:
+        """Return row and column of the top left pixels, int32 `(B, 2)`."""
+        x = problem.origin
+        if self.location == "gradient":
+            gradient, _ = pgd.gradient(logits_fn, x, problem, state=(), seed=seed)
+            gradient, _ = usable_part(gradient)
+            gain = patch_gain(gradient, x, self.input_range, problem.region)
+            return best_corner(gain, x.shape[1] - most[0])
+        if self.location == "random":
+            return random_corner(seed, most, tf.shape(x)[0])
+        return tf.tile(tf.constant([self.location]), [tf.shape(x)[0], 1])
+
+
+def _size(value: Any) -> int | float:
+    if isinstance(value, float | np.floating):
+        return arguments.share("size", value, ends="(]")
+    return arguments.count("size", value)
+
+
+def _location(value: Any) -> Any:
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return tuple(arguments.count("location", place, minimum=0) for place in value)
+    arguments.choice("location", value, ("gradient", "random"))
+    return value

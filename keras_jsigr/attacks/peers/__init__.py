@@ -1,1 +1,0 @@
-"""Attacks of other libraries under the same contract."""

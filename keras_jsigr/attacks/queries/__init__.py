@@ -1,1 +1,0 @@
-"""Attacks without gradients: from outputs, from decisions, from noise."""

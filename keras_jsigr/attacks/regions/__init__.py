@@ -1,1 +1,0 @@
-"""Attacks on a part of the input."""

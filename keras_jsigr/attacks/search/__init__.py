@@ -1,1 +1,0 @@
-"""The loops that attacks search in, and what they carry from step to step."""

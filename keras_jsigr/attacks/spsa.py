@@ -1,0 +1,194 @@
+"""A gradient from differences at random points: simultaneous perturbation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import keras
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Access, AttackBatch
+from keras_jsigr.attacks.gradient_attack import GradientAttack, Iterate
+from keras_jsigr.attacks.losses import LossName
+from keras_jsigr.attacks.norms import Ball
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import sum_over_draws
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+# Losses of points (m * B, *S), the draws one after the other, and the points as seen.
+Ask = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def spsa_gradient(
+    ask: Ask, x: tf.Tensor, *, pairs: int, delta: float, seed: tf.Tensor
+) -> tf.Tensor:
+    """Estimate the gradient of per-example losses from pairs of opposite points."""
+    shape = tf.shape(x)
+    examples = shape[0] if x.shape[0] is None else x.shape[0]
+
+    def draw(first: tf.Tensor, size: Any) -> tf.Tensor:
+        u = tf.random.stateless_uniform(
+            tf.concat([[size], shape], axis=0), fold_in(seed, first), alg=ALGORITHM
+        )
+        step = tf.where(u < 0.5, tf.constant(delta, x.dtype), -delta)
+        both = tf.stack([x + step, x - step])
+        losses, seen = ask(tf.reshape(both, tf.concat([[-1], shape[1:]], axis=0)))
+        a, b = tf.unstack(tf.reshape(seen, tf.shape(both)), num=2)
+        up, down = tf.unstack(tf.reshape(losses, [2, size, examples]), num=2)
+        rise = tf.cast(up - down, x.dtype)
+        rise = tf.reshape(rise, tf.concat([[size], _per_example(shape)], axis=0))
+        return tf.reduce_sum(tf.math.divide_no_nan(rise, a - b), axis=0)
+
+    return sum_over_draws(pairs, 2 * examples, draw, x) / pairs
+
+
+def _per_example(shape: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
+
+
+Optimizer = Literal["adam", "steepest"]
+
+
+_FIRST, _SECOND = 0.9, 0.999
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class SPSA(GradientAttack):
+    """Follow a gradient that is estimated from the model's outputs alone.
+
+    `g = mean_k (L(x + delta v_k) - L(x - delta v_k)) / (2 delta v_k)` with random signs
+    `v_k`; then `x <- project(x + step_size * m / sqrt(u))` with Adam's running means
+    `m` of `g` and `u` of `g^2`. It follows the loss at the scale of `delta`, so that
+    neither a vanishing nor a shattered gradient stops it.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        steps: Number of steps, >= 1.
+        samples: Number of points the model is asked about per step, even, >= 2; and
+            once at the iterate.
+        delta: Their distance from the iterate in each component, in input units;
+            default one hundredth of the input range.
+        optimizer: `"adam"`, or `"steepest"` for `x + step_size * sign(g)` under
+            `"linf"` and `g / ||g||_2` for the sign under `"l2"`; default Adam under
+            `"linf"`, as in the paper, and else the steepest step, as Adam evens out
+            components that these norms want uneven.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"margin"`, the paper's, or any other.
+        targeted: Whether `y` is the class to reach.
+        step_size: In input units; default `5 * epsilon / steps`. A step of Adam changes
+            most components by that under `"linf"`; it has about that length under the
+            other norms.
+        random_start: Whether to start at a random point of the ball.
+        restarts: Number of runs; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified. Under
+            XLA, which knows no changing number of examples, restarts need it off.
+        batch_size: Number of examples worked on at once.
+        seed: Of the signs and starts.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1802.05666.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.spsa import SPSA
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> SPSA(epsilon=0.25, early_stop=False)(lambda x: x, x, [1]).tolist()
+        [[0.75, 0.5]]
+    """
+
+    access: ClassVar[Access] = "black box"
+    stochastic: ClassVar[bool] = True
+
+    loss: LossName = "margin"
+    steps: int = 40
+    samples: int = 128
+    delta: float | None = None
+    optimizer: Optimizer | None = None
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        self._set("samples", arguments.count("samples", self.samples, minimum=2))
+        if self.samples % 2:
+            raise ValueError(
+                f"`samples` is odd: got {self.samples}, expected an even number, as "
+                f"points come in pairs. Pass {self.samples + 1}."
+            )
+        if self.delta is not None:
+            delta = arguments.number("delta", self.delta, minimum=0.0, above=True)
+            self._set("delta", delta)
+        arguments.choice("optimizer", self.optimizer, (None, *get_args(Optimizer)))
+
+    @property
+    def passes(self) -> int:
+        """Number of queries per example."""
+        return (self.samples + 1) * self.steps * self.restarts
+
+    @property
+    def _adam(self) -> bool:
+        default = "adam" if self.norm == "linf" else "steepest"
+        return (self.optimizer or default) == "adam"
+
+    def default_step_size(self) -> float:
+        """Return `5 * epsilon / steps`."""
+        return 5.0 * self.epsilon / self.steps
+
+    def start_state(self, x: tf.Tensor) -> Any:
+        """Return no running means yet."""
+        return (tf.zeros_like(x), tf.zeros_like(x)) if self._adam else ()
+
+    def gradient(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        problem: AttackBatch,
+        *,
+        state: Any,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the estimated gradient, and the logits at `x`."""
+        low, high = self.input_range
+        delta = 0.01 * (high - low) if self.delta is None else self.delta
+        rows = tf.range(tf.shape(x)[0])
+
+        def ask(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            again = tf.tile(rows, [tf.shape(points)[0] // tf.maximum(tf.size(rows), 1)])
+            part = problem.take(again)
+            seen = part.see(tf.clip_by_value(points, low, high))
+            logits = tf.cast(logits_fn(seen), tf.float32)
+            return self.objective(logits, part), tf.cast(seen, x.dtype)
+
+        gradient = spsa_gradient(
+            ask, x, pairs=self.samples // 2, delta=delta, seed=seed
+        )
+        return gradient, problem.logits(logits_fn, x)
+
+    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+        """Return the next point and running means."""
+        if not self._adam:
+            return super().update(ball, iterate)
+        x, gradient = iterate.x, iterate.gradient
+        first, second = iterate.state
+        first = _FIRST * first + (1.0 - _FIRST) * gradient
+        second = _SECOND * second + (1.0 - _SECOND) * tf.square(gradient)
+        time = tf.cast(iterate.step + 1, x.dtype)
+        m, u = first / (1.0 - _FIRST**time), second / (1.0 - _SECOND**time)
+        # No constant added to the root, as it would have a scale: zero over zero is
+        # where the gradient was zero all the time.
+        direction = tf.math.divide_no_nan(m, tf.sqrt(u))
+        d = math.prod(x.shape[1:])
+        unit = {"linf": 1.0, "l2": d**-0.5, "l1": 1.0 / d}[self.norm]
+        moved = x + self.step_length * unit * direction
+        return ball.project(moved), (first, second)

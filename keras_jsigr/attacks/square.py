@@ -1,0 +1,556 @@
+"""The shapes that the Square attack builds perturbations of under L2 and L1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import Access, Attack, AttackBatch
+from keras_jsigr.attacks.gradient_attack import (
+    BestPoint,
+    any_number_of_rows,
+    choose,
+    judge,
+    nonzero_rows,
+    scatter_rows,
+    stronger,
+)
+from keras_jsigr.attacks.losses import LossName
+from keras_jsigr.attacks.norms import BALLS, Ball
+from keras_jsigr.core import arguments
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+
+def bump(height: int, width: int) -> np.ndarray[Any, Any]:
+    """Build a hill that falls off from the centre in squares."""
+    rows = np.abs(np.arange(height) - height // 2)
+    columns = np.abs(np.arange(width) - width // 2)
+    distance = np.maximum(rows[:, None], columns)
+    terms = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** 2
+    hill: np.ndarray[Any, Any] = np.cumsum(terms[::-1])[::-1][distance]
+    return hill
+
+
+def dipole(height: int, width: int, *, across: bool = False) -> np.ndarray[Any, Any]:
+    """Build a hill beside a valley, of Euclidean length one."""
+    if height == width == 1:
+        return np.ones((1, 1))
+    if (across and width > 1) or height == 1:
+        upright: np.ndarray[Any, Any] = dipole(width, height).T
+        return upright
+    hill, valley = bump(height // 2, width), bump(height - height // 2, width)
+    hill, valley = (half / np.linalg.norm(half) for half in (hill, valley))
+    # Each half has length one.
+    both: np.ndarray[Any, Any] = np.concatenate([hill, -valley]) / np.sqrt(2.0)
+    return both
+
+
+def dipole_table(
+    sides: list[tuple[int, int]], extent: tuple[int, int]
+) -> np.ndarray[Any, Any]:
+    """List the dipoles of all window sizes for looking up single pixels."""
+    table = np.zeros((len(sides), 2, *extent))
+    for stage, (height, width) in enumerate(sides):
+        for across in (0, 1):
+            window = dipole(height, width, across=bool(across))
+            table[stage, across, :height, :width] = window
+    return np.pad(table.reshape(len(sides), -1), [(0, 0), (0, 1)])
+
+
+def tiles(extent: tuple[int, int]) -> tuple[np.ndarray[Any, Any], ...]:
+    """Lay dipoles on a grid of about five times five, both ways round."""
+    sides = [max(length // 5, 1) for length in extent]
+    counts = [extent[axis] // sides[axis] for axis in (0, 1)]
+    over = [extent[axis] - counts[axis] * sides[axis] for axis in (0, 1)]
+    margins = [(rest // 2, rest - rest // 2) for rest in over]
+    numbers = np.arange(counts[0] * counts[1]).reshape(counts)
+    number = np.kron(numbers, np.ones(sides, "int64"))
+    above, beside = (
+        np.pad(np.tile(dipole(*sides, across=across), counts), margins)
+        for across in (False, True)
+    )
+    return above, beside, np.pad(number, margins, constant_values=-1)
+
+
+def spread(delta: tf.Tensor, epsilon: Any, power: int) -> tf.Tensor:
+    """Scale perturbations to the radius: `epsilon * delta / ||delta||_p`."""
+    powers = tf.reduce_sum(tf.abs(delta) ** power, axis=[1, 2, 3], keepdims=True)
+    return tf.math.divide_no_nan(epsilon * delta, powers ** (1.0 / power))
+
+
+def carry(
+    delta: tf.Tensor,
+    shape: tf.Tensor,
+    window: tf.Tensor,
+    other: tf.Tensor,
+    signs: tf.Tensor,
+    *,
+    epsilon: Any,
+    power: int,
+) -> tf.Tensor:
+    """Move the length of two windows and what is left of the budget into the first."""
+    zero = tf.zeros_like(delta)
+
+    def measure(t: tf.Tensor) -> tf.Tensor:
+        powers = tf.square(t) if power == 2 else tf.abs(t)
+        return tf.reduce_sum(powers, axis=[1, 2], keepdims=True)
+
+    def direction(t: tf.Tensor) -> tf.Tensor:
+        size = measure(t)
+        return tf.math.divide_no_nan(t, tf.sqrt(size) if power == 2 else size)
+
+    used = tf.reduce_sum(measure(delta), axis=-1, keepdims=True)
+    unused = tf.maximum(epsilon**power - used, 0.0) / delta.shape[-1]
+    budget = measure(tf.where(window | other, delta, zero)) + unused
+    mixed = signs[:, None, None] * direction(tf.where(window, shape[..., None], zero))
+    mixed = direction(mixed + direction(tf.where(window, delta, zero)))
+    filled = mixed * (tf.sqrt(budget) if power == 2 else budget)
+    return tf.where(window, filled, tf.where(other, zero, delta))
+
+
+# The paper's steps for 10,000 queries: the window's area is halved after each.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+_PAPER_QUERIES = 10_000
+
+
+STAGES = len(_HALVINGS) + 1
+
+
+def stage(query: tf.Tensor, queries: int) -> tf.Tensor:
+    """Count how often the window's area was halved: the paper's schedule, rescaled."""
+    # In 64 bits: the product of large budgets does not fit 32.
+    paper_query = tf.cast(query, tf.int64) * _PAPER_QUERIES // queries
+    halvings = tf.constant(_HALVINGS, tf.int64)
+    over = paper_query[..., None] > halvings
+    return tf.reduce_sum(tf.cast(over, tf.int32), axis=-1)
+
+
+def window_sides(
+    fraction: float, extent: tuple[int, int], *, odd: bool = False
+) -> tuple[int, int]:
+    """Choose the sides of a window that covers a fraction of an image."""
+    area = fraction * extent[0] * extent[1]
+    shorter = min(extent)
+    side = min(_whole(math.sqrt(area), odd), shorter)
+    if side < shorter:
+        return side, side
+    longer = min(_whole(area / shorter, odd), max(extent))
+    return (longer, shorter) if extent[0] >= extent[1] else (shorter, longer)
+
+
+def _whole(side: float, odd: bool) -> int:
+    whole = max(round(side), 1)
+    return max(whole + (whole % 2 == 0), 3) if odd else whole
+
+
+def all_window_sides(
+    p_init: float, extent: tuple[int, int], *, odd: bool = False
+) -> list[tuple[int, int]]:
+    """List the sides of the windows of all stages."""
+    fractions = [p_init / 2**number for number in range(STAGES)]
+    return [window_sides(fraction, extent, odd=odd) for fraction in fractions]
+
+
+def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Find rows, columns and channels in the shape of one example."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    if len(shape) == 1:
+        return shape[0], 1, 1
+    raise ValueError(
+        f"The windows of the Square attack are two-dimensional: got examples of shape "
+        f"{shape}, expected (H, W, D), (T, D) or (F,). Attack a callable that reshapes "
+        "to what the model takes."
+    )
+
+
+def place_windows(u: tf.Tensor, sides: tf.Tensor, extent: tuple[int, int]) -> tf.Tensor:
+    """Place one window per example, all positions inside the image equally likely."""
+    choices = tf.constant(extent) - sides + 1
+    corners = tf.cast(u * tf.cast(choices, u.dtype), tf.int32)
+    # The product may round up to the number of choices itself.
+    return tf.minimum(corners, choices - 1)
+
+
+def place_windows_at(
+    u: tf.Tensor, weights: tf.Tensor, sides: tf.Tensor, extent: tuple[int, int]
+) -> tf.Tensor:
+    """Place one window per example so that it holds a pixel that may change."""
+    total = tf.cumsum(weights, axis=-1)
+    drawn = u[:, :1] * total[:, -1:]
+    pixel = tf.searchsorted(total, drawn, side="right")
+    pixel = tf.minimum(pixel, extent[0] * extent[1] - 1)
+    where = tf.concat([pixel // extent[1], pixel % extent[1]], axis=-1)
+    within = tf.cast(u[:, 2:] * tf.cast(sides, u.dtype), tf.int32)
+    last = tf.constant(extent) - sides
+    return tf.clip_by_value(where - tf.minimum(within, sides - 1), 0, last)
+
+
+def offsets(
+    corners: tf.Tensor, sides: tf.Tensor, extent: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Tell which pixels lie in a window, and where in it."""
+    rows = (tf.range(extent[0]) - corners[:, :1])[:, :, None]
+    columns = (tf.range(extent[1]) - corners[:, 1:])[:, None, :]
+    in_rows = (rows >= 0) & (rows < sides[0])
+    in_columns = (columns >= 0) & (columns < sides[1])
+    return in_rows & in_columns, rows, columns
+
+
+class Windows:
+    """Draw windows; every example has its own stream of random numbers."""
+
+    def __init__(
+        self, attack: Square, problem: AttackBatch, seed: Any, *, odd: bool
+    ) -> None:
+        height, width, self.channels = as_image(tuple(problem.x.shape[1:]))
+        self.extent = height, width
+        self.sides = all_window_sides(attack.p_init, self.extent, odd=odd)
+        self._seed, self._queries = seed, attack.queries
+        self._examples = tf.shape(problem.x)[0]
+
+    def draw(self, query: tf.Tensor, rows: tf.Tensor, numbers: int) -> tf.Tensor:
+        """Draw uniform numbers, float32 `(A, numbers)`, for the examples `rows`."""
+        shape = tf.stack([self._examples, numbers])
+        seed = fold_in(self._seed, query)
+        return tf.gather(tf.random.stateless_uniform(shape, seed, alg=ALGORITHM), rows)
+
+    def images(self, t: tf.Tensor) -> tf.Tensor:
+        """Return examples in the form `(A, H, W, D)`."""
+        return tf.reshape(t, [-1, *self.extent, self.channels])
+
+    def stage(self, query: tf.Tensor) -> tf.Tensor:
+        """Return the number of the window size at a query."""
+        return stage(query, self._queries)
+
+    def weights(self, part: AttackBatch) -> tf.Tensor | None:
+        """Return the pixels that may change, float32 `(A, H * W)`; `None`: all."""
+        if part.region is None:
+            return None
+        free = tf.reduce_max(self.images(part.region), axis=-1)
+        return tf.reshape(
+            tf.cast(free, tf.float32), [-1, self.extent[0] * self.extent[1]]
+        )
+
+    def place(
+        self, u: tf.Tensor, weights: tf.Tensor | None, sides: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the corners `(A, 2)` of windows, from uniform numbers `(A, 4)`."""
+        if weights is None:
+            return place_windows(u[:, :2], sides, self.extent)
+        return place_windows_at(u, weights, sides, self.extent)
+
+
+def stripes(u: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
+    """Paint vertical stripes one pixel wide, each channel at either end of its box."""
+    axis = 2 if lower.shape[2] == 1 else 1
+    return tf.where(tf.expand_dims(u >= 0.5, axis), upper, lower)
+
+
+def paint(
+    x: tf.Tensor,
+    lower: tf.Tensor,
+    upper: tf.Tensor,
+    inside: tf.Tensor,
+    u: tf.Tensor,
+) -> tf.Tensor:
+    """Paint one window per example, each channel at either end of its box."""
+    channels = x.shape[-1]
+    up, turn = u[:, :channels] >= 0.5, u[:, channels:-1] >= 0.5
+    one = tf.cast(u[:, -1] * channels, tf.int32)
+    turn |= tf.one_hot(one, channels, True, False, dtype=tf.bool)
+    window = inside[..., None]
+    painted = tf.where(up[:, None, None], upper, lower)
+    same = tf.reduce_all((painted == x) | ~window, axis=[1, 2, 3])
+    up = tf.where(same[:, None] & turn, ~up, up)
+    return tf.where(window, tf.where(up[:, None, None], upper, lower), x)
+
+
+# The candidates for some examples, from their points so far, their numbers in the
+# batch, int32 (A,), and the number of the query.
+Propose = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+# One eighth of the examples may be done before the others move on without them:
+# gathering costs about as much as proposing, the model's passes much more.
+_DONE = 8
+
+
+def random_search(
+    look: Callable[[AttackBatch, tf.Tensor], BestPoint],
+    problem: AttackBatch,
+    start: BestPoint,
+    moves: Callable[[AttackBatch], Propose],
+    queries: int,
+) -> BestPoint:
+    """Improve points by trying proposals, until each fools the model or queries end."""
+
+    def with_the_rest(query: tf.Tensor, best: BestPoint) -> Any:
+        rows = nonzero_rows(~best.success)
+        part = problem.take(rows)
+        propose = moves(part)
+
+        def ask(query: tf.Tensor, found: BestPoint) -> Any:
+            new = look(part, tf.ensure_shape(propose(found.x, rows, query), x_shape))
+            better = new.success | (new.value > found.value)
+            return query + 1, choose(better & ~found.success, new, found)
+
+        def enough_left(query: tf.Tensor, found: BestPoint) -> tf.Tensor:
+            done = tf.math.count_nonzero(found.success, dtype=tf.int32)
+            return (query < queries) & ((done == 0) | (done * _DONE < tf.size(rows)))
+
+        x_shape = tf.TensorShape([None, *problem.x.shape[1:]])
+        begin = (query, best.take(rows))
+        query, found = tf.while_loop(
+            enough_left, ask, begin, shape_invariants=any_number_of_rows(begin)
+        )
+        return query, scatter_rows(found, rows, best)
+
+    def any_left(query: tf.Tensor, best: BestPoint) -> tf.Tensor:
+        return (query < queries) & tf.reduce_any(~best.success)
+
+    begin = (tf.constant(0), start)
+    end: tuple[tf.Tensor, BestPoint] = tf.while_loop(
+        any_left, with_the_rest, begin, shape_invariants=any_number_of_rows(begin)
+    )
+    return end[1]
+
+
+class Moves(Protocol):
+    """What the Square attack asks of a norm."""
+
+    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
+        """Prepare for one batch and restart."""
+
+    def start(self) -> tf.Tensor:
+        """Return the first points of the whole batch."""
+
+    def for_part(self, part: AttackBatch) -> Propose:
+        """Return what proposes points for some examples of the batch."""
+
+
+def _ball(attack: Square, problem: AttackBatch) -> Ball:
+    return BALLS[attack.norm](
+        problem.origin, attack.epsilon, attack.input_range, problem.region
+    )
+
+
+class LinfMoves:
+    """Paint stripes, then windows, at the edge of the box."""
+
+    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
+        self._attack, self._problem, self._seed = attack, problem, fold_in(seed, 0)
+        self._windows = Windows(attack, problem, fold_in(seed, 1), odd=False)
+
+    def _box(self, problem: AttackBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        ball, far = _ball(self._attack, problem), 2.0 * self._attack.epsilon
+        lower, upper = ball.project(ball.origin - far), ball.project(ball.origin + far)
+        return self._windows.images(lower), self._windows.images(upper)
+
+    def start(self) -> tf.Tensor:
+        """Return the stripes."""
+        examples, (height, width) = tf.shape(self._problem.x)[0], self._windows.extent
+        shape = [examples, width if width > 1 else height, self._windows.channels]
+        u = tf.random.stateless_uniform(shape, self._seed, alg=ALGORITHM)
+        painted = stripes(u, *self._box(self._problem))
+        return tf.reshape(painted, tf.shape(self._problem.x))
+
+    def for_part(self, part: AttackBatch) -> Propose:
+        """Return what paints a window."""
+        windows, weights = self._windows, self._windows.weights(part)
+        lower, upper = self._box(part)
+
+        def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+            u = windows.draw(query, rows, 4 + 2 * windows.channels + 1)
+            sides = tf.constant(windows.sides)[windows.stage(query)]
+            corners = windows.place(u[:, :4], weights, sides)
+            inside, _, _ = offsets(corners, sides, windows.extent)
+            painted = paint(windows.images(x), lower, upper, inside, u[:, 4:])
+            return tf.reshape(painted, tf.shape(x))
+
+        return propose
+
+
+class PowerMoves:
+    """Spread dipoles on a grid, then carry the length of one window into another."""
+
+    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
+        self._attack, self._problem, self._seed = attack, problem, fold_in(seed, 0)
+        self._windows = Windows(attack, problem, fold_in(seed, 1), odd=True)
+        self._power = {"l1": 1, "l2": 2}[attack.norm]
+        table = dipole_table(self._windows.sides, self._windows.extent)
+        self._table = tf.constant(table, problem.origin.dtype)
+
+    def start(self) -> tf.Tensor:
+        """Return dipoles on a grid, scaled to the radius."""
+        problem, windows = self._problem, self._windows
+        above, beside, number = tiles(windows.extent)
+        shape = [tf.shape(problem.x)[0], int(number.max()) + 1, 1 + windows.channels]
+        u = tf.random.stateless_uniform(shape, self._seed, alg=ALGORITHM)
+        # The margin has no dipole: any tile's numbers will do there.
+        u = tf.gather(u, np.maximum(number, 0), axis=1)
+        shapes = tf.where(u[..., :1] < 0.5, above[..., None], beside[..., None])
+        delta = tf.cast(tf.where(u[..., 1:] < 0.5, shapes, -shapes), self._table.dtype)
+        if problem.region is not None:
+            delta *= windows.images(problem.region)
+        delta = spread(delta, self._attack.epsilon, self._power)
+        ball = _ball(self._attack, problem)
+        return ball.project(ball.origin + tf.reshape(delta, tf.shape(problem.x)))
+
+    def for_part(self, part: AttackBatch) -> Propose:
+        """Return what carries length from window to window."""
+        windows, weights = self._windows, self._windows.weights(part)
+        ball, (height, width) = _ball(self._attack, part), self._windows.extent
+
+        def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+            u = windows.draw(query, rows, 9 + windows.channels)
+            stage = windows.stage(query)
+            sides = tf.constant(windows.sides)[stage]
+            corners = windows.place(u[:, :4], weights, sides)
+            inside, down, right = offsets(corners, sides, windows.extent)
+            others = windows.place(u[:, 4:8], weights, sides)
+            other, _, _ = offsets(others, sides, windows.extent)
+            # The last entry of the table is zero and stands for all pixels outside.
+            across = tf.cast(u[:, 8:9, None] < 0.5, tf.int32)
+            entry = (across * height + down) * width + right
+            entry = tf.where(inside, entry, 2 * height * width)
+            shape = tf.gather(self._table[stage], entry)
+            window, other = inside[..., None], other[..., None]
+            if part.region is not None:
+                free = windows.images(part.region) > 0
+                window, other = window & free, other & free
+            delta = carry(
+                windows.images(x - ball.origin),
+                shape,
+                window,
+                other,
+                tf.cast(tf.where(u[:, 9:] < 0.5, 1.0, -1.0), x.dtype),
+                epsilon=self._attack.epsilon,
+                power=self._power,
+            )
+            return ball.project(ball.origin + tf.reshape(delta, tf.shape(x)))
+
+        return propose
+
+
+MOVES: dict[str, type[Moves]] = {
+    "linf": LinfMoves,
+    "l2": PowerMoves,
+    "l1": PowerMoves,
+}
+
+
+# One look at the input itself and one at the stripes.
+_BEFORE_WINDOWS = 2
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Repaint random windows and keep what raises the loss; no gradient is used.
+
+    It starts from stripes at the edge of the ball and proposes one window per query,
+    at a random place and in random colours; the windows shrink by a fixed schedule.
+    What works against a model that hides its gradients. Examples are left alone as
+    soon as they are misclassified.
+
+    Sequences `(T, D)` are treated as images of a single column, so that a window is a
+    span of time, and features `(F,)` as such a sequence of one channel: they have no
+    neighbours by nature, but the small windows at the end need none.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        queries: Number of times the model is asked per example and restart, >= 2.
+        p_init: Fraction of the image that the first windows cover, above 0, at most 1.
+        restarts: Number of runs, each for the examples that still resist.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"margin"`, the paper's; for targeted attacks it has `"cross_entropy"`.
+        targeted: Whether `y` is the class to reach.
+        batch_size: Number of examples worked on at once.
+        seed: Of the windows and colours.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range; in a call, if an example has more
+            than three axes.
+
+    Reference:
+        arXiv 1912.00049; arXiv 2103.01208 (one-norm).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.square import Square
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> Square(epsilon=0.25, queries=20)(lambda x: x, x, [1]).tolist()
+        [[0.75, 0.5]]
+    """
+
+    access: ClassVar[Access] = "black box"
+
+    loss: LossName = "margin"
+    queries: int = 5000
+    p_init: float = 0.8
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        self._set(
+            "queries", arguments.count("queries", self.queries, minimum=_BEFORE_WINDOWS)
+        )
+        p_init = arguments.number("p_init", self.p_init, minimum=0.0, above=True)
+        if p_init > 1.0:
+            raise ValueError(
+                f"`p_init` is out of range: got {self.p_init!r}, expected a fraction "
+                "of the image, above 0 and at most 1. Keep the default if in doubt."
+            )
+        self._set("p_init", p_init)
+        self._set("restarts", arguments.count("restarts", self.restarts))
+
+    @property
+    def passes(self) -> int:
+        """Number of queries per example."""
+        return self.queries * self.restarts
+
+    def search(
+        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch; see `Attack.search`."""
+
+        def look(part: AttackBatch, x: tf.Tensor) -> BestPoint:
+            return judge(self, logits_fn, part, x)
+
+        def restart(number: tf.Tensor, best: BestPoint) -> Any:
+            moves = MOVES[self.norm](self, problem, fold_in(seed, number))
+            start = look(problem, moves.start())
+            found = random_search(
+                look,
+                problem,
+                choose(best.success, best, start),
+                moves.for_part,
+                self.queries - _BEFORE_WINDOWS,
+            )
+            return number + 1, stronger(found, best)
+
+        best = look(problem, problem.origin)
+        _, best = tf.while_loop(
+            lambda number, best: (
+                (number < self.restarts) & tf.reduce_any(~best.success)
+            ),
+            restart,
+            (tf.constant(0), best),
+        )
+        return problem.see(best.x), tf.ones_like(best.success)

@@ -1,0 +1,628 @@
+"""Methods that need rows and columns: refuse inputs that have none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.gradient_attack import GradientAttack, Iterate
+from keras_jsigr.attacks.losses import loss_slope
+from keras_jsigr.attacks.norms import Ball, mean_normalize
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import mean_over
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.random import ALGORITHM, fold_in
+
+
+def image_sides(shape: Sequence[int | None], method: str) -> tuple[int, int]:
+    """Return height and width of a batch of images."""
+    if len(shape) != 4 or shape[1] is None or shape[2] is None:
+        raise ValueError(
+            f"{method} needs images: got inputs of shape {tuple(shape)[1:]}, expected "
+            "(height, width, channels) of a fixed size. Add the channel axis to grey "
+            "images; for other data use a method without it, such as MIFGSM."
+        )
+    return int(shape[1]), int(shape[2])
+
+
+# A vector of ones has length d^power.
+_POWERS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
+
+
+def per_component_step(length: Any, x: tf.Tensor, norm: str) -> tf.Tensor:
+    """Compute `length / ||1||`: a perturbation of this magnitude everywhere is as long."""
+    components = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), x.dtype)
+    return tf.cast(length, x.dtype) / components ** _POWERS[norm]
+
+
+# The paper's kernel at 299 pixels, and one for 28 to 32 pixels.
+_LARGE_SIDE, _LARGE_KERNEL, _SMALL_KERNEL = 200, 15, 5
+
+
+def default_kernel(height: int, width: int) -> int:
+    """Return the kernel length for an image size: 15 from 200 pixels on, else 5."""
+    return _LARGE_KERNEL if max(height, width) >= _LARGE_SIDE else _SMALL_KERNEL
+
+
+def gaussian_kernel(length: int) -> npt.NDArray[np.float64]:
+    """Compute a Gaussian at `length` points from -3 to 3 standard deviations."""
+    points = np.linspace(-3.0, 3.0, length) if length > 1 else np.zeros(1)
+    weights = np.exp(-0.5 * points**2)
+    kernel: npt.NDArray[np.float64] = weights / weights.sum()
+    return kernel
+
+
+def smooth_gradient(gradient: tf.Tensor, length: int) -> tf.Tensor:
+    """Convolve each channel with a Gaussian; what lies outside the image counts as 0."""
+    image_sides(gradient.shape, "Gradient smoothing")
+    channels = gradient.shape[3]
+    kernel = tf.constant(gaussian_kernel(length), gradient.dtype)
+    # The kernel is a product: two thin convolutions do the work of one square.
+    for shape in ((length, 1, 1, 1), (1, length, 1, 1)):
+        weights = tf.tile(tf.reshape(kernel, shape), (1, 1, channels, 1))
+        gradient = tf.nn.depthwise_conv2d(gradient, weights, (1, 1, 1, 1), "SAME")
+    return gradient
+
+
+def input_diversity(
+    x: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    probability: float = 0.5,
+    scale: float = 0.9,
+    fill: float = 0.0,
+) -> tf.Tensor:
+    """Shrink each image with some probability and put it anywhere on an empty canvas."""
+    height, width = image_sides(x.shape, "Input diversity")
+    examples = tf.shape(x)[:1]
+
+    def uniform(stream: int) -> tf.Tensor:
+        return tf.random.stateless_uniform(
+            examples, fold_in(seed, stream), dtype=x.dtype, alg=ALGORITHM
+        )
+
+    apply, size = uniform(0) < probability, uniform(1)
+    rows = _shrink(height, scale, apply, size, uniform(2))
+    columns = _shrink(width, scale, apply, size, uniform(3))
+    flat = tf.reshape(x, (-1, height, width * x.shape[3]))
+    y = tf.reshape(rows @ flat, tf.shape(x))
+    y = columns[:, tf.newaxis] @ y
+    if fill != 0.0:
+        # Each weight row sums to one inside the image and to zero in the frame.
+        inside = (tf.reduce_sum(m, axis=2) for m in (rows, columns))
+        y += fill * (1.0 - tf.einsum("bi,bj->bij", *inside)[..., tf.newaxis])
+    return tf.ensure_shape(y, x.shape)
+
+
+def _shrink(
+    side: int, scale: float, apply: tf.Tensor, size: tf.Tensor, shift: tf.Tensor
+) -> tf.Tensor:
+    """Draw a size and a place, and return the matrices `(B, side, side)` of the resize."""
+    dtype = size.dtype
+    smallest = max(1, int(scale * side))
+    kept = smallest + tf.floor(size * max(side - smallest, 0))
+    kept = tf.where(apply, kept, tf.cast(side, dtype))
+    offset = tf.floor(shift * (side - kept + 1.0))
+    pixel = tf.range(side, dtype=dtype)
+    place = pixel - offset[:, tf.newaxis]
+    kept = kept[:, tf.newaxis]
+    # Half-pixel centres; outside the outermost centres the border repeats.
+    source = tf.clip_by_value((place + 0.5) * (side / kept) - 0.5, 0.0, side - 1.0)
+    weights = tf.nn.relu(1.0 - tf.abs(source[..., tf.newaxis] - pixel))
+    inside = (place >= 0.0) & (place < kept)
+    return tf.where(inside[..., tf.newaxis], weights, 0.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class MIFGSM(GradientAttack):
+    """Take small steps along gathered gradients: weaker at home, better transferred.
+
+    `m_{t+1} = momentum * m_t + g_t / mean_i |g_ti|` and
+    `x_{t+1} = project(x_t + step_size * sign(m_{t+1}))`, with `m / ||m||_2` for the
+    sign under `norm="l2"`.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        steps: Number of gradient steps, >= 1.
+        momentum: Weight of the former steps, >= 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
+        targeted: Whether `y` is the class to reach.
+        step_size: In input units; default `epsilon / steps`.
+        random_start: Whether to start at a random point of the ball.
+        restarts: Number of random starts; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified.
+            Keep it off for examples that are to fool another model.
+        batch_size: Number of examples worked on at once.
+        seed: Of the random starts.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1710.06081.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks import MIFGSM
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> MIFGSM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
+        [[0.75, 0.5]]
+    """
+
+    steps: int = 10
+    momentum: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        super().__post_init__()
+        self._set("momentum", arguments.number("momentum", self.momentum, minimum=0.0))
+
+    @classmethod
+    def nips2017(
+        cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any
+    ) -> Self:
+        """Make the attack that won the NIPS 2017 competition, as its authors set it.
+
+        Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random
+        start. They ran it on an ensemble in logits, with the ensemble's own decisions
+        for labels: `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`. Their
+        auxiliary heads of the Inception networks are left out.
+
+        Args:
+            input_range: `(low, high)` of valid inputs.
+            others: Further settings, such as `targeted` or `batch_size`.
+
+        Returns:
+            The attack.
+
+        Reference:
+            arXiv 1710.06081.
+
+        Example:
+            >>> from keras_jsigr.attacks import MIFGSM
+            >>> MIFGSM.nips2017(input_range=(0.0, 255.0)).epsilon
+            16.0
+        """
+        low, high = arguments.interval("input_range", input_range)
+        fixed = {"steps": 10, "momentum": 1.0, "random_start": False}
+        epsilon = 16.0 * (high - low) / 255.0
+        return cls(epsilon=epsilon, input_range=(low, high), **(fixed | others))
+
+    def start_state(self, x: tf.Tensor) -> Any:
+        """Return no momentum yet."""
+        return tf.zeros_like(x)
+
+    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """Return the gathered gradient, which is the new state too."""
+        gathered = self.momentum * state + mean_normalize(gradient)
+        return gathered, gathered
+
+
+def scale_copy(x: tf.Tensor, number: Any) -> tf.Tensor:
+    """Compute copy `number` of the inputs, `x / 2^number`."""
+    return x * tf.cast(0.5, x.dtype) ** tf.cast(number, x.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformedMIFGSM(MIFGSM):
+    """Ask the model at transformed inputs: what `TransferAttack` tunes and names."""
+
+    nesterov: bool = False
+    diversity: float = 0.0
+    diversity_scale: float = 0.9
+    kernel_size: int | Literal["auto"] = 0
+    scales: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        arguments.choice("nesterov", self.nesterov, (False, True))
+        self._set("diversity", arguments.share("diversity", self.diversity))
+        scale = arguments.share("diversity_scale", self.diversity_scale, ends="()")
+        self._set("diversity_scale", scale)
+        self._set("kernel_size", _odd("kernel_size", self.kernel_size))
+        self._set("scales", arguments.count("scales", self.scales))
+        self._set("stochastic", self.diversity > 0.0)
+        super().__post_init__()
+
+    @property
+    def passes(self) -> int:
+        """Number of gradients per example."""
+        return super().passes * self.scales
+
+    @property
+    def sums_gradients(self) -> bool:
+        """Whether gradients from several points are added, so that lengths count."""
+        return self.scales > 1
+
+    def momentum_of(self, state: Any) -> tf.Tensor:
+        """Return the gathered gradient, like `x`, out of the state."""
+        return state
+
+    def transform(self, x: tf.Tensor, state: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Return what the model sees in place of `x`; `state` numbers the copy."""
+        if self.scales > 1:
+            x = scale_copy(x, state)
+        if self.diversity > 0.0:
+            low, high = self.input_range
+            x = input_diversity(
+                x,
+                seed,
+                probability=self.diversity,
+                scale=self.diversity_scale,
+                fill=min(max(0.0, low), high),
+            )
+        return x
+
+    def gradient(
+        self,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        problem: AttackBatch,
+        *,
+        state: Any,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the mean gradient over the copies, and the logits if `x` was seen."""
+        if not self.nesterov:
+            return self.mean_gradient(logits_fn, x, problem, seed)
+        # The momentum has mean magnitude one per step it gathered.
+        length = self.momentum * per_component_step(self.step_length, x, self.norm)
+        ahead = x + length * self.momentum_of(state)
+        return self.mean_gradient(logits_fn, ahead, problem, seed)[0], None
+
+    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """Smooth the gradient and gather it."""
+        if self.kernel_size:
+            length = self.kernel_size
+            if length == "auto":
+                length = default_kernel(*image_sides(gradient.shape, "Smoothing"))
+            gradient = smooth_gradient(gradient, length)
+        return super().direction(gradient, state)
+
+    def mean_gradient(
+        self, logits_fn: LogitsFn, x: tf.Tensor, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the mean gradient over the copies of `x`, and the logits at `x`."""
+        if self.scales == 1:
+            return self._gradient_of_copy(0, logits_fn, x, problem, seed)
+
+        def term(number: tf.Tensor) -> tf.Tensor:
+            stream = fold_in(seed, number)
+            return self._gradient_of_copy(number, logits_fn, x, problem, stream)[0]
+
+        return mean_over(self.scales, term, x), None
+
+    def _gradient_of_copy(
+        self,
+        number: Any,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        problem: AttackBatch,
+        seed: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        seen: list[tf.Tensor] = []
+
+        def noted(inputs: tf.Tensor) -> tf.Tensor:
+            seen.append(logits_fn(inputs))
+            return seen[-1]
+
+        gradient, logits = super().gradient(noted, x, problem, state=number, seed=seed)
+        if self.sums_gradients:
+            # In a sum the lengths count; alone, the direction is all.
+            slope = loss_slope(seen[0], problem.targets, self.loss)
+            rows = tf.reshape(slope, [-1] + [1] * (x.shape.rank - 1))
+            gradient *= tf.cast(rows, gradient.dtype)
+        return gradient, logits
+
+
+def _odd(name: str, value: Any) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    length = arguments.count(name, value, minimum=0)
+    if length and length % 2 == 0:
+        raise ValueError(
+            f"`{name}` has no middle: got {length}, expected an odd number of pixels, "
+            f"0 or 'auto'. Pass {length + 1}."
+        )
+    return length
+
+
+GradientFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def gradient_variance(
+    gradient_at: GradientFn,
+    x: tf.Tensor,
+    gradient: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    radius: Any,
+    samples: int = 5,
+    norm: str = "linf",
+    region: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Compute `V(x) = (1 / N) sum_i grad L(x + r_i) - gradient`."""
+    side = per_component_step(radius, x, norm)
+
+    def near(number: Any) -> tf.Tensor:
+        stream = fold_in(seed, number)
+        noise = tf.random.stateless_uniform(
+            tf.shape(x), fold_in(stream, 0), -1.0, 1.0, x.dtype, alg=ALGORITHM
+        )
+        noise = noise if region is None else noise * region
+        return gradient_at(x + side * noise, fold_in(stream, 1))
+
+    return mean_over(samples, near, x) - gradient
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class TransferAttack(TransformedMIFGSM):
+    """Combine the tricks by which adversarial examples of one model fool another.
+
+    MI-FGSM, with any of: Nesterov's look ahead (NI), diverse inputs (DI), a smoothed
+    gradient (TI), scaled copies (SI), variance tuning (V). In step t the model is asked
+    at `p = x_t + momentum * step_size * m_t` (NI), or at `x_t`:
+
+    - `g = mean_{i < scales} grad_x L(diverse(p / 2^i))`, and `g + V` if tuned;
+    - `m_{t+1} = momentum * m_t + g / mean |g|`, `g` smoothed before;
+    - `V = mean_{i < variance_samples} g(x_t + r_i) - g` for the next step.
+
+    Attack a surrogate, best a `LogitsEnsemble` of several, and show the result to the
+    model in question.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        nesterov: Whether the gradient is taken where the momentum leads.
+        diversity: Probability, 0 to 1, of showing an image shrunk and shifted.
+        diversity_scale: The smallest size then, a share of the side, above 0, below 1.
+        kernel_size: Length of the Gaussian that smooths the gradient, an odd number of
+            pixels; 0 for none, `"auto"` for 15 from 200 pixels on, else 5.
+        scales: Number of copies `x / 2^i`, >= 1.
+        variance_samples: Number of neighbours that tune the gradient; 0 for none.
+        variance_range: Radius of their neighbourhood, in multiples of `epsilon`.
+        steps: Number of gradient steps, >= 1.
+        momentum: Weight of the former steps, >= 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
+        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
+        targeted: Whether `y` is the class to reach.
+        step_size: In input units; default `epsilon / steps`.
+        random_start: Whether to start at a random point of the ball.
+        restarts: Number of tries; per example the strongest is kept.
+        early_stop: Whether to leave an example alone once it is misclassified.
+            Keep it off for examples that are to fool another model.
+        batch_size: Number of examples worked on at once.
+        seed: Of everything random.
+        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range; in a call, if diversity or smoothing
+            is on and the inputs are no images `(N, H, W, C)`.
+
+    Reference:
+        arXiv 1710.06081 (MI), 1908.06281 (NI, SI), 1803.06978 (DI), 1904.02884 (TI),
+        2103.15571 (V).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks.transfer import TransferAttack
+        >>> attack = TransferAttack(
+        ...     epsilon=0.1, nesterov=True, diversity=0.5, kernel_size="auto", scales=5
+        ... )
+        >>> attack.name
+        'SI-NI-DI-TI-FGSM'
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> attack = TransferAttack(epsilon=0.25, variance_samples=5)
+        >>> attack(lambda x: x, x, [1]).round(6).tolist()
+        [[0.75, 0.5]]
+    """
+
+    variance_samples: int = 0
+    variance_range: float = 1.5
+    # Inside a search: the model and the seed, for the neighbours.
+    _run: Any = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain Python types."""
+        samples = arguments.count("variance_samples", self.variance_samples, minimum=0)
+        self._set("variance_samples", samples)
+        radius = arguments.number(
+            "variance_range", self.variance_range, minimum=0.0, above=True
+        )
+        self._set("variance_range", radius)
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        """The tricks that are on, such as `"SI-NI-DI-TI-FGSM"`."""
+        steps = "NI" if self.nesterov else "MI" if self.momentum > 0.0 else "I"
+        parts = [
+            "SI" if self.scales > 1 else "",
+            ("V" if self.variance_samples else "") + steps,
+            "DI" if self.diversity > 0.0 else "",
+            "TI" if self.kernel_size else "",
+            "FGSM",
+        ]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def passes(self) -> int:
+        """Number of gradients per example."""
+        return super().passes * (1 + self.variance_samples)
+
+    @property
+    def sums_gradients(self) -> bool:
+        """Whether gradients from several points are added, so that lengths count."""
+        return self.variance_samples > 0 or super().sums_gradients
+
+    def momentum_of(self, state: Any) -> tf.Tensor:
+        """Return the gathered gradient, like `x`, out of the state."""
+        return state[0] if self.variance_samples else state
+
+    def start_state(self, x: tf.Tensor) -> Any:
+        """Return no momentum yet, and no variance if it is tuned."""
+        momentum = super().start_state(x)
+        return (momentum, tf.zeros_like(x)) if self.variance_samples else momentum
+
+    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+        """Return the next point, momentum and variance."""
+        if not self.variance_samples:
+            return super().update(ball, iterate)
+        momentum, variance = iterate.state
+        tuned = iterate._replace(gradient=iterate.gradient + variance, state=momentum)
+        x, momentum = super().update(ball, tuned)
+        variance = tf.cond(  # The last one would serve no step.
+            iterate.step + 1 < self.steps,
+            lambda: self._variance(iterate),
+            lambda: tf.zeros_like(variance),
+        )
+        return x, (momentum, tf.ensure_shape(variance, x.shape))
+
+    def search(
+        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch and keep the strongest point; see `Attack.search`."""
+        run = self._in_run(logits_fn, seed)
+        return super(TransferAttack, run).search(logits_fn, problem, seed)
+
+    def perturb(
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Return adversarial examples inside another function; see `MIFGSM.perturb`."""
+        run = self._in_run(logits_fn, seed)
+        return super(TransferAttack, run).perturb(logits_fn, x, targets, seed=seed)
+
+    def _in_run(self, logits_fn: LogitsFn, seed: tf.Tensor) -> Self:
+        run = copy.copy(self)
+        run._set("_run", (logits_fn, fold_in(seed, -1)))
+        return run
+
+    def _variance(self, iterate: Iterate) -> tf.Tensor:
+        logits_fn, seed = self._run
+        problem = iterate.problem
+
+        def gradient_at(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return self.mean_gradient(logits_fn, x, problem, seed)[0]
+
+        variance = gradient_variance(
+            gradient_at,
+            iterate.x,
+            iterate.gradient,
+            fold_in(seed, iterate.step),
+            radius=self.variance_range * self.epsilon,
+            samples=self.variance_samples,
+            norm=self.norm,
+            region=problem.region,
+        )
+        finite = tf.math.is_finite(variance)
+        return tf.where(finite, variance, tf.zeros_like(variance))
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class NIFGSM(TransferAttack):
+    """Look ahead: take the gradient where the momentum leads (Nesterov).
+
+    Args: those of `TransferAttack`, with `nesterov=True`.
+
+    Reference:
+        arXiv 1908.06281.
+
+    Example:
+        >>> from keras_jsigr.attacks.transfer import NIFGSM
+        >>> NIFGSM(epsilon=0.1).name, NIFGSM(epsilon=0.1, scales=5).name
+        ('NI-FGSM', 'SI-NI-FGSM')
+    """
+
+    nesterov: bool = True
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class DIFGSM(TransferAttack):
+    """Show the model randomly shrunk and shifted images: the one to beat in transfer.
+
+    Args: those of `TransferAttack`, with `diversity=0.5`.
+
+    Reference:
+        arXiv 1803.06978 (with momentum, M-DI2-FGSM).
+
+    Example:
+        >>> from keras_jsigr.attacks.transfer import DIFGSM
+        >>> DIFGSM(epsilon=0.1).name
+        'MI-DI-FGSM'
+    """
+
+    diversity: float = 0.5
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class TIFGSM(TransferAttack):
+    """Smooth the gradient: translation invariance, against adversarially trained nets.
+
+    Args: those of `TransferAttack`, with `kernel_size="auto"`.
+
+    Reference:
+        arXiv 1904.02884.
+
+    Example:
+        >>> from keras_jsigr.attacks.transfer import TIFGSM
+        >>> TIFGSM(epsilon=0.1).name
+        'MI-TI-FGSM'
+    """
+
+    kernel_size: int | Literal["auto"] = "auto"
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class SIFGSM(TransferAttack):
+    """Follow the mean gradient over copies of halved brightness: scale invariance.
+
+    Args: those of `TransferAttack`, with `scales=5`.
+
+    Reference:
+        arXiv 1908.06281.
+
+    Example:
+        >>> from keras_jsigr.attacks.transfer import SIFGSM
+        >>> SIFGSM(epsilon=0.1).name
+        'SI-MI-FGSM'
+    """
+
+    scales: int = 5
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class VMIFGSM(TransferAttack):
+    """Tune the gradient by its variance around the last point.
+
+    Args: those of `TransferAttack`, with `variance_samples=5`; the paper takes 20.
+
+    Reference:
+        arXiv 2103.15571.
+
+    Example:
+        >>> from keras_jsigr.attacks.transfer import VMIFGSM
+        >>> VMIFGSM(epsilon=0.1).name
+        'VMI-FGSM'
+    """
+
+    variance_samples: int = 5

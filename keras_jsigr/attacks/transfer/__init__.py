@@ -1,1 +1,0 @@
-"""Attacks that are made against one model to fool another."""

@@ -1,1 +1,0 @@
-"""What a saliency grid is made of: its probe, measurement, picture and files."""

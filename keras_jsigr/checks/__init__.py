@@ -1,1 +1,0 @@
-"""Checks that speak before any training: compile settings, data, derivatives."""

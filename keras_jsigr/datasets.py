@@ -1,0 +1,513 @@
+"""Names of the classes of well-known data whose files carry numbers only."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.core.arguments import choice
+
+FASHION_MNIST = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def class_names_of(name: str, classes: int) -> tuple[str, ...]:
+    """Return the names of the classes of a data set, numbers where none are known."""
+    if name == "fashion_mnist" and classes <= len(FASHION_MNIST):
+        return FASHION_MNIST
+    return tuple(str(number) for number in range(classes))
+
+
+FloatArray = npt.NDArray[np.float32]
+
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Hold the training and test images of one classification task.
+
+    Attributes:
+        x_train: float32 images `(N, H, W, C)` in [0, 1].
+        y_train: int64 labels `(N,)`, positions in `class_names`.
+        x_test: float32 images `(M, H, W, C)` in [0, 1].
+        y_test: int64 labels `(M,)`.
+        class_names: One name per class.
+        name: Name of the task, such as `"fashion_mnist"`.
+        source: Where the images were read from, in words.
+
+    Example:
+        >>> from keras_jsigr import datasets
+        >>> data = datasets.load("fashion_mnist", verbose=False)
+        >>> (x_train, y_train), (x_test, y_test) = data.as_tuples()
+        >>> x_train.shape, data.class_names[y_train[0]]
+        ((12000, 28, 28, 1), 'Sandal')
+    """
+
+    x_train: FloatArray
+    y_train: IntArray
+    x_test: FloatArray
+    y_test: IntArray
+    class_names: tuple[str, ...]
+    name: str
+    source: str
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        self._check_split("training", self.x_train, self.y_train)
+        self._check_split("test", self.x_test, self.y_test)
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise ValueError(
+                f"{self.name}: got training images of shape {self.x_train.shape[1:]} "
+                f"and test images of shape {self.x_test.shape[1:]}; expected one "
+                "shape. Make both splits from the same data."
+            )
+
+    def _check_split(self, split: str, x: FloatArray, y: IntArray) -> None:
+        if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+            raise ValueError(
+                f"{self.name}: got {split} images of shape {x.shape} and labels of "
+                f"shape {y.shape}; expected (N, H, W, C) and (N,) with N at least 1. "
+                "Check that both files are of the same split."
+            )
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= len(self.class_names):
+            raise ValueError(
+                f"{self.name}: got {split} labels from {low} to {high}; expected 0 to "
+                f"{len(self.class_names) - 1}, one per class. Renumber the labels."
+            )
+
+    def as_tuples(
+        self,
+    ) -> tuple[tuple[FloatArray, IntArray], tuple[FloatArray, IntArray]]:
+        """Return the arrays in the order of `keras.datasets`.
+
+        Returns:
+            `((x_train, y_train), (x_test, y_test))`.
+
+        Example:
+            >>> from keras_jsigr import datasets
+            >>> data = datasets.load(verbose=False)
+            >>> (x_train, y_train), (x_test, y_test) = data.as_tuples()
+            >>> len(x_train), len(x_test)
+            (12000, 2000)
+        """
+        return (self.x_train, self.y_train), (self.x_test, self.y_test)
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(side) for side in self.x_train.shape[1:])
+        return (
+            f"<Dataset {self.name}: {len(self.x_train)} training and "
+            f"{len(self.x_test)} test images {shape}, {len(self.class_names)} classes, "
+            f"from {self.source}>"
+        )
+
+
+def to_unit_range(images: npt.NDArray[np.uint8]) -> FloatArray:
+    """Scale 8-bit images to float32 in [0, 1]."""
+    return np.divide(images, np.float32(255), dtype=np.float32)
+
+
+UNSIGNED_BYTE = 0x08
+
+
+DEBIAN_FOLDER = Path("/usr/share/datasets")
+
+
+FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes, gzip-compressed (`.gz`) or not."""
+    path = Path(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            header = stream.read(4)
+            if len(header) < 4 or header[:3] != bytes((0, 0, UNSIGNED_BYTE)):
+                raise ValueError(
+                    f"{path}: got a file that starts with {header.hex() or 'nothing'}; "
+                    "expected 000008 and the number of dimensions (IDX of unsigned "
+                    "bytes). Check that it is the right file."
+                )
+            dimensions = header[3]
+            sizes = stream.read(4 * dimensions)
+            if not 1 <= dimensions <= 4 or len(sizes) < 4 * dimensions:
+                raise ValueError(
+                    f"{path}: got a header of {dimensions} dimensions in {len(sizes)} "
+                    "bytes; expected 1 to 4 dimensions of 4 bytes each. "
+                    "Copy the file again."
+                )
+            shape = struct.unpack(f">{dimensions}I", sizes)
+            content = stream.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path}: got damaged or cut off gzip data ({error}); expected a whole "
+            "file. Copy the file again."
+        ) from error
+    if len(content) != math.prod(shape):
+        raise ValueError(
+            f"{path}: got {len(content)} bytes of data; expected {math.prod(shape)} "
+            f"for shape {shape}. Copy the file again."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def load_idx(name: str, folder: str | os.PathLike[str]) -> Dataset:
+    """Load the four IDX files of a data set from a folder."""
+    paths = find_idx_files(folder)
+    if paths is None:
+        raise ValueError(
+            f"{name}: got the folder {folder}; expected it to hold the files "
+            f"{', '.join(FILES.values())}, each with or without .gz. Set `data_dir` "
+            "to the folder of the files."
+        )
+    arrays = {key: read_idx(path) for key, path in paths.items()}
+    for key, rank in {"x_train": 3, "x_test": 3, "y_train": 1, "y_test": 1}.items():
+        if arrays[key].ndim != rank or not arrays[key].size:
+            raise ValueError(
+                f"{paths[key]}: got shape {arrays[key].shape}; expected {rank} "
+                "dimensions and at least one entry. Check that it is the right file."
+            )
+    classes = int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1
+    return Dataset(
+        x_train=to_unit_range(arrays["x_train"][..., np.newaxis]),
+        y_train=arrays["y_train"].astype(np.int64),
+        x_test=to_unit_range(arrays["x_test"][..., np.newaxis]),
+        y_test=arrays["y_test"].astype(np.int64),
+        class_names=class_names_of(name, classes),
+        name=name,
+        source=f"IDX files in {folder}",
+    )
+
+
+def find_idx_files(folder: str | os.PathLike[str]) -> dict[str, Path] | None:
+    """Find the four IDX files in a folder."""
+    found: dict[str, Path] = {}
+    root = Path(folder).expanduser()
+    for key, stem in FILES.items():
+        for path in (root / stem, root / f"{stem}.gz"):
+            if path.is_file():
+                found[key] = path
+                break
+        else:
+            return None
+    return found
+
+
+def debian_folder(name: str) -> Path:
+    """Return where Debian's package of a data set puts its IDX files."""
+    return DEBIAN_FOLDER / name.replace("_", "-")
+
+
+REPAIR = "The installed files are damaged: reinstall keras-jsigr."
+
+
+def load_sample() -> Dataset:
+    """Load the embedded, stratified sample of Fashion-MNIST."""
+    folder = resources.files("keras_jsigr") / "data" / "fashion_mnist"
+    manifest = json.loads(_sample_read(folder, "manifest.json"))
+    x_train, y_train = _sample_read_split(folder, manifest, "train")
+    x_test, y_test = _sample_read_split(folder, manifest, "test")
+    return Dataset(
+        x_train=to_unit_range(x_train),
+        y_train=y_train,
+        x_test=to_unit_range(x_test),
+        y_test=y_test,
+        class_names=FASHION_MNIST,
+        name="fashion_mnist",
+        source="the sample embedded in keras_jsigr",
+    )
+
+
+def _sample_read_split(
+    folder: Traversable, manifest: dict[str, Any], split: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    description = manifest["splits"][split]
+    images = np.concatenate(
+        [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
+    )
+    labels_file = f"{split}-labels.npy"
+    stored = _sample_read(folder, labels_file)
+    if (
+        hashlib.sha256(images.tobytes()).hexdigest() != description["pixels_sha256"]
+        or hashlib.sha256(stored).hexdigest() != manifest["sha256"][labels_file]
+    ):
+        raise ValueError(
+            f"The {split} split of the embedded sample does not match its SHA-256. "
+            + REPAIR
+        )
+    labels = np.load(io.BytesIO(stored), allow_pickle=False)
+    return images, labels.astype(np.int64)
+
+
+def _read_mosaic(
+    folder: Traversable, manifest: dict[str, Any], name: str
+) -> npt.NDArray[np.uint8]:
+    """Cut one mosaic into its images, left to right, then top to bottom."""
+    rows, columns = manifest["mosaic"]["rows"], manifest["mosaic"]["columns"]
+    height, width, channels = manifest["image_shape"]
+    try:
+        decoded = tf.io.decode_png(_sample_read(folder, name), channels=channels)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
+    mosaic: npt.NDArray[np.uint8] = decoded.numpy()
+    if mosaic.shape != (rows * height, columns * width, channels):
+        raise ValueError(
+            f"{name} of the embedded sample has shape {mosaic.shape}; expected "
+            f"{(rows * height, columns * width, channels)}. {REPAIR}"
+        )
+    tiles = mosaic.reshape(rows, height, columns, width, channels)
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(-1, height, width, channels)
+
+
+def _sample_read(folder: Traversable, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
+
+
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+HINT = (
+    "reading prepared TensorFlow Datasets needs the package tensorflow-datasets: "
+    "pip install tensorflow-datasets importlib_resources"
+)
+
+
+def default_data_dir() -> Path:
+    """Return the folder where TensorFlow Datasets prepares data."""
+    chosen = os.environ.get("TFDS_DATA_DIR")
+    return Path(chosen or "~/tensorflow_datasets").expanduser()
+
+
+def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Find the newest prepared version of a data set."""
+    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    base = root.joinpath(*name.split("/"))
+    for depth in ("", "*/", "*/*/"):
+        found = [
+            file.parent
+            for file in base.glob(f"{depth}dataset_info.json")
+            if VERSION.fullmatch(file.parent.name)
+        ]
+        if len({folder.parent for folder in found}) > 1:
+            names = sorted({folder.parent.name for folder in found})
+            raise ValueError(
+                f"got {name!r}, of which {root} holds several configurations: "
+                f"{', '.join(names)}. Name one: {name}/{names[0]}."
+            )
+        if found:
+            return max(found, key=lambda v: tuple(map(int, v.name.split("."))))
+    return None
+
+
+def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
+    """Load an image classification set from its prepared folder."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError(f"{error}; {HINT}") from error
+    builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
+    shape = _image_shape(name, builder.info.features)
+    test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
+    if test is None or "train" not in builder.info.splits:
+        raise ValueError(
+            f"{name}: got the splits {sorted(builder.info.splits)}; expected 'train' "
+            "and 'test' or 'validation'. Choose a data set that has both."
+        )
+    x_train, y_train = _tfds_read_split(builder, "train", shape)
+    x_test, y_test = _tfds_read_split(builder, test, shape)
+    return Dataset(
+        x_train=to_unit_range(x_train),
+        y_train=y_train,
+        x_test=to_unit_range(x_test),
+        y_test=y_test,
+        class_names=tuple(builder.info.features["label"].names),
+        name=name,
+        source=f"TensorFlow Datasets prepared in {folder}",
+    )
+
+
+def _image_shape(name: str, features: Any) -> tuple[int, ...]:
+    """Return the one shape of the images, or say why there is none."""
+    known = set(features.keys()) if hasattr(features, "keys") else set()
+    image = features["image"] if "image" in known else None
+    label = features["label"] if "label" in known else None
+    shape = tuple(getattr(image, "shape", None) or ())
+    if (
+        len(shape) != 3
+        or None in shape
+        or getattr(image, "dtype", None) != np.uint8
+        or not hasattr(label, "names")
+    ):
+        raise ValueError(
+            f"{name}: got the features {features}; expected 'image' of 8 bits with a "
+            "fixed shape (H, W, C) and 'label' of classes. Choose an image "
+            "classification set, or resize the images and give arrays to Keras."
+        )
+    return shape
+
+
+def _tfds_read_split(
+    builder: Any, split: str, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Read one split in its stored order into arrays made beforehand."""
+    count = int(builder.info.splits[split].num_examples)
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int64)
+    start = 0
+    stored = builder.as_dataset(split=split, shuffle_files=False).batch(256)
+    for batch in stored.as_numpy_iterator():
+        stop = start + len(batch["label"])
+        images[start:stop], labels[start:stop] = batch["image"], batch["label"]
+        start = stop
+    if start != count:
+        raise ValueError(
+            f"{builder.info.name}: got {start} examples in {split!r}; expected "
+            f"{count}. Prepare the data set again."
+        )
+    return images, labels
+
+
+Source = Literal["auto", "sample", "idx", "tfds"]
+
+
+Folder = str | os.PathLike[str]
+
+
+EMBEDDED = "fashion_mnist"
+
+
+# One to three plain names, so that a name can never lead out of `data_dir`.
+NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*){0,2}")
+
+
+def load(
+    name: str = EMBEDDED,
+    *,
+    source: Source = "auto",
+    data_dir: Folder | None = None,
+    verbose: bool = True,
+) -> Dataset:
+    """Load an image classification data set from this machine.
+
+    Nothing is ever downloaded.
+
+    Args:
+        name: Name of the data set. `"fashion_mnist"` ships inside the package as a
+            sample of 12,000 training and 2,000 test images.
+        source: Where to read from.
+
+            - `"sample"`: the embedded sample.
+            - `"idx"`: the four IDX files in `data_dir`, or where Debian's packages
+              put them (`/usr/share/datasets/fashion-mnist`).
+            - `"tfds"`: a set that TensorFlow Datasets has already prepared in
+              `data_dir`, or in its default folder.
+            - `"auto"`: the sample for `"fashion_mnist"` without `data_dir`; else
+              IDX files if there are any, else a prepared set.
+        data_dir: Folder of the IDX files or of the prepared sets.
+        verbose: Whether to print one line that says what was read.
+
+    Returns:
+        The data; images are float32 `(N, H, W, C)` in [0, 1], labels int64 `(N,)`.
+
+    Raises:
+        ImportError: If a prepared set is read without tensorflow-datasets.
+        TypeError: If `name` is not a string.
+        ValueError: If the data is not on this machine, is damaged, or is not image
+            classification data; the message says what was tried.
+
+    Example:
+        >>> from keras_jsigr import datasets
+        >>> data = datasets.load("fashion_mnist", verbose=False)
+        >>> data.x_test.shape, data.x_test.dtype
+        ((2000, 28, 28, 1), dtype('float32'))
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"`name`: got {type(name).__name__}; expected a string such as "
+            f"{EMBEDDED!r}. Give arrays of your own directly to `fit`."
+        )
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"`name`: got {name!r}; expected a name such as 'mnist' or "
+            "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
+        )
+    choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
+    # Hyphens as people write them; the names of configurations may have their own.
+    first, *configuration = name.split("/")
+    known = "/".join([first.replace("-", "_"), *configuration])
+    data = _loading_read(known, source, data_dir)
+    if verbose:
+        print(
+            f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} "
+            f"test images from {data.source}"
+        )
+    return data
+
+
+def _loading_read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
+    if source == "sample" or (
+        source == "auto" and name == EMBEDDED and data_dir is None
+    ):
+        if name != EMBEDDED or data_dir is not None:
+            raise ValueError(
+                f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
+                f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
+                "Use source='auto'."
+            )
+        return load_sample()
+
+    tried = []
+    if source in ("auto", "idx"):
+        files = data_dir if data_dir is not None else debian_folder(name)
+        if find_idx_files(files) is not None:
+            return load_idx(name, files)
+        tried.append(f"the four IDX files {FILES['x_train']}[.gz] ... in {files}")
+    if source in ("auto", "tfds"):
+        prepared = find_prepared(name, data_dir)
+        if prepared is not None:
+            return load_prepared(name, prepared)
+        root = data_dir if data_dir is not None else default_data_dir()
+        tried.append(f"a set prepared by TensorFlow Datasets in {root}")
+    raise ValueError(
+        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. "
+        f"Nothing is downloaded here: prepare it where there is a network with "
+        f"`pip install tensorflow-datasets importlib_resources` and `tfds build "
+        f"{name}`, or set `data_dir` to a folder that holds it. "
+        f"load({EMBEDDED!r}) needs no files."
+    )

@@ -1,0 +1,272 @@
+"""The rules, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_jsigr.attacks.base import check_inputs, check_model, is_feasible
+from keras_jsigr.core import arguments
+from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.evaluation.gradient_masking_rules import (
+    NotApplicableError,
+    Subject,
+    Verdict,
+    black_box_beats_white_box,
+    epsilon_curve,
+    local_linearity,
+    logit_scale,
+    more_steps,
+    noise,
+    randomness,
+    single_step_beats_iterative,
+    softmax_outputs,
+    zero_gradients,
+)
+from keras_jsigr.evaluation.records import CRASHED, Finding
+from keras_jsigr.evaluation.resume import CachedResult, array_digest, model_identity
+from keras_jsigr.evaluation.robustness import SuiteResult
+from keras_jsigr.evaluation.run import Log, Task, in_words
+from keras_jsigr.evaluation.validation import (
+    check_data,
+    check_epsilon,
+    check_logits,
+    check_surrogates,
+    known_range,
+)
+
+
+class Rule(NamedTuple):
+    """Name a rule."""
+
+    title: str
+    judge: Callable[[Subject], Verdict]
+
+
+RULES = {
+    "zero_gradients": Rule("Gradients vanish", zero_gradients),
+    "softmax_outputs": Rule("Probabilities passed for logits", softmax_outputs),
+    "randomness": Rule("Outputs are random", randomness),
+    "single_step_beats_iterative": Rule(
+        "One step beats many", single_step_beats_iterative
+    ),
+    "black_box_beats_white_box": Rule(
+        "Black box beats white box", black_box_beats_white_box
+    ),
+    "more_steps": Rule("More steps find more", more_steps),
+    "epsilon_curve": Rule("A larger radius does not help", epsilon_curve),
+    "logit_scale": Rule("The scale of the logits decides", logit_scale),
+    "local_linearity": Rule("Gradients turn within the radius", local_linearity),
+    "noise": Rule("Noise beats gradients", noise),
+}
+
+
+# Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
+IMAGES = 500
+
+
+def diagnostics(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    input_range: tuple[float, float] | None = None,
+    surrogates: Any = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: Literal["auto", 0, 1] = "auto",
+    results: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """Look for signs that a model hides its gradients instead of being robust.
+
+    Ten rules, each a documented threshold and a test of counts: vanishing gradients,
+    probabilities in place of logits, random outputs; one step that beats many, black
+    box that beats white box, more steps that find more, a larger radius that does not
+    help; logits whose scale decides, gradients that turn within the radius, noise that
+    beats gradients. "ok" is no proof of robustness. "suspect" means that the accuracy
+    under the usual attacks may be an artefact.
+
+    No more than 500 examples are used, drawn by the seed. A rule that crashes is
+    "skipped" and says why; the others go on.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable that returns logits.
+        x: Float `(N, *S)` in `input_range`; some hundreds that were not trained on.
+        y: Class indices `(N,)` or one-hot rows.
+        epsilon: Radius in input units, > 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
+            or (0, 1).
+        surrogates: Other models of the same classes, a list or a dictionary by name,
+            to transfer examples from.
+        batch_size: Examples per call of the model.
+        seed: Of everything random.
+        verbose: 1 prints a line per rule, 0 none, `"auto"` if it takes long.
+        results: Points like `x` that white-box attacks found within the radius, by the
+            name of the attack, `x` itself where they found none: they count beside PGD
+            when black box is compared with white box.
+
+    Returns:
+        One finding per rule, always in the same order. The figures `examples` and
+        `examples_given` say how many were used.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or does not fit the others.
+
+    Reference:
+        arXiv 1802.00420, arXiv 1902.06705, arXiv 2003.01690.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.masking import diagnostics
+        >>> x = np.random.default_rng(0).uniform(size=(50, 2)).astype("float32")
+        >>> findings = diagnostics(
+        ...     lambda x: 1e6 * x, x, x.argmax(-1), epsilon=0.1, verbose=0
+        ... )
+        >>> [f.rule for f in findings if f.status == "suspect"]
+        ['zero_gradients', 'logit_scale']
+    """
+    arguments.choice("verbose", verbose, ("auto", 0, 1))
+    input_range = known_range(input_range, model)
+    batch_size = arguments.count("batch_size", batch_size)
+    seed = arguments.count("seed", seed, minimum=0)
+    check_model(model)
+    x = np.asarray(check_inputs(x, input_range))
+    epsilon = check_epsilon(epsilon, norm, input_range, x[0].size)
+    rows = _chosen(len(x), seed)
+    classes = check_logits(model, x[rows], batch_size).shape[-1]
+    x, y = check_data(x, y, input_range, classes)
+    subject = Subject(
+        model=model,
+        x=x[rows],
+        y=y[rows],
+        classes=classes,
+        epsilon=epsilon,
+        norm=norm,
+        input_range=input_range,
+        surrogates=check_surrogates(surrogates, model, x, classes),
+        results=_check_results(results, x, rows, epsilon, norm, input_range),
+        batch_size=batch_size,
+        seed=seed,
+    )
+    log, findings = Log(verbose), []
+    for name, rule in RULES.items():
+        findings.append(_run(name, rule, subject, len(x)))
+        log.say(f"{name}: {findings[-1].status}. {findings[-1].says}")
+    return findings
+
+
+def _run(name: str, rule: Rule, subject: Subject, given: int) -> Finding:
+    numbers = {"examples": float(len(subject.x)), "examples_given": float(given)}
+    try:
+        verdict = rule.judge(subject)
+    except Exception as error:
+        known = isinstance(error, NotApplicableError)
+        return Finding(
+            rule=name,
+            title=rule.title,
+            status="skipped",
+            says=str(error) if known else CRASHED + in_words(error),
+            figures=numbers,
+        )
+    return Finding(
+        rule=name,
+        title=rule.title,
+        status="suspect" if verdict.suspect else "ok",
+        says=verdict.says,
+        figures={k: float(v) for k, v in verdict.figures.items()} | numbers,
+        advice=verdict.advice if verdict.suspect else "",
+    )
+
+
+def _chosen(examples: int, seed: int) -> npt.NDArray[np.int64]:
+    if examples <= IMAGES:
+        return np.arange(examples)
+    drawn = np.random.default_rng(seed).choice(examples, IMAGES, replace=False)
+    return np.sort(drawn)
+
+
+def _check_results(
+    results: Any,
+    x: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+) -> dict[str, npt.NDArray[Any]]:
+    if results is None:
+        return {}
+    if not isinstance(results, Mapping):
+        raise TypeError(
+            f"`results` is a {type(results).__name__}, expected a dictionary of points "
+            "by the name of the attack. Pass {'APGD-CE': x_adv}."
+        )
+    chosen = {}
+    for name, points in results.items():
+        points = np.asarray(points, x.dtype)
+        if points.shape != x.shape:
+            raise ValueError(
+                f"`results[{name!r}]` has shape {points.shape}, expected {x.shape}. "
+                "Pass one point per example; the example itself where none was found."
+            )
+        points, there = points[rows], x[rows]
+        outside = int((~is_feasible(points, there, epsilon, norm, input_range)).sum())
+        if outside:
+            raise ValueError(
+                f"`results[{name!r}]` leaves the ball or the range: got {outside} "
+                f"points outside, expected all within {epsilon:g}. Pass results of the "
+                "same threat model."
+            )
+        chosen[str(name)] = points
+    return chosen
+
+
+def find_symptoms(
+    task: Task, suite: SuiteResult, surrogates: Mapping[str, Any]
+) -> list[Finding]:
+    """Look for symptoms of gradient masking."""
+    pass
+
+    # What black-box attacks found must not pass for a result of white-box ones: that
+    # they find more is one of the symptoms.
+    white = [n for n, r in enumerate(suite.records) if r.access == "white box"]
+    found = np.isin(suite.fooled_by, white)
+    points = task.x.copy()
+    points[found] = suite.x_adv[found]
+
+    def make() -> CachedResult:
+        findings = diagnostics(
+            task.model,
+            task.x,
+            task.y,
+            epsilon=task.epsilon,
+            norm=task.norm,
+            input_range=task.input_range,
+            surrogates=dict(surrogates) or None,
+            batch_size=task.batch_size,
+            seed=task.seed,
+            verbose=0,
+            results={"suite": points} if white else None,
+        )
+        crashed = any(finding.crashed for finding in findings)
+        return CachedResult({}, {"findings": to_json(findings)}, whole=not crashed)
+
+    settings = {
+        "epsilon": task.epsilon,
+        "norm": task.norm,
+        "input_range": task.input_range,
+        "batch_size": task.batch_size,
+        "seed": task.seed,
+        "points": array_digest(points),
+        "surrogates": [model_identity(m, task.x) for m in surrogates.values()],
+    }
+    info = task.store.piece("diagnostics", settings, make).info
+    findings: list[Finding] = from_json(list[Finding], to_json(info["findings"]))
+    task.log.errors.extend(f"{f.rule}: {f.says}" for f in findings if f.crashed)
+    return findings

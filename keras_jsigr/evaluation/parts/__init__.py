@@ -1,1 +1,0 @@
-"""The parts of an evaluation: each a function of the task, each may fail alone."""

@@ -1,0 +1,421 @@
+"""What to call several reports on one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from keras_jsigr.evaluation.comparison import mismatches
+from keras_jsigr.evaluation.records import Rate, SaliencyFigure, TransferRecord
+
+if TYPE_CHECKING:
+    from keras_jsigr.evaluation.report import Report
+
+
+def labels(reports: Sequence[Report]) -> list[str]:
+    """Give every report a name of its own."""
+    titles = [report.title or "Report" for report in reports]
+    models = [str(report.model.get("name") or "") for report in reports]
+    for names in (titles, models):
+        if all(names) and len(set(names)) == len(names):
+            return names
+    return [f"{i}. {title}" for i, title in enumerate(titles, start=1)]
+
+
+DASH = "\N{EN DASH}"
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def percent(share: float) -> str:
+    """Write a share in percent, claiming neither none nor all unless it is."""
+    if not math.isfinite(share):
+        return DASH
+    # The ends of an interval are rounded sums: what is that close to 0 or 1 is it.
+    if 1e-9 < share < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= share < 1 - 1e-9:
+        return "> 99.9 %"
+    return f"{abs(100 * share):.1f} %"
+
+
+def between(rate: Rate) -> str:
+    """Write the 95 % interval of a rate."""
+    return f"{percent(rate.low).removesuffix(' %')}{DASH}{percent(rate.high)}"
+
+
+def number(value: Any) -> str:
+    """Write a number in at most four significant digits, whole ones in full."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    # Four digits of a large number would be given as a power of ten.
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def radius(epsilon: Any, input_range: Any = None) -> str:
+    """Write a radius, with the usual fraction of 255 for inputs from 0 to 1."""
+    text = number(epsilon)
+    if list(input_range or ()) != [0.0, 1.0] or not isinstance(epsilon, float):
+        return text
+    pixels = epsilon * 255
+    if not math.isfinite(pixels) or not 0 < pixels < 100 or len(text) < 5:
+        return text
+    whole = round(pixels)
+    return f"{text} ({whole}/255)" if whole and abs(pixels - whole) < 1e-4 else text
+
+
+def duration(seconds: float) -> str:
+    """Write a time span."""
+    if not math.isfinite(seconds):
+        return DASH
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listing(names: Sequence[str]) -> str:
+    """Join names as a sentence does."""
+    *most, last = names or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def plain(value: Any) -> str:
+    """Write any value of a JSON file on one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"({', '.join(plain(item) for item in value)})"
+    # Seeds and settings in full: these are for repeating, not for reading.
+    return (
+        f"{value:.12g}".replace("inf", "∞") if isinstance(value, float) else f"{value}"
+    )
+
+
+def compared(reports: Sequence[Report]) -> list[str]:
+    """Say which model holds best, or why that cannot be said."""
+    if len(reports) < 2:
+        return []
+    differences = mismatches(reports)
+    if differences:
+        return [*differences, "Their figures do not compare directly."]
+    if not any(report.attacks for report in reports):
+        return []
+    order = sorted(
+        zip(labels(reports), (report.robust for report in reports), strict=True),
+        key=lambda pair: -pair[1].accuracy,
+    )
+    (first, best), *rest = order
+    others = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in rest)
+    text = (
+        f"Under attack {first} remains right most often, {percent(best.accuracy)} of "
+        f"the time; {others}."
+    )
+    close = [name for name, rate in rest if rate.high >= best.low]
+    if close:
+        text += (
+            f" The intervals of {first} and {', '.join(close)} overlap: which is "
+            "better may be chance."
+        )
+    return [text]
+
+
+# What earlier versions called the worst of all sources without marking it.
+_UNIONS = ("any surrogate", "any of the surrogates")
+
+
+def strongest_transfer(report: Report) -> TransferRecord | None:
+    """Find the examples of other models that leave the fewest right."""
+    return _strongest(report, [r for r in report.transfer if r.source != r.target])
+
+
+def strongest_source(report: Report) -> TransferRecord | None:
+    """Find the source, an ensemble or not, whose examples leave the fewest right."""
+    foreign = [r for r in report.transfer if r.source != r.target]
+    unions = {r.source for r in foreign if r.union} or _unmarked_union(foreign)
+    return _strongest(report, [r for r in foreign if r.source not in unions])
+
+
+def in_threat_model(report: Report, record: TransferRecord) -> bool:
+    """Say whether a transfer result is about the radius of the threat model."""
+    epsilon = report.threat_model.get("epsilon")
+    return isinstance(epsilon, int | float) and _same(record.epsilon, epsilon)
+
+
+def transfer_words(report: Report) -> str:
+    """Compare transfer with access to the model."""
+    worst = strongest_transfer(report)
+    if worst is None:
+        return "Transfer from other models was not measured."
+    within = in_threat_model(report, worst)
+    reach = "" if within else f" within {number(worst.epsilon)}"
+    text = (
+        f"Examples made against other models{reach} leave {percent(_share(worst))} "
+        f"right at worst ({worst.attack} against {worst.source})"
+    )
+    single = strongest_source(report)
+    home = None if single is None else _with_access(report, single)
+    if single is not None and home is not None:
+        if single is not worst:
+            text += f"; those of the best single source {percent(_share(single))} "
+            text += f"({single.attack} against {single.source})"
+        text += f"; with access to the model, {single.attack} leaves "
+        text += f"{percent(_share(home))}. {_difference(single, home)}"
+    else:
+        text += "."
+    if within and report.attacks and _share(worst) < report.robust.accuracy:
+        text += (
+            " That is below what the attacks on the model itself found: its accuracy "
+            f"under attack is at most {percent(_share(worst))}."
+        )
+    return text
+
+
+def _strongest(
+    report: Report, records: Sequence[TransferRecord]
+) -> TransferRecord | None:
+    at_limit = [r for r in records if in_threat_model(report, r)]
+    return min(at_limit or records, key=_share, default=None)
+
+
+def _unmarked_union(foreign: Sequence[TransferRecord]) -> set[str]:
+    # It came last, after at least two surrogates.
+    sources = list(dict.fromkeys(r.source for r in foreign))
+    return {s for s in sources[-1:] if len(sources) > 2 and s in _UNIONS}
+
+
+def _with_access(report: Report, foreign: TransferRecord) -> TransferRecord | None:
+    found = [
+        r
+        for r in report.transfer
+        if r.source == r.target == foreign.target
+        and r.attack == foreign.attack
+        and _same(r.epsilon, foreign.epsilon)
+    ]
+    # Older reports may have several of one name: which is the same attack, is lost.
+    return found[0] if len(found) == 1 else None
+
+
+def _difference(foreign: TransferRecord, home: TransferRecord) -> str:
+    if foreign.accuracy.low > home.accuracy.high:
+        return "Access makes the attack stronger, as it should."
+    if foreign.accuracy.high < home.accuracy.low:
+        return (
+            "Access makes the attack weaker: the model's gradients mislead, and the "
+            "accuracy under attack is overestimated."
+        )
+    return "The intervals overlap: access makes no clear difference."
+
+
+def _share(record: TransferRecord) -> float:
+    return record.accuracy.accuracy
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-6)
+
+
+class KeyFigure(NamedTuple):
+    """Hold one figure."""
+
+    name: str
+    value: str
+    note: str
+
+
+def key_figures(report: Report) -> list[KeyFigure]:
+    """Choose the figures to show first."""
+    transfer = strongest_transfer(report)
+    worst = transfer.accuracy if transfer else None
+    middle = _median(report)
+    suspect = sum(finding.status == "suspect" for finding in report.findings)
+    checked = sum(finding.status != "skipped" for finding in report.findings)
+    total = report.seconds.get("total")
+    return [
+        KeyFigure(
+            "Accuracy under attack",
+            percent(report.robust.accuracy) if report.attacks else "",
+            f"worst case per example, 95 % interval {between(report.robust)}"
+            if report.attacks
+            else "no attack was run",
+        ),
+        KeyFigure(
+            "Accuracy without attack",
+            percent(report.clean.accuracy),
+            f"95 % interval {between(report.clean)}",
+        ),
+        KeyFigure("Accuracy of guessing", percent(report.chance), ""),
+        KeyFigure(
+            "Accuracy under transfer",
+            percent(worst.accuracy) if worst else "",
+            f"at worst, 95 % interval {between(worst)}" if worst else "not measured",
+        ),
+        KeyFigure(
+            "Linearized robustness",
+            number(middle) if middle is not None else "",
+            "median distance, input units" if middle is not None else "not measured",
+        ),
+        KeyFigure(
+            "Diagnostics",
+            f"{suspect} suspect" if checked else "",
+            f"of {checked} checked" if checked else "not run",
+        ),
+        KeyFigure("Examples", number(report.clean.total), ""),
+        KeyFigure("Time", duration(total) if total is not None else "", ""),
+    ]
+
+
+def _median(report: Report) -> float | None:
+    quantiles = report.linearized.quantiles if report.linearized else []
+    return next((value for share, value in quantiles if share == 0.5), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Hold the accuracies under one attack at one radius."""
+
+    attack: str
+    epsilon: float
+    sources: list[str]
+    targets: list[str]
+    cells: dict[tuple[str, str], Rate]
+
+
+def matrices(records: Sequence[TransferRecord]) -> list[Matrix]:
+    """Sort transfer results into one table per attack and radius."""
+    attacks = list(dict.fromkeys(record.attack for record in records))
+    keys = {(record.attack, record.epsilon) for record in records}
+    return [
+        _matrix([r for r in records if (r.attack, r.epsilon) == key])
+        for key in sorted(keys, key=lambda key: (attacks.index(key[0]), key[1]))
+    ]
+
+
+def report_matrices(reports: Sequence[Report]) -> list[tuple[int | None, list[Matrix]]]:
+    """Make the tables of one page, across the reports where that is sound."""
+    together = [record for report in reports for record in report.transfer]
+    if not together:
+        return []
+    setting = [w for w in mismatches(reports) if "differ in the attacks" not in w]
+    if not setting and _distinct(reports) and _same_sources(reports):
+        return [(None, matrices(together))]
+    return [
+        (place, matrices(report.transfer))
+        for place, report in enumerate(reports)
+        if report.transfer
+    ]
+
+
+def _distinct(reports: Sequence[Report]) -> bool:
+    """Say whether no result would take the place of another."""
+    targets = [name for r in reports for name in {t.target for t in r.transfer}]
+    keys = [
+        (t.source, t.target, t.attack, t.epsilon) for r in reports for t in r.transfer
+    ]
+    return len(set(targets)) == len(targets) and len(set(keys)) == len(keys)
+
+
+def _same_sources(reports: Sequence[Report]) -> bool:
+    """Say whether all that several reports made examples against is known to be one."""
+    known: dict[str, set[str]] = {}
+    for report in reports:
+        for source in {(t.source, t.fingerprint) for t in report.transfer}:
+            known.setdefault(source[0], set()).add(source[1])
+    shared = [
+        name
+        for name in known
+        if sum(any(t.source == name for t in r.transfer) for r in reports) > 1
+    ]
+    return all(len(known[name]) == 1 and "" not in known[name] for name in shared)
+
+
+def _matrix(records: list[TransferRecord]) -> Matrix:
+    targets = list(dict.fromkeys(record.target for record in records))
+    sources = list(dict.fromkeys(record.source for record in records))
+    ordered = [t for t in targets if t in sources]
+    return Matrix(
+        attack=records[0].attack,
+        epsilon=records[0].epsilon,
+        sources=ordered + [s for s in sources if s not in ordered],
+        targets=targets,
+        cells={(r.source, r.target): r.accuracy for r in records},
+    )
+
+
+class SaliencyRow(NamedTuple):
+    """Hold one figure of all reports; `None` where a report lacks it."""
+
+    metric: str
+    condition: str
+    better: str
+    figures: list[SaliencyFigure | None]
+
+
+def saliency_rows(reports: Sequence[Report]) -> list[tuple[str, list[SaliencyRow]]]:
+    """Line up the figures that the reports have in common, group by group."""
+    groups: dict[str, dict[tuple[str, str], SaliencyRow]] = {}
+    for place, report in enumerate(reports):
+        for figure in report.saliency.figures if report.saliency else []:
+            row = groups.setdefault(figure.group, {}).setdefault(
+                (figure.metric, figure.condition),
+                SaliencyRow(
+                    figure.metric,
+                    figure.condition,
+                    figure.better,
+                    [None] * len(reports),
+                ),
+            )
+            row.figures[place] = figure
+    return [(group, list(rows.values())) for group, rows in groups.items()]
+
+
+def mean(figure: SaliencyFigure | None) -> str:
+    """Write the mean of a figure."""
+    if figure is None or figure.mean is None:
+        unknown = figure is not None and figure.unknown
+        return "no finite value" if unknown else "not measured"
+    return _decimal(figure.mean)
+
+
+def spread(figure: SaliencyFigure) -> str:
+    """Write the interval of a figure and the number of examples behind it."""
+    examples = f"{number(figure.images)} example{'s' * (figure.images != 1)}"
+    if figure.low is None or figure.high is None:
+        return examples
+    return f"{_decimal(figure.low)} to {_decimal(figure.high)}, {examples}"
+
+
+def saliency_words(report: Report) -> str:
+    """Say in a few sentences what was measured of the maps."""
+    record = report.saliency
+    if record is None:
+        return ""
+    suspect = [f.title for f in record.findings if f.status == "suspect"]
+    says = [f.says for f in record.findings]
+    text = (
+        f"The {record.method} maps of {number(record.images)} examples were measured."
+    )
+    if suspect:
+        text += f" Suspect: {listing(suspect)}."
+    if record.errors:
+        text += f" Not everything worked: {' '.join(record.errors)}"
+    return " ".join([text, *says])
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}" if value == 0 or 5e-4 <= abs(value) < 100 else number(value)

@@ -1,0 +1,387 @@
+"""Linearized robustness: how far the decision boundary is if the model were linear."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import is_feasible
+from keras_jsigr.attacks.norms import l2_norm
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits
+from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.evaluation.records import (
+    AttackRecord,
+    CurvePoint,
+    LinearizedRecord,
+    Rate,
+)
+from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_identity
+from keras_jsigr.evaluation.run import Task, in_words
+
+_SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+_PROBES = 16
+
+
+class Linearized(NamedTuple):
+    """The linearized robustness of each example, and what it is made of."""
+
+    robustness: npt.NDArray[np.float32]
+    margin: npt.NDArray[np.float32]
+    gradient: npt.NDArray[np.float32]
+
+
+def linearized_robustness(
+    model: Any,
+    x: Any,
+    *,
+    norm: str = "linf",
+    rivals: int | None = None,
+    batch_size: int = 128,
+) -> Linearized:
+    """Compute how far each example is from the boundary of the linearized model.
+
+    `rho(x) = min_{j != i} (z_i - z_j) / ||grad_x (z_i - z_j)||_*` with the predicted
+    class `i` and the dual norm: L1 for `"linf"`, L2 for `"l2"`, the maximum for
+    `"l1"`. The distance to the boundary of a linear model, where the range of the
+    inputs does not bind; of any other only its first-order estimate, no certificate.
+    Multiplying the logits by a number does not change it.
+
+    Args:
+        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        x: Float `(N, *S)`, at least one.
+        norm: Of the perturbation: `"linf"`, `"l2"` or `"l1"`.
+        rivals: Consider only so many classes of the largest other logits; the result
+            is then an upper bound. `None`: all, at a reverse pass each.
+        batch_size: Examples per call of the model.
+
+    Returns:
+        The robustness, margin and gradient norm per example.
+
+    Raises:
+        ValueError: If a setting is out of range, `x` is empty or holds no floats, or
+            the outputs do not depend on `x`.
+
+    Reference:
+        arXiv 1905.04172.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.robustness import linearized_robustness
+        >>> x = np.array([[3.0, 1.0]], "float32")
+        >>> linearized_robustness(lambda x: x, x, norm="linf").robustness.tolist()
+        [1.0]
+    """
+    arguments.choice("norm", norm, tuple(_DUAL))
+    rivals = None if rivals is None else arguments.count("rivals", rivals)
+    batch_size = arguments.count("batch_size", batch_size)
+    if not len(x):
+        raise ValueError(
+            f"Got no examples, `x` of shape {tuple(x.shape)}; expected at least one. "
+            "Pass arrays of shape (N, ...) with N >= 1."
+        )
+    dtype = tf.as_dtype(x.dtype)
+    if not dtype.is_floating:
+        raise ValueError(
+            f"Got `x` of dtype {dtype.name}, expected floats: integers have no "
+            "gradient. Pass x.astype('float32')."
+        )
+
+    def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
+        count = classes - 1 if rivals is None else min(rivals, classes - 1)
+        spec = tf.TensorSpec((None, *probe.shape[1:]), probe.dtype)
+        return (lambda x: _batch(logits_fn, x, norm, count)), [spec]
+
+    probe = tf.convert_to_tensor(x[:_PROBES])
+    run = PROGRAMS.get(f"linearized {norm} {rivals}", build, model, probe).run
+    parts = [
+        [part.numpy() for part in run(tf.convert_to_tensor(x[i : i + batch_size]))]
+        for i in range(0, len(x), batch_size)
+    ]
+    return Linearized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
+    """Sum up the linearized robustness of the rightly classified examples."""
+    known = ~np.isnan(values.robustness)
+    if not known.any():
+        raise ValueError(
+            f"The gradient is NaN or infinite at all {len(known)} examples: expected a "
+            "finite one at some. Look for a square root, a norm or a logarithm of zero "
+            "in the model."
+        )
+
+    def quantile(column: npt.NDArray[np.float32], share: float) -> float:
+        # No interpolation, which would make NaN of two infinities.
+        return float(np.quantile(column[known], share, method="inverted_cdf"))
+
+    return LinearizedRecord(
+        norm=norm,
+        quantiles=[(share, quantile(values.robustness, share)) for share in _SHARES],
+        margin=quantile(values.margin, 0.5),
+        gradient=quantile(values.gradient, 0.5),
+    )
+
+
+def _batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) -> Any:
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        z = tf.cast(logits_fn(x), tf.float32)
+    classes = z.shape[-1]
+    ordered, order = tf.math.top_k(z, rivals + 1)
+    own = tf.one_hot(order[:, 0], classes)
+
+    def consider(number: Any, closest: Any, slope: Any) -> Any:
+        other = tf.one_hot(tf.gather(order, number, axis=1), classes)
+        gradient = tape.gradient(z, x, own - other)
+        if gradient is None:
+            raise ValueError(
+                "The model's outputs do not depend on its input by TensorFlow "
+                "operations: got no gradient, expected one. The linearized robustness "
+                "exists for differentiable models only."
+            )
+        size = _DUAL[norm](tf.cast(gradient, tf.float32))
+        margin = ordered[:, 0] - tf.gather(ordered, number, axis=1)
+        # A zero gradient never reaches the boundary, unless it is there already.
+        away = tf.where(margin > 0, float("inf"), 0.0)
+        distance = tf.where(size > 0, margin / tf.where(size > 0, size, 1.0), away)
+        # Without a gradient the class may be anywhere, so nothing is known of the
+        # closest: once NaN stays NaN.
+        distance = tf.where(tf.math.is_finite(size), distance, float("nan"))
+        nearer = (distance < closest) | tf.math.is_nan(distance)
+        slope = tf.where(nearer, size, slope)
+        return number + 1, tf.where(nearer, distance, closest), slope
+
+    number, *start = consider(1, tf.fill(tf.shape(z)[:1], float("inf")), 0.0)
+    if rivals > 1:
+        _, *start = tf.while_loop(
+            lambda number, *_: number <= rivals, consider, (number, *start)
+        )
+    closest, slope = start
+    return closest, ordered[:, 0] - ordered[:, 1], slope
+
+
+def _flat(gradient: tf.Tensor) -> tf.Tensor:
+    return tf.abs(tf.reshape(gradient, (tf.shape(gradient)[0], -1)))
+
+
+_DUAL = {
+    "linf": lambda gradient: tf.reduce_sum(_flat(gradient), axis=-1),
+    "l2": lambda gradient: l2_norm(_flat(gradient))[:, 0],
+    "l1": lambda gradient: tf.reduce_max(_flat(gradient), axis=-1),
+}
+
+
+# Batches per piece: a small part of the work, but enough to fill the last batches.
+_BATCHES = 4
+
+
+@dataclass
+class Attacked:
+    """What an attack did to some examples."""
+
+    broken: npt.NDArray[np.int64]
+    x_adv: npt.NDArray[Any]
+    seconds: float = 0.0
+    error: str | None = None
+    crashed: bool = False
+
+
+def attack_rows(
+    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
+) -> Attacked:
+    """Attack some examples of a task."""
+    found, seconds, outside, error = [], 0.0, 0, None
+    size = _BATCHES * task.batch_size
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        try:
+            piece = _piece(task, kind, attack, part)
+        except Exception as crash:
+            error = in_words(crash)
+            break
+        seconds += piece.info["seconds"]
+        outside += piece.info["outside"]
+        found.append((part[piece.arrays["broken"]], piece.arrays["x_adv"]))
+        if len(rows) > size:
+            done = start + len(part)
+            task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
+    crashed = error is not None
+    if outside and not crashed:
+        error = outside_words(outside)
+    empty = (np.zeros(0, np.int64), task.x[:0])
+    broken, x_adv = (np.concatenate(c) for c in zip(empty, *found, strict=True))
+    return Attacked(broken, x_adv, seconds, error, crashed)
+
+
+def _piece(
+    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
+) -> CachedResult:
+    def make() -> CachedResult:
+        start = time.perf_counter()
+        x, y = task.x[rows], task.y[rows]
+        x_adv = np.asarray(attack(task.model, x, y))
+        x_adv = x_adv.astype(x.dtype)
+        valid = is_feasible(x_adv, x, attack.epsilon, task.norm, task.input_range)
+        logits = predict_logits(task.model, x_adv, task.batch_size)
+        broken = valid & ~classified_rightly(logits, y)
+        seconds = time.perf_counter() - start
+        arrays = {"broken": broken, "x_adv": x_adv[broken]}
+        return CachedResult(
+            arrays, {"seconds": seconds, "outside": int((~valid).sum())}
+        )
+
+    settings = {
+        "attack": describe(attack),
+        "norm": task.norm,
+        "input_range": task.input_range,
+        "rows": array_digest(rows),
+    }
+    return task.store.piece(kind, settings, make)
+
+
+def outside_words(count: int) -> str:
+    """Say that points of an attack were not counted."""
+    return (
+        f"{count} of its points were not finite, or outside of the ball or the range: "
+        "they do not count"
+    )
+
+
+def describe(attack: Any) -> dict[str, Any]:
+    """Return what tells apart two attacks: name, class, settings and own code."""
+    config = {k: v for k, v in attack.get_config().items() if k != "verbose"}
+    return {"name": attack.name, "config": config, **class_identity(type(attack))}
+
+
+_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
+def default_radii(epsilon: float, widest: float) -> list[float]:
+    """Choose the radii of the curve: dense around `epsilon`, then doubling."""
+    factors = [*_FACTORS, *(16.0 * 2.0**k for k in range(20))]
+    # To 12 digits: 0.075 reads better than 0.07500000000000001.
+    radii = [epsilon if f == 1.0 else float(f"{f * epsilon:.12g}") for f in factors]
+    return [radius for radius in radii if radius < widest] + [widest]
+
+
+def run_curve(
+    task: Task,
+    attack: Any,
+    radii: Sequence[float],
+    *,
+    stop_at: float | None,
+    points: list[CurvePoint],
+) -> None:
+    """Attack with growing radii; who is fooled at one is fooled at all larger ones."""
+    right = task.right.copy()
+    points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
+    for radius in radii:
+        low = stop_at is not None and points[-1].accuracy.accuracy <= stop_at
+        if low and points[-1].epsilon >= task.epsilon:
+            break
+        found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(right))
+        if found.error is not None:
+            # A point too high would look like robustness: better none.
+            raise RuntimeError(f"stopped at radius {radius:g}: {found.error}")
+        right[found.broken] = False
+        accuracy = Rate(int(right.sum()), len(right))
+        points.append(CurvePoint(epsilon=radius, accuracy=accuracy))
+        task.log.say(f"  radius {radius:g}: {accuracy.accuracy:.1%} left")
+
+
+# A reverse pass each: with many classes, only the likely ones are considered.
+RIVALS = 9
+
+
+def linearize(task: Task) -> LinearizedRecord | None:
+    """Sum up the linearized robustness of the rightly classified examples."""
+    if not task.right.any():
+        return None
+
+    def make() -> CachedResult:
+        values = linearized_robustness(
+            task.model,
+            task.x[task.right],
+            norm=task.norm,
+            rivals=RIVALS,
+            batch_size=task.batch_size,
+        )
+        record = to_json(linearized_record(values, task.norm))
+        lost = int(np.isnan(values.robustness).sum())
+        return CachedResult({}, {"record": record, "not_finite": lost})
+
+    settings = {"norm": task.norm, "rivals": RIVALS, "rows": array_digest(task.right)}
+    info = task.store.piece("linearized", settings, make).info
+    # Pieces of older evaluations do not say.
+    if lost := info.get("not_finite", 0):
+        task.log.errors.append(
+            f"linearized: the gradient is NaN or infinite at {lost} of "
+            f"{int(task.right.sum())} examples, which are left out."
+        )
+    record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
+    return record
+
+
+@dataclass
+class SuiteResult:
+    """What the suite left of the examples."""
+
+    robust: npt.NDArray[np.bool_]
+    x_adv: npt.NDArray[Any]
+    fooled_by: npt.NDArray[np.int64]
+    records: list[AttackRecord]
+
+
+def no_attack(task: Task) -> SuiteResult:
+    """Return the result before the first attack."""
+    nobody = np.full(len(task.x), -1, np.int64)
+    return SuiteResult(task.right.copy(), task.x.copy(), nobody, [])
+
+
+def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
+    """Attack all examples that are still right, attack by attack."""
+    crashed = []
+    for attack in attacks:
+        rows = np.flatnonzero(result.robust)
+        found = attack_rows(task, "suite", attack, rows)
+        result.robust[found.broken] = False
+        result.x_adv[found.broken] = found.x_adv
+        result.fooled_by[found.broken] = len(result.records)
+        accuracy = Rate(int(result.robust.sum()), len(task.x))
+        result.records.append(
+            AttackRecord(
+                name=attack.name,
+                access=attack.access,
+                config=attack.get_config(),
+                attacked=len(rows),
+                broken=len(found.broken),
+                accuracy=accuracy,
+                seconds=found.seconds,
+                error=found.error,
+            )
+        )
+        task.log.say(
+            f"  {attack.name}: fooled {len(found.broken)} of {len(rows)}, "
+            f"{accuracy.accuracy:.1%} left, {found.seconds:.0f} s"
+        )
+        if found.error is not None:
+            what = "did not finish" if found.crashed else "lost some of its points"
+            task.log.errors.append(
+                f"suite: {attack.name} {what}, so the accuracy under attack may be too "
+                f"high. {found.error}"
+            )
+        crashed.append(found.crashed)
+    if attacks and all(crashed):
+        task.log.errors.append(
+            "suite: no attack finished, so the accuracy under attack means nothing."
+        )

@@ -1,0 +1,407 @@
+"""All figures of the maps of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_jsigr.attacks.base import check_inputs
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly
+from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.core.logits import as_logits
+from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
+from keras_jsigr.evaluation.report import Comparison, Report
+from keras_jsigr.evaluation.resume import (
+    CachedResult,
+    array_digest,
+    class_identity,
+    data_identity,
+    model_identity,
+)
+from keras_jsigr.evaluation.run import Log, Task, about_model, chance, versions
+from keras_jsigr.evaluation.saliency_measures import (
+    MapTask,
+    PartName,
+    Subject,
+    agreements,
+    alignments,
+    attacked_decision,
+    attacked_map,
+    check_map_task,
+    faithfulness,
+    gaussian_noise,
+    judgements,
+    localisation,
+    sanity,
+    smoothness,
+    sparsity,
+    stability,
+    uniform_noise,
+    unknown_values,
+)
+from keras_jsigr.evaluation.validation import (
+    check_data,
+    check_logits,
+    check_model_fits,
+    known_range,
+)
+from keras_jsigr.saliency.base import Explainer, SaliencyMethod
+from keras_jsigr.saliency.explain import explainer
+
+_PROBES = 16
+
+
+_MEASUREMENTS: dict[PartName, Callable[[Subject], list[SaliencyFigure]]] = {
+    "faithfulness": faithfulness,
+    "agreement": agreements,
+    "sparsity": sparsity,
+    "alignment": alignments,
+    "localisation": localisation,
+    "smoothness": smoothness,
+    "uniform_noise": partial(
+        stability, condition="uniform noise", perturb=uniform_noise
+    ),
+    "gaussian_noise": partial(
+        stability, condition="Gaussian noise", perturb=gaussian_noise
+    ),
+    "pgd": partial(stability, condition="PGD, class kept", perturb=attacked_decision),
+    "saliency_attack": partial(
+        stability, condition="saliency attack", perturb=attacked_map
+    ),
+    "sanity": sanity,
+}
+
+
+def measure(
+    model: Any,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    task: MapTask,
+    *,
+    used: npt.NDArray[np.bool_],
+    verbose: Any = 0,
+) -> SaliencyRecord:
+    """Measure the maps of one model, part by part; a crash loses its part alone."""
+    if not used.any():
+        raise ValueError(
+            "No example is classified rightly by every model: got none to explain, "
+            "expected at least one. Train the models, or check the labels."
+        )
+    log = Log(verbose)
+    x = x[used]
+    subject = Subject(
+        model=model,
+        # Several rows: one row of logits may happen to look like probabilities.
+        logits_fn=as_logits(model, x[:_PROBES]),
+        explain=_explainer(model, x, task),
+        x=x,
+        y=y[used],
+        boxes=None if task.boxes is None else task.boxes[used],
+        task=task,
+    )
+    figures: list[SaliencyFigure] = []
+    for name in task.parts:
+        with log.part(name):
+            figures += _MEASUREMENTS[name](subject)
+    return SaliencyRecord(
+        method=task.method_name,
+        images=len(x),
+        figures=figures,
+        findings=judgements(figures),
+        settings={
+            **task.get_config(),
+            "method": _plain(subject.explain.method),
+            "examples": array_digest(used),
+        },
+        seconds={**log.seconds, "total": log.total()},
+        errors=[*log.errors, *unknown_values(figures)],
+    )
+
+
+def check_maps(model: Any, x: npt.NDArray[Any], task: MapTask) -> None:
+    """Make one map, so that what cannot be explained is refused before any work."""
+    maps = _explainer(model, x, task)(x[:1])
+    if maps.ndim > 3 or maps.shape[1:] != x.shape[1 : maps.ndim]:
+        raise ValueError(
+            f"The method {task.method_name!r} gives maps of shape {maps.shape[1:]} for "
+            f"examples of shape {x.shape[1:]}, expected one value per pixel. Leave "
+            "`reduce` at True."
+        )
+
+
+def _explainer(model: Any, x: Any, task: MapTask) -> Explainer:
+    return explainer(model, x[:1], method=task.method, batch_size=task.batch_size)
+
+
+def _plain(method: SaliencyMethod) -> dict[str, Any]:
+    """Return the settings of a method as JSON can hold them."""
+    return {
+        name: value if isinstance(value, str | int | float | None) else repr(value)
+        for name, value in vars(method).items()
+    }
+
+
+@dataclass(frozen=True)
+class SaliencyReport(Comparison):
+    """Hold what `evaluate_saliency` found: a report without attacks per model.
+
+    `save("maps.html")`, `.md` and `.json` write it, `load` reads the last;
+    `report["name"]` is the record of one model, which `Report.with_saliency` puts on
+    the page of an evaluation under attack.
+
+    Attributes:
+        reports: One per model.
+        warnings: Empty: all models were measured alike.
+
+    Raises:
+        TypeError: If something else than reports is given.
+        ValueError: If there is none, or one has no figures of maps.
+    """
+
+    def __post_init__(self) -> None:
+        """Check that every report has figures of maps."""
+        super().__post_init__()
+        for report in self.reports:
+            if report.saliency is None:
+                raise ValueError(
+                    f"The report '{report.title}' has no figures of saliency maps, "
+                    "expected some. Read it with Comparison.load(path)."
+                )
+
+    def __getitem__(self, name: str) -> SaliencyRecord:
+        """Return the record of a model."""
+        records = {report.title: report.saliency for report in self.reports}
+        record = records.get(name)
+        if record is None:
+            raise KeyError(f"Got {name!r}, expected one of {sorted(records)}.")
+        return record
+
+    def summary(self) -> str:
+        """Say the result in a few sentences per model."""
+        from keras_jsigr.evaluation.render.tables import saliency_words
+
+        return "\n".join(
+            f"{report.title}: {saliency_words(report)}" for report in self.reports
+        )
+
+
+def bare_report(
+    name: str,
+    model: Any,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    *,
+    right: npt.NDArray[np.bool_],
+    classes: int,
+    data: dict[str, Any],
+    record: SaliencyRecord,
+) -> Report:
+    """Make the report of a model that was not attacked."""
+    clean = Rate(int(right.sum()), len(x))
+    about = to_json(about_model(model, x.shape[1:], classes), "the model's settings")
+    return Report(
+        title=name,
+        model={**about, "name": name},
+        threat_model={},
+        data=data,
+        clean=clean,
+        robust=clean,
+        attacks=[],
+        classes=[],
+        curve=[],
+        curve_attack={},
+        chance=chance(y, classes),
+        transfer=[],
+        linearized=None,
+        findings=[],
+        examples=[],
+        settings={},
+        versions=versions(),
+        seconds={"saliency": record.seconds["total"], "total": record.seconds["total"]},
+        errors=[],
+        saliency=record,
+    )
+
+
+def evaluate_saliency(
+    models: Mapping[str, Any],
+    x: Any,
+    y: Any,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    input_range: tuple[float, float] | None = None,
+    method: str | SaliencyMethod = "gradient",
+    teacher: Any = None,
+    boxes: Any = None,
+    baselines: Sequence[str] = ("blur", "mean", "zero"),
+    steps: int = 28,
+    parts: Sequence[str] | None = None,
+    top: float = 0.1,
+    samples: int = 8,
+    attack_steps: int = 20,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: Literal["auto", 0, 1] = "auto",
+) -> SaliencyReport:
+    """Measure how faithful, sparse, stable and sane the saliency maps of models are.
+
+    Explained is the true class, on the examples that all models classify rightly, so
+    that their figures compare. Per model and metric the report has the mean, its
+    standard error and the number of examples:
+
+    - deletion and insertion by the map, beside a random order and that of intensity;
+    - agreement with the model's perturbation map, and with that of the `teacher`;
+    - Gini index, alignment with the image, local Lipschitz constant;
+    - top-k intersection, rank correlation and SSIM with the map under noise, under PGD
+      that keeps the class, and under the saliency attack, where the class stays;
+    - with `boxes` pointing game and relevance mass;
+    - rank correlation with the map of the network with shuffled weights.
+
+    A crash of a part is told in the record; the rest goes on.
+
+    Args:
+        models: Keras classifiers, hardened models or callables, by name.
+        x: Float `(N, *S)` in `input_range`, array or tensor.
+        y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
+        epsilon: Radius of noise and attacks, in input units, > 0.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
+            or (0, 1).
+        method: How the maps are made: a name that `keras_jsigr.saliency.explain` takes,
+            or a method with settings, such as `SmoothGrad(samples=20)`.
+        teacher: Another model of the same classes, trained by itself, or `None`.
+        boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
+        baselines: What removed pixels become: of `"blur"`, `"mean"`, `"zero"`.
+        steps: Of deletion and insertion.
+        parts: What to measure, such as `("faithfulness", "sanity")`; `None`: all of
+            `"faithfulness"`, `"agreement"`, `"sparsity"`, `"alignment"`,
+            `"localisation"`, `"smoothness"`, `"uniform_noise"`, `"gaussian_noise"`,
+            `"pgd"`, `"saliency_attack"` (nearly half of the time) and `"sanity"`.
+        top: Share of the pixels that are the top of a map, above 0, below 1.
+        samples: Random points of the local Lipschitz constant.
+        attack_steps: Of PGD and of the saliency attack.
+        batch_size: Examples worked on at once.
+        seed: Of everything random.
+        verbose: 1 prints what is done, 0 nothing, `"auto"` only in long runs.
+
+    Returns:
+        The report: `report["name"]` is the record of one model, and
+        `report.save("maps.html")` makes a page, `.md` or `.json` too.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or does not fit the others, or if no
+            example is classified rightly by all models.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.evaluation.interpretability import evaluate_saliency
+        >>> x = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.1]], "float32")
+        >>> report = evaluate_saliency(
+        ...     {"net": lambda x: x}, x, [0, 1], epsilon=0.1, parts=["sparsity"]
+        ... )
+        >>> report["net"].figure("Gini index").images
+        2
+    """
+    arguments.choice("verbose", verbose, ("auto", 0, 1))
+    _check_names(models)
+    input_range = known_range(input_range, *models.values())
+    x = np.asarray(check_inputs(x, input_range))
+    task = check_map_task(
+        x,
+        epsilon=epsilon,
+        norm=norm,
+        input_range=input_range,
+        method=method,
+        teacher=teacher,
+        boxes=boxes,
+        baselines=baselines,
+        steps=steps,
+        parts=parts,
+        top=top,
+        samples=samples,
+        attack_steps=attack_steps,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    PROGRAMS.forget(*models.values())
+    logits = {name: check_logits(m, x, batch_size) for name, m in models.items()}
+    classes = next(iter(logits.values())).shape[-1]
+    x, labels = check_data(x, y, input_range, classes)
+    for name, model in [*models.items(), ("teacher", teacher)]:
+        if model is not None:
+            check_model_fits(f"model '{name}'", model, x, classes)
+    for model in models.values():
+        check_maps(model, x, task)
+    right = {name: classified_rightly(z, labels) for name, z in logits.items()}
+    used = np.all(list(right.values()), axis=0)
+    data = {
+        "images": len(x),
+        "explained": int(used.sum()),
+        "fingerprint": data_identity(x, labels),
+    }
+    reports = []
+    for name, model in models.items():
+        record = measure(model, x, labels, task, used=used, verbose=verbose)
+        reports.append(
+            bare_report(
+                name,
+                model,
+                x,
+                labels,
+                right=right[name],
+                classes=classes,
+                data=data,
+                record=record,
+            )
+        )
+    return SaliencyReport(tuple(reports))
+
+
+def _check_names(models: Any) -> None:
+    if not isinstance(models, Mapping):
+        raise TypeError(
+            f"`models` is a {type(models).__name__}, expected a dictionary of models "
+            "by name. Pass {'my model': model}."
+        )
+    if not models or not all(isinstance(name, str) and name for name in models):
+        raise ValueError(
+            f"`models` has the names {list(models)}, expected at least one, each a "
+            "string. Pass {'my model': model}."
+        )
+
+
+def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
+    """Measure the maps of the rightly classified examples."""
+
+    def make() -> CachedResult:
+        record = measure(task.model, task.x, task.y, maps, used=task.right)
+        # What has no finite value will have none the next time either.
+        crashed = set(record.errors) - set(unknown_values(record.figures))
+        return CachedResult({}, {"record": to_json(record)}, whole=not crashed)
+
+    settings = {
+        **maps.get_config(),
+        "method": _identity(maps.method),
+        "teacher": maps.teacher and model_identity(maps.teacher, task.x),
+        "boxes": None if maps.boxes is None else array_digest(maps.boxes),
+        "rows": array_digest(task.right),
+    }
+    info = task.store.piece("saliency", settings, make).info
+    record: SaliencyRecord = from_json(SaliencyRecord, to_json(info["record"]))
+    task.log.errors.extend(f"saliency, {error}" for error in record.errors)
+    return record
+
+
+def _identity(method: str | SaliencyMethod) -> str | dict[str, Any]:
+    """Return what tells apart two methods: class, settings and own code."""
+    if isinstance(method, str):
+        return method
+    return {"settings": repr(method), **class_identity(type(method))}

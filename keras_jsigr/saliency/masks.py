@@ -1,0 +1,456 @@
+"""Gaussian blur as one matrix per axis: exact borders, XLA and any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Number
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.core import arguments
+from keras_jsigr.core.arguments import BASELINES, BaselineName
+from keras_jsigr.core.inputs import as_float
+
+# A (2048, 2048) float32 matrix is 16 MB inside the graph: enough is enough.
+LONGEST_AXIS = 2048
+
+
+def gaussian_matrix(length: int, sigma: float) -> npt.NDArray[np.float32]:
+    """Build the matrix that blurs an axis, reflecting at the borders."""
+    if length > LONGEST_AXIS:
+        raise ValueError(
+            f"Got an axis of {length} to blur, expected at most {LONGEST_AXIS}. "
+            "Use the 'mean' or 'zero' baseline for long sequences."
+        )
+    offsets, weights = _window(sigma)
+    folded = (np.arange(length)[:, None] + offsets) % (2 * length)
+    folded = np.where(folded < length, folded, 2 * length - 1 - folded)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (np.arange(length)[:, None], folded), weights)
+    return matrix.astype(np.float32)
+
+
+def blurred_along(
+    values: npt.NDArray[np.float32], axis: int, sigma: float
+) -> npt.NDArray[np.float32]:
+    """Blur an array along one axis of any length, as `gaussian_matrix` does."""
+    length = values.shape[axis]
+    if length <= LONGEST_AXIS:
+        blurred = np.tensordot(gaussian_matrix(length, sigma), values, (1, axis))
+        return np.asarray(np.moveaxis(blurred, 0, axis))
+    offsets, weights = _window(sigma)
+    pad = [(0, 0)] * values.ndim
+    pad[axis] = (offsets[-1], offsets[-1])
+    padded = np.pad(values, pad, mode="symmetric")
+    return np.apply_along_axis(np.convolve, axis, padded, weights, mode="valid")
+
+
+def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the offsets up to 4 sigma and their weights."""
+    if not 0.0 < sigma < float("inf"):
+        raise ValueError(
+            f"Got sigma {sigma}, expected a positive number of pixels. "
+            "Use `None` for the default."
+        )
+    radius = int(4.0 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    return offsets, weights / weights.sum()
+
+
+def gaussian_blur(x: Any, sigma: float, axes: Sequence[int]) -> tf.Tensor:
+    """Blur a batch along the given axes."""
+    x = tf.convert_to_tensor(x)
+    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+    shape = tf.shape(x)
+    for axis in axes:
+        length = x.shape[axis]
+        matrix = tf.constant(gaussian_matrix(length, sigma), wide.dtype)
+        after = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
+        if after == 1:
+            # One large product beats a product per row.
+            wide = tf.matmul(tf.reshape(wide, (-1, length)), matrix, transpose_b=True)
+        else:
+            wide = tf.matmul(matrix, tf.reshape(wide, (-1, length, after)))
+    blurred = tf.reshape(tf.cast(wide, x.dtype), shape)
+    return tf.ensure_shape(blurred, x.shape)
+
+
+Layout = Literal["image", "sequence", "features"]
+
+
+_RANKS: dict[str, tuple[int, ...]] = {
+    "image": (2, 3),
+    "sequence": (1, 2),
+    "features": (1,),
+}
+
+
+_BY_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "image"}
+
+
+def resolve_layout(
+    input_shape: Sequence[int | None], layout: Layout | None = None
+) -> Layout:
+    """Decide what the axes of an example stand for.
+
+    Without `layout` the rank decides: `(D,)` features, `(T, D)` a sequence, `(H, W, C)`
+    an image. Say `layout="image"` for grey images `(H, W)` without a channel axis.
+
+    Args:
+        input_shape: Shape of one example, without the batch axis.
+        layout: `"image"`, `"sequence"`, `"features"`, or `None` to go by the rank.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: If the rank fits no layout, or an axis has no fixed length.
+
+    Example:
+        >>> from keras_jsigr.saliency.masks import resolve_layout
+        >>> resolve_layout((28, 28, 1)), resolve_layout((13,))
+        ('image', 'features')
+    """
+    shape = tuple(input_shape)
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f"Got input shape {shape}, expected fixed positive lengths without the "
+            "batch axis. Give the shape of the data, for example `x.shape[1:]`."
+        )
+    if layout is None and len(shape) in _BY_RANK:
+        return _BY_RANK[len(shape)]
+    if layout is not None and len(shape) in _RANKS.get(layout, ()):
+        return layout
+    raise ValueError(
+        f"Got layout {layout!r} for input shape {shape}, expected (D,) 'features', "
+        "(T, D) 'sequence' or (H, W[, C]) 'image'. Reshape the data or name the layout."
+    )
+
+
+def map_axes(layout: Layout) -> int:
+    """Count the axes of an example that its saliency map keeps."""
+    return 2 if layout == "image" else 1
+
+
+def compute_baseline(
+    x: Any,
+    kind: BaselineName = "blur",
+    *,
+    layout: Layout | None = None,
+    sigma: float | None = None,
+    low: float = 0.0,
+) -> tf.Tensor:
+    """Compute `A(x)`, the uninformative counterpart of every example.
+
+    - `"blur"`: Gaussian blur over the image or along time, borders reflected;
+    - `"mean"`: the example's own mean over the image or time, per channel;
+    - `"zero"`: the constant `low`.
+
+    For features, which have no neighbours, `"blur"` is `"mean"`: the mean over the
+    features of the same example. No example depends on the rest of the batch.
+
+    Args:
+        x: Data `(B, *S)`; integers are taken as float32.
+        kind: `"blur"`, `"mean"` or `"zero"`.
+        layout: What the axes mean, see `resolve_layout`.
+        sigma: Blur in pixels or steps; default 3/80 of the mean side, at least 1.
+        low: The value for `"zero"`, such as the lower end of the input range.
+
+    Returns:
+        Tensor shaped like `x`, of its float dtype.
+
+    Raises:
+        ValueError: If `kind` is unknown or the shape fits no layout.
+
+    Reference:
+        arXiv 1711.00138 (blur, sigma 3 on 80 x 80 frames).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.masks import compute_baseline
+        >>> baseline(tf.constant([[1.0, 3.0]]), "mean").numpy().tolist()
+        [[2.0, 2.0]]
+    """
+    check_baseline(kind)
+    x = tf.convert_to_tensor(x)
+    x = as_float(x)
+    if kind == "zero":
+        return tf.zeros_like(x) + tf.cast(low, x.dtype)
+    layout = resolve_layout(tuple(x.shape[1:]), layout)
+    axes = tuple(range(1, 1 + map_axes(layout)))
+    if kind == "mean" or layout == "features":
+        wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(wide, axes, keepdims=True)
+        return tf.zeros_like(x) + tf.cast(mean, x.dtype)
+    side = float(np.mean([x.shape[axis] for axis in axes]))
+    return gaussian_blur(x, max(1.0, 3 / 80 * side) if sigma is None else sigma, axes)
+
+
+def check_baseline(kind: str) -> None:
+    """Refuse a name that is no baseline."""
+    advice = "Use 'blur' for images, 'mean' for tables."
+    arguments.choice("baseline", kind, BASELINES, advice=advice)
+
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def groups(length: int, count: int) -> FloatArray:
+    """Split `length` features into `count` contiguous groups."""
+    owner = np.arange(length) * count // length
+    return np.asarray(owner == np.arange(count)[:, None], np.float32)
+
+
+def hats(shape: tuple[int, ...], sides: tuple[int, ...]) -> FloatArray:
+    """Build products of linear hats on the cell centres, clamped at the edges."""
+    product = np.ones(())
+    for n, count in zip(shape, sides, strict=True):
+        at, centres = np.arange(n) + 0.5, _centres(n, count)
+        axis = np.stack([np.interp(at, centres, unit) for unit in np.eye(count)])
+        product = np.multiply.outer(product, axis)
+    return _by_cell(product, shape)
+
+
+def discs(shape: tuple[int, ...], sides: tuple[int, ...], sigma: float) -> FloatArray:
+    """Build blurred discs of radius one pixel on the cell centres."""
+    square = np.zeros(())
+    for n, count in zip(shape, sides, strict=True):
+        apart = np.arange(n) + 0.5 - _centres(n, count)[:, None]
+        square = np.add.outer(square, apart**2)
+    masks = _by_cell(square <= 1.0, shape)
+    for axis in range(1, masks.ndim):
+        masks = blurred_along(masks, axis, sigma)
+    highest = masks.max(axis=tuple(range(1, masks.ndim)), keepdims=True)
+    return np.asarray(masks / highest, np.float32)
+
+
+def _centres(length: int, count: int) -> npt.NDArray[np.float64]:
+    return (np.arange(count) + 0.5) * length / count
+
+
+def _by_cell(product: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
+    """Bring axes (K1, H, K2, W) to (K1 * K2, H, W)."""
+    order = (0, 2, 1, 3) if len(shape) == 2 else (0, 1)
+    cells = product.transpose(order).reshape(-1, *shape)
+    return np.asarray(cells, np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskBank:
+    """K occlusion masks and K interpolation functions; make one by `make_mask_bank`.
+
+    Two banks are equal if their configurations are; pickling keeps only these.
+
+    Attributes:
+        input_shape: Shape of one example, without the batch axis.
+        layout: `"image"`, `"sequence"` or `"features"`.
+        grid: Cells along each of two axes; their product bounds K otherwise.
+        sigma: Blur of the masks in pixels or time steps; unused for features.
+        map_shape: `(H, W)`, `(T,)` or `(D,)`.
+        masks: Float32 `(K, *map_shape)` in [0, 1], each with maximum one.
+        hats: Float32 `(K, *map_shape)`, non-negative, summing to one everywhere.
+
+    Example:
+        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> bank = make_mask_bank((28, 28, 1), grid=5)
+        >>> bank.size, bank.map_shape
+        (25, (28, 28))
+    """
+
+    input_shape: tuple[int, ...]
+    layout: Layout
+    grid: tuple[int, int]
+    sigma: float
+    map_shape: tuple[int, ...]
+    masks: FloatArray
+    hats: FloatArray
+
+    @property
+    def size(self) -> int:
+        """The number of masks, K."""
+        return len(self.masks)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs, as plain JSON values."""
+        return {
+            "input_shape": list(self.input_shape),
+            "grid": list(self.grid),
+            "sigma": self.sigma,
+            "layout": self.layout,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MaskBank:
+        """Make the same bank again from `get_config()`."""
+        return make_mask_bank(**config)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MaskBank):
+            return NotImplemented
+        return self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        return hash((self.input_shape, self.grid, self.sigma, self.layout))
+
+    def __repr__(self) -> str:
+        return f"MaskBank({self.get_config()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MaskBank.from_config, (self.get_config(),)
+
+
+def make_mask_bank(
+    input_shape: Sequence[int | None],
+    grid: int | Sequence[int] = 5,
+    *,
+    sigma: float | None = None,
+    layout: Layout | None = None,
+) -> MaskBank:
+    """Make the occlusion masks for one shape of example.
+
+    - Images `(H, W, C)`: cell centres `((i + 1/2) H / G, (j + 1/2) W / G)`; a mask is a
+      disc of radius one pixel around a centre, blurred by a Gaussian and divided by
+      its maximum; the hats are bilinear on the centres and clamped at the edges.
+    - Sequences `(T, D)`: `K = min(T, G^2)` such windows along time, for all of D alike.
+    - Features `(D,)`: one feature each, or `K = G^2` contiguous groups if `D > G^2`.
+
+    Args:
+        input_shape: Shape of one example, without the batch axis.
+        grid: G, or `(rows, columns)`; at most one cell per pixel.
+        sigma: Blur of the masks in pixels. Default for images: 5/80 of the mean
+            side; for sequences 5/16 of a window; at least 1.
+        layout: Names the layout where the rank would mislead, see `resolve_layout`.
+
+    Returns:
+        The bank.
+
+    Raises:
+        ValueError: If shape, grid or sigma are out of range.
+
+    Reference:
+        arXiv 1711.00138, masks as in its code (sigma 5 on 80 x 80 frames).
+
+    Example:
+        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> bank = make_mask_bank((8, 8, 3), grid=(2, 4))
+        >>> bank.masks.shape, float(bank.hats.sum(axis=0).max())
+        ((8, 8, 8), 1.0)
+    """
+    layout = resolve_layout(input_shape, layout)
+    shape = tuple(int(n or 0) for n in input_shape)
+    map_shape = shape[: map_axes(layout)]
+    cells = _cells(grid, map_shape)
+    count = min(map_shape[0], cells[0] * cells[1])
+    if layout == "features":
+        indicators = groups(map_shape[0], count)
+        return MaskBank(shape, layout, cells, 0.0, map_shape, indicators, indicators)
+    sides: tuple[int, ...] = cells if layout == "image" else (count,)
+    side = float(np.mean(map_shape))
+    rule = 5 / 80 * side if layout == "image" else 5 / 16 * side / count
+    width = max(1.0, rule) if sigma is None else float(sigma)
+    masks = discs(map_shape, sides, width)
+    tents = hats(map_shape, sides)
+    return MaskBank(shape, layout, cells, width, map_shape, masks, tents)
+
+
+def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, int]:
+    sides: Any = grid  # Anything may come from outside.
+    pair = (sides, sides) if isinstance(sides, Number) else tuple(sides)
+    whole = [isinstance(g, Integral) and not isinstance(g, bool) for g in pair]
+    fits = len(pair) == 2 and all(whole) and all(g > 0 for g in pair)
+    if fits and len(map_shape) == 2:
+        fits = pair[0] <= map_shape[0] and pair[1] <= map_shape[1]
+    if not fits:
+        raise ValueError(
+            f"Got grid {grid!r} for maps of shape {map_shape}, expected a positive "
+            "integer or a pair, at most one cell per pixel. Use a smaller grid."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
+    """Turn coefficients on the cells into maps, `sum_k c_k hat_k`.
+
+    The hats are a partition of unity, so a map lies within the range of its
+    coefficients, and equal coefficients give a flat map.
+
+    Args:
+        bank: The masks and hats.
+        coefficients: Float `(B, K)`.
+
+    Returns:
+        Float32 `(B, *map_shape)`.
+
+    Raises:
+        ValueError: If there are not K coefficients per example.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.masks import interpolate
+        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> interpolate(make_mask_bank((2,)), tf.constant([[0.5, 1.0]])).numpy()
+        array([[0.5, 1. ]], dtype=float32)
+    """
+    coefficients = tf.cast(coefficients, tf.float32)
+    if coefficients.shape.rank != 2 or coefficients.shape[-1] != bank.size:
+        raise ValueError(
+            f"Got coefficients of shape {tuple(coefficients.shape)}, expected "
+            f"(B, {bank.size}). Use the bank that they were computed with."
+        )
+    hats = tf.constant(bank.hats.reshape(bank.size, -1))
+    return tf.reshape(tf.matmul(coefficients, hats), (-1, *bank.map_shape))
+
+
+def expand_map(saliency: Any, x: Any) -> tf.Tensor:
+    """Give a map the channel axis it needs to be multiplied with the data.
+
+    Args:
+        saliency: Float `(B, *map_shape)`.
+        x: The data `(B, *map_shape)` or `(B, *map_shape, C)`.
+
+    Returns:
+        `saliency`, with a last axis of length one where `x` has one axis more.
+
+    Raises:
+        ValueError: If `x` has neither as many axes nor one more.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency.masks import expand_map
+        >>> expand_map(tf.ones((1, 4, 4)), tf.ones((1, 4, 4, 3))).shape.as_list()
+        [1, 4, 4, 1]
+    """
+    saliency, x = tf.convert_to_tensor(saliency), tf.convert_to_tensor(x)
+    missing = x.shape.rank - saliency.shape.rank
+    if missing not in (0, 1):
+        raise ValueError(
+            f"Got a map of shape {tuple(saliency.shape)} for data of shape "
+            f"{tuple(x.shape)}, expected the same axes or one channel axis more in the "
+            "data. Make the bank with the layout of the data."
+        )
+    return saliency[..., tf.newaxis] if missing else saliency
+
+
+Replacement = BaselineName | float
+
+
+def replacement(
+    x: tf.Tensor, baseline: Replacement, layout: Layout | None
+) -> tf.Tensor:
+    """Compute the uninformative counterpart of every example."""
+    if isinstance(baseline, str):
+        return compute_baseline(x, baseline, layout=layout)
+    return compute_baseline(x, "zero", low=baseline)
+
+
+def check_replacement(baseline: Replacement) -> None:
+    """Refuse what is neither the name of a baseline nor a number."""
+    if isinstance(baseline, str):
+        check_baseline(baseline)
+    else:
+        arguments.number("baseline", baseline)

@@ -1,1 +1,0 @@
-"""Saliency methods, one per file, each a frozen object with settings."""

@@ -1,0 +1,392 @@
+"""The mean score of an example where a place is masked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import Core, as_rows, check_chunk, sum_in_chunks
+from keras_jsigr.core.inputs import as_float
+from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.padding import without_padding
+from keras_jsigr.core.scores import HeadKind, class_score
+from keras_jsigr.saliency.base import SaliencyMethod, target_probability, targets_of
+from keras_jsigr.saliency.masks import (
+    Layout,
+    Replacement,
+    check_replacement,
+    map_axes,
+    replacement,
+    resolve_layout,
+)
+
+# From the number of the first mask of a group and the size of the group, int32
+# scalars, to float32 masks `(size, *map_shape)`.
+MasksFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def masked_mean(
+    score_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    x: tf.Tensor,
+    away: tf.Tensor,
+    count: int,
+    masks_of: MasksFn,
+    map_shape: tuple[int, ...],
+    chunk: int | None = None,
+) -> tf.Tensor:
+    """Average the scores of masked examples at every place, weighted by the masks."""
+    # A channel axis for the masks where the data have one, and one for the batch.
+    channels = [1] * (x.shape.rank - 1 - len(map_shape))
+
+    def part(first: tf.Tensor, size: tf.Tensor) -> Any:
+        masks = tf.ensure_shape(masks_of(first, size), (None, *map_shape))
+        shares = tf.reshape(tf.cast(masks, x.dtype), (size, 1, *map_shape, *channels))
+        scores = score_of(as_rows(x + shares * away), size)
+        scores = tf.reshape(scores, (size, tf.shape(x)[0]))
+        flat = tf.reshape(masks, (size, -1))
+        return tf.matmul(scores, flat, transpose_a=True), tf.reduce_sum(flat, axis=0)
+
+    cover = tf.zeros(int(np.prod(map_shape)))
+    total = tf.zeros((tf.shape(x)[0], 1)) + cover
+    total, cover = sum_in_chunks(count, x, part, (total, cover), chunk)
+    mean = tf.math.divide_no_nan(total, cover)
+    return tf.reshape(mean, (-1, *map_shape))
+
+
+TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
+
+
+def target_score(
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    score: TargetScoreName = "prob",
+    kind: HeadKind = "softmax",
+) -> tf.Tensor:
+    """Compute the probability of the target class, or one of the class scores."""
+    check_target_score(score)
+    if score == "prob":
+        return target_probability(logits, targets, kind)
+    return class_score(logits, targets, score, kind)
+
+
+def check_target_score(score: str) -> None:
+    """Refuse a name that is no score."""
+    arguments.choice("score", score, get_args(TargetScoreName))
+
+
+# From k copies of the batch `(k B, *S)` and k to the scores `(k B,)`.
+ScoreOf = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingMethod(SaliencyMethod):
+    """A method that needs no gradient of the model: forward passes only."""
+
+    baseline: Replacement = "zero"
+    score: TargetScoreName = "prob"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        check_replacement(self.baseline)
+        check_target_score(self.score)
+        check_chunk(self.chunk)
+
+    @abstractmethod
+    def maps(
+        self,
+        score_of: ScoreOf,
+        x: tf.Tensor,
+        layout: Layout,
+        map_shape: tuple[int, ...],
+    ) -> tf.Tensor:
+        """Compute the maps."""
+
+    def check(self, map_shape: tuple[int, ...]) -> None:
+        """Refuse settings that do not fit the data; nothing to refuse by default."""
+
+    def core(self, model: Any, probe: Any) -> Core:
+        """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
+        shape = tuple(probe.shape[1:])
+        layout = resolve_layout(shape, self.layout)
+        map_shape = shape[: map_axes(layout)]
+        self.check(map_shape)
+        beside = without_padding(model, as_logits(model, probe))
+
+        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+            x = as_float(x)
+            logits_fn = beside(x)
+            chosen = targets_of(y, self.known_kind)(logits_fn(x))
+
+            def score_of(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
+                targets = tf.tile(chosen, (copies, 1))
+                return target_score(
+                    logits_fn(rows), targets, self.score, self.known_kind
+                )
+
+            return self.maps(score_of, x, layout, map_shape)
+
+        return explain
+
+
+# Without a patch size: this many patches along each side of an image.
+_PER_SIDE = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occlusion(MaskingMethod):
+    """Tell what the score loses where a patch covers the input.
+
+    `s(x) - mean s(x_k)`, the mean over the patches k that cover a place, signed. A
+    patch is a square of an image, a stretch of a sequence, or neighbouring features.
+    One forward pass per position, by default 49 to 100 of them. The last patch of a row
+    is flush with the end, so every place is covered.
+
+    Args:
+        patch: Side in pixels, steps or features, or `(rows, columns)`. Default: a
+            seventh of each side of an image, a 49th of anything else.
+        stride: Distance of the positions, or a pair, at most the patch; default: the
+            patch.
+        baseline: What the patch shows: a number, `"zero"`, `"blur"` or `"mean"`.
+        score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
+        chunk: Examples that the model sees at once, see `sum_in_chunks`.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1311.2901, section 4.2.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency import explain
+        >>> x = np.array([[3.0, 1.0]])
+        >>> explain(lambda x: 2.0 * x, x, method="occlusion", score="logit")
+        array([[6., 0.]], dtype=float32)
+    """
+
+    patch: int | Sequence[int] | None = None
+    stride: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        for name in ("patch", "stride"):
+            value = getattr(self, name)
+            for side in () if value is None else np.atleast_1d(value).tolist():
+                arguments.count(name, side)
+
+    def check(self, map_shape: tuple[int, ...]) -> None:
+        """Refuse a patch that does not fit; see `MaskingMethod`."""
+        self._positions(map_shape)
+
+    def maps(
+        self,
+        score_of: ScoreOf,
+        x: tf.Tensor,
+        layout: Layout,
+        map_shape: tuple[int, ...],
+    ) -> tf.Tensor:
+        """Compute the losses; see `MaskingMethod`."""
+        patch, positions = self._positions(map_shape)
+        corners = tf.constant(positions, tf.int32)
+
+        def masks_of(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            return _patches(corners[first : first + size], patch, map_shape)
+
+        covered = masked_mean(
+            score_of,
+            x,
+            replacement(x, self.baseline, layout) - x,
+            len(positions),
+            masks_of,
+            map_shape,
+            self.chunk,
+        )
+        whole = score_of(x, tf.constant(1))
+        return tf.reshape(whole, (-1, *[1] * len(map_shape))) - covered
+
+    def _positions(
+        self, map_shape: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:
+        """Return the patch's sides and the corners `(K, axes)` of all positions."""
+        parts = _PER_SIDE if len(map_shape) == 2 else _PER_SIDE**2
+        default = tuple(max(1, round(side / parts)) for side in map_shape)
+        patch = _sides("patch", self.patch, default)
+        stride = _sides("stride", self.stride, patch)
+        if any(p > side for p, side in zip(patch, map_shape, strict=True)):
+            raise ValueError(
+                f"Got patch {patch} for maps of shape {map_shape}, expected at most "
+                "that. Use a smaller patch."
+            )
+        if any(s > p for s, p in zip(stride, patch, strict=True)):
+            raise ValueError(
+                f"Got stride {stride} beside patch {patch}: no patch would cover what "
+                "lies between. Use a stride of at most the patch."
+            )
+        starts = [
+            sorted({*range(0, side - p + 1, s), side - p})
+            for side, p, s in zip(map_shape, patch, stride, strict=True)
+        ]
+        return patch, np.array(list(product(*starts)))
+
+
+def _sides(name: str, value: Any, default: tuple[int, ...]) -> tuple[int, ...]:
+    if value is None:
+        return default
+    sides = np.atleast_1d(value).tolist()
+    sides = sides * len(default) if len(sides) == 1 else sides
+    if len(sides) != len(default):
+        raise ValueError(
+            f"Got {name} {value!r} for maps of {len(default)} axes, expected one "
+            "number or one per axis. Use one number."
+        )
+    return tuple(sides)
+
+
+def _patches(
+    corners: tf.Tensor, patch: tuple[int, ...], map_shape: tuple[int, ...]
+) -> tf.Tensor:
+    """Return masks `(K, *map_shape)`, one inside the patches with these corners."""
+    masks = tf.ones((tf.shape(corners)[0], *[1] * len(map_shape)))
+    for axis, (side, length) in enumerate(zip(patch, map_shape, strict=True)):
+        start = corners[:, axis, tf.newaxis]
+        inside = (tf.range(length) >= start) & (tf.range(length) < start + side)
+        shape = [-1, *(length if a == axis else 1 for a in range(len(map_shape)))]
+        masks *= tf.reshape(tf.cast(inside, tf.float32), shape)
+    return masks
+
+
+@dataclass(frozen=True, kw_only=True)
+class RISE(MaskingMethod):
+    """Average the score over random masks that keep a place.
+
+    `sum_k m_k s(A + m_k (x - A)) / sum_k m_k`. A mask is bilinear between random zeros
+    and ones on a grid of cells, at a random offset: along both axes of an image, along
+    time for a sequence; features are kept or not one by one. Every example meets the
+    same masks, so a map depends neither on its batch nor on `chunk`. `samples` forward
+    passes.
+
+    Args:
+        samples: Number of masks.
+        grid: Cells per side, or a pair; unused for features.
+        keep: Probability that a node of the grid is one.
+        seed: Of the masks.
+        baseline: `A`: a number, `"zero"`, `"blur"` or `"mean"`.
+        score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
+        chunk: Examples that the model sees at once, see `sum_in_chunks`.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
+            `None` asks the head and the loss of a Keras model, and takes a callable
+            for the first.
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Reference:
+        arXiv 1806.07421, equation 6, with the sum of the masks for its expectation.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.saliency import explain
+        >>> maps = explain(lambda x: 9.0 * x, np.eye(2), method="rise", samples=99)
+        >>> maps.argmax(axis=1).tolist()
+        [0, 1]
+    """
+
+    samples: int = 1000
+    grid: int | Sequence[int] = 7
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        arguments.count("samples", self.samples)
+        for cells in np.atleast_1d(self.grid).tolist():
+            arguments.count("grid", cells)
+        arguments.share("keep", self.keep)
+        arguments.count("seed", self.seed, minimum=0)
+
+    def check(self, map_shape: tuple[int, ...]) -> None:
+        """Refuse a grid that does not fit; see `MaskingMethod`."""
+        if np.size(self.grid) not in (1, len(map_shape)):
+            raise ValueError(
+                f"Got grid {self.grid!r} for maps of {len(map_shape)} axes, expected "
+                "one number or one per axis. Use one number."
+            )
+
+    def maps(
+        self,
+        score_of: ScoreOf,
+        x: tf.Tensor,
+        layout: Layout,
+        map_shape: tuple[int, ...],
+    ) -> tf.Tensor:
+        """Compute the mean scores; see `MaskingMethod`."""
+        base = replacement(x, self.baseline, layout)
+        return masked_mean(
+            score_of,
+            base,
+            x - base,
+            self.samples,
+            self.masks_of(layout, map_shape),
+            map_shape,
+            self.chunk,
+        )
+
+    def masks_of(self, layout: Layout, map_shape: tuple[int, ...]) -> MasksFn:
+        """Return the function that makes groups of masks.
+
+        Args:
+            layout: What the axes of an example mean.
+            map_shape: Shape of a mask.
+
+        Returns:
+            A function from the first number and the size of a group to masks.
+        """
+        cells = np.broadcast_to(np.atleast_1d(self.grid), len(map_shape)).tolist()
+        # The offset is up to one cell: one node more than cells have borders.
+        nodes = map_shape if layout == "features" else tuple(c + 2 for c in cells)
+        lots = tf.random.stateless_uniform(
+            (self.samples, *nodes), [0, self.seed], alg="philox"
+        )
+        kept = tf.cast(lots < self.keep, tf.float32)
+        offsets = tf.random.stateless_uniform(
+            (self.samples, len(map_shape)), [1, self.seed], alg="philox"
+        )
+
+        def masks_of(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            masks = kept[first : first + size]
+            if layout == "features":
+                return masks
+            hats = [
+                _hats(offsets[first : first + size, axis], length, cells[axis])
+                for axis, length in enumerate(map_shape)
+            ]
+            if len(hats) == 1:
+                return tf.linalg.matvec(hats[0], masks)
+            return tf.matmul(hats[0] @ masks, hats[1], transpose_b=True)
+
+        return masks_of
+
+
+def _hats(offsets: tf.Tensor, length: int, cells: int) -> tf.Tensor:
+    """Return the weights `(k, length, cells + 2)` of the nodes at every place."""
+    places = tf.constant((np.arange(length) + 0.5) * cells / length, tf.float32)
+    places = places + offsets[:, tf.newaxis]
+    nodes = tf.range(cells + 2, dtype=tf.float32)
+    return tf.maximum(1.0 - tf.abs(places[..., tf.newaxis] - nodes), 0.0)

@@ -1,1 +1,0 @@
-"""Saliency methods of other libraries under the same contract."""

@@ -1,0 +1,190 @@
+"""Whether layers of a model do in training what they do not do in inference."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_jsigr.core.heads import Head, find_head
+from keras_jsigr.core.inputs import (
+    probe_batch,
+    probe_size,
+    random_inputs_like,
+    random_weights,
+    unchanged_state,
+)
+from keras_jsigr.core.keras_compat import leaf_layers
+from keras_jsigr.core.padding import padding_of_inputs
+from keras_jsigr.penalties.settings import PenaltySettings
+from keras_jsigr.training.validation import check_head
+
+# Settings of Keras' random layers; a layer is still where all that it has are zero.
+_LEVELS = ("rate", "stddev", "dropout", "recurrent_dropout")
+
+
+def acts_in_training(model: keras.Model) -> bool:
+    """Tell whether some layer depends on `training`, as far as Keras' layers say."""
+    return any(_acts(layer) for layer in leaf_layers(model))
+
+
+def _acts(layer: keras.Layer) -> bool:
+    if not type(layer).__module__.startswith("keras."):
+        return "training" in inspect.signature(layer.call).parameters
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return bool(layer.trainable)
+    parts = vars(layer).values()
+    if not any(isinstance(part, keras.random.SeedGenerator) for part in parts):
+        return False
+    levels = [getattr(layer, name) for name in _LEVELS if hasattr(layer, name)]
+    return any(levels) if levels else True
+
+
+def connected_inputs(
+    function: Callable[[Any], Any], x: Any, positions: list[int]
+) -> list[int]:
+    """Leave out the inputs that are read as indices, as an `Embedding` does."""
+    leaves = list(keras.tree.flatten(x))
+    inputs = [leaves[index] for index in positions]
+    try:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            outputs = function(x)
+        gradients = tape.gradient(outputs, inputs)
+    except LookupError:
+        return positions
+    pairs = zip(positions, gradients, strict=True)
+    return [index for index, gradient in pairs if gradient is not None]
+
+
+def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
+    """Find the positions of the inputs to regularize."""
+    flat = keras.tree.flatten(specs)
+    floats = {spec.name: i for i, spec in enumerate(flat) if spec.dtype.is_floating}
+    if not floats:
+        raise ValueError(
+            f"No input can be regularized: got {[s.dtype.name for s in flat]} inputs, "
+            "expected at least one of float dtype. Harden the part of the model that "
+            "comes after the embedding."
+        )
+    if names is None:
+        return list(floats.values())
+    unknown = [name for name in names if name not in floats]
+    if unknown or not names:
+        raise ValueError(
+            f"Inputs cannot be regularized: got {list(names)}, expected a choice of "
+            f"the float inputs {list(floats)}."
+        )
+    return [floats[name] for name in names]
+
+
+def check_connected(specs: Any, regularized: list[int], connected: list[int]) -> None:
+    """Refuse to regularize an input that has no gradient."""
+    names = [spec.name for spec in keras.tree.flatten(specs)]
+    lost = [names[index] for index in regularized if index not in connected]
+    if not lost:
+        return
+    left = [names[index] for index in connected]
+    raise ValueError(
+        f"Inputs cannot be regularized: got {lost}, for which the logits have no "
+        "gradient, as for indices that an Embedding reads. "
+        + (
+            f"Choose the others with `harden(..., inputs={left})`."
+            if left
+            else "Choose others with `harden(..., inputs=[...])`, or harden the part "
+            "of the model that comes after the embedding."
+        )
+    )
+
+
+_PROBES = 8  # so many that a random layer rarely leaves all of them as they are
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What trying a classifier told of it."""
+
+    head: Head
+    classes: int
+    regularized: tuple[int, ...]
+    connected: tuple[int, ...]
+    answers_alike: bool
+    padding: tuple[tuple[float, ...], ...]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs beside the model."""
+        layer = self.head.layer
+        return {
+            "head": [self.head.kind, None if layer is None else layer.name],
+            "classes": self.classes,
+            "regularized": list(self.regularized),
+            "connected": list(self.connected),
+            "answers_alike": self.answers_alike,
+            "padding": [list(values) for values in self.padding],
+        }
+
+    @classmethod
+    def from_config(cls, base: keras.Model, config: dict[str, Any]) -> ModelSpec | None:
+        """Return what was found of a model before it was saved."""
+        kind, name = config["head"]
+        named = [each for each in leaf_layers(base) if each.name == name]
+        if len(named) != (name is not None):
+            return None
+        return cls(
+            head=Head(kind, *named),
+            classes=int(config["classes"]),
+            regularized=tuple(config["regularized"]),
+            connected=tuple(config["connected"]),
+            answers_alike=bool(config["answers_alike"]),
+            padding=tuple(map(tuple, config["padding"])),
+        )
+
+
+def inspect_model(
+    base: keras.Model, specs: Any, settings: PenaltySettings
+) -> ModelSpec:
+    """Try a classifier, and leave it as it is."""
+
+    def batch(size: int) -> Any:
+        return probe_batch(specs, settings.input_range, probe_size(base, size))
+
+    with unchanged_state(base):
+        head = find_head(base, batch(2))
+        regularized = regularized_inputs(specs, settings.inputs)
+
+        def logits(x: Any, training: bool = False) -> Any:
+            with head.removed():
+                return base(x, training=training)
+
+        connected = connected_inputs(logits, batch(2), regularized)
+        if settings.inputs is None and len(regularized) > 1:
+            regularized = connected or regularized
+        classes = int(logits(batch(2)).shape[-1])
+        check_head(head, classes)
+        padding = padding_of_inputs(base, batch(1), regularized)
+        return ModelSpec(
+            head=head,
+            classes=classes,
+            regularized=tuple(regularized),
+            connected=tuple(connected),
+            answers_alike=_answers_alike(base, logits, batch(_PROBES)),
+            padding=tuple(map(tuple, padding)),
+        )
+
+
+def _answers_alike(base: keras.Model, logits: Callable[..., Any], probe: Any) -> bool:
+    """Tell whether a model answers in training mode as in inference mode."""
+
+    def alike(x: Any) -> bool:
+        return np.array_equal(np.asarray(logits(x, True)), np.asarray(logits(x, False)))
+
+    if not alike(probe):
+        return False
+    # Weights that start at zero hide what comes before them.
+    with random_weights(base):
+        return alike(random_inputs_like(probe))

@@ -1,0 +1,372 @@
+"""SPSA: an unbiased gradient, the linear optimum, and nothing but outputs."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.norms import BALLS, L1Ball
+from keras_jsigr.attacks.spsa import SPSA, spsa_gradient
+from keras_jsigr.core.batching import sum_in_groups
+
+RNG = np.random.default_rng(41)
+
+
+# No difference of the columns near zero, whose sign would drown in the noise.
+W = np.zeros((6, 2), "float32")
+
+
+SHARP = {"samples": 1024, "early_stop": False}
+
+
+X = RNG.uniform(0.3, 0.7, (9, 6)).astype("float32")
+
+
+def linear(x):
+    return tf.cast(x, tf.float32) @ tf.constant(W)
+
+
+def downhill(y):
+    return np.stack([W[:, 1 - k] - W[:, k] for k in y])
+
+
+def estimates(ask, x, many, **settings):
+    """Independent estimates of the gradient at one point, in one go."""
+    x = tf.tile(tf.constant(x)[None], [many, 1])
+    return spsa_gradient(ask, x, seed=tf.constant([3, 4]), **settings).numpy()
+
+
+def assert_unbiased(found, expected):
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert (np.abs(found.mean(axis=0) - expected) < 5 * error + 1e-9).all()
+
+
+def test_unbiased_on_a_quadratic():
+    a, x = RNG.normal(size=(4, 4)), RNG.normal(size=4)
+
+    def ask(points):
+        return tf.reduce_sum(points * tf.linalg.matvec(a, points), axis=1), points
+
+    found = estimates(ask, x, 2000, pairs=3, delta=0.5)
+    assert_unbiased(found, (a + a.T) @ x)
+    # The variance falls with the number of pairs.
+    more = estimates(ask, x, 2000, pairs=12, delta=0.5)
+    assert_unbiased(more, (a + a.T) @ x)
+    np.testing.assert_allclose(found.var(0) / more.var(0), 4, rtol=0.25)
+
+
+def test_known_variance():
+    """`Var g_i = sum_{j != i} g_j^2` for one pair, and the mean from every pair."""
+    w = np.array([1.0, -2.0, 3.0])
+
+    def ask(points):
+        return tf.linalg.matvec(points, w), points
+
+    found = estimates(ask, np.zeros(3), 4000, pairs=1, delta=0.1)
+    np.testing.assert_allclose(found.var(axis=0), [13, 10, 5], rtol=0.1)
+    assert_unbiased(found, w)
+
+
+def test_unbiased_at_the_edge_of_the_range():
+    """Clipped points count by how far they really lie apart."""
+    w = np.array([1.0, -2.0, 3.0, 0.5])
+
+    def ask(points):
+        seen = tf.clip_by_value(points, 0.0, 1.0)
+        return tf.linalg.matvec(seen, w), seen
+
+    found = estimates(ask, np.array([0.0, 1.0, 0.5, 0.04]), 4000, pairs=2, delta=0.1)
+    assert_unbiased(found, w)
+
+
+def test_no_room_no_gradient():
+    def ask(points):
+        return tf.reduce_sum(points, axis=1), points * [1.0, 0.0]
+
+    found = estimates(ask, np.float32([0.5, 0.5]), 5, pairs=2, delta=0.1)
+    assert np.isfinite(found).all()
+    assert (found[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loss"),
+    [(None, "margin"), ("adam", "cross_entropy"), ("steepest", "margin")],
+)
+def test_linear_optimum_linf(optimizer, loss):
+    y = np.arange(9) % 2
+    x_adv = SPSA(epsilon=0.1, loss=loss, optimizer=optimizer, **SHARP)(linear, X, y)
+    np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", None])
+def test_linear_optimum_l2(optimizer):
+    y, w = np.arange(9) % 2, downhill(np.arange(9) % 2)
+    attack = SPSA(epsilon=0.2, norm="l2", optimizer=optimizer, **SHARP)
+    gained = np.sum((attack(linear, X, y) - X) * w, axis=1)
+    best = 0.2 * np.linalg.norm(w, axis=1)
+    # Adam evens out the components: its fixed point is close to the best only.
+    assert (gained > (0.8 if optimizer == "adam" else 0.97) * best).all()
+    assert (gained <= best * (1 + 1e-5)).all()
+
+
+def test_linear_l1(monkeypatch):
+    monkeypatch.setitem(BALLS, "l1", L1Ball)
+    y, w = np.arange(9) % 2, downhill(np.arange(9) % 2)
+    x_adv = SPSA(epsilon=0.2, norm="l1", **SHARP)(linear, X, y)
+    assert (np.abs(x_adv - X).sum(axis=1) <= 0.2 + 1e-6).all()
+    # The best is all of the radius on the component of the largest slope, which the
+    # noise may mistake for the runner-up, 1.6% smaller.
+    slopes = np.sort(np.abs(w), axis=1)
+    gained = np.sum((x_adv - X) * w, axis=1)
+    assert (gained >= 0.2 * slopes[:, -2] * (1 - 1e-5)).all()
+    assert (gained <= 0.2 * slopes[:, -1] * (1 + 1e-5)).all()
+
+
+def test_targeted_and_range():
+    y = np.arange(9) % 2
+    attack = SPSA(epsilon=100.0, input_range=(0, 255), targeted=True, **SHARP)
+    x_adv = attack(linear, 255 * X, y)
+    best = np.clip(255 * X - 100 * np.sign(downhill(y)), 0, 255)
+    np.testing.assert_allclose(x_adv, best, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_no_gradient_is_used(cnn, dtype):
+    x = np.random.default_rng(5).uniform(size=(8, 8, 8, 1)).astype(dtype)
+    y = np.argmax(cnn(x), axis=-1)
+
+    def rounded(x):
+        return tf.stop_gradient(tf.round(cnn(x) * 1e3) / 1e3)
+
+    attack = SPSA(epsilon=0.15, steps=15, samples=64)
+    x_adv = attack(rounded, x, y)
+    assert x_adv.dtype == dtype
+    assert (np.argmax(cnn(x_adv), axis=-1) != y).mean() > 0.5
+    delta = np.abs(x_adv.astype("float64") - x)
+    assert delta.max() <= 0.15 + 1e-6
+    np.testing.assert_array_equal(x_adv, attack(rounded, x, y))
+
+
+@pytest.mark.slow
+def test_region_and_seed():
+    y, region = np.arange(9) % 2, np.arange(6) < 3
+    attack = SPSA(epsilon=0.1, **SHARP)
+    x_adv = attack(linear, X, y, region=region)
+    best = X + 0.1 * np.sign(downhill(y)) * region
+    np.testing.assert_allclose(x_adv, best, atol=1e-5)
+    one, two = (
+        SPSA(epsilon=0.1, steps=2, samples=2, early_stop=False, seed=seed)(linear, X, y)
+        for seed in (0, 1)
+    )
+    assert (one != two).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1000, 1008])
+@pytest.mark.parametrize("options", [{}, {"restarts": 2, "early_stop": False}])
+def test_inside_xla(samples, options):
+    """28 pairs of 18 examples at once: the last group is smaller, or as large."""
+    y = np.arange(9) % 2
+    attack = SPSA(epsilon=0.1, steps=5, samples=samples, **options)
+
+    @tf.function(jit_compile=True)
+    def step(x, targets):
+        return attack.perturb(linear, x, targets, seed=tf.constant([0, 1]))
+
+    x_adv = step(tf.constant(X), tf.one_hot(y, 2))
+    np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 2, 6, 7])
+def test_known_sizes_give_the_groups_of_unknown_ones(count):
+    def part(first, size):
+        numbers = tf.range(first, first + size)
+        return tf.reduce_sum(1 + numbers * numbers), tf.constant(1)
+
+    like = (tf.constant(0), tf.constant(0))
+    known = sum_in_groups(count, 3, part, like)
+    unknown = sum_in_groups(tf.constant(count), tf.constant(3), part, like)
+    expected = sum(1 + i * i for i in range(count)), -(-count // 3)
+    assert tuple(map(int, known)) == tuple(map(int, unknown)) == expected
+
+
+def test_counts_its_queries():
+    per_example = []
+
+    def counted(x):
+        z = linear(x)
+        tf.py_function(lambda n: per_example.append(int(n)), [tf.shape(x)[0]], [])
+        return z
+
+    attack = SPSA(epsilon=1e-3, steps=4, samples=10, early_stop=False)
+    y = np.argmax(linear(X), axis=1)
+    attack(counted, X, y)
+    per_example.clear()
+    attack(counted, X, y)
+    # And at the end for those with an earlier success to beat: none, which is asked as
+    # one row of zeros.
+    assert sum(per_example) == len(X) * attack.passes + 1
+    assert attack.passes == 44
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="`samples` is odd: got 5"):
+        SPSA(epsilon=0.1, samples=5)
+    with pytest.raises(ValueError, match="`delta` is out of range"):
+        SPSA(epsilon=0.1, delta=0.0)
+    with pytest.raises(ValueError, match="Unknown `optimizer`: got 'sgd'"):
+        SPSA(epsilon=0.1, optimizer="sgd")
+    attack = SPSA(epsilon=0.1, restarts=3, delta=0.02)
+    assert SPSA.from_config(attack.get_config()) == attack
+    assert attack.name == "SPSA"
+
+
+RNG_NOISE = np.random.default_rng(21)
+
+
+W_NOISE = RNG_NOISE.normal(size=(30, 3))
+
+
+KINDS = [UniformNoise, GaussianNoise]
+
+
+def network(x):
+    return tf.tanh(tf.cast(x, tf.float32) @ tf.constant(W_NOISE, tf.float32))
+
+
+def inputs(n, dtype="float32"):
+    return RNG_NOISE.uniform(size=(n, 30)).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "dtype"), [("linf", 0.1, "float16"), ("l2", 0.5, "float64")]
+)
+def test_inside(kind, norm, epsilon, dtype):
+    x = inputs(9, dtype)
+    x[:, :9] = np.round(x[:, :9])
+    x_adv = kind(epsilon=epsilon, norm=norm, draws=5)(network, x)
+    assert x_adv.dtype == dtype
+    delta = x_adv.astype("float64") - x
+    lengths = np.linalg.norm(delta, np.inf if norm == "linf" else 2, axis=1)
+    assert (lengths <= epsilon + 1e-6).all()
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    assert (lengths > 0).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeps_the_first_success_else_the_largest_loss(kind):
+    seen = []
+
+    def witness(x):
+        z = network(x)
+        tf.py_function(lambda x, z: seen.append((x.numpy(), z.numpy())), [x, z], [])
+        return z
+
+    x = inputs(40)
+    y = np.argmax(network(x), axis=1)
+    attack = kind(epsilon=0.15, draws=20)
+    attack(witness, x, y)
+    seen.clear()
+    x_adv = attack(witness, x, y)
+    ways = {"first": 0, "largest": 0}
+    for b in range(40):
+        near = [
+            (point, z)
+            for points, logits in seen
+            for point, z in zip(points, logits, strict=True)
+            if np.abs(point - x[b]).max() <= 0.15 + 1e-6
+        ]
+        margins = np.array([np.delete(z, y[b]).max() - z[y[b]] for _, z in near])
+        fooled = np.flatnonzero(margins > 0)
+        kept = fooled[0] if len(fooled) else np.argmax(margins)
+        np.testing.assert_array_equal(x_adv[b], near[kept][0])
+        ways["first" if len(fooled) else "largest"] += 1
+        assert len(fooled) or len(near) == 21
+    assert min(ways.values()) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_l1(monkeypatch, kind):
+    monkeypatch.setitem(BALLS, "l1", L1Ball)
+    x = inputs(9)
+    x_adv = kind(epsilon=2.0, norm="l1", draws=5)(network, x)
+    lengths = np.abs(x_adv.astype("float64") - x).sum(axis=1)
+    assert (lengths <= 2.0 + 1e-6).all()
+    assert lengths.max() > 0.5
+    ball = L1Ball(tf.zeros((50, 3000)), 2.0, (-9.0, 9.0))
+    noise = GaussianNoise(epsilon=2.0, norm="l1").draw(ball, None, tf.constant([0, 1]))
+    lengths = np.abs(noise).sum(axis=1) / 2.0
+    # The deviation of |n| is sqrt(1 - 2 / pi) and its mean sqrt(2 / pi).
+    error = np.sqrt((np.pi / 2 - 1) / 3000 / 50)
+    assert abs(lengths.mean() - 1) < 5 * error
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_default_deviation(norm):
+    """The noise is about as long as the radius."""
+    d, n = 3000, 50
+    attack = GaussianNoise(epsilon=0.4, norm=norm)
+    x = tf.zeros((n, d))
+    noise = attack.draw(BALLS[norm](x, 0.4, (-9.0, 9.0)), None, tf.constant([0, 1]))
+    if norm == "l2":
+        lengths = np.linalg.norm(noise, axis=1)
+        assert abs(lengths.mean() - 0.4) < 5 * 0.4 / np.sqrt(2 * d * n) + 1e-4
+    else:
+        # The median of the largest of d: half of the batches stay below it. The
+        # default is a bound of the expected maximum, a little above it.
+        sigma = 0.4 / np.sqrt(2 * np.log(2 * d))
+        median = sigma * NormalDist().inv_cdf((1 + 0.5 ** (1 / d)) / 2)
+        assert 0.85 * 0.4 < median < 0.4
+        below = (np.abs(noise).max(axis=1) < median).mean()
+        assert abs(below - 0.5) < 5 * np.sqrt(0.25 / n)
+    given = GaussianNoise(epsilon=0.4, norm=norm, sigma=0.03)
+    noise = given.draw(BALLS[norm](x, 0.4, (-9.0, 9.0)), None, tf.constant([0, 1]))
+    spread = np.std(noise)
+    assert abs(spread - 0.03) < 5 * 0.03 / np.sqrt(2 * n * d)
+
+
+def test_uniform_fills_the_ball():
+    x = np.full((4000, 1), 0.5, "float32")
+
+    def never(x):
+        return tf.concat([0 * x + 1, 0 * x], axis=1)
+
+    # A constant loss: the first draw is no improvement, so nothing may move.
+    np.testing.assert_array_equal(UniformNoise(epsilon=0.2)(never, x), x)
+    drawn = UniformNoise(epsilon=0.2, draws=1).draw(
+        BALLS["linf"](tf.constant(x), 0.2, (0.0, 1.0)), None, tf.constant([5, 6])
+    )
+    u = (drawn.numpy() - 0.5) / 0.2
+    assert abs(u.mean()) < 5 * np.sqrt(1 / 3 / 4000)
+    assert abs((u**2).mean() - 1 / 3) < 5 * np.sqrt(4 / 45 / 4000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_region_seeds_targets(kind):
+    x, region = inputs(40), np.arange(30) < 10
+    y = (np.argmax(network(x), axis=1) + 1) % 3
+    attack = kind(epsilon=0.2, draws=30, targeted=True)
+    x_adv = attack(network, x, y)
+    reached = np.argmax(network(x_adv), axis=1) == y
+    assert 0 < reached.mean() < 1
+    np.testing.assert_array_equal(x_adv, attack(network, x, y))
+    other = kind(epsilon=0.2, draws=30, targeted=True, seed=1)(network, x, y)
+    assert (other != x_adv).any()
+    x_adv = attack(network, x, y, region=region)
+    assert (x_adv != x)[:, :10].any()
+    np.testing.assert_array_equal(x_adv[:, 10:], x[:, 10:])
+
+
+def test_names_and_settings():
+    assert UniformNoise(epsilon=0.1).name == "uniform noise"
+    assert GaussianNoise(epsilon=0.1).name == "Gaussian noise"
+    assert UniformNoise(epsilon=0.1).passes == 101
+    attack = GaussianNoise(epsilon=0.1, sigma=0.5, draws=3)
+    assert GaussianNoise.from_config(attack.get_config()) == attack
+    for settings in ({"draws": 0}, {"sigma": 0.0}):
+        with pytest.raises(ValueError, match="out of range"):
+            GaussianNoise(epsilon=0.1, **settings)

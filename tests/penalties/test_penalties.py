@@ -1,0 +1,545 @@
+"""Estimators of Jacobian norms against closed forms, statistics and differences."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import integrate, stats
+
+from keras_jsigr.core.random import named_seed
+from keras_jsigr.core.scores import class_score
+from keras_jsigr.penalties import (
+    Linearization,
+    PenaltyBatch,
+    PenaltySettings,
+    alignment_penalty,
+    exact,
+    finite_difference,
+    jvp,
+    projected,
+    ramp_factor,
+    reverse_mode_penalties,
+    selection_weights,
+)
+from keras_jsigr.penalties import jacobian as guided
+from keras_jsigr.penalties.jacobian import (
+    folded_normal_mean,
+    random_cotangent,
+    reduce_terms,
+    safe_sqrt,
+)
+from keras_jsigr.penalties.objective import products
+
+B, D, C = 3, 5, 4
+
+
+@pytest.fixture
+def matrix():
+    return np.random.default_rng(0).standard_normal((D, C))
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(1).uniform(0, 1, (B, D))
+
+
+def linearize(function, x, persistent=True, unit=1.0):
+    with tf.GradientTape(persistent=persistent) as tape:
+        tape.watch(x)
+        z = function(x)
+    return Linearization([x], z, tape, unit)
+
+
+def closed_form(matrix, weights, norm):
+    columns = np.square(matrix).sum(1)
+    if norm == "squared":
+        return 0.5 * (weights * columns).sum(1)
+    return (weights * np.sqrt(columns)).sum(1)
+
+
+def within_standard_errors(samples, expected, k=4.5):
+    mean, error = samples.mean(0), samples.std(0, ddof=1) / np.sqrt(len(samples))
+    np.testing.assert_array_less(np.abs(mean - expected), k * error + 1e-9)
+
+
+@pytest.mark.parametrize("norm", ["squared", "l1"])
+def test_exact_is_the_closed_form_of_a_linear_model(matrix, weights, norm):
+    x = tf.zeros((B, D))
+    lin = linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
+    value = reduce_terms(exact(lin, norm), norm, [tf.constant(weights, tf.float32)])
+    np.testing.assert_allclose(value, closed_form(matrix, weights, norm), rtol=1e-5)
+
+
+def test_exact_is_the_closed_form_of_a_quadratic_model(matrix):
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+    lin = linearize(lambda x: tf.square(x) @ tf.constant(matrix, tf.float32), x)
+    jacobian = 2.0 * x.numpy()[:, :, None] * matrix
+    expected = 0.5 * np.square(jacobian).sum((1, 2))
+    np.testing.assert_allclose(reduce_terms(exact(lin), "squared"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["squared", "l1"])
+def test_projection_is_unbiased_within_standard_errors(matrix, weights, norm):
+    x = tf.zeros((B, D))
+    w = [tf.constant(weights, tf.float32)]
+
+    @tf.function
+    def draw(seed):
+        lin = linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
+        return reduce_terms(projected(lin, seed, norm), norm, w)
+
+    samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
+    assert samples.std(0).min() > 0
+    within_standard_errors(samples, closed_form(matrix, weights, norm))
+
+
+@pytest.mark.parametrize("estimator", ["finite_difference", "jvp"])
+def test_directional_estimators_are_unbiased(matrix, weights, estimator):
+    x = tf.zeros((B, D))
+    w = [tf.constant(weights, tf.float32)]
+
+    def forward(inputs):
+        return inputs[0] @ tf.constant(matrix, tf.float32)
+
+    @tf.function
+    def draw(seed):
+        if estimator == "jvp":
+            return 0.5 * jvp(forward, [x], w, seed)[1]
+        return 0.5 * finite_difference(forward, [x], forward([x]), w, seed)
+
+    samples = np.stack([draw(tf.constant([9, i])) for i in range(3000)])
+    within_standard_errors(samples, closed_form(matrix, weights, "squared"))
+
+
+def test_finite_difference_and_jvp_agree_on_a_smooth_model(matrix):
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+
+    def forward(inputs):
+        return tf.tanh(inputs[0] @ tf.constant(matrix, tf.float32))
+
+    seed = tf.constant([1, 2])
+    difference = finite_difference(forward, [x], forward([x]), None, seed, step=1e-3)
+    outputs, product = jvp(forward, [x], None, seed)
+    np.testing.assert_allclose(outputs, forward([x]))
+    np.testing.assert_allclose(difference, product, rtol=2e-2)
+
+
+def test_sphere_covers_every_direction_equally():
+    v = random_cotangent(tf.zeros((40_000, C)), tf.constant([3, 4]), "squared").numpy()
+    np.testing.assert_allclose(np.square(v).sum(1), C, rtol=1e-5)
+    second = v.T @ v / len(v)
+    # Var(v_i v_j) <= C for the scaled sphere.
+    assert np.abs(second - np.eye(C)).max() < 4.5 * np.sqrt(C / len(v))
+
+
+@pytest.mark.parametrize("norm", ["squared", "l1"])
+def test_unit_of_the_input_range(matrix, norm):
+    """f(x / 255) on 0..255 has the penalty of f on 0..1."""
+    small = tf.random.stateless_uniform((B, D), [0, 1])
+
+    def f(x):
+        return tf.tanh(x @ tf.constant(matrix, tf.float32))
+
+    a = exact(linearize(f, small), norm)
+    b = exact(linearize(lambda x: f(x / 255.0), small * 255.0, unit=255.0), norm)
+    np.testing.assert_allclose(a[0], b[0], rtol=1e-4)
+
+
+def test_batch_split_and_permutation(matrix):
+    x = tf.random.stateless_uniform((6, D), [0, 1])
+
+    def f(x):
+        return tf.sin(x @ tf.constant(matrix, tf.float32))
+
+    whole = reduce_terms(exact(linearize(f, x)), "squared").numpy()
+    parts = [
+        reduce_terms(exact(linearize(f, part)), "squared").numpy()
+        for part in (x[:2], x[2:])
+    ]
+    np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-5)
+    order = [3, 1, 5, 0, 2, 4]
+    shuffled = reduce_terms(exact(linearize(f, tf.gather(x, order))), "squared")
+    np.testing.assert_allclose(shuffled, whole[order], rtol=1e-5)
+
+
+def test_logit_shift_leaves_the_penalty(matrix):
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+
+    def f(x):
+        return tf.sin(x @ tf.constant(matrix, tf.float32))
+
+    np.testing.assert_allclose(
+        exact(linearize(f, x))[0], exact(linearize(lambda x: f(x) + 7.0, x))[0],
+        rtol=1e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["squared", "l1"])
+def test_weight_gradient_matches_float64_finite_differences(matrix, norm):
+    """d penalty / d weights, the second-order gradient that training uses."""
+    x = tf.random.stateless_uniform((B, D), [0, 1], dtype=tf.float64)
+    w = tf.Variable(matrix)
+
+    def penalty():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z = tf.tanh(x @ w)
+        v = tf.constant(np.random.default_rng(2).standard_normal((B, C)))
+        g = tape.gradient(z, x, v)
+        return tf.reduce_sum(tf.square(g) if norm == "squared" else tf.abs(g))
+
+    with tf.GradientTape() as outer:
+        value = penalty()
+    gradient = outer.gradient(value, w).numpy()
+    direction = np.random.default_rng(3).standard_normal(matrix.shape)
+    ends = []
+    for sign in (1, -1):
+        w.assign(matrix + sign * 1e-6 * direction)
+        ends.append(float(penalty()))
+    measured = (ends[0] - ends[1]) / 2e-6
+    np.testing.assert_allclose((gradient * direction).sum(), measured, rtol=1e-6)
+
+
+def test_exact_weight_gradient_of_a_linear_model_is_its_matrix(matrix):
+    """1/2 ||W||_F^2 has gradient W, through the very functions of training."""
+    w = tf.Variable(matrix, dtype=tf.float32)
+    x = tf.zeros((1, D))
+    with tf.GradientTape() as outer:
+        value = reduce_terms(exact(linearize(lambda x: x @ w, x)), "squared")
+    np.testing.assert_allclose(outer.gradient(value, w), matrix, rtol=1e-5)
+
+
+def test_safe_sqrt_has_gradient_zero_at_zero():
+    x = tf.constant([0.0, 4.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = safe_sqrt(x)
+    np.testing.assert_array_equal(y, [0.0, 2.0])
+    np.testing.assert_array_equal(tape.gradient(y, x), [0.0, 0.25])
+
+
+def test_float16_gradients_do_not_underflow():
+    """Rows of 1e-6 vanish in float16 sums; the prescale keeps them."""
+    w = tf.fill((D, C), tf.constant(2e-4, tf.float16))
+    x = tf.zeros((1, D), tf.float16)
+    lin = linearize(lambda x: (x @ w) * tf.constant(2e-4, tf.float16), x)
+    terms = exact(lin, "l1")[0].numpy()
+    assert terms.dtype == np.float32
+    np.testing.assert_allclose(terms, 4e-8 * np.sqrt(C), rtol=0.05)
+
+
+def test_confident_scores_survive_float16_layers_under_a_float32_head(matrix):
+    """`1 - p` of 1e-8 at the logits is nothing in float16."""
+    settings = PenaltySettings(
+        form="separate", selection="all", jacobian_weight=0.0, align_weight=1.0
+    )
+    targets, maps = tf.one_hot([0] * B, C), [tf.ones((B, D))]
+    batch = PenaltyBatch(settings, targets, "softmax", maps, [0, 1])
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+    found = []
+    for dtype in (tf.float32, tf.float16):
+        w = tf.constant(matrix, dtype)
+
+        def net(x, w=w):
+            hidden = tf.cast(x, w.dtype) @ w
+            return tf.cast(hidden, tf.float32) + tf.constant([20.0, 0.0, 0.0, 0.0])
+
+        found.append(reverse_mode_penalties(batch, linearize(net, x)))
+    for name in ("selective", "align"):
+        assert (found[0][name].numpy() > 0).all()
+        np.testing.assert_allclose(found[1][name], found[0][name], rtol=2e-2)
+
+
+@pytest.fixture
+def linear(matrix):
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        z = x @ tf.constant(matrix, tf.float32)
+    return Linearization([x], z, tape)
+
+
+@pytest.fixture
+def cotangent():
+    return tf.random.stateless_normal((B, C), [0, 2])
+
+
+def batch_of(settings, fold=0):
+    targets = tf.one_hot(tf.range(B) % C, C)
+    return PenaltyBatch(settings, targets, "softmax", [], tf.constant([7, fold]))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-0.7, 0.3), (2.0, 0.01)])
+def test_folded_mean_is_the_integral(mean, deviation):
+    density = stats.norm(mean, deviation).pdf
+    around = (mean - 12 * deviation, mean + 12 * deviation)
+    expected, _ = integrate.quad(
+        lambda v: abs(v) * density(v), *around, points=[0.0, mean], limit=200
+    )
+    found = folded_normal_mean(tf.constant(mean), tf.constant(deviation))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_folded_mean_without_spread_has_a_gradient():
+    mean, deviation = tf.constant([-2.0, 3.0]), tf.zeros(2)
+    with tf.GradientTape() as tape:
+        tape.watch([mean, deviation])
+        value = folded_normal_mean(mean, deviation)
+    np.testing.assert_array_equal(value, [2.0, 3.0])
+    by_mean, by_deviation = tape.gradient(value, [mean, deviation])
+    np.testing.assert_array_equal(by_mean, [-1.0, 1.0])
+    assert np.isfinite(by_deviation).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["l1", "squared"])
+@pytest.mark.parametrize("spread", [0.2, 1.5])
+def test_projection_is_unbiased_within_standard_errors_guided(
+    linear, cotangent, norm, spread
+):
+    draw = tf.function(
+        lambda seed: guided.projected_guided(
+            linear, cotangent, seed, spread=spread, norm=norm
+        )[0]
+    )
+    samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
+    expected = guided.exact_guided(linear, cotangent, spread=spread, norm=norm)[0]
+    error = samples.std(0, ddof=1) / np.sqrt(len(samples))
+    assert error.min() > 0
+    np.testing.assert_array_less(np.abs(samples.mean(0) - expected), 4.5 * error)
+
+
+@pytest.mark.parametrize("estimate", [guided.exact_guided, guided.projected_guided])
+def test_without_spread_it_is_the_gradient_of_the_score(
+    linear, cotangent, matrix, estimate
+):
+    seed = {} if estimate is guided.exact_guided else {"seed": [0, 1]}
+    found = estimate(linear, cotangent, spread=0.0, **seed)[0]
+    np.testing.assert_allclose(found, np.abs(cotangent @ matrix.T), rtol=1e-5)
+
+
+def test_with_much_spread_it_is_the_jacobian(linear, cotangent):
+    far = guided.exact_guided(linear, cotangent, spread=1e4)[0] / 1e4
+    columns = exact(linear, "l1")[0] * np.sqrt(2 / np.pi)
+    np.testing.assert_allclose(far, columns, rtol=1e-4)
+    seed = tf.constant([3, 4])
+    far = guided.projected_guided(linear, cotangent, seed, spread=1e4)[0] / 1e4
+    near = projected(linear, seed, "l1")[0] * np.sqrt(2 / np.pi)
+    np.testing.assert_allclose(far, near, atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["l1", "squared"])
+@pytest.mark.parametrize("estimator", ["vjp", "exact"])
+def test_penalties_are_sums_of_the_terms(linear, matrix, norm, estimator):
+    settings = PenaltySettings(
+        form="guided", norm=norm, estimator=estimator, selection="all", spread=0.3
+    )
+    batch = batch_of(settings)
+    found = reverse_mode_penalties(batch, linear)
+    with tf.GradientTape() as tape:
+        tape.watch(linear.logits)
+        score = class_score(linear.logits, batch.targets, "log_prob", "softmax")
+    ds_dz = tape.gradient(score, linear.logits)
+    if estimator == "exact":
+        terms = guided.exact_guided(linear, ds_dz, spread=0.3, norm=norm)[0]
+    else:
+        xi = tf.random.stateless_normal((B, C), named_seed(batch.seed, "projections"))
+        g = (ds_dz + 0.3 * xi).numpy() @ matrix.T
+        terms = np.abs(g) if norm == "l1" else np.square(g)
+    expected = np.sum(terms, axis=1) * (0.5 if norm == "squared" else 1.0)
+    for name in ("jacobian", "selective"):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
+def test_more_projections_are_their_mean(linear):
+    common = {"form": "guided", "selection": "all"}
+    two = batch_of(PenaltySettings(**common, projections=2))
+    found = reverse_mode_penalties(two, linear)["jacobian"]
+    singles = []
+    for k in range(2):
+        xi = tf.random.stateless_normal((B, C), named_seed(two.seed, "projections", k))
+        probabilities = tf.nn.softmax(linear.logits)
+        g = linear.vjp(two.targets - probabilities + 0.2 * xi)[0]
+        singles.append(np.abs(g).sum(1))
+    np.testing.assert_allclose(found, np.mean(singles, axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 1),
+        ({"projections": 3}, 3),
+        ({"estimator": "exact"}, C + 1),
+        ({"align_weight": 0.1}, 2),
+        ({"jacobian_weight": 0.0}, 1),
+        ({"jacobian_weight": 0.0, "selective_weight": 0.0}, 0),
+    ],
+)
+def test_products_of_a_step(settings, expected):
+    assert products(PenaltySettings(form="guided", **settings), C) == expected
+
+
+@pytest.mark.parametrize("estimator", ["finite_difference", "jvp"])
+def test_directions_of_input_space_do_not_do(estimator):
+    with pytest.raises(ValueError, match="form='guided' needs the gradient"):
+        PenaltySettings(form="guided", estimator=estimator, norm="squared")
+
+
+@pytest.mark.parametrize("spread", [-0.1, float("inf")])
+def test_the_spread_is_a_deviation(spread):
+    with pytest.raises(ValueError, match=r"`spread` is out of range"):
+        PenaltySettings(form="guided", spread=spread)
+
+
+def test_gradient_by_the_weights_is_that_of_differences():
+    """The whole penalty, twice differentiated, in float64."""
+    rng = np.random.default_rng(3)
+    x = tf.constant(rng.uniform(size=(B, D)))
+    kernel = rng.standard_normal((D, C))
+    seed, labels = tf.constant([1, 2]), tf.range(B) % C
+
+    def penalty(w):
+        """Plain TensorFlow, with the noise that the package draws."""
+        w = tf.convert_to_tensor(w)
+        z = tf.tanh(x @ w)
+        v = tf.one_hot(labels, C, dtype=tf.float64) - tf.nn.softmax(z)
+        xi = tf.random.stateless_normal((B, C), named_seed(batch.seed, "projections"))
+        v += 0.2 * tf.cast(xi, tf.float64)
+        return tf.reduce_sum(tf.abs(((1 - z**2) * v) @ tf.transpose(w)))
+
+    settings = PenaltySettings(form="guided", selection="all")
+    batch = PenaltyBatch(settings, tf.one_hot(labels, C), "softmax", [], seed)
+    w = tf.Variable(kernel, dtype=tf.float32)
+    with tf.GradientTape() as outer:
+        point = tf.cast(x, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            z = tf.tanh(point @ w)
+        lin = Linearization([point], z, tape)
+        total = tf.reduce_sum(reverse_mode_penalties(batch, lin)["jacobian"])
+    found = outer.gradient(total, w).numpy()
+    step, expected = 1e-6, np.zeros_like(kernel)
+    for position in np.ndindex(kernel.shape):
+        for sign in (1.0, -1.0):
+            moved = kernel.copy()
+            moved[position] += sign * step
+            expected[position] += sign * penalty(moved).numpy() / (2 * step)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def saliency():
+    return tf.constant(np.random.default_rng(0).uniform(0, 1, (4, 6, 6)), tf.float32)
+
+
+def test_soft_all_none(saliency):
+    np.testing.assert_allclose(selection_weights(saliency, "soft"), 1 - saliency)
+    np.testing.assert_array_equal(selection_weights(saliency, "all"), 1.0)
+    np.testing.assert_array_equal(selection_weights(saliency, "none"), 0.0)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 1.0])
+def test_hard_takes_the_least_salient_share(saliency, quantile):
+    chosen = selection_weights(saliency, "hard", quantile=quantile).numpy() > 0
+    assert (chosen.reshape(4, -1).sum(1) == round(36 * quantile)).all()
+    for mask, s in zip(chosen, saliency.numpy(), strict=True):
+        if mask.any() and not mask.all():
+            assert s[mask].max() < s[~mask].min()
+
+
+@pytest.mark.parametrize("share", [0.07, 0.29, 0.55, 0.57])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_share_is_not_rounded_up_by_its_last_bit(share, known):
+    s = np.random.default_rng(0).permutation(100).reshape(1, 10, 10) / 100
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None))])
+    def of_any_sides(s):
+        return selection_weights(s, "hard", quantile=share)
+
+    s = tf.constant(s, tf.float32)
+    marks = selection_weights(s, "hard", quantile=share) if known else of_any_sides(s)
+    assert float(tf.reduce_sum(marks)) == round(100 * share)
+
+
+def test_inverted_complements_hard(saliency):
+    hard = selection_weights(saliency, "hard", quantile=0.5)
+    inverted = selection_weights(saliency, "inverted", quantile=0.5)
+    np.testing.assert_array_equal(hard + inverted, 1.0)
+
+
+def test_random_has_the_density_of_hard_and_follows_the_seed(saliency):
+    a = selection_weights(saliency, "random", seed=(1, 2)).numpy()
+    assert (a.reshape(4, -1).sum(1) == 18).all()
+    np.testing.assert_array_equal(a, selection_weights(saliency, "random", seed=(1, 2)))
+    assert (a != selection_weights(saliency, "random", seed=(1, 3)).numpy()).any()
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.5, 1.0])
+def test_sides_that_are_known_late_select_the_same(saliency, quantile):
+    def select(s):
+        return selection_weights(s, "random", quantile=quantile, seed=(1, 2))
+
+    late = tf.function(select, input_signature=[tf.TensorSpec((None, None, None))])
+    np.testing.assert_array_equal(late(saliency), select(saliency))
+
+
+def test_threshold_levels(saliency):
+    given = selection_weights(saliency, "threshold", threshold=0.3)
+    np.testing.assert_array_equal(given, saliency.numpy() < 0.3)
+    s = saliency.numpy()
+    level = s.mean((1, 2), keepdims=True) + s.std((1, 2), keepdims=True)
+    np.testing.assert_array_equal(selection_weights(saliency, "threshold"), s < level)
+
+
+def test_a_map_of_zeros_selects_everything():
+    zeros = tf.zeros((1, 3, 3))
+    for selection in ("soft", "hard", "all"):
+        np.testing.assert_array_equal(selection_weights(zeros, selection), 1.0)
+
+
+def test_no_gradient_flows_into_the_selection(saliency):
+    for selection in ("soft", "hard", "threshold", "inverted", "all"):
+        with tf.GradientTape() as tape:
+            tape.watch(saliency)
+            total = tf.reduce_sum(selection_weights(saliency, selection))
+        assert tape.gradient(total, saliency) is None
+
+
+def test_unknown_selection(saliency):
+    with pytest.raises(ValueError, match="Unknown `selection`: got 'best'"):
+        selection_weights(saliency, "best")
+
+
+def test_alignment_is_one_minus_the_cosine():
+    rng = np.random.default_rng(1)
+    g = rng.standard_normal((3, 4, 4, 2)).astype("float32")
+    s = rng.uniform(0, 1, (3, 4, 4)).astype("float32")
+    a = np.abs(g).sum(-1).reshape(3, -1)
+    b = s.reshape(3, -1)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(alignment_penalty(g, s), 1 - cosine, rtol=1e-5)
+    np.testing.assert_allclose(alignment_penalty(5 * g, s), 1 - cosine, rtol=1e-5)
+    same = np.abs(g).sum(-1)
+    np.testing.assert_allclose(alignment_penalty(g, same), 0.0, atol=1e-6)
+
+
+def test_alignment_at_exactly_zero_has_no_nan():
+    g = tf.zeros((2, 3, 3, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(g)
+        value = alignment_penalty(g, tf.zeros((2, 3, 3)))
+    np.testing.assert_array_equal(value, 1.0)
+    np.testing.assert_array_equal(tape.gradient(value, g), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("delay", "ramp", "expected"),
+    [
+        (0, 0, [1, 1, 1, 1, 1]),
+        (0, 4, [0.25, 0.5, 0.75, 1, 1]),
+        (2, 0, [0, 0, 1, 1, 1]),
+        (2, 2, [0, 0, 0.5, 1, 1]),
+    ],
+)
+def test_ramp(delay, ramp, expected):
+    steps = [float(ramp_factor(tf.constant(t), delay, ramp)) for t in range(5)]
+    np.testing.assert_allclose(steps, expected)

@@ -1,0 +1,562 @@
+"""IDX files: what is read, and what is refused and how."""
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import socket
+import struct
+import time
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_jsigr
+from keras_jsigr import datasets
+from keras_jsigr import datasets as sample
+from keras_jsigr import datasets as tfds
+from keras_jsigr.datasets import (
+    FILES,
+    Dataset,
+    debian_folder,
+    default_data_dir,
+    find_idx_files,
+    find_prepared,
+    load,
+    load_idx,
+    read_idx,
+)
+
+
+def idx_bytes(array, kind=8):
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes((0, 0, kind, array.ndim)) + sizes + array.tobytes()
+
+
+@pytest.fixture
+def arrays():
+    random = np.random.default_rng(0)
+    return {
+        "train-images-idx3-ubyte": random.integers(0, 256, (12, 5, 4), np.uint8),
+        "train-labels-idx1-ubyte": np.arange(12, dtype=np.uint8) % 3,
+        "t10k-images-idx3-ubyte": random.integers(0, 256, (6, 5, 4), np.uint8),
+        "t10k-labels-idx1-ubyte": np.arange(6, dtype=np.uint8) % 3,
+    }
+
+
+def write(folder, arrays, compress=False):
+    for name, array in arrays.items():
+        content = idx_bytes(array)
+        if compress:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_folder_is_read_exactly(tmp_path, arrays, compress, capsys):
+    write(tmp_path, arrays, compress)
+    data = datasets.load("toys", source="idx", data_dir=tmp_path)
+    expected = arrays["train-images-idx3-ubyte"][..., None] / np.float32(255)
+    np.testing.assert_array_equal(data.x_train, expected)
+    np.testing.assert_array_equal(data.y_test, arrays["t10k-labels-idx1-ubyte"])
+    assert data.x_train.dtype == np.float32
+    assert data.y_train.dtype == np.int64
+    assert data.class_names == ("0", "1", "2")
+    assert capsys.readouterr().out == (
+        f"toys: 12 training and 6 test images from IDX files in {tmp_path}\n"
+    )
+
+
+def test_auto_takes_a_folder_before_the_sample(tmp_path, arrays):
+    write(tmp_path, arrays)
+    data = datasets.load("fashion_mnist", data_dir=str(tmp_path), verbose=False)
+    assert len(data.x_train) == 12
+    assert data.class_names[8] == "Bag"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "starts with nothing"),
+        (b"\x89PNG....", "starts with 89504e47"),
+        (idx_bytes(np.zeros((2, 2), np.uint8), kind=0x0D), "expected 000008"),
+        (bytes((0, 0, 8, 0)), "0 dimensions"),
+        (bytes((0, 0, 8, 200)) + bytes(900), "200 dimensions"),
+        (bytes((0, 0, 8, 3, 0, 0, 0, 9)), "in 4 bytes"),
+        (idx_bytes(np.zeros((4, 5), np.uint8))[:-1], "got 19 bytes.*expected 20"),
+        (idx_bytes(np.zeros((4, 5), np.uint8)) + b"x", "got 21 bytes.*expected 20"),
+        (bytes((0, 0, 8, 2)) + b"\xff" * 8 + b"x", "got 1 bytes"),
+    ],
+)
+@pytest.mark.parametrize("compress", [False, True])
+def test_bad_content_is_refused(tmp_path, content, message, compress):
+    path = tmp_path / ("bad.gz" if compress else "bad")
+    path.write_bytes(gzip.compress(content) if compress else content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip"])
+def test_damaged_gzip_is_refused(tmp_path, damage):
+    random = np.random.default_rng(1).integers(0, 256, (50, 50), np.uint8)
+    content = bytearray(gzip.compress(idx_bytes(random)))
+    if damage == "cut":
+        del content[-500:]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    else:
+        content = bytearray(idx_bytes(random))
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="gzip"):
+        read_idx(path)
+
+
+def test_a_missing_file_is_named(tmp_path, arrays):
+    write(tmp_path, arrays)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    assert find_idx_files(tmp_path) is None
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte"):
+        load_idx("toys", tmp_path)
+
+
+def test_swapped_images_and_labels_are_refused(tmp_path, arrays):
+    arrays["train-labels-idx1-ubyte"] = arrays["train-images-idx3-ubyte"]
+    write(tmp_path, arrays)
+    with pytest.raises(ValueError, match="expected 1 dimensions"):
+        load_idx("toys", tmp_path)
+
+
+def test_labels_of_another_split_are_refused(tmp_path, arrays):
+    arrays["train-labels-idx1-ubyte"] = arrays["t10k-labels-idx1-ubyte"]
+    write(tmp_path, arrays)
+    with pytest.raises(ValueError, match="same split"):
+        load_idx("toys", tmp_path)
+
+
+def test_splits_of_two_shapes_are_refused(tmp_path, arrays):
+    arrays["t10k-images-idx3-ubyte"] = np.zeros((6, 4, 5), np.uint8)
+    write(tmp_path, arrays)
+    with pytest.raises(ValueError, match="expected one shape"):
+        load_idx("toys", tmp_path)
+
+
+@pytest.mark.skipif(
+    find_idx_files(debian_folder("fashion_mnist")) is None,
+    reason="Debian's dataset-fashion-mnist is absent",
+)
+def test_the_full_set_of_debian():
+    data = datasets.load("fashion_mnist", source="idx", verbose=False)
+    assert data.x_train.shape == (60000, 28, 28, 1)
+    assert data.x_test.shape == (10000, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(data.y_train), np.full(10, 6000))
+    assert "/usr/share/datasets/fashion-mnist" in data.source
+
+
+@pytest.fixture(autouse=True)
+def _no_network_no_home(monkeypatch, tmp_path):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+def test_the_default_is_the_sample(capsys):
+    data = load()
+    (x_train, y_train), (x_test, y_test) = data.as_tuples()
+    assert (len(x_train), len(y_train), len(x_test), len(y_test)) == (
+        12000,
+        12000,
+        2000,
+        2000,
+    )
+    assert capsys.readouterr().out == (
+        "fashion_mnist: 12,000 training and 2,000 test images from the sample "
+        "embedded in keras_jsigr\n"
+    )
+    assert "28x28x1, 10 classes" in repr(data)
+
+
+def test_quiet(capsys):
+    load(verbose=False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("source", ["auto", "tfds"])
+@pytest.mark.parametrize("name", ["cifar10", "no_such_set", "fashion_mnist/9.9.9"])
+def test_a_missing_set_fails_at_once_and_says_how_to_get_it(name, source, tmp_path):
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=f"tfds build {name}") as caught:
+        load(name, source=source)
+    assert time.perf_counter() - start < 2
+    assert str(tmp_path / "tfds") in str(caught.value)
+    assert ("IDX" in str(caught.value)) == (source == "auto")
+
+
+def test_a_folder_without_data_is_named(tmp_path):
+    with pytest.raises(ValueError, match="not on this machine") as caught:
+        load("fashion_mnist", data_dir=tmp_path)
+    assert str(caught.value).count(str(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["../secrets", "/etc", "a//b", "", "mnist/../x", "."])
+def test_a_path_is_no_name(name):
+    with pytest.raises(ValueError, match="data_dir"):
+        load(name)
+
+
+def test_arguments_of_wrong_kind():
+    with pytest.raises(TypeError, match="got ndarray"):
+        load(np.zeros(3))
+    with pytest.raises(ValueError, match="got 'web', expected one of"):
+        load(source="web")
+    with pytest.raises(ValueError, match="only that one is embedded"):
+        load("mnist", source="sample")
+    with pytest.raises(ValueError, match="only that one is embedded"):
+        load(source="sample", data_dir="somewhere")
+
+
+def test_labels_outside_the_names_are_refused():
+    x = np.zeros((2, 3, 3, 1), np.float32)
+    with pytest.raises(ValueError, match="labels from -1 to 0"):
+        Dataset(
+            x_train=x,
+            y_train=np.array([0, -1]),
+            x_test=x,
+            y_test=np.array([0, 1]),
+            class_names=("a", "b"),
+            name="toys",
+            source="here",
+        )
+
+
+def test_the_package_carries_types():
+    from importlib import resources
+
+    assert (resources.files(keras_jsigr) / "py.typed").is_file()
+
+
+def test_a_dash_is_an_underscore():
+    data = load("fashion-mnist", source="sample", verbose=False)
+    assert data.class_names[0] == "T-shirt/top"
+
+
+FOLDER = Path(str(resources.files("keras_jsigr"))) / "data" / "fashion_mnist"
+
+
+OFFICIAL = find_idx_files(debian_folder("fashion_mnist"))
+
+
+# Of the pixels of all images, not of the files: they hold for every encoder.
+PIXELS = {
+    "train": "db241225eb7bc35045bf116d73295ab90d99ae2c9ea23c7fa31eb9160de5710c",
+    "test": "15ea68a2974c93956b0db50dd27b3a185a2da948edf29afb55611a2f155184f8",
+}
+
+
+LABELS = {
+    "train": "d6917ed670aab1e69bc840c93e60679360f6150ce7a5dab9d06744133ae0c5e0",
+    "test": "1dc4078b038d241ca111cbd18e8c6e2ee943ca17684f4cf5200f8a44d3843508",
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sample.load_sample()
+
+
+def splits(data):
+    return {
+        "train": (data.x_train, data.y_train),
+        "test": (data.x_test, data.y_test),
+    }
+
+
+def as_bytes(x):
+    return np.rint(x * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("split", "per_class"), [("train", 1200), ("test", 200)])
+def test_stratified_typed_and_in_range(data, split, per_class):
+    x, y = splits(data)[split]
+    assert x.shape == (10 * per_class, 28, 28, 1)
+    assert x.dtype == np.float32
+    assert y.dtype == np.int64
+    assert (x.min(), x.max()) == (0.0, 1.0)
+    np.testing.assert_array_equal(np.bincount(y), np.full(10, per_class))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_thousand_is_mixed(data, split):
+    _, y = splits(data)[split]
+    for block in y.reshape(-1, 1000):
+        assert np.bincount(block, minlength=10).min() >= 60
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pixels_and_labels_have_the_known_checksums(data, split):
+    x, _ = splits(data)[split]
+    assert hashlib.sha256(as_bytes(x).tobytes()).hexdigest() == PIXELS[split]
+    stored = (FOLDER / f"{split}-labels.npy").read_bytes()
+    assert hashlib.sha256(stored).hexdigest() == LABELS[split]
+
+
+@pytest.mark.skipif(OFFICIAL is None, reason="Debian's dataset-fashion-mnist is absent")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_equal_to_the_official_files(data, split):
+    x, y = splits(data)[split]
+    index = np.load(FOLDER / f"{split}-index.npy", allow_pickle=False)
+    assert len(np.unique(index)) == len(index)
+    official = read_idx(OFFICIAL[f"x_{split}"])
+    np.testing.assert_array_equal(as_bytes(x)[..., 0], official[index])
+    np.testing.assert_array_equal(y, read_idx(OFFICIAL[f"y_{split}"])[index])
+
+
+def test_files_match_the_manifest_and_stay_small():
+    manifest = json.loads((FOLDER / "manifest.json").read_bytes())
+    files = {f.name for f in FOLDER.iterdir() if f.suffix in (".png", ".npy")}
+    assert files == set(manifest["sha256"])
+    for name, expected in manifest["sha256"].items():
+        content = (FOLDER / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == expected
+        assert len(content) < 2**20
+    assert sum(f.stat().st_size for f in FOLDER.iterdir()) <= 6_000_000
+    listed = (FOLDER / "README.md").read_text()
+    assert all(digest in listed for digest in manifest["sha256"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train-00.png", lambda content: content[:5000]),
+        ("test-01.png", lambda content: b"not an image"),
+        ("test-labels.npy", lambda content: content[:-1] + b"\x01"),
+    ],
+)
+def test_damage_is_noticed(monkeypatch, name, damage):
+    read = sample._sample_read
+
+    def damaged(folder, wanted):
+        content = read(folder, wanted)
+        return damage(content) if wanted == name else content
+
+    monkeypatch.setattr(sample, "_read", damaged)
+    with pytest.raises(ValueError, match="reinstall keras-jsigr"):
+        sample.load_sample()
+
+
+def test_a_swapped_mosaic_is_noticed(monkeypatch):
+    read = sample._sample_read
+    monkeypatch.setattr(
+        sample,
+        "_read",
+        lambda folder, name: read(
+            folder, "test-00.png" if name == "test-01.png" else name
+        ),
+    )
+    with pytest.raises(ValueError, match="SHA-256"):
+        sample.load_sample()
+
+
+SCRIPT = (
+    Path(__file__).resolve().parents[1] / "scripts" / "make_fashion_mnist_sample.py"
+)
+
+
+@pytest.mark.skipif(OFFICIAL is None, reason="Debian's dataset-fashion-mnist is absent")
+def test_the_script_chooses_the_same_images():
+    pytest.importorskip("PIL")
+    spec = importlib.util.spec_from_file_location("make_sample", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for split, prefix in script.OFFICIAL.items():
+        assert FILES[f"y_{split}"].startswith(prefix)
+        labels = read_idx(OFFICIAL[f"y_{split}"])
+        index = script.choose(labels, script.PER_CLASS[split], script.SEED)
+        stored = np.load(FOLDER / f"{split}-index.npy", allow_pickle=False)
+        np.testing.assert_array_equal(index, stored)
+
+
+INSTALLED = importlib.util.find_spec("tensorflow_datasets") is not None
+
+
+needs_tfds = pytest.mark.skipif(not INSTALLED, reason="needs tensorflow-datasets")
+
+
+RANDOM = np.random.default_rng(0)
+
+
+IMAGES = RANDOM.integers(0, 256, (300, 6, 5, 3), np.uint8)
+
+
+LABELS_TFDS = np.arange(300) % 3
+
+
+def pretend(root, *versions):
+    for version in versions:
+        (root / version).mkdir(parents=True)
+        (root / version / "dataset_info.json").write_text(json.dumps({}))
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_newest_version_is_found(tmp_path):
+    pretend(tmp_path / "toys", "1.2.0", "1.10.0", "2.0.0.incompleteAB12")
+    assert find_prepared("toys", tmp_path).name == "1.10.0"
+    assert find_prepared("toys/1.2.0", tmp_path).name == "1.2.0"
+    assert find_prepared("other", tmp_path) is None
+
+
+@pytest.mark.filterwarnings("default")
+def test_one_configuration_is_found_and_several_are_refused(tmp_path):
+    pretend(tmp_path / "toys" / "blue", "1.0.0")
+    assert find_prepared("toys", tmp_path).parent.name == "blue"
+    pretend(tmp_path / "toys" / "red", "1.0.0")
+    with pytest.raises(ValueError, match=r"blue, red\. Name one: toys/blue"):
+        find_prepared("toys", tmp_path)
+    assert find_prepared("toys/red", tmp_path).parent.name == "red"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_configuration_is_listed_once_and_may_have_a_hyphen(tmp_path, monkeypatch):
+    pretend(tmp_path / "toys" / "light-blue", "1.0.0", "1.1.0")
+    pretend(tmp_path / "toys" / "red", "1.0.0")
+    with pytest.raises(ValueError, match=r": light-blue, red\. "):
+        find_prepared("toys", tmp_path)
+    asked, sample = [], load(verbose=False)
+    monkeypatch.setattr(tfds, "load_prepared", lambda *a: asked.append(a) or sample)
+    pretend(tmp_path / "my_toys" / "light-blue", "1.0.0")
+    load("my-toys/light-blue", data_dir=tmp_path, verbose=False)
+    assert asked[0][1] == tmp_path / "my_toys" / "light-blue" / "1.0.0"
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_folder_of_the_user_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pretend(tmp_path / "data" / "toys", "1.0.0")
+    assert find_prepared("toys", "~/data") == tmp_path / "data" / "toys" / "1.0.0"
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert default_data_dir() == tmp_path
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert default_data_dir().name == "tensorflow_datasets"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(INSTALLED, reason="tensorflow-datasets is installed")
+def test_without_the_package_the_error_says_what_to_install(tmp_path):
+    pretend(tmp_path / "toys", "1.0.0")
+    with pytest.raises(ImportError, match="pip install tensorflow-datasets"):
+        load("toys", data_dir=tmp_path)
+
+
+def prepare(data_dir, image=None, splits=("train", "test"), extra=None):
+    """Prepare a small set as a user would, with a builder of their own."""
+    tfds = importlib.import_module("tensorflow_datasets")
+
+    class Toys(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": image or tfds.features.Image(shape=(6, 5, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(extra or features)
+            )
+
+        def _split_generators(self, manager):
+            parts = {"train": range(280), "test": range(280, 300)}
+            parts["validation"] = parts["test"]
+            return {split: self._examples(parts[split]) for split in splits}
+
+        def _examples(self, indices):
+            for i in indices:
+                example = {"image": IMAGES[i], "label": int(LABELS_TFDS[i])}
+                yield i, {"other": i} if extra else example
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    try:
+        Toys(data_dir=str(data_dir)).download_and_prepare()
+    finally:
+        tfds.core.registered._DATASET_REGISTRY.pop("toys", None)
+
+
+@pytest.fixture
+def _no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def pairs(images, labels):
+    """The image-label pairs as a set: a prepared set has an order of its own."""
+    return {(a.tobytes(), int(b)) for a, b in zip(images, labels, strict=True)}
+
+
+def matched(x, y, images, labels):
+    return pairs(np.rint(x * 255).astype(np.uint8), y) == pairs(images, labels)
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("source", ["auto", "tfds"])
+def test_a_prepared_set_is_read_exactly_without_network(tmp_path, source):
+    prepare(tmp_path)
+    data = load("toys", source=source, data_dir=tmp_path, verbose=False)
+    assert data.x_train.shape == (280, 6, 5, 3)
+    assert data.x_train.dtype == np.float32
+    assert data.y_test.dtype == np.int64
+    assert data.class_names == ("cat", "dog", "owl")
+    assert matched(data.x_train, data.y_train, IMAGES[:280], LABELS_TFDS[:280])
+    assert matched(data.x_test, data.y_test, IMAGES[280:], LABELS_TFDS[280:])
+    again = load("toys", source=source, data_dir=tmp_path, verbose=False)
+    np.testing.assert_array_equal(again.x_train, data.x_train)
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+def test_validation_stands_in_for_test(tmp_path):
+    prepare(tmp_path, splits=("train", "validation"))
+    data = load("toys", data_dir=tmp_path, verbose=False)
+    assert matched(data.x_test, data.y_test, IMAGES[280:], LABELS_TFDS[280:])
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+def test_a_set_without_test_images_is_refused(tmp_path):
+    prepare(tmp_path, splits=("train",))
+    with pytest.raises(ValueError, match=r"got the splits \['train'\]"):
+        load("toys", data_dir=tmp_path)
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+def test_images_of_no_fixed_shape_are_refused(tmp_path):
+    import tensorflow_datasets as tfds
+
+    prepare(tmp_path, image=tfds.features.Image(shape=(None, None, 3)))
+    with pytest.raises(ValueError, match="expected 'image' of 8 bits with a fixed"):
+        load("toys", data_dir=tmp_path)
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+def test_a_set_that_is_no_image_classification_is_refused(tmp_path):
+    prepare(tmp_path, extra={"other": np.int64})
+    with pytest.raises(ValueError, match="Choose an image classification set"):
+        load("toys", data_dir=tmp_path)

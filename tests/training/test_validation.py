@@ -1,0 +1,407 @@
+"""What an adversary of the training must share with it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_jsigr as kj
+from keras_jsigr import harden
+from keras_jsigr.attacks import FGSM
+from keras_jsigr.core.heads import Head
+from keras_jsigr.training.validation import (
+    check_loss,
+    check_training_data,
+    is_cross_entropy,
+    resolved_losses,
+)
+
+
+def hardened(adversary, **settings):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    return kj.harden(net, adversary=adversary, probe=False, verbose=0, **settings)
+
+
+class Bare:
+    """An adversary that says nothing of itself."""
+
+    def perturb(self, logits_fn, x, targets, *, seed):
+        return x
+
+
+def test_an_adversary_of_another_range_is_refused():
+    message = (
+        r"got input_range=\(0\.0, 1\.0\), expected \(0\.0, 255\.0\).*"
+        r"Pass `input_range=\(0\.0, 255\.0\)` to the attack"
+    )
+    with pytest.raises(ValueError, match=message):
+        hardened(FGSM(epsilon=8.0), input_range=(0, 255))
+
+
+def test_an_adversary_of_the_same_range_or_of_none_is_taken():
+    for adversary in (FGSM(epsilon=8.0, input_range=(0, 255)), Bare()):
+        robust = hardened(adversary, input_range=(0, 255))
+        assert robust.adversary is adversary
+
+
+def test_an_adversary_that_leads_to_the_labels_is_refused():
+    with pytest.raises(ValueError, match="got targeted=True, expected False"):
+        hardened(FGSM(epsilon=0.1, targeted=True))
+
+
+def test_an_adversary_needs_perturb():
+    with pytest.raises(TypeError, match="Got float as adversary"):
+        hardened(0.1)
+
+
+LINEAR, SOFTMAX, SIGMOID = Head("linear"), Head("softmax"), Head("sigmoid")
+
+
+losses = keras.losses
+
+
+def compiled(loss, classes=3):
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(classes)])
+    model.compile(loss=loss)
+    return model
+
+
+NAMES = [
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "categorical_focal_crossentropy",
+    "binary_focal_crossentropy",
+]
+
+
+CLASSES = [
+    losses.SparseCategoricalCrossentropy,
+    losses.CategoricalCrossentropy,
+    losses.BinaryCrossentropy,
+    losses.CategoricalFocalCrossentropy,
+    losses.BinaryFocalCrossentropy,
+]
+
+
+@pytest.mark.parametrize("loss", [*NAMES, *(kind() for kind in CLASSES)])
+def test_probabilities_wanted_logits_given(loss):
+    with pytest.raises(ValueError, match="from_logits=False on a model that returns"):
+        check_loss(compiled(loss), LINEAR)
+    check_loss(compiled(loss), SOFTMAX)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *("kl_divergence", "poisson", "dice", "tversky"),
+        *(losses.KLDivergence(), losses.Poisson(), losses.Dice(), losses.Tversky()),
+        losses.CategoricalGeneralizedCrossEntropy(),
+        losses.categorical_generalized_cross_entropy,
+    ],
+)
+def test_losses_that_always_read_probabilities(loss):
+    with pytest.raises(ValueError, match="which reads probabilities, on a model that"):
+        check_loss(compiled(loss), LINEAR)
+    check_loss(compiled(loss), SOFTMAX)
+    check_loss(compiled(loss), SIGMOID)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID], ids=["softmax", "sigmoid"])
+def test_logits_wanted_probabilities_given(kind, head):
+    with pytest.raises(ValueError, match=f"ends in a {head.kind}"):
+        check_loss(compiled(kind(from_logits=True)), head)
+    check_loss(compiled(kind(from_logits=True)), LINEAR)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *("mse", "mae", "mape", "msle", "huber", "mean_squared_error", "log_cosh"),
+        losses.MeanSquaredError(),
+        losses.Huber(),
+        losses.LogCosh(),
+        losses.mean_absolute_error,
+    ],
+)
+def test_regression_losses(loss):
+    with pytest.raises(ValueError, match="regression loss"):
+        check_loss(compiled(loss), LINEAR)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none", None])
+def test_losses_that_are_no_mean(reduction):
+    loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+    with pytest.raises(ValueError, match="Penalties are means over the batch"):
+        check_loss(compiled(loss), LINEAR)
+
+
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", "mean", "mean_with_sample_weight"]
+)
+def test_losses_that_are_a_mean(reduction):
+    loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+    check_loss(compiled(loss), LINEAR)
+
+
+def test_no_loss():
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(3)])
+    model.compile("adam")
+    with pytest.raises(ValueError, match="has no loss"):
+        check_loss(model, LINEAR)
+
+
+class Own(losses.Loss):
+    def call(self, y, p):
+        return keras.ops.mean(p, axis=-1)
+
+
+def own(y, p):
+    return keras.ops.mean(p, axis=-1)
+
+
+@pytest.mark.parametrize("loss", [own, Own(), losses.CategoricalHinge(), [own]])
+@pytest.mark.parametrize("head", [LINEAR, SOFTMAX], ids=["linear", "softmax"])
+def test_what_does_not_say_passes(loss, head):
+    check_loss(compiled(loss), head)
+
+
+def test_resolved_losses():
+    (loss,) = resolved_losses(compiled("sparse_categorical_crossentropy"))
+    assert callable(loss)
+
+
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+def test_the_hardened_model_asks(call):
+    robust = harden(compiled("mse"), verbose=0)
+    robust.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = np.zeros((4, 2), "float32"), np.zeros(4)
+    with pytest.raises(ValueError, match="Loss and head disagree"):
+        getattr(robust, call)(x, y)
+
+
+def test_an_uncompiled_model_gets_the_message_of_keras():
+    robust = harden(compiled("mse"), verbose=0)
+    with pytest.raises(ValueError, match=r"call `compile\(\)`"):
+        robust.fit(np.zeros((4, 2), "float32"), np.zeros(4))
+
+
+@pytest.mark.parametrize("loss", [*NAMES, *(kind() for kind in CLASSES)])
+def test_which_losses_are_a_likelihood(loss):
+    name = loss if isinstance(loss, str) else loss.name
+    assert is_cross_entropy(compiled(loss)) == (name in NAMES[:2])
+
+
+def test_a_loss_of_ones_own_is_taken_for_no_likelihood():
+    assert not is_cross_entropy(compiled(lambda y, z: 0.0 * z))
+
+
+N, CLASSES_DATA_CHECK = 6, 3
+
+
+def x():
+    return np.linspace(0, 1, N * 4, dtype="float32").reshape(N, 4)
+
+
+def y():
+    return np.arange(N) % CLASSES_DATA_CHECK
+
+
+def check(x, y, **kwargs):
+    settings = {
+        "specs": tf.TensorSpec((None, 4), tf.float32, "pixels"),
+        "regularized": [0],
+        "classes": CLASSES_DATA_CHECK,
+        "input_range": (0.0, 1.0),
+    }
+    check_training_data(x, y, **{**settings, **kwargs})
+
+
+def with_value(array, value):
+    array = np.array(array, "float32")
+    array.reshape(-1)[-1] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        y(),
+        y()[:, None],
+        y().astype("float32"),
+        np.eye(CLASSES_DATA_CHECK)[y()],
+        np.full((N, CLASSES_DATA_CHECK), 0.3),
+        tf.constant(y()),
+    ],
+    ids=["sparse", "column", "float", "one-hot", "soft", "tensor"],
+)
+def test_good_labels(labels):
+    check(x(), labels)
+
+
+def test_good_inputs():
+    check(x() + 1e-5, y())  # rounding is no offence
+    check(tf.constant(x()), y())
+    check((x() * 255).astype("uint8"), y(), input_range=(0, 255))
+    check(x()[..., None], y(), specs=tf.TensorSpec((None, None, 1)))
+    check(x(), y(), specs=tf.TensorSpec((None, 4, 1)))  # Keras adds the axis
+
+
+@pytest.mark.parametrize("bad", [-1, CLASSES_DATA_CHECK, 0.5])
+def test_labels_out_of_range(bad):
+    with pytest.raises(ValueError, match=r"Labels are out of range: got .* 0 to 2"):
+        check(x(), with_value(y(), bad))
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float32"])
+def test_ignored_labels_are_no_classes(kind):
+    labels = with_value(y(), 255).astype(kind)
+    check(x(), labels, ignored=[255])
+    check(x(), np.full_like(labels, 255), ignored=[255])
+    with pytest.raises(ValueError, match="Labels are out of range: got 0 to 9"):
+        check(x(), with_value(labels, 9), ignored=[255])
+
+
+def test_labels_of_one_output():
+    check(x(), np.arange(N) % 2, classes=1)
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        check(x(), y(), classes=1)
+
+
+def test_rows_out_of_range():
+    with pytest.raises(ValueError, match="Labels are out of range"):
+        check(x(), np.eye(CLASSES_DATA_CHECK)[y()] * 255)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_labels_not_finite(bad):
+    with pytest.raises(ValueError, match="labels hold NaN"):
+        check(x(), with_value(y(), bad))
+
+
+@pytest.mark.parametrize("shape", [(N, 5), (N, 2, 2)])
+def test_labels_of_the_wrong_shape(shape):
+    with pytest.raises(ValueError, match="Labels have the wrong shape"):
+        check(x(), np.zeros(shape))
+
+
+def test_labels_missing():
+    with pytest.raises(ValueError, match="Training needs labels"):
+        check(x(), None)
+
+
+def test_lengths_differ():
+    with pytest.raises(ValueError, match="Got 6 inputs and 5 labels"):
+        check(x(), y()[:-1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, -1])
+def test_inputs_not_finite(bad, where):
+    array = x()
+    array[where, where] = bad
+    with pytest.raises(ValueError, match="`pixels` holds NaN or infinity"):
+        check(array, y())
+
+
+def test_inputs_that_use_little_of_the_range():
+    with pytest.warns(UserWarning, match="`pixels` uses little of the declared range"):
+        check(x(), y(), input_range=(0, 255))
+    check(np.zeros_like(x()), y(), input_range=(0, 255))  # nothing to tell
+
+
+@pytest.mark.parametrize("scale", [255.0, -1.0])
+def test_inputs_out_of_range(scale):
+    with pytest.raises(ValueError, match="`pixels` leaves the declared range") as error:
+        check(x() * scale, y())
+    assert "input_range=(" in str(error.value)
+
+
+def test_values_late_in_a_long_array_are_seen():
+    long = np.zeros((20_000, 4), "float32")
+    long[-1] = 2.0
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(long, np.zeros(20_000))
+
+
+def test_inputs_of_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"wrong shape: got \(6, 3\), expected"):
+        check(x()[:, :3], y())
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([["a"] * 4] * N), np.array([[None] * 4] * N, object)]
+)
+def test_inputs_not_numeric(array):
+    with pytest.raises(TypeError, match="`pixels` is not numeric"):
+        check(array, y())
+
+
+def test_inputs_empty():
+    with pytest.raises(ValueError, match="inputs are empty"):
+        check(x()[:0], y()[:0])
+
+
+def test_inputs_too_few():
+    specs = {"a": tf.TensorSpec((None, 4)), "b": tf.TensorSpec((None, 4))}
+    with pytest.raises(ValueError, match="takes 2 inputs: got 1"):
+        check(x(), y(), specs=specs)
+
+
+def test_only_regularized_inputs_are_held_to_the_range():
+    specs = {"a": tf.TensorSpec((None, 4), name="a"), "b": tf.TensorSpec((None, 4))}
+    check({"a": x() * 9, "b": x()}, y(), specs=specs, regularized=[1])
+    with pytest.raises(ValueError, match="`a` leaves"):
+        check({"a": x() * 9, "b": x()}, y(), specs=specs, regularized=[0, 1])
+
+
+def test_inputs_that_are_not_regularized_may_be_strings():
+    specs = {
+        "kind": tf.TensorSpec((None, 1), tf.string, "kind"),
+        "pixels": tf.TensorSpec((None, 4), name="pixels"),
+    }
+    kinds = np.array([["a"]] * N)
+    for strings in (kinds, tf.constant(kinds)):
+        check({"kind": strings, "pixels": x()}, y(), specs=specs, regularized=[1])
+    wrong = {"kind": np.array([["a", "b"]] * N), "pixels": x()}
+    with pytest.raises(ValueError, match="`kind` has the wrong shape"):
+        check(wrong, y(), specs=specs, regularized=[1])
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return x() * self.scale, y(), np.ones(N)
+
+
+def test_first_batch_of_a_py_dataset():
+    check(Batches(1.0), None)
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(Batches(9.0), None)
+
+
+def test_first_batch_of_a_stream():
+    def stream(scale):
+        return tf.data.Dataset.from_tensor_slices((x() * scale, y())).batch(2)
+
+    check(stream(1.0), None)
+    with pytest.raises(ValueError, match="leaves the declared range"):
+        check(stream(9.0), None)
+    with pytest.raises(ValueError, match="dataset is empty"):
+        check(stream(1.0).take(0), None)
+    with pytest.raises(ValueError, match="needs labels"):
+        check(tf.data.Dataset.from_tensor_slices(x()).batch(2), None)
+
+
+def test_generators_are_left_alone():
+    generator = ((x() * 9, y()) for _ in range(1))
+    check(generator, None)
+    assert len(list(generator)) == 1
