@@ -493,6 +493,16 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         return self._forward.head
 
     @property
+    def epsilon(self) -> float | None:
+        """The maximum-norm radius to withstand, in input units; `None`: not named."""
+        return getattr(self.settings, "epsilon", None)
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """The range of the inputs that `fit` receives."""
+        return self.settings.input_range
+
+    @property
     def input_specs(self) -> Any:
         """The structure of the base's inputs, a `tf.TensorSpec` at every leaf."""
         return self._forward.specs

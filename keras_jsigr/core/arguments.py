@@ -1,4 +1,4 @@
-"""Names of the choices that both the objective and the explanations offer."""
+"""Checks of arguments, names of choices, and the one rule for `verbose`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import math
 from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
+
+import keras
+
+NormName = Literal["linf", "l2", "l1"]
+
 
 BaselineName = Literal["blur", "mean", "zero"]
 
@@ -114,3 +119,28 @@ def interval(name: str, value: Any) -> tuple[float, float]:
             f"Pass ({high:g}, {low:g})?"
         )
     return low, high
+
+
+def norm(value: Any) -> NormName:
+    """Return the name of a norm: `np.inf`, `"inf"`, `"linf"`, `2`, `"l2"`, `1`, `"l1"`."""
+    text = str(value).lower() if isinstance(value, str | Real) else ""
+    name = {"inf": "linf", "2": "l2", "2.0": "l2", "1": "l1", "1.0": "l1"}.get(
+        text, text
+    )
+    if isinstance(value, bool) or name not in get_args(NormName):
+        raise ValueError(
+            f"Unknown `norm`: got {value!r}, expected one of ['linf', 'l2', 'l1'], "
+            "np.inf, 2 or 1. Check the spelling."
+        )
+    return name  # type: ignore[return-value]
+
+
+def is_verbose(verbose: Any) -> bool:
+    """Tell whether to print: `verbose` is not 0, and Keras' interactive logging is on."""
+    return bool(verbose) and bool(keras.config.is_interactive_logging_enabled())
+
+
+def tell(message: str, verbose: Any = 1) -> None:
+    """Print one line of progress, by the rule of `is_verbose`."""
+    if is_verbose(verbose):
+        print(f"keras_jsigr: {message}", flush=True)

@@ -30,7 +30,26 @@ def has_valid_logits(logits: tf.Tensor) -> tf.Tensor:
 
 def base_model(model: Any) -> Any:
     """Return the base of a hardened model, and anything else as it is."""
-    return model.base if isinstance(getattr(model, "head", None), Head) else model
+    return model.base if is_hardened(model) else model
+
+
+def is_hardened(model: Any) -> bool:
+    """Tell whether `harden` made this model, without importing its class."""
+    return isinstance(model, keras.Model) and isinstance(
+        getattr(model, "head", None), Head
+    )
+
+
+def known_epsilon(*models: Any) -> float | None:
+    """Return the radius that the first hardened model withstands, in input units."""
+    radii = [getattr(model, "epsilon", None) for model in filter(is_hardened, models)]
+    return next((radius for radius in radii if radius is not None), None)
+
+
+def known_input_range(*models: Any) -> Any:
+    """Return the input range of the first hardened model, or `None`."""
+    hardened = next(filter(is_hardened, models), None)
+    return None if hardened is None else getattr(hardened, "input_range", None)
 
 
 LogitsFn = Callable[[Any], tf.Tensor]
