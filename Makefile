@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow check judges explainers study format lock clean
+.PHONY: help quickstart test test-slow coverage check judges explainers study format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,11 +31,17 @@ test: $(READY) ## run the tests, but for the slow ones
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow tests
 
-check: $(READY) ## style, types, spelling, and the code blocks of the documentation
+coverage: $(READY) ## run the tests of `make test` and print what they cover
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" \
+	  --cov keras_jsigr --cov-branch --cov-report term:skip-covered
+
+check: $(READY) ## style, types, spelling, structure, and the code blocks of the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict keras_jsigr
 	$(BIN)/codespell
+	$(BIN)/python scripts/check_structure.py
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_code_blocks.py
 
 judges: $(READY) ## compare the attacks with ART, Foolbox and cleverhans (an hour)
@@ -89,7 +95,7 @@ lock: ## choose the newest allowed versions anew
 
 clean: ## remove .venv and everything that was generated
 	rm -rf $(VENV) $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart search *.egg-info
-	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted installation starts again from nothing.
