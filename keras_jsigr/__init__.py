@@ -2,19 +2,6 @@
 
 import keras
 
-from keras_jsigr.activations import Swish, with_smooth_activations
-from keras_jsigr.config import preset
-from keras_jsigr.evaluation.evaluate import evaluate
-from keras_jsigr.evaluation.report import Report, compare
-from keras_jsigr.evaluation.saliency import evaluate_saliency
-from keras_jsigr.harden import harden, unwrap
-from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties.settings import PenaltySettings
-from keras_jsigr.saliency.cache import PerturbationCache
-from keras_jsigr.saliency.explain import explain, explainer
-from keras_jsigr.saliency.gradients import gradient_map
-from keras_jsigr.saliency.perturbation import perturbation_map
-
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         f"keras_jsigr runs on TensorFlow: got the Keras backend "
@@ -22,9 +9,30 @@ if keras.backend.backend() != "tensorflow":
         "imported."
     )
 
+from keras_jsigr import (
+    attacks,
+    callbacks,
+    datasets,
+    evaluation,
+    penalties,
+    saliency,
+    serving,
+)
+from keras_jsigr.activations import Swish, with_smooth_activations
+from keras_jsigr.config import preset
+from keras_jsigr.evaluation import Report, compare, evaluate, evaluate_saliency
+from keras_jsigr.harden import harden, unwrap
+from keras_jsigr.model import JSIGRModel
+from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.saliency import (
+    PerturbationCache,
+    explain,
+    explainer,
+    gradient_map,
+    perturbation_map,
+)
 
 __version__ = "0.1.0"
-
 
 __all__ = [
     "JSIGRModel",
