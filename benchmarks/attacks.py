@@ -25,16 +25,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import networks as nets
 import numpy as np
 import tensorflow as tf
-from judges import table
+from figures import comparison_table, distances, percent, still_correct
 from judges.budget import Budget, Run
-from judges.figures import distances, percent, still_correct
-from judges.options import complete, parser_of
 from judges.peers import LIBRARIES, OURS, find
-from judges.store import Store
-from networks import nets
-from networks.correct import correct
+from networks import correct
+from store import Store, complete, parser_of
 
 import keras_jsigr as kj
 
@@ -82,11 +80,16 @@ def main() -> None:
     store = Store(options.out, settings_of(options))
     if not options.table:
         run_all(store, options)
-    print(
-        table.attacks_table(
-            store.cells, {n: [a for a in BUDGETS if measured(n, a)] for n in RECIPE_OF}
-        )
+    table = comparison_table(
+        store.cells,
+        {net: [a for a in BUDGETS if measured(net, a)] for net in RECIPE_OF},
+        LIBRARIES,
+        says="images per second, then accuracy or median distance",
+        method="attack",
+        figure="images_per_second",
+        text=cell_text,
     )
+    print(table)
 
 
 def run_all(store: Store, options: argparse.Namespace) -> None:
@@ -198,6 +201,27 @@ def timed(run: Run, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     start = time.perf_counter()
     x_adv = run(x, y)
     return time.perf_counter() - start, np.asarray(x_adv)
+
+
+def cell_text(cell: dict[str, Any], attack: str, library: str, notes: list[str]) -> str:
+    """Say how fast and how strong; a note tells ours where a peer got fewer images."""
+    speed = cell["images_per_second"]
+    text = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
+    text += f", {strength_text(cell)}"
+    if "ours" in cell:
+        ours = strength_text(cell["ours"])
+        notes.append(f"{library}, {attack}: {cell['images']} images; ours there {ours}")
+        text += f" ({len(notes)})"
+    return text
+
+
+def strength_text(cell: dict[str, Any]) -> str:
+    """Say the accuracy that is left, or the median distance."""
+    if "accuracy" in cell:
+        return f"{cell['accuracy']:.1%}"
+    middle = cell["median_distance"]
+    text = "infinite" if middle is None else f"{middle:.3f}"
+    return f"{text}, {cell['failed']:.1%} failed" if cell["failed"] else text
 
 
 @contextlib.contextmanager

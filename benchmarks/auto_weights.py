@@ -27,12 +27,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import networks as nets
 import numpy as np
-from judges.markdown import markdown_table
-from judges.store import Store
-from networks import nets
-from networks.architectures import reference_net
-from networks.correct import correct
+from figures import markdown_table
+from networks import correct, reference_net
+from store import Store
 
 import keras_jsigr as kj
 

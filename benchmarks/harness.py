@@ -27,12 +27,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-from judges.figures import percent, still_correct
-from judges.markdown import markdown_table
-from judges.options import complete, parser_of
-from judges.store import Store
-from networks import nets
-from networks.correct import correct
+import networks as nets
+from figures import markdown_table, percent, still_correct
+from networks import correct
+from store import Store, complete, parser_of
 
 import keras_jsigr as kj
 

@@ -6,7 +6,7 @@
     python benchmarks/interpretability.py --quick    # a smoke run
     python benchmarks/interpretability.py --table    # the tables of what is there
 
-Networks of the study, see baselines/rungs and baselines/methods: by default the
+Networks of the study, see study_networks.py and methods.json: by default the
 reference net on all of Fashion-MNIST, 15 epochs, Linf 0.1; on the rung `tiny` ten
 classes of Tiny ImageNet with boxes, 30 epochs, Linf 4/255; inputs in 0..1, three seeds:
 plain, the Jacobian term alone, J-SIGR in several forms, its controls (random and
@@ -30,14 +30,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from baselines.bank import TEACHER_SEED, Bank, Member, add_options
-from baselines.rungs import RUNGS
 from explainers import map_grid
-from judges.figures import clean_and_apgd, spread
-from judges.markdown import markdown_table
-from judges.options import complete, parser_of
-from judges.store import Store
-from networks.correct import correct
+from figures import clean_and_apgd, markdown_table, spread
+from networks import correct
+from store import Store, complete, parser_of
+from study_networks import RUNGS, TEACHER_SEED, Bank, Member, add_options
 
 import keras_jsigr as kj
 

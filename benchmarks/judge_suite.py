@@ -19,16 +19,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import networks as nets
 import numpy as np
 import tensorflow as tf
+from figures import markdown_table, still_correct
 from judges import art_attacks
 from judges.budget import Budget
-from judges.figures import still_correct
-from judges.markdown import markdown_table
-from judges.options import complete, parser_of
-from judges.store import Store
-from networks import nets
-from networks.correct import correct
+from networks import correct
+from store import Store, complete, parser_of
 
 import keras_jsigr as kj
 

@@ -23,6 +23,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import networks as nets
 import numpy as np
 import tensorflow as tf
 from attacks import trouble_in
@@ -30,9 +31,7 @@ from explainers import table
 from explainers.agreement import agreement
 from explainers.peers import LIBRARIES, OURS, find
 from explainers.settings import Run, Settings
-from judges.options import complete, parser_of
-from judges.store import Store
-from networks import nets
+from store import Store, complete, parser_of
 
 import keras_jsigr as kj
 

@@ -20,12 +20,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from judges.markdown import markdown_table
-from networks.architectures import Activation
-from networks.correct import correct
+from figures import markdown_table
+from networks import Activation, correct
+from store import write
 
 import keras_jsigr as kj
-from keras_jsigr.core.files import write_whole
 
 EPOCHS, BATCH, EPSILON = 15, 128, 0.1
 OUT = Path(__file__).parent / "results" / "settings.json"
@@ -164,7 +163,7 @@ def load(path: Path) -> dict:
 
 
 def save(path: Path, results: dict) -> None:
-    write_whole(path, f"{json.dumps(results, indent=2)}\n".encode())
+    write(path, f"{json.dumps(results, indent=2)}\n")
 
 
 def print_table(results: dict) -> None:

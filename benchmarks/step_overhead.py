@@ -28,14 +28,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import networks as nets
 import numpy as np
-from judges.markdown import markdown_table
-from judges.options import complete, parser_of
-from judges.steps_in_turn import step_of, steps_in_turn
-from judges.store import Store
-from networks import nets
-from networks.architectures import NETS
-from networks.trades import Trades
+from figures import markdown_table, step_of, steps_in_turn
+from networks import NETS, Trades
+from store import Store, complete, parser_of
 
 import keras_jsigr as kj
 

@@ -1,7 +1,7 @@
 """J-SIGR beside its peers: accuracy, robustness, transfer, explanations, cost.
 
     python benchmarks/study.py                  # what is missing in results/study.json
-    python benchmarks/study.py --rung resnet20  # another network, see baselines/rungs
+    python benchmarks/study.py --rung resnet20  # another network, data set or radius
     python benchmarks/study.py --seeds 1 --methods plain j_sigr pgd_7
     python benchmarks/study.py --parts step robust maps     # no surrogates to train
     python benchmarks/study.py --out again.json # from nothing, beside what is published
@@ -11,7 +11,7 @@
     python benchmarks/study.py --table          # docs/study.md from what is there
 
 15 epochs, or as many as the rung says, Adam, cosine decay from 2e-3, batches of 128;
-inputs in 0..1. The methods are the files of settings in baselines/methods. Per network:
+inputs in 0..1. The methods are those of methods.json. Per network:
 clean accuracy on all test images; the worst case on the first 1,000, over the standard
 suite with diagnostics for the headline methods and over APGD-CE and APGD-T for the
 others, beside PGD-40, of which published figures often are; MI-FGSM transferred from
@@ -32,17 +32,21 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import networks as nets
 import numpy as np
-from baselines import page
-from baselines.bank import SURROGATE_SEED, TEACHER_SEED, Bank, Member, add_options
-from baselines.examples import transfer_examples
-from baselines.rungs import RUNGS
-from judges.figures import clean_and_apgd, percent, still_correct
-from judges.options import RESULTS, complete, parser_of
-from judges.steps_in_turn import step_of, steps_in_turn
-from judges.store import Store
-from networks import nets
-from networks.correct import correct
+import study_page as page
+from figures import clean_and_apgd, percent, step_of, steps_in_turn, still_correct
+from networks import correct
+from store import RESULTS, Store, complete, parser_of
+from study_networks import (
+    RUNGS,
+    SURROGATE_SEED,
+    TEACHER_SEED,
+    Bank,
+    Member,
+    add_options,
+    transfer_examples,
+)
 
 import keras_jsigr as kj
 
@@ -77,7 +81,7 @@ def main() -> None:
     judged = judged_of(options)
     # Figures in a file of their own, as those of a smoke run, are not of the page.
     if judged and options.out in PUBLISHED:
-        page.write(judged, bank.methods, DOCS)
+        page.write_page(judged, bank.methods, DOCS)
     for each in judged:
         print(f"\n{each.title}\n\n{page.table(each.rung, each.cells, bank.methods)}")
 

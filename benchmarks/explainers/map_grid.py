@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from networks.correct import correct
+from networks import correct
 
 import keras_jsigr as kj
 from keras_jsigr.saliency import SaliencyMethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from judges.comparison_table import Cells, comparison_table
+from figures import Cells, comparison_table
 
 from explainers.agreement import TOLERANCE
 from explainers.peers import LIBRARIES, OURS

@@ -115,4 +115,17 @@ ATTACKS: dict[str, Make] = {
     "Square": square,
     "standard": standard,
 }
-MISSING: dict[str, str] = {}
+
+
+def _stopping(attack_class: Any) -> Make:
+    def make(model: Any, budget: Budget) -> Run:
+        return run(model, attack_class(**stepping(budget), early_stop=True))
+
+    return make
+
+
+# Iterative attacks with `early_stop=True`: fooled examples leave the loop.
+STOPPING: dict[str, Make] = {
+    "PGD": _stopping(kj.attacks.PGD),
+    "MI-FGSM": _stopping(kj.attacks.MIFGSM),
+}

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass, field
 
-from judges import (
-    art_attacks,
-    cleverhans_attacks,
-    foolbox_attacks,
-    ours,
-    ours_stopping,
-)
+from judges import art_attacks, cleverhans_attacks, foolbox_attacks, ours
 from judges.budget import Make
 
+
+@dataclass(frozen=True)
+class Library:
+    """What a library offers.
+
+    Attributes:
+        attacks: How to prepare an attack, by its name.
+        missing: Why there is none of a name.
+        module: The module to import, or `None` for this package.
+    """
+
+    attacks: dict[str, Make]
+    missing: dict[str, str] = field(default_factory=dict)
+    module: str | None = None
+
+
 OURS = "keras_jsigr"
+NO_STOPPING = set(ours.ATTACKS) - set(ours.STOPPING)
+ONE_FORM = dict.fromkeys(NO_STOPPING, "has one form only")
 LIBRARIES = {
-    OURS: ours,
-    f"{OURS}, early stop": ours_stopping,
-    "ART": art_attacks,
-    "Foolbox": foolbox_attacks,
-    "cleverhans": cleverhans_attacks,
+    OURS: Library(ours.ATTACKS),
+    f"{OURS}, early stop": Library(ours.STOPPING, ONE_FORM),
+    "ART": Library(art_attacks.ATTACKS, art_attacks.MISSING, "art"),
+    "Foolbox": Library(foolbox_attacks.ATTACKS, foolbox_attacks.MISSING, "foolbox"),
+    "cleverhans": Library(
+        cleverhans_attacks.ATTACKS, cleverhans_attacks.MISSING, "cleverhans"
+    ),
 }
-MODULES = {"ART": "art", "Foolbox": "foolbox", "cleverhans": "cleverhans"}
 
 
 def find(library: str, attack: str) -> tuple[Make | None, str]:
@@ -34,11 +48,10 @@ def find(library: str, attack: str) -> tuple[Make | None, str]:
     Returns:
         The function or `None`, and the reason or `""`.
     """
-    module = MODULES.get(library)
-    if module is not None and importlib.util.find_spec(module) is None:
+    found = LIBRARIES[library]
+    if found.module is not None and importlib.util.find_spec(found.module) is None:
         return None, "not installed"
-    part = LIBRARIES[library]
     attack = attack.partition(",")[0]
-    if attack in part.MISSING:
-        return None, part.MISSING[attack]
-    return part.ATTACKS[attack], ""
+    if attack in found.missing:
+        return None, found.missing[attack]
+    return found.attacks[attack], ""

@@ -8,14 +8,17 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import study_networks
 import tensorflow as tf
-from baselines import examples
-from baselines.bank import Bank
-from baselines.rungs import RUNGS
-from networks import tiny_imagenet10
-from networks.architectures import NETS
-from networks.side_by_side import side_by_side
-from networks.tiny_imagenet10 import CLASSES
+from networks import NETS
+from study_networks import (
+    CLASSES,
+    RUNGS,
+    Bank,
+    load_tiny_imagenet10,
+    side_by_side,
+    transfer_examples,
+)
 
 import keras_jsigr as kj
 
@@ -40,7 +43,7 @@ def bank(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_they_are_those_of_every_source_and_of_both_ensembles(bank):
-    found = examples.transfer_examples(bank, ["a", "b"], 0.1)
+    found = transfer_examples(bank, ["a", "b"], 0.1)
     assert list(found) == ["a", "b", "logits", "probabilities"]
     x, y = bank.test_images
     expected = kj.attacks.MIFGSM(epsilon=0.1, verbose=0)(bank.net("b", 0), x, y)
@@ -49,22 +52,22 @@ def test_they_are_those_of_every_source_and_of_both_ensembles(bank):
 
 @pytest.mark.slow
 def test_they_are_made_once_for_each_radius_and_set_of_sources(bank, monkeypatch):
-    made = examples.transfer_examples(bank, ["a", "b"], 0.1)
+    made = transfer_examples(bank, ["a", "b"], 0.1)
     attacked = []
 
     def see(*arguments):
         attacked.append(arguments[1:])
         return {"a": np.zeros(1, "float32")}
 
-    monkeypatch.setattr(examples, "_attacked", see)
-    again = examples.transfer_examples(bank, ["a", "b"], 0.1)
+    monkeypatch.setattr(study_networks, "_attacked", see)
+    again = transfer_examples(bank, ["a", "b"], 0.1)
     assert attacked == []
     for name, x_adv in made.items():
         np.testing.assert_array_equal(again[name], x_adv)
-    examples.transfer_examples(bank, ["a", "b"], 0.2)
-    examples.transfer_examples(bank, ["a"], 0.1)
+    transfer_examples(bank, ["a", "b"], 0.2)
+    transfer_examples(bank, ["a"], 0.1)
     bank.chosen["skip"] = 6
-    examples.transfer_examples(bank, ["a"], 0.1)
+    transfer_examples(bank, ["a"], 0.1)
     assert attacked == [(["a", "b"], 0.2), (["a"], 0.1), (["a"], 0.1)]
 
 
@@ -137,7 +140,7 @@ def archives(tmp_path):
 
 
 def test_both_archives_hold_the_same(archives):
-    (ten, ten_boxes), (whole, whole_boxes) = map(tiny_imagenet10.load, archives)
+    (ten, ten_boxes), (whole, whole_boxes) = map(load_tiny_imagenet10, archives)
     assert ten.x_train.shape == (20, 8, 8, 3)
     assert sorted(ten.y_train) == sorted([*range(10)] * 2)
     assert sorted(ten.y_test) == [*range(10)]

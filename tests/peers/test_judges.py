@@ -9,9 +9,9 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from figures import distances, still_correct
 from judges.budget import Budget
-from judges.figures import distances, still_correct
-from judges.peers import MODULES, OURS, find
+from judges.peers import LIBRARIES, OURS, find
 
 import keras_jsigr as kj
 
@@ -52,7 +52,8 @@ def net(data):
 
 
 def prepared(library, attack, net, budget):
-    if library != OURS and importlib.util.find_spec(MODULES[library]) is None:
+    module = LIBRARIES[library].module
+    if module is not None and importlib.util.find_spec(module) is None:
         pytest.skip(f"{library} is not installed (requirements/judges.txt)")
     make, reason = find(library, attack)
     assert make is not None, reason

@@ -1,4 +1,4 @@
-"""The page of the study: a table and two plots, from nothing but its results."""
+"""The page of the study: a table and two plots for each rung, from its results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from judges.figures import spread
-from judges.markdown import markdown_table
-
-from baselines.methods import Method
-from baselines.rungs import RUNGS, Rung, epochs_of
-from baselines.scatter import Point, scatter
-from keras_jsigr.core.files import write_whole
+from figures import markdown_table, spread
+from store import write
+from study_networks import RUNGS, Method, Rung, epochs_of
 
 Cells = dict[str, dict[str, Any]]
 
@@ -161,7 +157,7 @@ def findings(cells: Cells, methods: dict[str, Method]) -> str:
     return "\n".join([f"{said} Suspect is:", "", *lines])
 
 
-def write(judged: list[Judged], methods: dict[str, Method], docs: Path) -> None:
+def write_page(judged: list[Judged], methods: dict[str, Method], docs: Path) -> None:
     """Write the page and its plots.
 
     Args:
@@ -170,13 +166,13 @@ def write(judged: list[Judged], methods: dict[str, Method], docs: Path) -> None:
         docs: The folder of the documentation.
     """
     described = "\n".join(
-        f"- **{method.title}** (`{name}.json`, {method.family}): {method.source}"
+        f"- **{method.title}** (`{name}`, {method.family}): {method.source}"
         for name, method in methods.items()
         if any(cells_of(each.cells, "robust", name) for each in judged)
     )
     sections = "\n".join(section(each, methods, docs / "images") for each in judged)
     text = TEXT.format(sections=sections, methods=described)
-    write_whole(docs / "study.md", f"{text.rstrip()}\n".encode())
+    write(docs / "study.md", f"{text.rstrip()}\n")
 
 
 def section(judged: Judged, methods: dict[str, Method], images: Path) -> str:
@@ -253,3 +249,79 @@ def cost(cells: Cells, method: Method) -> float | None:
     """Return the time of a training, that of plain training being 1."""
     step = mean_of(cells, "step", method.name, "ratio")
     return None if step is None else step * method.longer
+
+
+COLOURS = {"undefended": "#566267", "regularized": "#0b6570", "adversarial": "#b0431e"}
+MARKS = {"undefended": "s", "regularized": "o", "adversarial": "^"}
+# Percent. What attacks leave nothing of is listed and not drawn, or the rest is a line.
+FLOOR = 20.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a method stands.
+
+    Attributes:
+        title: Of the method.
+        family: Of the method.
+        across: What it is drawn over.
+        up: Its worst case in percent.
+    """
+
+    title: str
+    family: str
+    across: float
+    up: float
+
+
+def scatter(
+    points: list[Point], path: Path, labels: tuple[str, str], *, log: bool = False
+) -> None:
+    """Draw points with numbers, and what the numbers stand for beside them.
+
+    Args:
+        points: In the order of their numbers.
+        path: The SVG file to write.
+        labels: Of the axes.
+        log: Whether the axis across is logarithmic.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    # Text stays text, and the file is the same for the same figures.
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study"})
+    figure, axes = plt.subplots(figsize=(9.0, 4.8), layout="constrained")
+    for number, point in enumerate(points, start=1):
+        drawn = point.up >= FLOOR
+        text = f"{number}  {point.title}"
+        if not drawn:
+            text += f": {point.up:.1f} at {point.across:.3g}, not drawn"
+        axes.plot(
+            [point.across] if drawn else [],
+            [point.up] if drawn else [],
+            MARKS[point.family],
+            color=COLOURS[point.family],
+            label=text,
+        )
+        if drawn:
+            axes.annotate(
+                str(number),
+                (point.across, point.up),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.margins(0.08, 0.1)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    if points:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,7 +1,8 @@
-"""Results that survive a kill: every cell is on disk as soon as it is measured."""
+"""Results that survive a kill, and the options that all benchmarks share."""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -12,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from keras_jsigr.core.files import write_whole
+import networks as nets
+
+from keras_jsigr.core.files import atomic_write
 
 PACKAGES = (
     "adversarial-robustness-toolbox",
@@ -98,7 +101,7 @@ class Store:
                 "settings": self._settings,
                 "versions": versions(),
             }
-            write_whole(self.path, f"{json.dumps(content, indent=2)}\n".encode())
+            write(self.path, f"{json.dumps(content, indent=2)}\n")
 
     def measure(
         self, name: str, figures: Callable[[], dict[str, Any]], of: Any = None
@@ -126,6 +129,12 @@ class Store:
         return {n: cell for n, cell in self.cells.items() if self.has(n, of(n))}
 
 
+def write(path: Path, text: str) -> None:
+    """Write a text file that is never seen half written."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
 def as_json(value: Any) -> Any:
     """Return a value as a file of JSON gives it back: lists for tuples."""
     return json.loads(json.dumps(value))
@@ -140,3 +149,42 @@ def versions() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {**found, "cpus": os.cpu_count()}
+
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser_of(doc: str, data_dir: bool = False) -> argparse.ArgumentParser:
+    """Make a parser that knows `--out`, `--cache`, `--quick` and `--table`.
+
+    Args:
+        doc: The docstring of the benchmark; its first line is the description.
+        data_dir: Whether the benchmark reads the whole of Fashion-MNIST.
+
+    Returns:
+        A parser to add to.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    add = parser.add_argument
+    add("--out", type=Path, default=None, help="the JSON file of results")
+    add("--cache", type=Path, default=nets.CACHE, help="the folder of trained nets")
+    if data_dir:
+        add("--data-dir", default=None, help="folder of Fashion-MNIST's IDX files")
+    add("--quick", action="store_true", help="a smoke run, figures without meaning")
+    add("--table", action="store_true", help="print what is there, measure nothing")
+    return parser
+
+
+def complete(options: argparse.Namespace, name: str, **quick: Any) -> None:
+    """Fill in what follows from other options.
+
+    Args:
+        options: Of `parser_of`, changed in place.
+        name: Of the file of results, without its suffix.
+        quick: What options are in a smoke run.
+    """
+    if options.quick:
+        vars(options).update(quick)
+    if options.out is None:
+        file = f"{name}-quick.json" if options.quick else f"{name}.json"
+        options.out = (nets.CACHE if options.quick else RESULTS) / file

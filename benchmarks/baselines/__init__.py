@@ -1,1 +1,0 @@
-"""The training methods that the study compares, one file of settings each."""

@@ -1,0 +1,419 @@
+"""The networks of the benchmarks: architectures, recipes, training, and the cache.
+
+A recipe is everything that decides what a trained network is; its hash names the file,
+and results name the files of the networks that they are of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_jsigr as kj
+
+# Its name, or a function such as `keras_jsigr.Swish`.
+Activation = str | Callable[[Any], Any]
+
+
+def reference_net(activation: Activation, seed: int) -> keras.Model:
+    """Build conv4x4-s2(16, 32) + fc100 with logits.
+
+    Args:
+        activation: Of the hidden layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 28 x 28 images of ten classes.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="image"),
+            layers.Conv2D(16, 4, strides=2, padding="same", activation=activation),
+            layers.Conv2D(32, 4, strides=2, padding="same", activation=activation),
+            layers.Flatten(),
+            layers.Dense(100, activation=activation),
+            layers.Dense(10),
+        ]
+    )
+
+
+def madry_cnn(activation: Activation, seed: int) -> keras.Model:
+    """Build conv5x5(32)-pool-conv5x5(64)-pool-fc1024 with logits.
+
+    Args:
+        activation: Of the hidden layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 28 x 28 images of ten classes.
+
+    Reference:
+        arXiv 1706.06083, section 5 (MNIST).
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="image"),
+            layers.Conv2D(32, 5, padding="same", activation=activation),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 5, padding="same", activation=activation),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(1024, activation=activation),
+            layers.Dense(10),
+        ]
+    )
+
+
+def resnet20(
+    activation: Activation,
+    seed: int,
+    shape: tuple[int, int, int] = (28, 28, 1),
+    stem: int = 1,
+) -> keras.Model:
+    """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
+
+    Args:
+        activation: Of all layers.
+        seed: Of the weights.
+        shape: Of the images.
+        stem: Strides of the first convolution: 2 brings images of 64 x 64 to the sides
+            that the network was made for, at a quarter of the operations.
+
+    Returns:
+        The untrained network for ten classes, with logits.
+
+    Reference:
+        arXiv 1512.03385, section 4.2 (shortcuts by 1 x 1 convolutions).
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+
+    def convolution(x: Any, width: int, strides: int) -> Any:
+        x = layers.Conv2D(width, 3, strides, padding="same", use_bias=False)(x)
+        # Keras' 0.99 remembers the start: a few hundred steps later it errs by far.
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    inputs = keras.Input(shape, name="image")
+    x = layers.Activation(activation)(convolution(inputs, 16, stem))
+    for width in (16, 32, 64):
+        for block in range(3):
+            strides = 2 if width > 16 and block == 0 else 1
+            inner = layers.Activation(activation)(convolution(x, width, strides))
+            inner = convolution(inner, width, 1)
+            if strides > 1:
+                x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
+            x = layers.Activation(activation)(x + inner)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+def colour_net(activation: Activation, seed: int) -> keras.Model:
+    """Build conv3x3-s2(16, 32, 64) + fc100 with logits.
+
+    Args:
+        activation: Of the hidden layers.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for 64 x 64 colour images of ten classes.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    convolutions = [
+        layers.Conv2D(filters, 3, 2, "same", activation=activation)
+        for filters in (16, 32, 64)
+    ]
+    dense = [layers.Dense(100, activation=activation), layers.Dense(10)]
+    image = keras.Input((64, 64, 3), name="image")
+    return keras.Sequential([image, *convolutions, layers.Flatten(), *dense])
+
+
+NETS: dict[str, Callable[[Activation, int], keras.Model]] = {
+    "reference": reference_net,
+    "madry": madry_cnn,
+    "resnet20": resnet20,
+    "resnet20 colour": partial(resnet20, shape=(64, 64, 3), stem=2),
+    "colour": colour_net,
+}
+
+
+# The width of the noise that the attack starts from, as in the authors' code: at the
+# input itself the divergence has no gradient.
+START = 1e-3
+
+
+class Trades(keras.Model):
+    """Train on `CE(f(x), y) + beta KL(f(x) || f(x'))`, x' where the second is large.
+
+    Args:
+        net: A classifier with logits; trained in place.
+        epsilon: Linf radius, inputs in 0..1.
+        steps: Of the attack, each `2.5 epsilon / steps` long.
+        beta: Weight of the divergence.
+        seed: Of the starts.
+
+    Reference:
+        arXiv 1901.08573, equation 5 and algorithm 1.
+    """
+
+    def __init__(
+        self, net: keras.Model, epsilon: float, steps: int, beta: float, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.net, self.beta = net, beta
+        self.attack = kj.attacks.PGD(epsilon=epsilon, steps=steps, random_start=False)
+        self.seeds = keras.random.SeedGenerator(seed)
+        self.build(net.input_shape)
+
+    def build(self, input_shape: Any) -> None:
+        """Do nothing: the network is built."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return the logits."""
+        return self.net(inputs, training=training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Take one step."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        start = x + START * keras.random.normal(tf.shape(x), seed=self.seeds)
+        # Cross entropy to the clean distribution is the divergence and a constant.
+        clean = tf.nn.softmax(self.net(x, training=False))
+        x_adv = self.attack.perturb(
+            lambda v: self.net(v, training=False),
+            start,
+            clean,
+            seed=tf.zeros((2,), tf.int32),
+        )
+        x_adv = x + tf.clip_by_value(
+            x_adv - x, -self.attack.epsilon, self.attack.epsilon
+        )
+        x_adv = tf.stop_gradient(tf.clip_by_value(x_adv, 0.0, 1.0))
+        with tf.GradientTape() as tape:
+            logits = self.net(x, training=True)
+            loss = self.compute_loss(x, y, logits, sample_weight)
+            divergence = kl(logits, self.net(x_adv, training=True))
+            total = loss + self.beta * tf.reduce_mean(divergence)
+            scaled = self.optimizer.scale_loss(total)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        metrics: dict[str, Any] = self.compute_metrics(x, y, logits, sample_weight)
+        return {**metrics, "loss": total}
+
+
+def kl(logits: Any, others: Any) -> tf.Tensor:
+    """Compute `KL(softmax(logits) || softmax(others))`, float `(B,)`."""
+    log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+CACHE = Path(__file__).parent / "cache"
+EPSILON = 0.1  # Linf, inputs in 0..1: the radius of every Fashion-MNIST figure here
+
+# Everything that decides what a trained network is; its hash names the file.
+Recipe = dict[str, Any]
+_TRAINING: Recipe = {"net": "reference", "batch": 128, "rate": 2e-3, "seed": 0}
+_SAMPLE: Recipe = {**_TRAINING, "source": "sample", "activation": "silu", "epochs": 15}
+RECIPES: dict[str, Recipe] = {
+    "plain": {**_SAMPLE, "defence": None},
+    "hardened": {**_SAMPLE, "defence": "harden"},
+    "pgd": {**_SAMPLE, "defence": "PGD-7"},
+    "resnet20": {**_SAMPLE, "net": "resnet20", "activation": "relu", "epochs": 10}
+    | {"defence": None},
+}
+LEARNT = 0.75  # accuracy below which a network says nothing of attacks or maps
+
+
+def adversary(name: str, epsilon: float) -> Any:
+    """Return the attack that a network is trained against.
+
+    Args:
+        name: `"FGSM"` (no random start), `"FGSM-RS"` (a random one, step
+            `1.25 epsilon`), or `"PGD-k"` (step `2.5 epsilon / k`).
+        epsilon: Linf radius, inputs in 0..1.
+
+    Returns:
+        An attack of keras_jsigr.
+    """
+    if name.startswith("FGSM"):
+        return kj.attacks.FGSM(epsilon=epsilon, random_start=name == "FGSM-RS")
+    return kj.attacks.PGD(epsilon=epsilon, steps=int(name.removeprefix("PGD-")))
+
+
+def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Model]:
+    """Make a network and the model whose `fit` trains it by the recipe.
+
+    Args:
+        recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
+            arguments of `harden`, `"images"` is their number where it is not the
+            sample's, `"swish"` the beta of an activation in the place of the named one.
+        maps: A `PerturbationCache` for the hardened network, or `None`.
+
+    Returns:
+        The network, and the model to fit: the same, or one around it.
+    """
+    swish = recipe.get("swish")
+    activation = kj.Swish(swish) if swish else recipe["activation"]
+    net = NETS[recipe["net"]](activation, recipe["seed"])
+    defence, epsilon = recipe["defence"], recipe.get("epsilon", EPSILON)
+    if defence is None:
+        return net, net
+    if defence == "noise":
+        noise = keras.layers.GaussianNoise(recipe["sigma"], seed=recipe["seed"])
+        return net, keras.Sequential([keras.Input(net.input_shape[1:]), noise, net])
+    if defence.startswith("TRADES"):
+        steps = int(defence.removeprefix("TRADES-"))
+        return net, Trades(net, epsilon, steps, recipe["beta"], recipe["seed"])
+    if defence == "harden":
+        steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
+        against = recipe.get("adversary")
+        settings = {
+            **recipe.get("settings", {}),
+            "adversary": against and adversary(against, epsilon),
+        }
+        return net, kj.harden(
+            net, ramp_steps=steps // 5, maps=maps, verbose=0, **settings
+        )
+    # Without penalties a step is the adversary's gradients and the plain step.
+    return net, kj.harden(
+        net,
+        jacobian_weight=0.0,
+        selective_weight=0.0,
+        adversary=adversary(defence, epsilon),
+        probe=False,
+        verbose=0,
+    )
+
+
+def train(
+    recipe: Recipe,
+    data: kj.datasets.Dataset,
+    path: Path,
+    callbacks: Any = (),
+    teacher: Callable[[], keras.Model] | None = None,
+) -> keras.Model:
+    """Train by the recipe, or load what was trained before.
+
+    A training that was killed goes on at its last finished epoch.
+
+    Args:
+        recipe: See `RECIPES`; `"images"` limits those trained on.
+        data: The images.
+        path: The `.keras` file to keep the network in.
+        callbacks: Further Keras callbacks.
+        teacher: Makes the network whose perturbation maps a recipe with
+            `"maps": "cached"` trains with; not called otherwise.
+
+    Returns:
+        The plain Keras network, with logits.
+    """
+    if path.exists():
+        return keras.models.load_model(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
+    maps = None
+    if recipe.get("maps") == "cached":
+        maps = kj.PerturbationCache.build(teacher(), x, y, verbose=0)
+    net, model = untrained(recipe, maps)
+    steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
+    rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    backup = keras.callbacks.BackupAndRestore(str(path.with_suffix("")) + "-backup")
+    start = time.perf_counter()
+    model.fit(
+        x,
+        y,
+        epochs=recipe["epochs"],
+        batch_size=recipe["batch"],
+        verbose=0,
+        callbacks=[backup, *callbacks],
+    )
+    print(f"trained {path.stem} in {time.perf_counter() - start:.0f} s", flush=True)
+    # Under a temporary name first, for a network that is there is taken as whole.
+    temporary = path.with_name(f"{path.stem}-unfinished.keras")
+    net.save(temporary)
+    temporary.replace(path)
+    return net
+
+
+def file_of(name: str, recipe: Recipe, cache: Path) -> Path:
+    """Name the file of a trained network after what it is.
+
+    Args:
+        name: Of the network, for people.
+        recipe: Of the network.
+        cache: The folder of trained networks.
+
+    Returns:
+        Such as `cache/plain-1f2e3d4c.keras`.
+    """
+    text = json.dumps(recipe, sort_keys=True)
+    return cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.keras"
+
+
+def recipe_of(name: str, quick: bool = False) -> Recipe:
+    """Return a recipe; the quick one trains for one epoch on 2,000 images.
+
+    Args:
+        name: A key of `RECIPES`.
+        quick: Whether the network is for a smoke run.
+
+    Returns:
+        The recipe.
+    """
+    return RECIPES[name] | ({"epochs": 1, "images": 2_000} if quick else {})
+
+
+def load(
+    name: str,
+    data: kj.datasets.Dataset,
+    cache: Path = CACHE,
+    quick: bool = False,
+) -> keras.Model:
+    """Return a trained network, from the cache if it is there.
+
+    Args:
+        name: A key of `RECIPES`.
+        data: The embedded sample of Fashion-MNIST.
+        cache: The folder of trained networks.
+        quick: Whether the network is for a smoke run.
+
+    Returns:
+        A plain Keras model with logits.
+
+    Raises:
+        RuntimeError: If it has not learnt its task.
+    """
+    recipe = recipe_of(name, quick)
+    net = train(recipe, data, file_of(name, recipe, Path(cache)))
+    if quick:
+        return net
+    right = correct(net, data.x_test[:1000], data.y_test[:1000]).mean()
+    if right < LEARNT:
+        raise RuntimeError(
+            f"The network {name!r} is right on {right:.1%} of 1,000 test images, "
+            f"expected at least {LEARNT:.0%}: its figures would mean nothing. Train it "
+            "longer."
+        )
+    return net
+
+
+def correct(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Tell which images the model classifies rightly, bool `(N,)`."""
+    return model.predict(x, batch_size=256, verbose=0).argmax(-1) == y

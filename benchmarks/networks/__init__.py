@@ -1,1 +1,0 @@
-"""The networks of the benchmarks, how they are trained, and what on."""

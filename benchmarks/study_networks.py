@@ -1,0 +1,539 @@
+"""What the study trains: rungs (network, data, threat), methods, their networks."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import networks as nets
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from networks import Recipe
+
+import keras_jsigr as kj
+from keras_jsigr.core.files import atomic_write
+
+FILE = Path(__file__).parent / "methods.json"
+
+# Of recipes with a preset; spelt out by `at_radius`.
+PRESET_KEYS = ("preset", "times", "wider")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training.
+
+    Attributes:
+        name: Its key in `methods.json`.
+        title: For tables.
+        family: `"undefended"`, `"regularized"` or `"adversarial"`.
+        source: Where it is from, or what it is for.
+        recipe: How its networks differ from the plain ones, see `at_radius`.
+        headline: Whether it gets the whole standard suite and the diagnostics.
+        longer: Times as many epochs as the others.
+    """
+
+    name: str
+    title: str
+    family: str
+    source: str
+    recipe: Recipe
+    headline: bool = False
+    longer: float = 1.0
+
+
+def load_methods(path: Path = FILE) -> dict[str, Method]:
+    """Read all methods, by name, in the order of the tables."""
+    methods = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Method(name, **method) for name, method in methods.items()}
+
+
+def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
+    """Say what arguments of `harden` a method has at a radius.
+
+    Args:
+        recipe: Of a method. `"preset"` names arguments, for `"wider"` times the
+            radius; their weights are taken `"times"` that, `"settings"` come over them.
+        epsilon: Linf radius, inputs in 0..1.
+
+    Returns:
+        The recipe with all of them as `"settings"`. Without a preset, weights grow as
+        the loss in a ball does: by `epsilon / nets.EPSILON` where the penalty is a norm
+        of gradients, by its square where it is a square.
+    """
+    settings = recipe.get("settings", {})
+    if "preset" in recipe:
+        own = {k: v for k, v in recipe.items() if k not in PRESET_KEYS}
+        radius = epsilon * recipe.get("wider", 1.0)
+        preset = kj.preset(recipe["preset"], epsilon=radius)
+        for name in ("jacobian_weight", "selective_weight"):
+            preset[name] *= recipe.get("times", 1.0)
+        return own | {"settings": preset | settings}
+    ratio = epsilon / nets.EPSILON
+    if recipe["defence"] != "harden" or ratio == 1.0:
+        return recipe
+    given = kj.PenaltySettings(**settings)
+    squared = {
+        "jacobian_weight": given.norm == "squared" or given.form == "separate",
+        "selective_weight": given.norm == "squared",
+    }
+    weights = {
+        name: getattr(given, name) * ratio ** (2 if square else 1)
+        for name, square in squared.items()
+    }
+    return recipe | {"settings": settings | weights}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A network, its data and its threat model.
+
+    Attributes:
+        name: Part of the file of results.
+        title: For people.
+        recipe: Of the plain network, see `networks.RECIPES`.
+        epsilon: Linf radius, inputs in 0..1.
+        words: How people write the radius.
+        surrogates: The rung whose networks the examples of transfer are made on, or
+            `None` for this one: large networks are not trained again to attack with.
+        images: How many test images are attacked at most.
+        whole_suite: Whether the worst case of headline methods is over the whole
+            standard suite, or, as that of the others, over its two strongest attacks.
+    """
+
+    name: str
+    title: str
+    recipe: Recipe
+    epsilon: float = nets.EPSILON
+    words: str = "0.1"
+    surrogates: str | None = None
+    images: int = 1000
+    whole_suite: bool = True
+
+
+_IDX: Recipe = {"source": "idx", "images": 60_000}
+_TINY: Recipe = {"source": "tiny_imagenet10", "images": 5_000, "epsilon": 4 / 255}
+# Networks that are slow to attack.
+_SLOW: dict[str, Any] = {"images": 500, "whole_suite": False}
+RUNGS = {
+    rung.name: rung
+    for rung in (
+        Rung("reference", "conv4x4-s2(16, 32) + fc100, SiLU, Fashion-MNIST", _IDX),
+        Rung(
+            "relu",
+            "conv4x4-s2(16, 32) + fc100, ReLU, Fashion-MNIST",
+            {**_IDX, "activation": "relu"},
+            surrogates="reference",
+        ),
+        Rung(
+            "swish",
+            "conv4x4-s2(16, 32) + fc100, Swish of beta 5, Fashion-MNIST",
+            {**_IDX, "swish": 5.0},
+        ),
+        Rung(
+            "madry",
+            "conv5x5(32)-pool-conv5x5(64)-pool-fc1024, SiLU, Fashion-MNIST",
+            {**_IDX, "net": "madry", "epochs": 5},
+            surrogates="reference",
+            **_SLOW,
+        ),
+        Rung(
+            "resnet20",
+            "ResNet-20 with batch normalization, SiLU, Fashion-MNIST",
+            {**_IDX, "net": "resnet20", "epochs": 3},
+            surrogates="reference",
+            **_SLOW,
+        ),
+        Rung(
+            "tiny",
+            "conv3x3-s2(16, 32, 64) + fc100, SiLU, ten classes of Tiny ImageNet",
+            {**_TINY, "net": "colour", "epochs": 30},
+            4 / 255,
+            "4/255",
+        ),
+        Rung(
+            "colour",
+            "ResNet-20 (first convolution of stride 2) with batch normalization, SiLU, "
+            "ten classes of Tiny ImageNet",
+            {**_TINY, "net": "resnet20 colour", "epochs": 10},
+            4 / 255,
+            "4/255",
+            surrogates="tiny",
+            **_SLOW,
+        ),
+    )
+}
+
+
+def epochs_of(rung: Rung, method: Method) -> int:
+    """Say how long a method trains on a rung."""
+    recipe = nets.RECIPES["plain"] | rung.recipe | method.recipe
+    return round(recipe["epochs"] * method.longer)
+
+
+def load_data(
+    rung: Rung, data_dir: str | None, archive: Path | None, quick: bool
+) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
+    """Read the images of a rung.
+
+    Args:
+        rung: Of `RUNGS`.
+        data_dir: The folder of Fashion-MNIST's IDX files, or `None` to look for it.
+        archive: Of Tiny ImageNet.
+        quick: Whether the embedded sample of Fashion-MNIST will do.
+
+    Returns:
+        The images, and where the objects of the test images are, if that is known.
+
+    Raises:
+        ValueError: If the rung is of Tiny ImageNet and there is no archive.
+    """
+    if rung.recipe["source"] == "tiny_imagenet10":
+        if archive is None:
+            raise ValueError(
+                f"Got no archive for the rung {rung.name!r}, expected --archive "
+                "tiny-imagenet-200.zip."
+            )
+        return load_tiny_imagenet10(archive)
+    source = "sample" if quick else "idx"
+    data = kj.datasets.load(
+        "fashion_mnist", source=source, data_dir=data_dir, verbose=False
+    )
+    return data, None
+
+
+CLASSES = {
+    "banana": "n07753592",
+    "bullet_train": "n02917067",
+    "espresso": "n07920052",
+    "golden_retriever": "n02099601",
+    "goldfish": "n01443537",
+    "mushroom": "n07734744",
+    "red_panda": "n02509815",
+    "school_bus": "n04146614",
+    "scorpion": "n01770393",
+    "umbrella": "n04507155",
+}
+# The folder in the archive of all 200 classes, tiny-imagenet-200.zip.
+_ALL = "tiny-imagenet-200"
+
+
+def load_tiny_imagenet10(
+    path: Path,
+) -> tuple[kj.datasets.Dataset, np.ndarray]:
+    """Read images, labels and boxes.
+
+    Args:
+        path: `tiny-imagenet-200.zip` as Stanford's course CS231n gives it out, or a zip
+            archive of the ten classes alone: `train/<class>/*.JPEG`,
+            `val/<class>/*.JPEG` and `boxes.json`, which maps each file to its corners
+            `[x0, y0, x1, y1]`, the pixels of both corners inside.
+
+    Returns:
+        The data, `val` as its test split, and the boxes of the test images, float32
+        `(M, 4)`, as `keras_jsigr.saliency.metrics` takes them: the last corner outside.
+    """
+    classes = list(CLASSES)
+    with zipfile.ZipFile(path) as archive:
+        whole = f"{_ALL}/val/val_annotations.txt" in archive.namelist()
+        files, corners = (_of_all if whole else _of_ten)(archive)
+        names = sorted(files)
+        # Classes mixed, in an order that stays: so the first images are a sample.
+        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+        splits = {}
+        for split in ("train", "val"):
+            chosen = [name for name in names if name.startswith(f"{split}/")]
+            images = [
+                tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy()
+                for name in chosen
+            ]
+            labels = np.array([classes.index(name.split("/")[1]) for name in chosen])
+            splits[split] = (chosen, np.stack(images), labels)
+    boxes = np.array([corners[name] for name in splits["val"][0]], np.float32)
+    data = kj.datasets.Dataset(
+        x_train=kj.datasets.to_unit_range(splits["train"][1]),
+        y_train=splits["train"][2],
+        x_test=kj.datasets.to_unit_range(splits["val"][1]),
+        y_test=splits["val"][2],
+        class_names=tuple(classes),
+        name="tiny_imagenet10",
+        source=path.name,
+    )
+    return data, boxes + np.array([0, 0, 1, 1], np.float32)
+
+
+# Members of the archive and corners, by `split/class/file`.
+_Files, _Corners = dict[str, str], dict[str, list[int]]
+
+
+def _of_ten(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
+    files = {name: name for name in archive.namelist() if name.endswith(".JPEG")}
+    return files, json.loads(archive.read("boxes.json"))
+
+
+def _of_all(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
+    files, corners = {}, {}
+    for name, member, *corner in _members(archive):
+        files[name] = member
+        corners[name] = [int(side) for side in corner]
+    return files, corners
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[list[str]]:
+    """Yield `split/class/file`, the member of the archive and the corners."""
+    for name, wordnet in CLASSES.items():
+        folder = f"{_ALL}/train/{wordnet}"
+        for file, *corner in _rows(archive, f"{folder}/{wordnet}_boxes.txt"):
+            yield [f"train/{name}/{file}", f"{folder}/images/{file}", *corner]
+    names = {wordnet: name for name, wordnet in CLASSES.items()}
+    for file, wordnet, *corner in _rows(archive, f"{_ALL}/val/val_annotations.txt"):
+        if wordnet in names:
+            member = f"{_ALL}/val/images/{file}"
+            yield [f"val/{names[wordnet]}/{file}", member, *corner]
+
+
+def _rows(archive: zipfile.ZipFile, name: str) -> list[list[str]]:
+    return [line.split() for line in archive.read(name).decode().splitlines() if line]
+
+
+# Seeds of networks that are attacked with, or that explain: never those measured.
+SURROGATE_SEED, TEACHER_SEED = 1000, 100
+
+# A method and a seed.
+Member = tuple[str, int]
+
+
+def add_options(parser: argparse.ArgumentParser, images: int) -> None:
+    """Let a benchmark say which networks it wants.
+
+    Args:
+        parser: Of `store.parser_of`, added to; `--train` is how the benchmark
+            calls itself to train several networks side by side.
+        images: How many test images the figures are of.
+    """
+    add = parser.add_argument
+    add("--rung", choices=list(RUNGS), default="reference")
+    add(
+        "--archive",
+        type=Path,
+        default=None,
+        help="tiny-imagenet-200.zip",
+    )
+    add("--methods", nargs="+", choices=list(load_methods()), default=None)
+    add("--seeds", type=int, default=3)
+    add("--images", type=int, default=images, help="test images that are attacked")
+    add("--skip", type=int, default=0, help="as many test images before them")
+    add("--jobs", type=int, default=os.cpu_count(), help="networks trained at a time")
+    add("--train", nargs=2, metavar=("METHOD", "SEED"), help="one network, no more")
+
+
+class Bank:
+    """Networks of a rung by method and seed: trained once, kept, loaded.
+
+    Args:
+        rung: What they are trained and measured on.
+        options: Of the command line, see `add_options`.
+    """
+
+    def __init__(self, rung: Rung, options: argparse.Namespace) -> None:
+        self.rung = rung
+        self.methods = load_methods()
+        self._options = options
+
+    @cached_property
+    def _loaded(self) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
+        options = self._options
+        return load_data(self.rung, options.data_dir, options.archive, options.quick)
+
+    @cached_property
+    def surrogates(self) -> Bank:
+        """The networks that the examples of transfer are made on."""
+        name = self.rung.surrogates
+        return self if name is None else Bank(RUNGS[name], self._options)
+
+    @property
+    def data(self) -> kj.datasets.Dataset:
+        """The images."""
+        return self._loaded[0]
+
+    @cached_property
+    def chosen(self) -> dict[str, int]:
+        """Which test images networks are attacked and explained on, at most."""
+        images = min(self._options.images, self.rung.images)
+        skip = self._options.skip
+        return {"images": images} | ({"skip": skip} if skip else {})
+
+    @property
+    def test_images(self) -> tuple[np.ndarray, np.ndarray]:
+        """The test images that networks are attacked and explained on.
+
+        Raises:
+            ValueError: If all there are are skipped.
+        """
+        x, y = self.data.x_test[self._part], self.data.y_test[self._part]
+        if len(x) == 0:
+            raise ValueError(
+                f"Got --skip {self._options.skip}, expected less than the "
+                f"{len(self.data.x_test)} test images of the rung {self.rung.name!r}."
+            )
+        return x, y
+
+    @property
+    def boxes(self) -> np.ndarray | None:
+        """Where the objects of these images are, if that is known."""
+        boxes = self._loaded[1]
+        return None if boxes is None else boxes[self._part]
+
+    @property
+    def _part(self) -> slice:
+        chosen = self.chosen
+        skip = chosen.get("skip", 0)
+        return slice(skip, skip + chosen["images"])
+
+    def recipe_of(self, name: str, seed: int) -> nets.Recipe:
+        """Say how a network is trained."""
+        method = self.methods[name]
+        own = at_radius(method.recipe, self.rung.epsilon)
+        recipe = nets.RECIPES["plain"] | self.rung.recipe | own | {"seed": seed}
+        recipe["epochs"] = epochs_of(self.rung, method)
+        if self._options.quick:
+            few = {"source": f"quick {recipe['source']}", "images": 2_000, "epochs": 1}
+            recipe |= few
+        return recipe
+
+    def file_of(self, name: str, seed: int) -> Path:
+        """Name the file of a network after what it is."""
+        recipe = self.recipe_of(name, seed)
+        return nets.file_of(
+            f"{self.rung.name}-{name}-{seed}", recipe, self._options.cache
+        )
+
+    def stems_of(self, members: Iterable[Member]) -> list[str]:
+        """Return the names of files: figures of networks stay while these do."""
+        return [self.file_of(*member).stem for member in members]
+
+    def net(self, name: str, seed: int) -> keras.Model:
+        """Train a network, or load it; maps that it needs are those of a plain one."""
+        return nets.train(
+            self.recipe_of(name, seed),
+            self.data,
+            self.file_of(name, seed),
+            teacher=lambda: self.net("plain", seed),
+        )
+
+    def fill(self, members: Iterable[Member]) -> None:
+        """Train what is missing side by side: teachers before those who need them.
+
+        The long ones first: nothing waits at the end for one that started last.
+        """
+        members = list(members)
+        pupils = [m for m in members if self.recipe_of(*m).get("maps") == "cached"]
+        teachers = [("plain", seed) for _, seed in pupils]
+        others = [m for m in members if m not in pupils]
+        for stage in ([*teachers, *others], pupils):
+            missing = [m for m in dict.fromkeys(stage) if not self.file_of(*m).exists()]
+            missing.sort(key=self._passes, reverse=True)
+            self.side_by_side("--train", missing)
+
+    def _passes(self, member: Member) -> int:
+        """Count about how often a method passes through a network per step."""
+        recipe = self.recipe_of(*member)
+        attack = f"{recipe['defence']} {recipe.get('adversary', '')}".strip()
+        steps = re.search(r"-(\d+)$", attack)
+        own = 0 if recipe["defence"] is None else 1
+        return recipe["epochs"] * (own + (int(steps[1]) if steps else 0))
+
+    def side_by_side(self, option: str, members: Iterable[Member]) -> None:
+        """Run this program for every network, see `side_by_side`.
+
+        Args:
+            option: Takes a method and a seed.
+            members: The networks.
+        """
+        own = ["--rung", self.rung.name, option]
+        parts = [[*own, method, str(seed)] for method, seed in members]
+        side_by_side(parts, self._options.jobs)
+
+
+Examples = dict[str, npt.NDArray[np.float32]]
+
+
+def transfer_examples(bank: Bank, names: list[str], radius: float) -> Examples:
+    """Make the examples of every source, or load them: many networks meet the same.
+
+    Args:
+        bank: Of the networks that are attacked.
+        names: The methods of the surrogates.
+        radius: Linf.
+
+    Returns:
+        MI-FGSM of each surrogate, and of two ensembles of them all, by the name of the
+        source: on the test images of the bank.
+    """
+    made_on = bank.surrogates
+    members = [(name, SURROGATE_SEED) for name in names]
+    what = repr((made_on.stems_of(members), *bank.chosen.values(), radius))
+    key = hashlib.sha256(what.encode()).hexdigest()[:8]
+    file = made_on.file_of(*members[0]).with_name(f"transfer-{key}.npz")
+    if not file.exists():
+        made = _attacked(bank, names, radius)
+        with atomic_write(file) as opened:
+            np.savez(opened, **made)
+    with np.load(file) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def _attacked(bank: Bank, names: list[str], radius: float) -> Examples:
+    sources: dict[str, Any] = {
+        name: bank.surrogates.net(name, SURROGATE_SEED) for name in names
+    }
+    members = list(sources.values())
+    for fuse in ("logits", "probabilities"):
+        sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)
+    attack = kj.attacks.MIFGSM(epsilon=radius, verbose=0)
+    x, y = bank.test_images
+    return {name: np.asarray(attack(model, x, y)) for name, model in sources.items()}
+
+
+def side_by_side(parts: Iterable[list[str]], jobs: int) -> None:
+    """Run this program with further arguments, several times at once.
+
+    A step of a small network keeps one core busy and most of the others waiting: two
+    trainings of one core each take little longer than one that has both.
+
+    Args:
+        parts: The arguments that come after the program's own, in this order.
+        jobs: How many at a time.
+
+    Raises:
+        subprocess.CalledProcessError: If one of them fails; those that run are waited
+            for, and further ones do not start.
+    """
+    alone = {"TF_NUM_INTRAOP_THREADS": "1"}
+
+    def run(part: list[str]) -> None:
+        command = [sys.executable, *sys.argv, *part]
+        subprocess.run(command, env=os.environ | alone, check=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(run, part) for part in parts]
+        try:
+            for one in running:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
