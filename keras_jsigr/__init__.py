@@ -30,6 +30,7 @@ from keras_jsigr.saliency import (
     explainer,
     gradient_map,
     perturbation_map,
+    plot_saliency,
 )
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "harden",
     "penalties",
     "perturbation_map",
+    "plot_saliency",
     "preset",
     "saliency",
     "serving",

@@ -12,15 +12,34 @@ from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
-from keras_jsigr.evaluation.validation import known_range
+from keras_jsigr.core.logits import known_epsilon, known_input_range
 
 
-def with_range_of(model: Any, attack: PGD) -> PGD:
-    """Return the attack for the inputs that a model was declared to take."""
-    known = known_range(None, model)
-    if attack.input_range == known:
-        return attack
-    return PGD.from_config({**attack.get_config(), "input_range": known})
+def with_known_threat(
+    model: Any,
+    attack: PGD,
+    epsilon: float | None,
+    input_range: tuple[float, float] | None,
+    *,
+    default: float | None = None,
+) -> PGD:
+    """Return the attack with the model's radius and range where the user named none.
+
+    The default radius is a share of the range's width; without one it must be known.
+    """
+    if input_range is None:
+        input_range = known_input_range(model) or (0.0, 1.0)
+    if epsilon is None:
+        epsilon = known_epsilon(model)
+    if epsilon is None:
+        if default is None:
+            raise ValueError(
+                f"`{model.name}` has no known radius: got epsilon=None, expected a "
+                "radius in input units. Pass `epsilon`."
+            )
+        epsilon = default * (input_range[1] - input_range[0])
+    known = {"epsilon": float(epsilon), "input_range": tuple(input_range)}
+    return type(attack).from_config({**attack.get_config(), **known})
 
 
 class EpochMeasurement(keras.callbacks.Callback):
@@ -40,7 +59,7 @@ class EpochMeasurement(keras.callbacks.Callback):
         self._measured = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measure if it is time, and report."""
+        """Measure every `every` epochs, and repeat the last numbers in between."""
         logs = {} if logs is None else logs
         if not self._measured or (epoch + 1) % self.every == 0:
             self._measured = self.measure(logs)
@@ -48,21 +67,22 @@ class EpochMeasurement(keras.callbacks.Callback):
 
 
 class RobustAccuracy(EpochMeasurement):
-    """Attack a fixed slice of data every few epochs and report what withstands.
+    """Measure the accuracy under PGD on a fixed slice of data every few epochs.
 
-    The share of examples that are classified rightly both as they are and under PGD,
-    with the same random start every time. It is reported as `val_robust_accuracy`: put
-    this callback *before* those that read it, and tell them the direction.
+    The figure is the share of examples that are classified correctly both unperturbed
+    and under PGD, which starts from the same random points every time. It is logged as
+    `val_robust_accuracy`: put this callback *before* those that read it, and tell them
+    the direction (`mode="max"`).
 
-    To choose a model with, not to publish: for figures that hold use
-    `keras_jsigr.evaluate`, on other data than these.
+    Use it to choose among epochs, not to publish: `keras_jsigr.evaluate_robustness`
+    attacks harder, and the figure to publish needs data that chose nothing.
 
     Args:
         x: Validation inputs, float `(N, *S)`, as `fit` receives them. A few hundred
             are enough to compare epochs by.
         y: Their labels `(N,)` or one-hot.
-        epsilon: Radius in input units, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
+        epsilon: Radius in input units, >= 0; `None`: that of the hardened model.
+        norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
         steps: Steps of PGD, >= 1.
         input_range: `(low, high)` of the inputs; `None`: that of the hardened model, or
             (0, 1).
@@ -75,7 +95,7 @@ class RobustAccuracy(EpochMeasurement):
     Raises:
         TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range; at the start of training, if the data
-            do not fit the model.
+            do not fit the model or no radius is known.
 
     Reference:
         arXiv 1706.06083.
@@ -104,8 +124,8 @@ class RobustAccuracy(EpochMeasurement):
         x: Any,
         y: Any,
         *,
-        epsilon: float,
-        norm: str = "linf",
+        epsilon: float | None = None,
+        norm: Any = "linf",
         steps: int = 10,
         input_range: tuple[float, float] | None = None,
         every: int = 1,
@@ -118,8 +138,8 @@ class RobustAccuracy(EpochMeasurement):
         self.y = y
         self.name = name
         self.attack = PGD(
-            epsilon=epsilon,
-            norm=norm,
+            epsilon=0.0 if epsilon is None else epsilon,
+            norm=arguments.norm(norm),
             steps=steps,
             input_range=input_range or (0.0, 1.0),
             batch_size=batch_size,
@@ -127,7 +147,7 @@ class RobustAccuracy(EpochMeasurement):
             early_stop=True,
             verbose=0,
         )
-        self._range_given = input_range is not None
+        self._given = (epsilon, input_range)
         self._programs = CompiledCache()
         self._labels: Any = None
 
@@ -135,8 +155,7 @@ class RobustAccuracy(EpochMeasurement):
         """Check that the data fit the model."""
         super().on_train_begin(logs)
         check_model(self.model)
-        if not self._range_given:
-            self.attack = with_range_of(self.model, self.attack)
+        self.attack = with_known_threat(self.model, self.attack, *self._given)
         check_inputs(self.x, self.attack.input_range)
         classes = predict_logits(self.model, self.x[:1], programs=self._programs)
         rows = target_rows(self.y, len(self.x), classes.shape[-1])

@@ -1,4 +1,4 @@
-"""Watch what a model looks at while it trains."""
+"""Draw what a model looks at while it trains: PNG files, a film, TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,164 +15,78 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import check_model
+from keras_jsigr.attacks.base import check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
-from keras_jsigr.callbacks.robust_accuracy import with_range_of
-from keras_jsigr.callbacks.saliency_figure import (
-    Measurement,
-    Measurer,
-    check_plots,
-    check_probe,
-    draw_grid,
-)
+from keras_jsigr.callbacks.robust_accuracy import with_known_threat
 from keras_jsigr.core import arguments
+from keras_jsigr.core.batching import BatchedExplainer, CompiledCache, predict_logits
 from keras_jsigr.core.files import write_whole
-from keras_jsigr.core.scores import SCORES, ScoreName, check_class_names
-from keras_jsigr.model import JSIGRModel
+from keras_jsigr.core.logits import as_logits, is_hardened
+from keras_jsigr.core.scores import (
+    SCORES,
+    ScoreName,
+    check_class_names,
+    predicted_targets,
+)
+from keras_jsigr.penalties.jacobian import (
+    Linearization,
+    exact,
+    per_example_sum,
+    projected,
+    safe_sqrt,
+)
 from keras_jsigr.penalties.settings import PenaltySettings
+from keras_jsigr.saliency.base import decision_of
+from keras_jsigr.saliency.gradients import gradient_explainer
+from keras_jsigr.saliency.masks import make_mask_bank
+from keras_jsigr.saliency.metrics.similarity import rank_correlation, top_k_intersection
+from keras_jsigr.saliency.metrics.stability import gini
+from keras_jsigr.saliency.perturbation import perturbation_explainer
+from keras_jsigr.saliency.plot import (
+    MUTED,
+    Column,
+    Line,
+    RowLabel,
+    check_images,
+    check_plots,
+    color_top,
+    draw_table,
+    overlay_map,
+    scale_note,
+    short_number,
+    to_colors,
+    to_pixels,
+    to_rgb,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
-
-WIDTH, FRAMES, COLORS = 800, 50, 128
-
-
-_MILLISECONDS, _LAST_MILLISECONDS = 700, 2500
-
-
-class Animation:
-    """Write pictures on disk as one animated GIF, again whenever one is added."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._small: dict[Path, Image] = {}
-
-    def write(self, frames: Sequence[Path]) -> None:
-        """Write the film anew, whole or not at all."""
-        count = min(len(frames), FRAMES)
-        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
-        paths = [frames[index] for index in chosen]
-        self._small.pop(paths[-1], None)
-        self._small = {path: self._small.get(path) or _small(path) for path in paths}
-        first, *others = self._small.values()
-        buffer = io.BytesIO()
-        first.save(
-            buffer,
-            "GIF",
-            save_all=True,
-            append_images=others,
-            duration=[_MILLISECONDS] * len(others) + [_LAST_MILLISECONDS],
-            loop=0,
-            optimize=False,
-        )
-        write_whole(self._path, buffer.getvalue())
-
-
-def _small(path: Path) -> Image:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        width = min(WIDTH, picture.width)
-        size = (width, round(picture.height * width / picture.width))
-        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
-    return small.quantize(COLORS, method=method, dither=dither)
-
-
+Array = npt.NDArray[Any]
 Freq = Literal["epoch", "batch"]
 
-
-Scalars = Mapping[str, float]
-
-
-_UNITS: dict[Freq, tuple[str, int]] = {"epoch": ("epoch", 4), "batch": ("step", 7)}
-
-
-class Record:
-    """Write the grids of one training, or of its continuation, to a folder."""
-
-    def __init__(
-        self,
-        folder: Path,
-        freq: Freq,
-        *,
-        png: bool = True,
-        gif: bool = True,
-        tensorboard: bool = True,
-    ) -> None:
-        self._folder = folder
-        self._unit, self._digits = _UNITS[freq]
-        self._png, self._gif, self._tensorboard = png, gif, tensorboard
-        self._animation = Animation(folder / "grid.gif")
-        self._writer: Any = None
-
-    def add(
-        self,
-        number: int,
-        picture: npt.NDArray[np.uint8],
-        scalars: Scalars,
-    ) -> None:
-        """Write a grid."""
-        png = _encoded(picture)
-        if self._png:
-            name = f"grid-{self._unit}-{number:0{self._digits}d}.png"
-            write_whole(self._folder / name, png)
-        if self._gif:
-            self._animation.write(self._frames(number))
-        if self._tensorboard:
-            self._write_events(number, png, picture.shape[:2], scalars)
-
-    def close(self) -> None:
-        """Close the event file; the next grid opens another."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _frames(self, newest: int) -> list[Path]:
-        # Later ones are of an earlier training in this folder, or of epochs that an
-        # interrupted training did not finish.
-        found = {
-            int(match[1]): path
-            for path in self._folder.iterdir()
-            if (match := re.fullmatch(rf"grid-{self._unit}-(\d+)\.png", path.name))
-        }
-        return [found[number] for number in sorted(found) if number <= newest]
-
-    def _write_events(
-        self, number: int, png: bytes, size: tuple[int, ...], scalars: Scalars
-    ) -> None:
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
-        height, width = size
-        picture = tf.constant([str(width).encode(), str(height).encode(), png])
-        # Not `tf.summary.image` and `scalar`: those need TensorBoard, the viewer. And
-        # `record_if`: a user's own default must not silence this record.
-        with self._writer.as_default(step=number), tf.summary.record_if(True):
-            tf.summary.write("saliency/grid", picture, metadata=_metadata("images", 3))
-            for tag, value in scalars.items():
-                value = tf.constant(value, tf.float32)
-                tf.summary.write(tag, value, metadata=_metadata("scalars", 1))
-        self._writer.flush()
-
-
-def _metadata(plugin: str, data_class: int) -> Any:
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = plugin
-    metadata.data_class = data_class
-    return metadata
-
-
-def _encoded(picture: npt.NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 FOLDER = "saliency"
+UNITS: dict[Freq, tuple[str, int]] = {"epoch": ("epoch", 4), "batch": ("step", 7)}
+TOP_PIXELS = 0.1
+# The Jacobian norm is computed exactly up to so many classes, else estimated.
+EXACT_CLASSES, PROJECTIONS = 16, 16
+FILM_WIDTH, FILM_FRAMES, FILM_COLORS = 800, 50, 128
+FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 700, 2500
+
+FIGURE_NAMES = {
+    "agreement": "agreement",
+    "stability": "stability",
+    "sparsity": "sparsity",
+    "jacobian_norm": "Jacobian norm",
+}
+LEGEND = (
+    "agreement: rank correlation of gradient and perturbation map.  stability: share "
+    "of the top tenth of pixels that both gradient maps have in common.",
+    "sparsity: Gini index of the gradient map.  Jacobian norm: Frobenius norm, of the "
+    "logits, per unit of the input range.  Brighter: more salient.",
+)
 
 
 class SaliencyGrid(keras.callbacks.Callback):
@@ -189,11 +104,10 @@ class SaliencyGrid(keras.callbacks.Callback):
     `BackupAndRestore`) goes on with number, file and film; give another training
     another `log_dir`.
 
-    Works with hardened models and any Keras classifier of one image input. Only these
-    few images are looked at, with functions compiled once, in inference mode and
-    outside of any replica: training takes the same steps with it and without. Under a
-    distribution strategy only the chief draws. Without `freq="batch"` Keras' loop over
-    the batches does not know of this callback.
+    Works with hardened models and any Keras classifier of one image input. It runs the
+    model on these few images only, in inference mode, with functions compiled once:
+    training takes the same steps with it and without. Under a distribution strategy
+    only the chief draws.
 
     Args:
         x: Images `(N, H, W)` or `(N, H, W, C)`, N up to 32, as `fit` receives them.
@@ -203,8 +117,9 @@ class SaliencyGrid(keras.callbacks.Callback):
         every: Epochs, or steps of the optimizer, between grids, >= 1.
         freq: `"epoch"` or `"batch"`. With `steps_per_execution` Keras reports every so
             many steps: the grid is drawn at the first report after it is due.
-        epsilon: Radius of the adversarial images in input units, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
+        epsilon: Radius of the adversarial images in input units, >= 0; `None`: that of
+            the hardened model, or 8/255 of the range's width.
+        norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
         attack_steps: Steps of PGD, >= 1.
         input_range: `(low, high)` of the images; `None`: that of the hardened model, or
             (0, 1).
@@ -235,8 +150,8 @@ class SaliencyGrid(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str] = "runs",
         every: int = 1,
         freq: Freq = "epoch",
-        epsilon: float = 0.1,
-        norm: str = "linf",
+        epsilon: float | None = None,
+        norm: Any = "linf",
         attack_steps: int = 10,
         input_range: tuple[float, float] | None = None,
         class_names: Sequence[str] | None = None,
@@ -254,18 +169,18 @@ class SaliencyGrid(keras.callbacks.Callback):
                 "Use gif=False too, or keep both."
             )
         check_plots()
-        self.probe = check_probe(x, y)
+        self.x, self.y = check_images(x, y)
         self.folder = Path(log_dir).expanduser() / FOLDER
         self.every = arguments.count("every", every)
         self.freq = freq
+        self._given = (epsilon, input_range)
         self.attack = PGD(
-            epsilon=epsilon,
-            norm=norm,
+            epsilon=0.0 if epsilon is None else epsilon,
+            norm=arguments.norm(norm),
             steps=attack_steps,
             input_range=input_range or (0.0, 1.0),
             verbose=0,
         )
-        self._range_given = input_range is not None
         self.class_names = class_names
         self.score = score
         self._record = Record(
@@ -275,12 +190,12 @@ class SaliencyGrid(keras.callbacks.Callback):
         self._watched: Any = None
         self._last = 0
         if freq == "batch":
-            # Not a method of the class: where a callback has one, Keras waits for the
-            # results of every batch.
+            # Set on the object: a method of the class would make Keras wait for the
+            # results of every batch, with freq="epoch" too.
             self.on_train_batch_end = self._after_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Make ready for the model, on the chief."""
+        """Compile the functions that look at the model, on the chief only."""
         if not self.model.distribute_strategy.extended.should_save_summary:
             self._measure = None
         elif self._watched is not self.model:
@@ -294,7 +209,7 @@ class SaliencyGrid(keras.callbacks.Callback):
             self._show(0, {})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Draw the model if its epoch has come."""
+        """Draw the model every `every` epochs."""
         if self.freq == "epoch" and (epoch + 1) % self.every == 0:
             self._show(epoch + 1, logs or {})
 
@@ -311,12 +226,11 @@ class SaliencyGrid(keras.callbacks.Callback):
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _measurer(self) -> Measurer:
-        model = self.model
-        check_model(model)
-        known = model.settings if isinstance(model, JSIGRModel) else PenaltySettings()
-        if not self._range_given:
-            self.attack = with_range_of(model, self.attack)
-        measurer = Measurer(model, self.probe, self.attack, self.score, known)
+        check_model(self.model)
+        self.attack = with_known_threat(
+            self.model, self.attack, *self._given, default=8 / 255
+        )
+        measurer = Measurer(self.model, self.x, self.y, self.attack, self.score)
         if self.class_names is not None:
             check_class_names(self.class_names, measurer.classes)
         return measurer
@@ -325,22 +239,302 @@ class SaliencyGrid(keras.callbacks.Callback):
         if self._measure is None:
             return
         seen = self._measure()
-        self._record.add(number, self._picture(seen, number), self._scalars(seen, logs))
+        picture = to_pixels(self._figure(seen, number))
+        scalars = {f"saliency/{name}": value for name, value in seen.means().items()}
+        if is_hardened(self.model):
+            shares = shares_of_epoch(self.model, logs)
+            scalars |= {f"penalty_share/{name}": v for name, v in shares.items()}
+        self._record.add(number, picture, scalars)
 
-    def _picture(self, seen: Measurement, number: int) -> Any:
+    def _figure(self, seen: Measurement, number: int) -> Figure:
         attack = self.attack
-        unit = "epoch" if self.freq == "epoch" else "step"
-        return draw_grid(
+        return draw_measurement(
             seen,
-            title=f"{unit} {number} of {self.model.name}",
-            attack=f"PGD-{attack.steps}, {attack.norm}, epsilon {attack.epsilon:g}",
+            title=f"{UNITS[self.freq][0]} {number} of {self.model.name}",
+            note=f"adversarial images: PGD-{attack.steps}, {attack.norm}, "
+            f"epsilon {attack.epsilon:.3g}",
             input_range=attack.input_range,
             class_names=self.class_names,
         )
 
-    def _scalars(self, seen: Measurement, logs: dict[str, Any]) -> dict[str, float]:
-        scalars = {f"saliency/{name}": value for name, value in seen.means().items()}
-        if isinstance(self.model, JSIGRModel):
-            shares = shares_of_epoch(self.model, logs)
-            scalars |= {f"penalty_share/{name}": v for name, v in shares.items()}
-        return scalars
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model shows on the images, a row for each."""
+
+    x: Array
+    x_adv: Array
+    labels: Array
+    probabilities: Array
+    probabilities_adv: Array
+    gradient: Array
+    gradient_adv: Array
+    perturbation: Array
+    figures: dict[str, Array]
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of every figure over the images."""
+        return {name: float(np.mean(values)) for name, values in self.figures.items()}
+
+
+class Measurer:
+    """Measure a model on fixed images, with functions that are compiled once."""
+
+    def __init__(
+        self, model: Any, x: Array, y: Array | None, attack: PGD, score: ScoreName
+    ) -> None:
+        self._model, self._attack, self._x = model, attack, x
+        self._programs = CompiledCache()
+        self.classes = int(self._logits(x).shape[-1])
+        few = x[:16]
+        self._independent = decision_of(model, few).kind == "sigmoid"
+        self._rows = None
+        if y is not None:
+            self._rows = np.asarray(target_rows(y, len(x), self.classes))
+        low, high = attack.input_range
+        self._gradient = gradient_explainer(model, few, score=score, layout="image")
+        settings = model.settings if is_hardened(model) else PenaltySettings()
+        cells = tuple(np.minimum(settings.grid, x.shape[1:3]).tolist())
+        self._perturbation = perturbation_explainer(
+            model,
+            few,
+            make_mask_bank(x.shape[1:], cells, layout="image"),
+            baseline=settings.baseline,
+            score=settings.saliency_score,
+        )
+        self._jacobian_norm = jacobian_norm_explainer(model, few, unit=high - low)
+
+    def __call__(self) -> Measurement:
+        """Measure the model with its present weights."""
+        x, logits = self._x, self._logits(self._x)
+        labels = (logits if self._rows is None else self._rows).argmax(-1)
+        x_adv = self._attack(self._model, x, labels)
+        targets = labels
+        if self._independent:  # the maps are of the decisions on all classes
+            targets = self._rows
+            if targets is None:
+                targets = predicted_targets(tf.constant(logits), "sigmoid").numpy()
+        gradient, gradient_adv = (
+            self._gradient(x, targets),
+            self._gradient(x_adv, targets),
+        )
+        perturbation = self._perturbation(x, targets)
+        figures = {
+            "agreement": rank_correlation(gradient, perturbation),
+            "stability": top_k_intersection(gradient, gradient_adv, top=TOP_PIXELS),
+            "sparsity": gini(gradient),
+            "jacobian_norm": self._jacobian_norm(x),
+        }
+        return Measurement(
+            x=x,
+            x_adv=x_adv,
+            labels=labels,
+            probabilities=self._probabilities(logits),
+            probabilities_adv=self._probabilities(self._logits(x_adv)),
+            gradient=gradient,
+            gradient_adv=gradient_adv,
+            perturbation=perturbation,
+            figures={name: np.asarray(values) for name, values in figures.items()},
+        )
+
+    def _probabilities(self, logits: Array) -> Array:
+        activate = tf.sigmoid if self._independent else tf.nn.softmax
+        return np.asarray(activate(logits))
+
+    def _logits(self, x: Array) -> Array:
+        return predict_logits(self._model, x, programs=self._programs)
+
+
+def draw_measurement(
+    seen: Measurement,
+    *,
+    title: str,
+    note: str,
+    input_range: tuple[float, float],
+    class_names: Sequence[str] | None = None,
+) -> Figure:
+    """Draw a measurement as a figure, with one scale for all gradient maps."""
+    images, images_adv = (to_rgb(x, input_range) for x in (seen.x, seen.x_adv))
+    top = color_top(seen.gradient)
+    scale = scale_note(top)
+    overlays = [
+        overlay_map(image, values, top)
+        for image, values in zip(images, seen.gradient, strict=True)
+    ]
+    columns = [
+        Column("image", "", list(images)),
+        Column("gradient map", scale, list(to_colors(seen.gradient, top))),
+        Column("perturbation", "0 to maximum", list(to_colors(seen.perturbation, 1.0))),
+        Column("overlay", "gradient map", overlays),
+        Column("adversarial", "", list(images_adv)),
+        Column("its gradient", scale, list(to_colors(seen.gradient_adv, top))),
+    ]
+    rows = range(len(seen.x))
+    labels = [
+        RowLabel(
+            int(seen.labels[row]),
+            {
+                "image": seen.probabilities[row],
+                "adversarial": seen.probabilities_adv[row],
+            },
+        ).lines(class_names)
+        for row in rows
+    ]
+    values = [
+        {FIGURE_NAMES[name]: found[row] for name, found in seen.figures.items()}
+        for row in rows
+    ]
+    means = ",  ".join(
+        f"{FIGURE_NAMES[name]} {short_number(mean)}"
+        for name, mean in seen.means().items()
+    )
+    foot = [Line(f"Mean: {means}", 12, bold=True)]
+    foot += [Line(text, 11, MUTED) for text in LEGEND]
+    return draw_table(columns, labels, values, title=title, note=note, foot=foot)
+
+
+def jacobian_norm_explainer(
+    model: Any, probe: Any, *, unit: float = 1.0, seed: int = 0, batch_size: int = 128
+) -> BatchedExplainer:
+    """Compile `||J||_F`, to call it again and again as `f(x)`."""
+    logits_fn = as_logits(model, probe)
+
+    def norm(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+        del y
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = logits_fn(x)
+        linearization = Linearization([x], logits, tape, unit)
+        if logits.shape[-1] <= EXACT_CLASSES:
+            return safe_sqrt(per_example_sum(exact(linearization)))
+        draws = [
+            per_example_sum(projected(linearization, tf.constant([seed, k])))
+            for k in range(PROJECTIONS)
+        ]
+        return safe_sqrt(tf.add_n(draws) / PROJECTIONS)
+
+    return BatchedExplainer(norm, batch_size)
+
+
+class Record:
+    """Write the grids of one training, or of its continuation, to a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        freq: Freq,
+        *,
+        png: bool = True,
+        gif: bool = True,
+        tensorboard: bool = True,
+    ) -> None:
+        self._folder = folder
+        self._unit, self._digits = UNITS[freq]
+        self._png, self._gif, self._tensorboard = png, gif, tensorboard
+        self._film = Film(folder / "grid.gif")
+        self._writer: Any = None
+
+    def add(
+        self,
+        number: int,
+        picture: npt.NDArray[np.uint8],
+        scalars: Mapping[str, float],
+    ) -> None:
+        """Write a grid."""
+        png = _encoded(picture)
+        if self._png:
+            name = f"grid-{self._unit}-{number:0{self._digits}d}.png"
+            write_whole(self._folder / name, png)
+        if self._gif:
+            self._film.write(self._frames(number))
+        if self._tensorboard:
+            self._write_events(number, png, picture.shape[:2], scalars)
+
+    def close(self) -> None:
+        """Close the event file; a later grid opens a new one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _frames(self, newest: int) -> list[Path]:
+        # Files with higher numbers were left by an earlier or interrupted training.
+        found = {
+            int(match[1]): path
+            for path in self._folder.iterdir()
+            if (match := re.fullmatch(rf"grid-{self._unit}-(\d+)\.png", path.name))
+        }
+        return [found[number] for number in sorted(found) if number <= newest]
+
+    def _write_events(
+        self,
+        number: int,
+        png: bytes,
+        size: tuple[int, ...],
+        scalars: Mapping[str, float],
+    ) -> None:
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        height, width = size
+        picture = tf.constant([str(width).encode(), str(height).encode(), png])
+        # `tf.summary.image` and `scalar` would need the package tensorboard, and the
+        # user may have switched recording off for summaries of their own.
+        with self._writer.as_default(step=number), tf.summary.record_if(True):
+            tf.summary.write("saliency/grid", picture, metadata=_metadata("images", 3))
+            for tag, value in scalars.items():
+                value = tf.constant(value, tf.float32)
+                tf.summary.write(tag, value, metadata=_metadata("scalars", 1))
+        self._writer.flush()
+
+
+def _metadata(plugin: str, data_class: int) -> Any:
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = plugin
+    metadata.data_class = data_class
+    return metadata
+
+
+def _encoded(picture: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Film:
+    """Write PNG files as one animated GIF, anew whenever one is added."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._small: dict[Path, Image] = {}
+
+    def write(self, frames: Sequence[Path]) -> None:
+        """Write the film, whole or not at all; long ones are thinned out."""
+        count = min(len(frames), FILM_FRAMES)
+        chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        paths = [frames[index] for index in chosen]
+        self._small.pop(paths[-1], None)
+        self._small = {path: self._small.get(path) or _small(path) for path in paths}
+        first, *others = self._small.values()
+        buffer = io.BytesIO()
+        first.save(
+            buffer,
+            "GIF",
+            save_all=True,
+            append_images=others,
+            duration=[FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS],
+            loop=0,
+            optimize=False,
+        )
+        write_whole(self._path, buffer.getvalue())
+
+
+def _small(path: Path) -> Image:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        width = min(FILM_WIDTH, picture.width)
+        size = (width, round(picture.height * width / picture.width))
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
+    return small.quantize(FILM_COLORS, method=method, dither=dither)

@@ -1,4 +1,4 @@
-"""Saliency: what the gradient says matters, and what occlusion says matters."""
+"""Saliency maps: gradients, Grad-CAM, occlusion and perturbation; caches and metrics."""
 
 from keras_jsigr.core.arguments import BaselineName, ChangeName
 from keras_jsigr.core.batching import BatchedExplainer
@@ -6,9 +6,6 @@ from keras_jsigr.saliency.base import (
     Explainer,
     SaliencyMethod,
     input_gradient,
-    probability_drop,
-    sarfa,
-    squared_logits,
     target_probability,
 )
 from keras_jsigr.saliency.cache import MapTable, PerturbationCache, content_keys
@@ -43,8 +40,12 @@ from keras_jsigr.saliency.perturbation import (
     perturbation_coefficients,
     perturbation_explainer,
     perturbation_map,
+    probability_drop,
     sampled_map,
+    sarfa,
+    squared_logits,
 )
+from keras_jsigr.saliency.plot import plot_saliency
 
 __all__ = [
     "METHODS",
@@ -85,6 +86,7 @@ __all__ = [
     "perturbation_coefficients",
     "perturbation_explainer",
     "perturbation_map",
+    "plot_saliency",
     "probability_drop",
     "resolve_layout",
     "sampled_map",
