@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core.inputs import random_inputs_like, random_weights
 from keras_jsigr.core.keras_compat import layer_calls, leaf_layers
+from keras_jsigr.core.variables import stateless
 
 # What gives `W x + b` before its activation.
 LINEAR_LAYERS = (
@@ -67,7 +68,7 @@ def _fold(pairs: Pairs) -> Callable[..., Any]:
         values = [(layer.kernel, kernel * tf.reshape(scale, shape))]
         if layer.use_bias:
             values.append((layer.bias, layer.bias * scale))
-        with keras.StatelessScope(state_mapping=values):
+        with stateless(values):
             return call(inputs, *args, **kwargs)
 
     return hook

@@ -122,7 +122,7 @@ def interval(name: str, value: Any) -> tuple[float, float]:
 
 
 def norm(value: Any) -> NormName:
-    """Return the name of a norm: `np.inf`, `"inf"`, `"linf"`, `2`, `"l2"`, `1`, `"l1"`."""
+    """Return the name of a norm, which may be given as `np.inf`, `"inf"`, 2 or 1."""
     text = str(value).lower() if isinstance(value, str | Real) else ""
     name = {"inf": "linf", "2": "l2", "2.0": "l2", "1": "l1", "1.0": "l1"}.get(
         text, text
@@ -136,7 +136,7 @@ def norm(value: Any) -> NormName:
 
 
 def is_verbose(verbose: Any) -> bool:
-    """Tell whether to print: `verbose` is not 0, and Keras' interactive logging is on."""
+    """Tell whether to print: `verbose` is on, and so is Keras' interactive logging."""
     return bool(verbose) and bool(keras.config.is_interactive_logging_enabled())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.inputs import random_inputs_like, random_weights
-from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
+from keras_jsigr.core.keras_compat import (
+    altered_layers,
+    compiled_losses,
+    layer_calls,
+    leaf_layers,
+)
 from keras_jsigr.core.scores import HeadKind
+from keras_jsigr.core.variables import stateless
 
 # Farther and farther from the data, on both sides.
 _SCALES = (10.0, -10.0, 1e2, -1e2, 1e3, -1e3, 1e4, -1e4)
@@ -58,12 +63,6 @@ def _in_unit_interval(outputs: Any) -> bool:
     return bool(np.all((values >= 0.0) & (values <= 1.0)))
 
 
-_LOCK = threading.RLock()
-
-
-_OPEN: dict[int, list[Any]] = {}
-
-
 @dataclass(frozen=True)
 class Head:
     """The last activation of a classifier and the layer that applies it."""
@@ -77,39 +76,20 @@ class Head:
 
     @contextmanager
     def removed(self) -> Iterator[None]:
-        """Let the model return logits inside the block."""
+        """Let the model return logits inside the block, for this thread alone."""
         if self.layer is None:
             yield
-            return
-        layer, key = self.layer, id(self.layer)
-        with _LOCK:
-            state = _OPEN.setdefault(key, [0, None])
-            if state[0] == 0:
-                state[1] = _make_linear(layer)
-            state[0] += 1
-        try:
-            yield
-        finally:
-            with _LOCK:
-                state[0] -= 1
-                if state[0] == 0:
-                    state[1]()
-                    del _OPEN[key]
+        elif isinstance(self.layer, keras.layers.Softmax):
+            with layer_calls([self.layer], _return_inputs):
+                yield
+        else:
+            linear = {"activation": keras.activations.linear}
+            with altered_layers([self.layer], lambda _: linear):
+                yield
 
 
-def _make_linear(layer: keras.Layer) -> Callable[[], None]:
-    """Switch the layer's activation off; return what switches it on again."""
-    if isinstance(layer, keras.layers.Softmax):
-        # A Softmax layer has no activation to exchange: shadow its `call`.
-        object.__setattr__(layer, "call", lambda inputs, mask=None: inputs)
-        return lambda: object.__delattr__(layer, "call")
-    before = layer.activation
-    layer.activation = keras.activations.linear
-
-    def restore() -> None:
-        layer.activation = before
-
-    return restore
+def _return_inputs(layer: Any, call: Any, inputs: Any, mask: Any = None) -> Any:
+    return inputs
 
 
 def _candidate_kind(layer: keras.Layer) -> Literal["softmax", "sigmoid"] | None:
@@ -124,7 +104,7 @@ def _candidate_kind(layer: keras.Layer) -> Literal["softmax", "sigmoid"] | None:
 
 def find_head(model: keras.Model, probe: Any) -> Head:
     """Find the softmax or sigmoid head of a classifier by trying it."""
-    outputs = model(probe, training=False)
+    outputs = _ask(model, probe)
     if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
         shapes = keras.tree.map_structure(lambda t: tuple(t.shape), outputs)
         raise ValueError(
@@ -139,7 +119,7 @@ def find_head(model: keras.Model, probe: Any) -> Head:
         if _is_head(Head(kind, layer), model, probe, outputs):
             return Head(kind, layer)
     if looks_like_probabilities(outputs) or saturates(
-        partial(model, training=False), probe, outputs
+        partial(_ask, model), probe, outputs
     ):
         name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
@@ -156,10 +136,16 @@ def head_of(model: keras.Model, probe: Any) -> Head:
     return own if isinstance(own, Head) else find_head(model, probe)
 
 
+def _ask(model: keras.Model, x: Any) -> Any:
+    """Return a model's inference outputs; each time its random layers draw the same."""
+    with stateless():
+        return model(x, training=False)
+
+
 def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> bool:
     """Try whether a model without an activation is what the activation is of."""
     with head.removed():
-        logits = model(probe, training=False)
+        logits = _ask(model, probe)
     if logits.shape != outputs.shape:
         return False
     told = bool(tf.reduce_all(tf.math.is_finite(outputs)))
@@ -169,9 +155,9 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
     # tell nothing, and NaN as little.
     anything = random_inputs_like(probe)
     with random_weights(model):
-        outputs = model(anything, training=False)
+        outputs = _ask(model, anything)
         with head.removed():
-            logits = model(anything, training=False)
+            logits = _ask(model, anything)
     return close(head.activate(logits), outputs)
 
 

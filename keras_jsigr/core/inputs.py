@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core.keras_compat import all_layers
+from keras_jsigr.core.variables import stateless
 
 
 def as_float(x: Any) -> tf.Tensor:
@@ -36,7 +37,7 @@ def random_weights(model: keras.Model) -> Iterator[None]:
         for index, variable in enumerate(model.weights)
         if "float" in keras.backend.standardize_dtype(variable.dtype)
     ]
-    with keras.StatelessScope(state_mapping=values):
+    with stateless(values):
         yield
 
 
@@ -72,13 +73,9 @@ def rnn_state_variables(model: keras.Model) -> list[Any]:
 
 @contextmanager
 def restore_after(states: list[Any]) -> Iterator[None]:
-    """Put variables back after the block, in a graph too."""
-    before = [tf.identity(state.value) for state in states]
-    try:
+    """Leave variables alone inside the block, in a graph too."""
+    with stateless():
         yield
-    finally:
-        for state, value in zip(states, before, strict=True):
-            state.assign(value)
 
 
 _UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
@@ -144,8 +141,8 @@ def probe_size(model: keras.Model, size: int = 2) -> int:
 
 @contextmanager
 def unchanged_state(model: keras.Model) -> Iterator[None]:
-    """Put everything a pass in training mode moves back after the block."""
-    with restore_after([*model.variables, *rnn_state_variables(model)]):
+    """Discard everything that a pass in training mode moves."""
+    with stateless():
         yield
 
 

@@ -1,45 +1,139 @@
-"""A public function of TensorFlow, exchanged for a better one inside blocks."""
+"""Where the package reaches into Keras and TensorFlow, each with its reason.
+
+Three functions are wrapped once, when this module is imported:
+`keras.Operation.__call__` and `keras.Layer.__call__`, so that what a layer does can be
+seen and exchanged while a model runs, and `tf.nn.moments`, whose second derivatives are
+wrong. Each does what it wraps unless the calling thread is inside a block of this
+module: what a block exchanges is held in context variables, which no other thread sees.
+Nothing is written to layers.
+
+Keras has no public way to list every layer of a model, for `Model.layers` stops at the
+first level, nor the seeds of its random layers: `all_layers`, `leaf_layers` and
+`seed_states` ask private names.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+# Takes the layer, what it would do itself, and the arguments of this call.
+Hook = Callable[..., Any]
 
-class Exchanged:
-    """Make blocks in which a function of a module is another one."""
+# By the id of the layer; a block holds its layers, so that no id is used again.
+_NONE: Mapping[int, Any] = MappingProxyType({})
+_HOOKS: ContextVar[Mapping[int, tuple[Hook, ...]]] = ContextVar("hooks", default=_NONE)
+_STAND_INS: ContextVar[Mapping[int, Any]] = ContextVar("stand_ins", default=_NONE)
+_EXACT: ContextVar[bool] = ContextVar("exact_moments", default=False)
 
-    def __init__(
-        self,
-        module: Any,
-        name: str,
-        replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
-    ) -> None:
-        self._module, self._name, self._replacement = module, name, replacement
-        self._lock, self._depth = threading.RLock(), 0
-        self._original: Any = None
+_ORIGINAL = "_original_of_a_stand_in"
 
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        """Exchange the function inside the block."""
-        with self._lock:
-            if self._depth == 0:
-                self._original = getattr(self._module, self._name)
-                setattr(self._module, self._name, self._replacement(self._original))
-            self._depth += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._depth -= 1
-                if self._depth == 0:
-                    setattr(self._module, self._name, self._original)
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+@contextmanager
+def layer_calls(layers: Iterable[keras.Layer], hook: Hook) -> Iterator[None]:
+    """Let `hook(layer, call, *args, **kwargs)` answer for the layers inside the block.
+
+    Only calls of this thread are seen. `call` is what the layer would do. Blocks nest:
+    the inner hook is given the outer one as `call`.
+    """
+    held = list({id(layer): layer for layer in layers}.values())
+    before = _HOOKS.get()
+    added = {id(layer): (*before.get(id(layer), ()), hook) for layer in held}
+    with _set(_HOOKS, {**before, **added}):
+        yield
+
+
+def only_call(number: int, hook: Hook) -> Hook:
+    """Limit a hook of one layer to one of its calls, for one run of the model."""
+    numbers = itertools.count()
+
+    def limited(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(numbers) == number:
+            return hook(layer, call, *args, **kwargs)
+        return call(*args, **kwargs)
+
+    return limited
+
+
+@contextmanager
+def altered_layers(
+    layers: Iterable[keras.Layer], attributes: Callable[[keras.Layer], dict[str, Any]]
+) -> Iterator[None]:
+    """Let layers have other attributes inside the block, for this thread alone.
+
+    A shallow copy with these attributes, on the same variables, answers for each layer.
+    Blocks nest. Hooks of `layer_calls` see the copies' calls as those of the layers.
+    """
+    before = _STAND_INS.get()
+    held = list({id(layer): layer for layer in layers}.values())
+    copies = {id(layer): _shallow_copy(before.get(id(layer), layer)) for layer in held}
+    for layer in held:
+        copy = copies[id(layer)]
+        for name, value in vars(copy).items():
+            # What a layer calls past `__call__`, as `TimeDistributed` does.
+            if isinstance(value, keras.Layer) and name != _ORIGINAL:
+                vars(copy)[name] = copies.get(id(value), value)
+        vars(copy).update(attributes(layer))
+    with _set(_STAND_INS, {**before, **copies}):
+        yield
+
+
+def _shallow_copy(layer: keras.Layer) -> keras.Layer:
+    # `copy.copy` would serialize the layer; assignment would track what is assigned.
+    copy = object.__new__(type(layer))
+    vars(copy).update(vars(layer))
+    vars(copy).setdefault(_ORIGINAL, layer)
+    return copy
+
+
+def _wrap_layers(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return call(_STAND_INS.get().get(id(self), self), *args, **kwargs)
+
+    return called
+
+
+def _wrap_operations(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hooks = _HOOKS.get()
+        if not hooks:
+            return call(self, *args, **kwargs)
+        layer = vars(self).get(_ORIGINAL, self)
+        answer = functools.partial(call, self)
+        for hook in hooks.get(id(layer), ()):
+            answer = functools.partial(hook, layer, answer)
+        return answer(*args, **kwargs)
+
+    return called
+
+
+@contextmanager
+def exact_moments() -> Iterator[None]:
+    """Let `tf.nn.moments` carry exact second derivatives inside the block.
+
+    Keras computes the statistics of its normalization layers by it, in every layer.
+    """
+    with _set(_EXACT, True):
+        yield
 
 
 def moments(
@@ -49,8 +143,12 @@ def moments(
     keepdims: bool = False,
     name: str | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute mean and variance with every derivative intact."""
-    del shift
+    """Compute mean and variance with every derivative intact.
+
+    `tf.nn.moments` has the same values and first derivatives, but stops the gradient
+    through the mean inside the variance: second derivatives are off by several percent.
+    """
+    del shift  # ignored by TensorFlow too
     with tf.name_scope(name or "moments"):
         x = tf.convert_to_tensor(x)
         wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
@@ -61,12 +159,28 @@ def moments(
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-def exact_moments() -> AbstractContextManager[None]:
-    """Let `tf.nn.moments` carry exact second derivatives inside the block."""
-    return _EXACT.block()
+def _wrap_moments(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (moments if _EXACT.get() else original)(*args, **kwargs)
+
+    return either
 
 
-_EXACT = Exchanged(tf.nn, "moments", lambda _: moments)
+def _install(
+    owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Put a wrapper in its place, unless this package has put one there before."""
+    function = getattr(owner, name)
+    if not hasattr(function, "_wrapped_by_keras_jsigr"):
+        wrapper = wrap(function)
+        wrapper._wrapped_by_keras_jsigr = True  # type: ignore[attr-defined]
+        setattr(owner, name, wrapper)
+
+
+_install(keras.Operation, "__call__", _wrap_operations)
+_install(keras.Layer, "__call__", _wrap_layers)
+_install(tf.nn, "moments", _wrap_moments)
 
 
 def all_layers(model: keras.Layer) -> list[keras.Layer]:
@@ -88,56 +202,19 @@ def leaf_layers(model: keras.Model) -> list[keras.Layer]:
     return leaves
 
 
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """List the variables that the seeds of a model's random layers are held in."""
+    generators = [
+        generator
+        for layer in all_layers(model)
+        for generator in getattr(layer, "_seed_generators", ())
+    ]
+    return list({id(each.state): each.state for each in generators}.values())
+
+
 def compiled_losses(model: keras.Model) -> list[Any]:
     """List the losses `model` was compiled with, as the user wrote them."""
     return [loss for loss in keras.tree.flatten(getattr(model, "loss", None)) if loss]
-
-
-_LOCK = threading.RLock()
-
-
-# Takes the layer, its own `call`, and the arguments of this call.
-Hook = Callable[..., Any]
-
-
-@contextmanager
-def layer_calls(layers: Iterable[keras.Layer], hook: Hook) -> Iterator[None]:
-    """Let `hook` stand in for the calls of the layers inside the block."""
-    with _LOCK:
-        # Most layers have no `call` of their own but that of their class.
-        before = [(layer, vars(layer).get("call")) for layer in layers]
-        for layer, _ in before:
-            # Past Keras, which would track what is assigned.
-            object.__setattr__(layer, "call", _hooked(layer, hook))
-        try:
-            yield
-        finally:
-            for layer, own in before:
-                if own is not None:
-                    object.__setattr__(layer, "call", own)
-                elif "call" in vars(layer):
-                    object.__delattr__(layer, "call")
-
-
-def only_call(number: int, hook: Hook) -> Hook:
-    """Limit a hook of one layer to one of its calls, for one run of the model."""
-    numbers = itertools.count()
-
-    def limited(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
-        if next(numbers) == number:
-            return hook(layer, call, *args, **kwargs)
-        return call(*args, **kwargs)
-
-    return limited
-
-
-def _hooked(layer: keras.Layer, hook: Hook) -> Callable[..., Any]:
-    call = layer.call
-
-    def hooked(*args: Any, **kwargs: Any) -> Any:
-        return hook(layer, call, *args, **kwargs)
-
-    return hooked
 
 
 @contextmanager

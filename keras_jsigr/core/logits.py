@@ -18,10 +18,12 @@ from keras_jsigr.core.heads import (
     looks_like_probabilities,
     saturates,
 )
+from keras_jsigr.core.keras_compat import seed_states
+from keras_jsigr.core.variables import stateless
 
 
 def has_valid_logits(logits: tf.Tensor) -> tf.Tensor:
-    """Tell which rows name a class: none with NaN, with infinity, or without a finite."""
+    """Tell which rows are valid logits: no NaN, no +inf, at least one finite entry."""
     infinity = float("inf")
     # A comparison with NaN is false.
     bounded = tf.reduce_all(logits < infinity, axis=-1)
@@ -56,14 +58,43 @@ LogitsFn = Callable[[Any], tf.Tensor]
 
 
 def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
-    """Return a function from inputs to logits for anything that classifies."""
+    """Return a function from inputs to logits for anything that classifies.
+
+    A Keras model stays as it is: what its layers assign is discarded, and its random
+    layers draw from copies of their seeds.
+    """
     _check_callable(model)
-    raw = _raw_logits(model, probe)
-    if fold and isinstance(model, keras.Model):
-        raw = fold_batchnorm(model, raw, probe)
+    if not isinstance(model, keras.Model):
+        raw = _logits_of_callable(model, probe)
+    else:
+        with stateless():
+            raw = _logits_of_model(model, probe)
+            raw = fold_batchnorm(model, raw, probe) if fold else raw
+        raw = _without_side_effects(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
         return as_classes(tf.cast(raw(x), tf.float32))
+
+    return logits
+
+
+def _without_side_effects(model: keras.Model, raw: LogitsFn, probe: Any) -> LogitsFn:
+    """Discard what layers assign, but let the seeds in use go on: in copies."""
+    copies: list[tuple[Any, tf.Variable]] = []
+    seeds = seed_states(model) if tf.executing_eagerly() else []
+    if seeds:
+        with stateless() as scope:
+            raw(probe)
+        used = [seed for seed in seeds if scope.get_current_value(seed) is not None]
+        copies = [(seed, tf.Variable(seed.value, trainable=False)) for seed in used]
+
+    def logits(x: Any) -> tf.Tensor:
+        now = [(seed, copy.read_value()) for seed, copy in copies]
+        with stateless(now) as scope:
+            outputs = raw(x)
+        for seed, copy in copies:
+            copy.assign(scope.get_current_value(seed))
+        return outputs
 
     return logits
 
@@ -83,17 +114,19 @@ def _check_callable(model: Any) -> None:
         )
 
 
-def _raw_logits(model: Any, probe: Any) -> LogitsFn:
-    if isinstance(model, keras.Model):
-        if own := _own_logits(model, probe):
-            return own
-        head = find_head(model, probe)
+def _logits_of_model(model: keras.Model, probe: Any) -> LogitsFn:
+    if own := _own_logits(model, probe):
+        return own
+    head = find_head(model, probe)
 
-        def behind(x: Any) -> tf.Tensor:
-            with head.removed():
-                return model(x, training=False)
+    def behind(x: Any) -> tf.Tensor:
+        with head.removed():
+            return model(x, training=False)
 
-        return behind
+    return behind
+
+
+def _logits_of_callable(model: Any, probe: Any) -> LogitsFn:
     outputs = one_output(model(tf.convert_to_tensor(probe)))
     if outputs.shape.rank != 2:
         raise ValueError(
@@ -153,7 +186,8 @@ def output_units(model: Any, probe: Any) -> int:
     """Count the outputs of a classifier, before one of them becomes two classes."""
     _check_callable(model)
     given = {"training": False} if isinstance(model, keras.Model) else {}
-    outputs = one_output(model(tf.convert_to_tensor(probe), **given))
+    with stateless():
+        outputs = one_output(model(tf.convert_to_tensor(probe), **given))
     return int(outputs.shape[-1])
 
 

@@ -1,10 +1,35 @@
-"""Scalar state of a model: saved with it, moved without a retrace."""
+"""Variables: scalars of a model, and passes that leave all variables alone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import keras
+
+# What the blocks of this thread let variables be, by the variable's id.
+_VALUES: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar(
+    "values", default=MappingProxyType({})
+)
+
+
+@contextmanager
+def stateless(values: Iterable[tuple[Any, Any]] = ()) -> Iterator[keras.StatelessScope]:
+    """Discard what layers assign inside the block, in this thread alone.
+
+    Batch statistics, seeds and recurrent states stay what they are. `values` are pairs
+    of a Keras variable and the tensor that it is inside the block. Blocks nest.
+    """
+    known = {**_VALUES.get(), **{id(pair[0]): pair for pair in values}}
+    token = _VALUES.set(known)
+    try:
+        with keras.StatelessScope(state_mapping=list(known.values())) as scope:
+            yield scope
+    finally:
+        _VALUES.reset(token)
 
 
 def add_scalar_variable(

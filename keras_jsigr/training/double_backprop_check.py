@@ -1,4 +1,4 @@
-"""Let a float32 network compute in float64 for a while."""
+"""Check the derivatives that training needs, and refuse what TensorFlow gets wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.core.keras_compat import (
     Hook,
     all_layers,
+    altered_layers,
     exact_moments,
     layer_calls,
     leaf_layers,
 )
+from keras_jsigr.core.variables import stateless
 from keras_jsigr.penalties.jacobian import jvp
 
 
@@ -37,15 +38,9 @@ class UpwardPolicy(keras.DTypePolicy):
 @contextmanager
 def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
     """Let the layers of a model compute in float64 inside the block."""
-    layers = all_layers(model)
-    before = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = UpwardPolicy()
+    policy = {"_dtype_policy": UpwardPolicy()}
+    with altered_layers(all_layers(model), lambda _: policy):
         yield
-    finally:
-        for layer, policy in zip(layers, before, strict=True):
-            layer.dtype_policy = policy
 
 
 def of_one_input(
@@ -108,79 +103,65 @@ def second_order(
         )
         return tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64)))
 
-    def differentiated() -> tuple[float, Any]:
+    def penalty_at(values: list[Any]) -> Any:
+        with stateless(zip(variables, values, strict=True)):
+            return penalty()
+
+    def differentiated(values: list[Any]) -> tuple[float, Any]:
         with tf.GradientTape() as outer:
-            value = penalty()
-        return float(value), outer.gradient(value, [_primary(v) for v in variables])
+            outer.watch(values)
+            value = penalty_at(values)
+        return float(value), outer.gradient(value, values)
 
     def steps_from(centre: list[Any]) -> list[Any]:
         return [
             _STEP
             * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
-            for c in centre
+            for c in map(np.array, centre)
         ]
+
+    def moved(centre: list[Any], steps: list[Any], share: float = 1.0) -> list[Any]:
+        pairs = zip(centre, steps, strict=True)
+        return [tf.constant(np.array(c) + share * s, c.dtype) for c, s in pairs]
 
     def compare(fraction: float) -> tuple[float, float]:
         """Return the measured and the predicted change over part of the step."""
-        ends, places = [], []
-        for sign in (0.5, -0.5):
-            for variable, c, step in zip(variables, centre, steps, strict=True):
-                variable.assign(c + sign * fraction * step)
-            places.append([np.array(_primary(v), np.float64) for v in variables])
-            ends.append(float(penalty()))
+        up, down = (moved(centre, steps, sign * fraction) for sign in (0.5, -0.5))
         # float32 weights round the step: take the step that was really made.
         predicted = sum(
-            float(np.sum(np.asarray(tf.convert_to_tensor(d), np.float64) * (up - down)))
-            for d, up, down in zip(derivative, *places, strict=True)
+            float(
+                np.sum(
+                    np.float64(tf.convert_to_tensor(d))
+                    * (np.float64(u) - np.float64(v))
+                )
+            )
+            for d, u, v in zip(derivative, up, down, strict=True)
             if d is not None
         )
-        return ends[0] - ends[1], predicted
+        return float(penalty_at(up)) - float(penalty_at(down)), predicted
 
-    with _put_back(variables) as start:
-        centre = start
-        try:
-            value, derivative = differentiated()
-            if value == 0.0:
-                # A head of zeros, as in transfer learning: look beside it.
-                moves = steps_from(start)
-                centre = [c + step for c, step in zip(start, moves, strict=True)]
-                _assign(variables, centre)
-                value, derivative = differentiated()
-        except (LookupError, tf.errors.OpError, NotImplementedError) as error:
-            return Finding(None, first_line(error))
-        if value == 0.0:
-            return Finding(None, "the outputs do not depend on the inputs")
-        steps = steps_from(centre)
-        measured, predicted = compare(1.0)
-        scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * value)
-        distance = abs(measured - predicted) / scale
-        if distance > _TOLERANCE:
-            # Where a unit changes sides in between, the difference measures the jump.
-            half = 2.0 * compare(0.5)[0]
-            if abs(half - measured) > 0.5 * abs(measured - predicted):
-                return Finding(0.0, "too many kinks to compare")
-        return Finding(distance)
-
-
-@contextmanager
-def _put_back(variables: list[Any]) -> Iterator[list[Any]]:
-    """Give the values of variables, and give them back to them after the block."""
-    start = [np.array(_primary(v)) for v in variables]
+    start = [tf.convert_to_tensor(keras.ops.convert_to_numpy(v)) for v in variables]
+    centre = start
     try:
-        yield start
-    finally:
-        _assign(variables, start)
-
-
-def _assign(variables: list[Any], values: list[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _primary(variable: Any) -> Any:
-    """Return what a tape knows a variable by: under a strategy, its first replica."""
-    value = variable.value if isinstance(variable, keras.Variable) else variable
-    return getattr(value, "values", [value])[0]
+        value, derivative = differentiated(centre)
+        if value == 0.0:
+            # A head of zeros, as in transfer learning: look beside it.
+            centre = moved(start, steps_from(start))
+            value, derivative = differentiated(centre)
+    except (LookupError, tf.errors.OpError, NotImplementedError) as error:
+        return Finding(None, first_line(error))
+    if value == 0.0:
+        return Finding(None, "the outputs do not depend on the inputs")
+    steps = steps_from(centre)
+    measured, predicted = compare(1.0)
+    scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * value)
+    distance = abs(measured - predicted) / scale
+    if distance > _TOLERANCE:
+        # Where a unit changes sides in between, the difference measures the jump.
+        half = 2.0 * compare(0.5)[0]
+        if abs(half - measured) > 0.5 * abs(measured - predicted):
+            return Finding(0.0, "too many kinks to compare")
+    return Finding(distance)
 
 
 def _spread(c: Any, rng: np.random.Generator) -> Any:
@@ -213,17 +194,25 @@ _POOLING = {
 def smooth_stand_ins(layers: list[keras.Layer]) -> Iterator[None]:
     """Let kinked layers compute something smooth of the same shape in the block."""
     with ExitStack() as stack:
+        plain = []
         for layer in layers:
             stand_in = _stand_in(layer)
-            if stand_in is not None:
+            if stand_in is None:
+                plain.append(layer)
+            else:
                 stack.enter_context(layer_calls([layer], stand_in))
-                continue
-            for name in ("activation", "recurrent_activation"):
-                function = getattr(layer, name, None)
-                if getattr(function, "__name__", "") in _KINKED:
-                    setattr(layer, name, keras.activations.silu)
-                    stack.callback(setattr, layer, name, function)
+        stack.enter_context(altered_layers(plain, _smooth_activations))
         yield
+
+
+def _smooth_activations(layer: keras.Layer) -> dict[str, Any]:
+    names = ("activation", "recurrent_activation")
+    functions = {name: getattr(layer, name, None) for name in names}
+    return {
+        name: keras.activations.silu
+        for name, function in functions.items()
+        if getattr(function, "__name__", "") in _KINKED
+    }
 
 
 def _stand_in(layer: keras.Layer) -> Hook | None:
@@ -323,7 +312,7 @@ def _try(
     model: keras.Model, network: Callable[[Any], Any], x: Any, variables: list[Any]
 ) -> Finding:
     def replayed(value: Any) -> Any:
-        with unchanged_state(model):  # same dropout mask, same statistics every time
+        with stateless():  # same dropout mask, same statistics every time
             return network(value)
 
     wrappers = [
@@ -370,11 +359,12 @@ def layer_passes(layer: keras.Layer) -> bool:
         return True
     rng = np.random.default_rng(2)
     x = tf.constant(rng.uniform(0.1, 1.0, [2, *(s or 8 for s in shape[1:])]))
-    scale = tf.Variable(rng.uniform(0.5, 1.5, x.shape[1:]), dtype=tf.float64)
+    start = rng.uniform(0.5, 1.5, x.shape[1:])
+    scale = keras.Variable(start, dtype="float64", trainable=False, autocast=False)
 
     def network(value: Any) -> Any:
-        inputs = tf.cast(tf.sin(value * scale), layer.compute_dtype)
-        with unchanged_state(layer):
+        inputs = tf.cast(tf.sin(value * scale.value), layer.compute_dtype)
+        with stateless():
             y = tf.cast(layer(inputs, training=True), tf.float64)
         return tf.reshape(tf.sin(y), (2, -1))
 

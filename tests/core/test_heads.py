@@ -1,5 +1,6 @@
 """Do the classes exclude each other? Head and loss tell."""
 
+import itertools
 import threading
 
 import keras
@@ -442,3 +443,31 @@ def test_certain_probabilities_in_half_precision_have_finite_gradients():
         tape.watch(z)
         first = as_logits(served, z)(z)[:, 0]
     assert np.isfinite(tape.gradient(first, z)).all()
+
+
+class Restless(keras.Model):
+    """Moves batch statistics, a seed and a state of its own whenever it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+        self.drop = keras.layers.Dropout(0.5, seed=3)
+        self.head = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, x, training=None):
+        return self.head(self.drop(self.norm(x, training=True), training=True))
+
+
+def test_asking_a_model_for_logits_leaves_it_alone_and_random_as_it_is():
+    model, x = Restless(), np.random.default_rng(0).random((4, 5), "float32")
+    model(x)
+    before = [np.array(v) for v in model.variables]
+    logits = as_logits(model, x)
+    compiled = tf.function(logits)
+    answers = [logits(x), logits(x), compiled(x), compiled(x)]
+    for first, second in itertools.combinations(answers, 2):
+        assert np.any(first != second)
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, variable)
+    # From the same seed on, it draws what the model would have drawn.
+    assert np.allclose(tf.nn.softmax(answers[0]), model(x), atol=1e-6)

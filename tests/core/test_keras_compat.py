@@ -2,7 +2,6 @@
 
 import inspect
 import threading
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,13 +12,15 @@ from keras import layers
 from keras_jsigr.core import keras_compat as module
 from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.core.keras_compat import (
-    Exchanged,
+    altered_layers,
     compiled_losses,
     exact_moments,
     layer_calls,
     leaf_layers,
     moments,
+    only_call,
 )
+from keras_jsigr.core.variables import stateless
 
 LAYERS = {
     "batch": layers.BatchNormalization,
@@ -113,95 +114,135 @@ def test_keras_still_computes_its_moments_here(monkeypatch, name):
     assert calls
 
 
-def test_nesting_and_restoration():
-    before = tf.nn.moments
-    with exact_moments():
-        assert tf.nn.moments is moments
-        with exact_moments():
-            assert tf.nn.moments is moments
-        assert tf.nn.moments is moments
-    assert tf.nn.moments is before
-    with pytest.raises(RuntimeError), exact_moments(), exact_moments():
-        raise RuntimeError
-    assert tf.nn.moments is before
-
-
-def test_threads_that_overlap():
-    before, inside, leave = tf.nn.moments, threading.Event(), threading.Event()
-
-    def longer():
-        with exact_moments():
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=longer)
-    with exact_moments():
-        thread.start()
-        inside.wait(10)
-    assert tf.nn.moments is moments  # the other thread is still inside
-    leave.set()
+def in_another_thread(function):
+    """Return what a function returns in a thread of its own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
     thread.join()
-    assert tf.nn.moments is before
+    return found[0]
 
 
-def test_a_traced_function_keeps_them():
-    layer = keras.layers.LayerNormalization()
-    layer.build((None, 3))
+def is_exact():
+    """Tell whether this thread's moments have a gradient through their mean."""
+    x = tf.constant([1.0, 3.0, 8.0])
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            variance = tf.nn.moments(x, [0])[1]
+        first = inner.gradient(variance, x)
+    second = outer.gradient(first, x)  # row sums of the Hessian: zero when exact
+    return bool(np.abs(second).max() < 1e-6)
 
-    @tf.function
-    def traced(x):
+
+def test_exact_moments_are_of_one_thread_and_nest():
+    function = tf.nn.moments
+    assert not is_exact()
+    with exact_moments():
         with exact_moments():
-            return layer(x)
-
-    x = tf.constant([[1.0, 2.0, 4.0]])
-    np.testing.assert_allclose(traced(x), layer(x), rtol=1e-5)
-
-
-def test_blocks_nest():
-    module = SimpleNamespace(f=lambda x: x)
-    before, made = module.f, []
-
-    def replacement(original):
-        made.append(original)
-        return lambda x: original(x) + 1
-
-    exchanged = Exchanged(module, "f", replacement)
-    with exchanged.block(), exchanged.block():
-        assert module.f(1) == 2
-    assert module.f is before
-    with pytest.raises(RuntimeError), exchanged.block():
+            assert is_exact()
+        assert is_exact()
+        assert not in_another_thread(is_exact)
+        assert tf.nn.moments is function
+    with pytest.raises(RuntimeError), exact_moments():
         raise RuntimeError
-    assert module.f is before
-    assert made == [before, before]
+    assert not is_exact()
 
 
-def test_what_another_put_there_is_put_back():
-    module = SimpleNamespace(f="first")
-    exchanged = Exchanged(module, "f", lambda _: "ours")
-    module.f = "second"
-    with exchanged.block():
-        assert module.f == "ours"
-    assert module.f == "second"
+def double(layer, call, *args, **kwargs):
+    return 2.0 * call(*args, **kwargs)
 
 
-def test_threads_that_overlap_exchanged():
-    module = SimpleNamespace(f="theirs")
-    exchanged = Exchanged(module, "f", lambda _: "ours")
-    inside, leave = threading.Event(), threading.Event()
+def test_hooks_are_of_one_thread_and_nest():
+    layer = layers.Activation("relu")
+    net = keras.Sequential([keras.Input((1,)), layer])
+    attributes = dict(vars(layer))
 
-    def longer():
-        with exchanged.block():
-            inside.set()
-            leave.wait(10)
+    def ask():
+        return float(net(np.ones((1, 1), "float32"))[0, 0])
 
-    thread = threading.Thread(target=longer)
-    with exchanged.block():
-        thread.start()
-        assert inside.wait(10)
-    assert module.f == "ours"
-    leave.set()
-    thread.join()
-    assert module.f == "theirs"
+    with layer_calls([layer, layer], double):
+        assert (ask(), in_another_thread(ask)) == (2.0, 1.0)
+        with layer_calls([layer], double):
+            assert ask() == 4.0
+        assert ask() == 2.0
+    with pytest.raises(RuntimeError), layer_calls([layer], double):
+        raise RuntimeError
+    assert ask() == 1.0
+    assert vars(layer) == attributes
+
+
+def test_a_graph_traced_meanwhile_elsewhere_has_no_hook():
+    layer = layers.Dense(1, activation="sigmoid", kernel_initializer="ones")
+    net = keras.Sequential([keras.Input((1,)), layer])
+    traced = tf.function(net)
+    x = tf.ones((1, 1))
+    linear = {"activation": keras.activations.linear}
+    with altered_layers([layer], lambda _: linear):
+        there = in_another_thread(lambda: float(traced(x)[0, 0]))
+        assert float(net(x)[0, 0]) == 1.0
+    assert there == pytest.approx(1 / (1 + np.exp(-1.0)))
+    assert float(traced(x)[0, 0]) == there
+
+
+def test_only_one_call_is_hooked():
+    layer, x = layers.Activation("relu"), np.ones((1, 1), "float32")
+    with layer_calls([layer], only_call(1, double)):
+        assert [float(layer(x)[0, 0]) for _ in range(3)] == [1.0, 2.0, 1.0]
+
+
+def test_altered_layers_share_variables_and_are_seen_by_hooks():
+    layer = layers.Dense(2, activation="softmax")
+    net = keras.Sequential([keras.Input((2,)), layer])
+    attributes, seen = dict(vars(layer)), []
+    linear = {"activation": keras.activations.linear}
+
+    def see(layer, call, *args, **kwargs):
+        seen.append(layer)
+        return call(*args, **kwargs)
+
+    x = np.ones((1, 2), "float32")
+    with (
+        layer_calls([layer], see),
+        altered_layers([layer], lambda _: linear),
+        tf.GradientTape() as tape,
+    ):
+        logits = net(x)
+    np.testing.assert_allclose(logits, layer.kernel.numpy().sum(0)[None], rtol=1e-5)
+    assert tape.gradient(logits, layer.kernel.value) is not None
+    assert seen == [layer]
+    assert vars(layer) == attributes
+    np.testing.assert_allclose(net(x), tf.nn.softmax(logits), rtol=1e-5)
+
+
+def test_altered_layers_inside_of_layers_that_call_them_directly():
+    inner = layers.Dense(1, activation="sigmoid", kernel_initializer="ones")
+    outer = layers.TimeDistributed(inner)
+    net = keras.Sequential([keras.Input((3, 1)), outer])
+    linear = {"activation": keras.activations.linear}
+    with altered_layers([outer, inner], lambda each: linear if each is inner else {}):
+        assert net(np.ones((1, 3, 1), "float32")).numpy().ravel().tolist() == [1.0] * 3
+
+
+def test_stateless_discards_what_layers_assign():
+    net = keras.Sequential(
+        [keras.Input((2,)), layers.BatchNormalization(), layers.Dropout(0.5, seed=1)]
+    )
+    before = [np.array(v) for v in net.variables]
+    x = np.random.default_rng(0).random((4, 2), "float32")
+    with stateless():
+        first = net(x, training=True)
+        with stateless([(net.layers[0].beta, tf.ones(2))]):
+            inner = net(0.0 * x)
+        moved = net(x, training=True)
+    np.testing.assert_array_equal(inner, np.ones((4, 2)))
+    assert np.any(first != moved)  # inside of a block seeds go on
+    for value, variable in zip(before, net.variables, strict=True):
+        np.testing.assert_array_equal(value, variable)
+    with stateless():
+        again = net(x, training=True)
+    np.testing.assert_array_equal(first, again)
 
 
 class Block(layers.Layer):

@@ -282,12 +282,13 @@ def forgetful(x):
 
 
 def test_second_order_measures_the_error():
-    w = tf.Variable(np.random.default_rng(0).standard_normal((3, 2)))
+    start = np.random.default_rng(0).standard_normal((3, 2))
+    w = keras.Variable(start, dtype="float64")
     x = tf.constant(np.random.default_rng(1).standard_normal((4, 3)))
-    right = second_order(lambda x: tf.sin(x @ w), x, [w])
+    right = second_order(lambda x: tf.sin(x @ w.value), x, [w])
     assert right.passed
     assert right.error < 1e-4
-    wrong = second_order(lambda x: forgetful(x @ w), x, [w])
+    wrong = second_order(lambda x: forgetful(x @ w.value), x, [w])
     assert not wrong.passed
     assert wrong.error > 0.05
 
