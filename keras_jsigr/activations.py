@@ -1,4 +1,4 @@
-"""Walk through a model as its attributes hold it."""
+"""Smooth activations: copy a model with them in place of ReLU; `Swish`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.keras_compat import uncompiled
-from keras_jsigr.model import JSIGRModel
+from keras_jsigr.core.logits import is_hardened
+
+RELUS = (
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.ops.relu,
+    keras.ops.relu6,
+    tf.nn.relu,
+    tf.nn.relu6,
+)
+# Functional models record `keras.ops.relu(x)` as operations; Keras exports no classes.
+RELU_OPERATIONS = ("Relu", "Relu6", "ReLU")
 
 
 def is_graph(layer: Any) -> bool:
-    """Tell whether `clone_model` can copy it layer by layer."""
+    """Tell whether `keras.models.clone_model` can copy this layer by layer."""
     functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
     return functional or isinstance(layer, keras.Sequential)
 
 
 def children(layer: keras.Layer) -> list[keras.Layer]:
-    """List the layers that a layer holds directly, in the order of attribute names."""
+    """List the direct sublayers of a layer, ordered by the names of its attributes."""
     if is_graph(layer):
         return list(layer.layers)
     values = [value for _, value in sorted(vars(layer).items())]
@@ -43,7 +53,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:
-    """Visit a layer and all that it holds, each once, parents first."""
+    """Yield a layer and all its sublayers, each once, parents first."""
     seen = set() if seen is None else seen
     if id(layer) in seen:
         return
@@ -51,20 +61,6 @@ def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Lay
     yield layer
     for child in children(layer):
         yield from walk(child, seen)
-
-
-RELUS = (
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.ops.relu,
-    keras.ops.relu6,
-    tf.nn.relu,
-    tf.nn.relu6,
-)
-
-
-# Functional models record `keras.ops.relu(x)` as operations; Keras exports no classes.
-RELU_OPERATIONS = ("Relu", "Relu6", "ReLU")
 
 
 def relu_attributes(layer: keras.Layer) -> list[str]:
@@ -81,8 +77,20 @@ def has_relu(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.ReLU) or bool(relu_attributes(layer))
 
 
+def uncompiled_view(model: keras.Model) -> keras.Model:
+    """Return a shallow copy that is not compiled: it shares layers and weights.
+
+    Keras copies and serializes losses and optimizers with a compiled model, and fails
+    where they cannot be serialized. The model itself stays as it is.
+    """
+    view: keras.Model = object.__new__(type(model))
+    view.__dict__.update(vars(model))
+    view.__dict__["compiled"] = False
+    return view
+
+
 class ModelCopy:
-    """One copy in the making: what is shared in the original is shared in the copy."""
+    """A copy of a model in the making; layers that are shared stay shared."""
 
     def __init__(self, model: keras.Model, function: Callable[[Any], Any]) -> None:
         self.count = 0
@@ -103,8 +111,8 @@ class ModelCopy:
 
     def _copy(self, operation: Any) -> Any:
         if is_graph(operation):
-            with uncompiled(operation):
-                graph = keras.models.clone_model(operation, clone_function=self.copy)
+            view = uncompiled_view(operation)
+            graph = keras.models.clone_model(view, clone_function=self.copy)
             graph.dtype_policy = operation.dtype_policy
             return graph
         if isinstance(operation, keras.layers.ReLU):
@@ -118,13 +126,13 @@ class ModelCopy:
     def twins(
         self, layer: keras.Layer, copy: keras.Layer, seen: set[int]
     ) -> Iterator[tuple[keras.Layer, keras.Layer]]:
-        """Pair every layer with its copy, parents first."""
+        """Yield pairs of a layer and its copy, parents first."""
         if id(layer) in seen:
             return
         seen.add(id(layer))
         yield layer, copy
         inside, copies = children(layer), self._copies
-        # What a constructor made again is found by its place.
+        # Sublayers that a constructor made again are paired by their order.
         pairs = [(c, copies[id(c)]) for c in inside if id(c) in copies] or list(
             zip(inside, children(copy), strict=True)
         )
@@ -142,10 +150,11 @@ class ModelCopy:
                 if "activation" not in key:
                     continue
                 if _has_own(layer, key):
-                    # Handed over below: another function may have the same name.
+                    # `_share_functions` passes the function itself: another one may
+                    # have the same name.
                     if type(layer).__module__.startswith("keras."):
                         config[key] = "linear"
-                # A custom layer may keep the name only to build its parts with it.
+                # A custom layer may use the name only to build its sublayers.
                 elif value in ("relu", "relu6"):
                     if isinstance(self._config, str):
                         config[key] = self._config
@@ -156,13 +165,13 @@ class ModelCopy:
                 f"`{layer.name}` ({type(layer).__name__}) cannot be rebuilt: {error}. "
                 "Its `get_config` must return what its constructor needs."
             ) from error
-        _hand_over(layer, copy)
+        _share_functions(layer, copy)
         if self._patch(copy):
             self._warn_if_forgotten(copy)
         return copy
 
     def _patch(self, copy: keras.Layer) -> int:
-        """Exchange what the constructor of a layer hard-wired, before it is built."""
+        """Replace the ReLUs that the constructor of a layer made."""
         before = self.count
         for layer in walk(copy):
             spots = relu_attributes(layer)
@@ -175,8 +184,8 @@ class ModelCopy:
                     "`keras.saving.serialize_keras_object(layer)`."
                 )
             if isinstance(layer, keras.layers.ReLU):
-                # Attributes, lists and graphs may all hold this fresh, stateless
-                # object, so it becomes an Activation where it is.
+                # Attributes, lists and graphs may all refer to this new, stateless
+                # object, so it is turned into an Activation in place.
                 layer.__class__ = keras.layers.Activation
                 spots = ["activation"]
             for name in spots:
@@ -198,22 +207,22 @@ class ModelCopy:
 
 def _config_of(layer: keras.Layer) -> dict[str, Any]:
     with warnings.catch_warnings():
-        # Nothing is written: functions without a name are handed over as they are.
+        # The config is not saved, so functions without a name do no harm.
         warnings.filterwarnings("ignore", "The object being serialized includes a")
         config: dict[str, Any] = layer.get_config()
         return config
 
 
 def _has_own(layer: keras.Layer, name: str) -> bool:
-    """Tell whether an activation of a layer is a function that is no ReLU."""
+    """Tell whether an attribute of a layer is an activation function but no ReLU."""
     function = getattr(layer, name, None)
     if not callable(function) or isinstance(function, keras.Layer):
         return False
     return not any(function is relu for relu in RELUS)
 
 
-def _hand_over(layer: keras.Layer, copy: keras.Layer) -> None:
-    """Give a copy the very functions that the original has."""
+def _share_functions(layer: keras.Layer, copy: keras.Layer) -> None:
+    """Let a copy use the same activation functions as the original."""
     for one, twin in zip(walk(layer), walk(copy), strict=False):
         if type(one) is not type(twin):
             return
@@ -229,17 +238,17 @@ def with_smooth_activations(
 
     J-SIGR trains gradients, and a ReLU's gradient jumps. Measured by
     `benchmarks/settings.py` on the embedded Fashion-MNIST sample (reference net, 15
-    epochs, default settings, Linf epsilon 0.1, mean of three seeds; clean / PGD-20 /
-    transferred MI-FGSM accuracy): ReLU 79.2 / 52.6 / 70.4, SiLU 81.9 / 56.2 / 71.2 %.
-    arXiv 2409.20139 sees the same. With penalties at random points (`noise=`, the
-    presets) a sharper activation is stronger still, see `keras_jsigr.Swish`. The copied
-    weights were learned for ReLU: train the result.
+    epochs, the penalties set there, Linf epsilon 0.1, mean of three seeds; accuracy
+    clean / PGD-20 / transferred MI-FGSM): ReLU 79.2 / 52.6 / 70.4, SiLU 81.9 / 56.2 /
+    71.2 %. arXiv 2409.20139 finds the same. With penalties at random start points (the
+    recipe "balanced") a sharper activation is better still, see `keras_jsigr.Swish`.
+    The copied weights were learned for ReLU: train the result.
 
     Replaced are ReLU and ReLU6 as the activation of any layer, `keras.layers.ReLU`
     (with any arguments), `keras.layers.Activation("relu")` and `keras.ops.relu` in
     Functional models, in nested models and custom layers too. LeakyReLU and PReLU
-    stay. A ReLU written into a custom `call` is out of reach. A ReLU6 that is part of a
-    hand-made gate (the hard sigmoids of MobileNetV3) is replaced too.
+    stay. A ReLU that a custom `call` computes itself is not found. A ReLU6 that is part
+    of a hard sigmoid made by hand (as in MobileNetV3) is replaced too.
 
     Args:
         model: A built Functional, Sequential or subclassed model; left as it is. Custom
@@ -292,7 +301,7 @@ def with_smooth_activations(
 def _check_model(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Got {type(model).__name__}, expected a Keras 3 model.")
-    if isinstance(model, JSIGRModel):
+    if is_hardened(model):
         raise ValueError(
             f"`{model.name}` is hardened already. Replace the activations of "
             "`keras_jsigr.unwrap(model)` and harden the result."
@@ -358,11 +367,11 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
     copy.set_weights(model.get_weights())
     for layer in walk(copy):
         if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # what it computes with is not among its weights
+            layer.finalize_state()  # derives the constants that `call` uses
 
 
 def _copy_assets(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
-    """Copy what layers keep in files beside their weights, as a vocabulary."""
+    """Copy the state that layers save beside their weights, such as a vocabulary."""
     for layer, twin in twins:
         if hasattr(layer, "save_assets") and hasattr(twin, "load_assets"):
             with tempfile.TemporaryDirectory() as folder:
@@ -371,7 +380,7 @@ def _copy_assets(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
 
 
 def _copy_flags(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
-    # Setting the flag of a layer sets it for all it holds: parents first, leaves last.
+    # Setting the flag of a layer sets it for its sublayers: parents first, leaves last.
     for layer, twin in sorted(twins, key=lambda pair: not children(pair[0])):
         if twin.trainable != layer.trainable:
             twin.trainable = layer.trainable
@@ -383,11 +392,13 @@ class Swish:
     """Compute `x * sigmoid(beta * x)`: SiLU at `beta=1`, ReLU in the limit.
 
     Penalties train gradients, so the activation has to be smooth; to ignore changes
-    within a radius, a network needs units that are all but off. SiLU is smooth but off
-    only far below zero, `beta=5` is both. The curvature is `beta / 2` at zero.
+    within a radius, a network needs units whose slope is almost zero. SiLU is smooth,
+    but its slope vanishes only far below zero; `beta=5` is smooth and vanishes soon.
+    The curvature at zero is `beta / 2`.
 
-    Usable wherever Keras takes an activation, in `with_smooth_activations` too; saved
-    with the model. To load one, import keras_jsigr; exported SavedModels need nothing.
+    Use it wherever Keras takes an activation, in `with_smooth_activations` too. It is
+    saved with the model; import keras_jsigr before you load one. Exported SavedModels
+    do not need keras_jsigr.
 
     Args:
         beta: Sharpness, > 0, in one over the unit of `x`.
@@ -414,7 +425,7 @@ class Swish:
         object.__setattr__(self, "beta", beta)
 
     def __call__(self, x: Any) -> Any:
-        """Return what `x` is mapped to, in its dtype and shape."""
+        """Return the activation of `x`, in its dtype and shape."""
         return x * keras.ops.sigmoid(self.beta * x)
 
     def get_config(self) -> dict[str, Any]:
@@ -423,5 +434,5 @@ class Swish:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Swish:
-        """Make an activation from what `get_config` returned."""
+        """Make an activation from its `get_config()`."""
         return cls(**config)

@@ -1,4 +1,4 @@
-"""Names of the classes of well-known data whose files carry numbers only."""
+"""Load image classification data from this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.arguments import choice
+from keras_jsigr.core.arguments import choice, tell
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Source = Literal["auto", "sample", "idx", "tfds"]
+Folder = str | os.PathLike[str]
+EMBEDDED = "fashion_mnist"
+# One to three plain names, so that a name cannot lead out of `data_dir`.
+NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*){0,2}")
 
 FASHION_MNIST = (
     "T-shirt/top",
@@ -35,19 +43,117 @@ FASHION_MNIST = (
     "Bag",
     "Ankle boot",
 )
+UNSIGNED_BYTE = 0x08
+DEBIAN_FOLDER = Path("/usr/share/datasets")
+FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+REPAIR = "The installed files are damaged: reinstall keras-jsigr."
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+INSTALL_HINT = (
+    "reading prepared TensorFlow Datasets needs the package tensorflow-datasets: "
+    "pip install tensorflow-datasets importlib_resources"
+)
 
 
-def class_names_of(name: str, classes: int) -> tuple[str, ...]:
-    """Return the names of the classes of a data set, numbers where none are known."""
-    if name == "fashion_mnist" and classes <= len(FASHION_MNIST):
-        return FASHION_MNIST
-    return tuple(str(number) for number in range(classes))
+def load(
+    name: str = EMBEDDED,
+    *,
+    source: Source = "auto",
+    data_dir: Folder | None = None,
+    verbose: bool = True,
+) -> Dataset:
+    """Load an image classification data set from this machine.
+
+    Nothing is ever downloaded.
+
+    Args:
+        name: Name of the data set. `"fashion_mnist"` ships inside the package as a
+            sample of 12,000 training and 2,000 test images.
+        source: Where to read from.
+
+            - `"sample"`: the embedded sample.
+            - `"idx"`: the four IDX files in `data_dir`, or where Debian's packages
+              put them (`/usr/share/datasets/fashion-mnist`).
+            - `"tfds"`: a set that TensorFlow Datasets has already prepared in
+              `data_dir`, or in its default folder.
+            - `"auto"`: the sample for `"fashion_mnist"` without `data_dir`; else
+              IDX files if there are any, else a prepared set.
+        data_dir: Folder of the IDX files or of the prepared sets.
+        verbose: Whether to print one line that says what was read.
+
+    Returns:
+        The data; images are float32 `(N, H, W, C)` in [0, 1], labels int64 `(N,)`.
+
+    Raises:
+        ImportError: If a prepared set is read without tensorflow-datasets.
+        TypeError: If `name` is not a string.
+        ValueError: If the data is not on this machine, is damaged, or is not image
+            classification data; the message says what was tried.
+
+    Example:
+        >>> from keras_jsigr import datasets
+        >>> data = datasets.load("fashion_mnist", verbose=False)
+        >>> data.x_test.shape, data.x_test.dtype
+        ((2000, 28, 28, 1), dtype('float32'))
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"`name`: got {type(name).__name__}; expected a string such as "
+            f"{EMBEDDED!r}. Give arrays of your own directly to `fit`."
+        )
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"`name`: got {name!r}; expected a name such as 'mnist' or "
+            "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
+        )
+    choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
+    # "fashion-mnist" is fine too; names of configurations may have hyphens.
+    first, *configuration = name.split("/")
+    known = "/".join([first.replace("-", "_"), *configuration])
+    data = _read(known, source, data_dir)
+    tell(
+        f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test "
+        f"images from {data.source}",
+        verbose,
+    )
+    return data
 
 
-FloatArray = npt.NDArray[np.float32]
+def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
+    if source == "sample" or (
+        source == "auto" and name == EMBEDDED and data_dir is None
+    ):
+        if name != EMBEDDED or data_dir is not None:
+            raise ValueError(
+                f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
+                f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
+                "Use source='auto'."
+            )
+        return load_sample()
 
-
-IntArray = npt.NDArray[np.int64]
+    tried = []
+    if source in ("auto", "idx"):
+        files = data_dir if data_dir is not None else debian_folder(name)
+        if find_idx_files(files) is not None:
+            return load_idx(name, files)
+        tried.append(f"the four IDX files {FILES['x_train']}[.gz] ... in {files}")
+    if source in ("auto", "tfds"):
+        prepared = find_prepared(name, data_dir)
+        if prepared is not None:
+            return load_prepared(name, prepared)
+        root = data_dir if data_dir is not None else default_data_dir()
+        tried.append(f"a set prepared by TensorFlow Datasets in {root}")
+    raise ValueError(
+        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. "
+        f"Nothing is downloaded here: prepare it where there is a network with "
+        f"`pip install tensorflow-datasets importlib_resources` and `tfds build "
+        f"{name}`, or set `data_dir` to a folder that holds it. "
+        f"load({EMBEDDED!r}) needs no files."
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,7 +186,7 @@ class Dataset:
     source: str
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not belong together."""
+        """Check that the arrays fit each other."""
         self._check_split("training", self.x_train, self.y_train)
         self._check_split("test", self.x_test, self.y_test)
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
@@ -130,23 +236,69 @@ class Dataset:
         )
 
 
-def to_unit_range(images: npt.NDArray[np.uint8]) -> FloatArray:
-    """Scale 8-bit images to float32 in [0, 1]."""
-    return np.divide(images, np.float32(255), dtype=np.float32)
+def load_sample() -> Dataset:
+    """Load the embedded, stratified sample of Fashion-MNIST."""
+    folder = resources.files("keras_jsigr") / "data" / "fashion_mnist"
+    manifest = json.loads(_read_sample_file(folder, "manifest.json"))
+    x_train, y_train = _read_sample_split(folder, manifest, "train")
+    x_test, y_test = _read_sample_split(folder, manifest, "test")
+    return Dataset(
+        x_train=to_unit_range(x_train),
+        y_train=y_train,
+        x_test=to_unit_range(x_test),
+        y_test=y_test,
+        class_names=FASHION_MNIST,
+        name="fashion_mnist",
+        source="the sample embedded in keras_jsigr",
+    )
 
 
-UNSIGNED_BYTE = 0x08
+def _read_sample_split(
+    folder: Traversable, manifest: dict[str, Any], split: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    description = manifest["splits"][split]
+    images = np.concatenate(
+        [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
+    )
+    labels_file = f"{split}-labels.npy"
+    stored = _read_sample_file(folder, labels_file)
+    if (
+        hashlib.sha256(images.tobytes()).hexdigest() != description["pixels_sha256"]
+        or hashlib.sha256(stored).hexdigest() != manifest["sha256"][labels_file]
+    ):
+        raise ValueError(
+            f"The {split} split of the embedded sample does not match its SHA-256. "
+            + REPAIR
+        )
+    labels = np.load(io.BytesIO(stored), allow_pickle=False)
+    return images, labels.astype(np.int64)
 
 
-DEBIAN_FOLDER = Path("/usr/share/datasets")
+def _read_mosaic(
+    folder: Traversable, manifest: dict[str, Any], name: str
+) -> npt.NDArray[np.uint8]:
+    """Cut one mosaic into its images, left to right, then top to bottom."""
+    rows, columns = manifest["mosaic"]["rows"], manifest["mosaic"]["columns"]
+    height, width, channels = manifest["image_shape"]
+    try:
+        decoded = tf.io.decode_png(_read_sample_file(folder, name), channels=channels)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
+    mosaic: npt.NDArray[np.uint8] = decoded.numpy()
+    if mosaic.shape != (rows * height, columns * width, channels):
+        raise ValueError(
+            f"{name} of the embedded sample has shape {mosaic.shape}; expected "
+            f"{(rows * height, columns * width, channels)}. {REPAIR}"
+        )
+    tiles = mosaic.reshape(rows, height, columns, width, channels)
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(-1, height, width, channels)
 
 
-FILES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
-}
+def _read_sample_file(folder: Traversable, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
 
 
 def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -231,83 +383,6 @@ def debian_folder(name: str) -> Path:
     return DEBIAN_FOLDER / name.replace("_", "-")
 
 
-REPAIR = "The installed files are damaged: reinstall keras-jsigr."
-
-
-def load_sample() -> Dataset:
-    """Load the embedded, stratified sample of Fashion-MNIST."""
-    folder = resources.files("keras_jsigr") / "data" / "fashion_mnist"
-    manifest = json.loads(_sample_read(folder, "manifest.json"))
-    x_train, y_train = _sample_read_split(folder, manifest, "train")
-    x_test, y_test = _sample_read_split(folder, manifest, "test")
-    return Dataset(
-        x_train=to_unit_range(x_train),
-        y_train=y_train,
-        x_test=to_unit_range(x_test),
-        y_test=y_test,
-        class_names=FASHION_MNIST,
-        name="fashion_mnist",
-        source="the sample embedded in keras_jsigr",
-    )
-
-
-def _sample_read_split(
-    folder: Traversable, manifest: dict[str, Any], split: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    description = manifest["splits"][split]
-    images = np.concatenate(
-        [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
-    )
-    labels_file = f"{split}-labels.npy"
-    stored = _sample_read(folder, labels_file)
-    if (
-        hashlib.sha256(images.tobytes()).hexdigest() != description["pixels_sha256"]
-        or hashlib.sha256(stored).hexdigest() != manifest["sha256"][labels_file]
-    ):
-        raise ValueError(
-            f"The {split} split of the embedded sample does not match its SHA-256. "
-            + REPAIR
-        )
-    labels = np.load(io.BytesIO(stored), allow_pickle=False)
-    return images, labels.astype(np.int64)
-
-
-def _read_mosaic(
-    folder: Traversable, manifest: dict[str, Any], name: str
-) -> npt.NDArray[np.uint8]:
-    """Cut one mosaic into its images, left to right, then top to bottom."""
-    rows, columns = manifest["mosaic"]["rows"], manifest["mosaic"]["columns"]
-    height, width, channels = manifest["image_shape"]
-    try:
-        decoded = tf.io.decode_png(_sample_read(folder, name), channels=channels)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
-    mosaic: npt.NDArray[np.uint8] = decoded.numpy()
-    if mosaic.shape != (rows * height, columns * width, channels):
-        raise ValueError(
-            f"{name} of the embedded sample has shape {mosaic.shape}; expected "
-            f"{(rows * height, columns * width, channels)}. {REPAIR}"
-        )
-    tiles = mosaic.reshape(rows, height, columns, width, channels)
-    return tiles.transpose(0, 2, 1, 3, 4).reshape(-1, height, width, channels)
-
-
-def _sample_read(folder: Traversable, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
-
-
-VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-
-HINT = (
-    "reading prepared TensorFlow Datasets needs the package tensorflow-datasets: "
-    "pip install tensorflow-datasets importlib_resources"
-)
-
-
 def default_data_dir() -> Path:
     """Return the folder where TensorFlow Datasets prepares data."""
     chosen = os.environ.get("TFDS_DATA_DIR")
@@ -340,7 +415,7 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
     try:
         import tensorflow_datasets
     except ImportError as error:
-        raise ImportError(f"{error}; {HINT}") from error
+        raise ImportError(f"{error}; {INSTALL_HINT}") from error
     builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
     shape = _image_shape(name, builder.info.features)
     test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
@@ -349,8 +424,8 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
             f"{name}: got the splits {sorted(builder.info.splits)}; expected 'train' "
             "and 'test' or 'validation'. Choose a data set that has both."
         )
-    x_train, y_train = _tfds_read_split(builder, "train", shape)
-    x_test, y_test = _tfds_read_split(builder, test, shape)
+    x_train, y_train = _read_prepared_split(builder, "train", shape)
+    x_test, y_test = _read_prepared_split(builder, test, shape)
     return Dataset(
         x_train=to_unit_range(x_train),
         y_train=y_train,
@@ -363,7 +438,7 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
 
 
 def _image_shape(name: str, features: Any) -> tuple[int, ...]:
-    """Return the one shape of the images, or say why there is none."""
+    """Return the shape of the images; raise if they have no fixed one."""
     known = set(features.keys()) if hasattr(features, "keys") else set()
     image = features["image"] if "image" in known else None
     label = features["label"] if "label" in known else None
@@ -382,10 +457,10 @@ def _image_shape(name: str, features: Any) -> tuple[int, ...]:
     return shape
 
 
-def _tfds_read_split(
+def _read_prepared_split(
     builder: Any, split: str, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Read one split in its stored order into arrays made beforehand."""
+    """Read one split in its stored order, into preallocated arrays."""
     count = int(builder.info.splits[split].num_examples)
     images = np.empty((count, *shape), np.uint8)
     labels = np.empty(count, np.int64)
@@ -403,111 +478,13 @@ def _tfds_read_split(
     return images, labels
 
 
-Source = Literal["auto", "sample", "idx", "tfds"]
+def class_names_of(name: str, classes: int) -> tuple[str, ...]:
+    """Return the names of the classes, or numbers if they are not known."""
+    if name == "fashion_mnist" and classes <= len(FASHION_MNIST):
+        return FASHION_MNIST
+    return tuple(str(number) for number in range(classes))
 
 
-Folder = str | os.PathLike[str]
-
-
-EMBEDDED = "fashion_mnist"
-
-
-# One to three plain names, so that a name can never lead out of `data_dir`.
-NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*){0,2}")
-
-
-def load(
-    name: str = EMBEDDED,
-    *,
-    source: Source = "auto",
-    data_dir: Folder | None = None,
-    verbose: bool = True,
-) -> Dataset:
-    """Load an image classification data set from this machine.
-
-    Nothing is ever downloaded.
-
-    Args:
-        name: Name of the data set. `"fashion_mnist"` ships inside the package as a
-            sample of 12,000 training and 2,000 test images.
-        source: Where to read from.
-
-            - `"sample"`: the embedded sample.
-            - `"idx"`: the four IDX files in `data_dir`, or where Debian's packages
-              put them (`/usr/share/datasets/fashion-mnist`).
-            - `"tfds"`: a set that TensorFlow Datasets has already prepared in
-              `data_dir`, or in its default folder.
-            - `"auto"`: the sample for `"fashion_mnist"` without `data_dir`; else
-              IDX files if there are any, else a prepared set.
-        data_dir: Folder of the IDX files or of the prepared sets.
-        verbose: Whether to print one line that says what was read.
-
-    Returns:
-        The data; images are float32 `(N, H, W, C)` in [0, 1], labels int64 `(N,)`.
-
-    Raises:
-        ImportError: If a prepared set is read without tensorflow-datasets.
-        TypeError: If `name` is not a string.
-        ValueError: If the data is not on this machine, is damaged, or is not image
-            classification data; the message says what was tried.
-
-    Example:
-        >>> from keras_jsigr import datasets
-        >>> data = datasets.load("fashion_mnist", verbose=False)
-        >>> data.x_test.shape, data.x_test.dtype
-        ((2000, 28, 28, 1), dtype('float32'))
-    """
-    if not isinstance(name, str):
-        raise TypeError(
-            f"`name`: got {type(name).__name__}; expected a string such as "
-            f"{EMBEDDED!r}. Give arrays of your own directly to `fit`."
-        )
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"`name`: got {name!r}; expected a name such as 'mnist' or "
-            "'mnist_corrupted/shot_noise'. Put a path into `data_dir`."
-        )
-    choice("source", source, get_args(Source), advice="Use 'auto' if in doubt.")
-    # Hyphens as people write them; the names of configurations may have their own.
-    first, *configuration = name.split("/")
-    known = "/".join([first.replace("-", "_"), *configuration])
-    data = _loading_read(known, source, data_dir)
-    if verbose:
-        print(
-            f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} "
-            f"test images from {data.source}"
-        )
-    return data
-
-
-def _loading_read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
-    if source == "sample" or (
-        source == "auto" and name == EMBEDDED and data_dir is None
-    ):
-        if name != EMBEDDED or data_dir is not None:
-            raise ValueError(
-                f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
-                f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
-                "Use source='auto'."
-            )
-        return load_sample()
-
-    tried = []
-    if source in ("auto", "idx"):
-        files = data_dir if data_dir is not None else debian_folder(name)
-        if find_idx_files(files) is not None:
-            return load_idx(name, files)
-        tried.append(f"the four IDX files {FILES['x_train']}[.gz] ... in {files}")
-    if source in ("auto", "tfds"):
-        prepared = find_prepared(name, data_dir)
-        if prepared is not None:
-            return load_prepared(name, prepared)
-        root = data_dir if data_dir is not None else default_data_dir()
-        tried.append(f"a set prepared by TensorFlow Datasets in {root}")
-    raise ValueError(
-        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. "
-        f"Nothing is downloaded here: prepare it where there is a network with "
-        f"`pip install tensorflow-datasets importlib_resources` and `tfds build "
-        f"{name}`, or set `data_dir` to a folder that holds it. "
-        f"load({EMBEDDED!r}) needs no files."
-    )
+def to_unit_range(images: npt.NDArray[np.uint8]) -> FloatArray:
+    """Scale 8-bit images to float32 in [0, 1]."""
+    return np.divide(images, np.float32(255), dtype=np.float32)

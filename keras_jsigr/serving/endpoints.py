@@ -1,4 +1,4 @@
-"""What a served model answers: its decision, its logits, and its reasons."""
+"""The endpoints of a served model: decision, logits and explanation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EndpointFn = Callable[..., dict[str, Any]]
 
 
 def named_inputs(specs: Any) -> list[tf.TensorSpec]:
-    """Give every input of a model a name that a request can use."""
+    """Give every input of a model a legal and unique name for requests."""
     named: list[tf.TensorSpec] = []
     for position, spec in enumerate(keras.tree.flatten(specs)):
         name = re.sub(r"\W", "_", spec.name or "inputs", flags=re.ASCII)
@@ -32,7 +32,7 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
 def make_endpoints(
     model: Any, explain_score: ScoreName = "log_prob", layout: Layout | None = None
 ) -> dict[str, EndpointFn]:
-    """Make the functions that the SavedModel consists of."""
+    """Make the functions that become the endpoints of the SavedModel."""
     arguments.choice("explain_score", explain_score, SCORES)
     kind = head_kind(model, model.head, model.classes)
     specs = named_inputs(model.input_specs)
@@ -86,7 +86,7 @@ def _decision(logits: Any, kind: HeadKind) -> dict[str, Any]:
 
 
 def _as_targets(decided: Any, logits: Any, kind: HeadKind) -> Any:
-    """Explain the very class that is reported, down to the last rounding error."""
+    """Turn the reported decision into targets, so that exactly it is explained."""
     if kind == "softmax":
         return tf.one_hot(decided, logits.shape[-1])
     return tf.reshape(tf.cast(decided, tf.float32), tf.shape(logits))
@@ -101,14 +101,14 @@ def _map_axes(
     found = {}
     for index in model.regularized:
         sides = [side or 1 for side in specs[index].shape[1:]]
-        # Of what has more axes than a layout knows, such as videos, all but the last.
-        every = max(1, len(sides) - 1)
-        found[index] = map_axes(resolve_layout(sides, layout)) if layout else every
+        # Without a layout all axes but the last, also for videos and the like.
+        default = max(1, len(sides) - 1)
+        found[index] = map_axes(resolve_layout(sides, layout)) if layout else default
     return found
 
 
 def _over_channels(gradient: Any, axes: int) -> Any:
-    """Sum `|g|` over the channels, which the map does not keep."""
+    """Sum `|g|` over the channel axes, those behind the map's own."""
     magnitude = tf.abs(tf.cast(gradient, tf.float32))
     channels = list(range(1 + axes, magnitude.shape.rank))
     return tf.reduce_sum(magnitude, channels) if channels else magnitude

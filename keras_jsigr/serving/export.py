@@ -9,21 +9,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.core import arguments
 from keras_jsigr.core.files import check_target, replaced_folder
+from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import ScoreName
-from keras_jsigr.model import JSIGRModel
 from keras_jsigr.saliency.masks import Layout
 from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, named_inputs
 from keras_jsigr.serving.model_card import (
     CARD_NAME,
-    checked_threat_model,
+    check_threat_model,
     model_card,
     write_model_card,
 )
 
 
 def export(
-    model: JSIGRModel,
+    model: Any,
     path: str | os.PathLike[str],
     *,
     explain_score: ScoreName = "log_prob",
@@ -45,8 +46,9 @@ def export(
       each.
 
     All run in inference mode. Compile the model first if it returns logits: the loss
-    tells whether the classes exclude each other. The folder appears under its name
-    once it is complete.
+    tells whether the classes exclude each other. The folder gets its name only once it
+    is complete. The model may be used in other threads at the same time; the export
+    has the weights of the moment when they are written.
 
     The endpoints take inputs by name, as servers do; `keras.layers.TFSMLayer` loads
     them for models of one input.
@@ -55,12 +57,13 @@ def export(
         model: A hardened model.
         path: The folder to write, for TensorFlow Serving `NAME/VERSION`.
         explain_score: The score `s`: `"log_prob"`, `"margin"` or `"logit"`.
-        layout: What the axes of an example mean where the rank would mislead:
+        layout: What the axes of an example mean if the rank does not tell:
             `"image"` for grey images `(H, W)`; by default that of cached maps.
         threat_model: Entries for the card's `threat_model`, such as
-            `{"epsilon": 0.1, "evaluated": True, "note": "PGD-50: 61 %"}`.
+            `{"epsilon": 0.1, "evaluated": True, "note": "PGD-50: 61 %"}`; without
+            `epsilon` the radius that the model was hardened for.
         overwrite: Whether to replace an earlier export.
-        verbose: 0 for silence; 1 for one line.
+        verbose: Whether to print one line, see `keras.config` for interactive logging.
 
     Returns:
         The path of the model card, `model_card.json` in the folder.
@@ -77,38 +80,38 @@ def export(
     Example:
         >>> import tempfile
         >>> import keras
-        >>> from keras_jsigr.model import JSIGRModel
-        >>> from keras_jsigr.serving import export
+        >>> import keras_jsigr as kj
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> robust = kj.harden(net, epsilon=0.1, verbose=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     export(JSIGRModel(net), folder, verbose=0).name
+        ...     kj.serving.export(robust, folder, verbose=0).name
         'model_card.json'
     """
-    if not isinstance(model, JSIGRModel):
+    if not is_hardened(model):
         raise TypeError(
             f"Got {type(model).__name__}, expected a hardened model. Wrap it with "
             "`keras_jsigr.harden` first, or export it with `keras.Model.export`."
         )
     target = Path(path).expanduser().absolute()
     check_target(target, overwrite)
-    checked_threat_model(threat_model, [])  # now, not after minutes of tracing
+    check_threat_model(threat_model)  # now, not after minutes of tracing
     endpoints = make_endpoints(model, explain_score, layout)
     with replaced_folder(target) as folder:
         signatures = _write_saved_model(model, endpoints, folder)
         inputs = signatures["serving_default"]["inputs"]
         card = model_card(model, inputs, signatures, threat_model)
         write_model_card(card, folder)
-    if verbose:
-        print(f"keras_jsigr: exported {', '.join(endpoints)} to '{target}'.")
+    arguments.tell(f"exported {', '.join(endpoints)} to '{target}'.", verbose)
     return target / CARD_NAME
 
 
 def _write_saved_model(
-    model: JSIGRModel, endpoints: dict[str, EndpointFn], folder: Path
+    model: Any, endpoints: dict[str, EndpointFn], folder: Path
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Trace the endpoints and write them; return what they take and give."""
     specs = named_inputs(model.input_specs)
     archive = keras.export.ExportArchive()
-    # Of the base alone: nothing of the wrapper has a place in the file.
+    # Only the base's variables: a server needs none of the wrapper's.
     archive.track(model.base)
     signatures = {}
     for name, function in endpoints.items():

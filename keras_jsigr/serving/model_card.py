@@ -1,4 +1,4 @@
-"""The model card: what was exported, how it was trained, and what was not tested."""
+"""The model card: what was exported, how it was trained, what was not tested."""
 
 from __future__ import annotations
 
@@ -15,15 +15,33 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import head_kind
+from keras_jsigr.core.logits import known_epsilon
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
 
+CARD_NAME = "model_card.json"
 CARD_FORMAT = 1
-
-
-_NOT_EVALUATED = (
+NOT_EVALUATED = (
     "No robustness was measured for this card. Evaluate the model under attack before "
     "relying on it."
 )
+
+_SECTIONS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "name": str,
+    "created": str,
+    "versions": dict,
+    "method": dict,
+    "settings": dict,
+    "adversary": (dict, type(None)),
+    "inputs": list,
+    "input_range": list,
+    "classes": int,
+    "head": dict,
+    "endpoints": dict,
+    "parameters": int,
+    "weights_sha256": str,
+    "threat_model": dict,
+}
 
 
 def model_card(
@@ -61,43 +79,50 @@ def model_card(
         "endpoints": endpoints,
         "parameters": int(model.base.count_params()),
         "weights_sha256": fingerprint_weights(model.base),
-        "threat_model": checked_threat_model(threat_model, [low, high]),
+        "threat_model": full_threat_model(
+            threat_model, known_epsilon(model), [low, high]
+        ),
     }
 
 
-def checked_threat_model(
-    threat_model: dict[str, Any] | None, input_range: list[float]
+def full_threat_model(
+    threat_model: dict[str, Any] | None,
+    epsilon: float | None,
+    input_range: list[float],
 ) -> dict[str, Any]:
-    """Complete the statement on the threat model."""
+    """Complete the user's statement on the threat model."""
+    full: dict[str, Any] = {
+        "norm": "linf",
+        "epsilon": epsilon,
+        "input_range": input_range,
+        "evaluated": False,
+        **(threat_model or {}),
+    }
+    return full if full["evaluated"] else {"note": NOT_EVALUATED, **full}
+
+
+def check_threat_model(threat_model: Any) -> None:
+    """Check that a statement is a dict of JSON values, or `None`."""
     if not isinstance(threat_model, (dict, type(None))):
         raise TypeError(
             f"`threat_model` must be a dict: got {type(threat_model).__name__}. Pass "
             "for example {'epsilon': 0.1, 'evaluated': True, 'note': '...'}."
         )
-    full: dict[str, Any] = {
-        "norm": "linf",
-        "epsilon": None,
-        "input_range": input_range,
-        "evaluated": False,
-        **(threat_model or {}),
-    }
-    if not full["evaluated"]:
-        full = {"note": _NOT_EVALUATED, **full}
     try:
-        json.dumps(full, allow_nan=False)
+        json.dumps(threat_model, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`threat_model` must hold JSON values: {error}. Turn arrays and NumPy "
             "numbers into Python lists and numbers."
         ) from error
-    return full
 
 
 def _described(adversary: Any) -> Any:
+    """Serialize an adversary, or name the class of one that cannot be serialized."""
     try:
         return keras.saving.serialize_keras_object(adversary)
     except (TypeError, ValueError, NotImplementedError):
-        return {"class_name": type(adversary).__qualname__}  # of the user's own kind
+        return {"class_name": type(adversary).__qualname__}
 
 
 def _versions() -> dict[str, str]:
@@ -112,28 +137,6 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-CARD_NAME = "model_card.json"
-
-
-_SECTIONS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "name": str,
-    "created": str,
-    "versions": dict,
-    "method": dict,
-    "settings": dict,
-    "adversary": (dict, type(None)),
-    "inputs": list,
-    "input_range": list,
-    "classes": int,
-    "head": dict,
-    "endpoints": dict,
-    "parameters": int,
-    "weights_sha256": str,
-    "threat_model": dict,
-}
 
 
 def write_model_card(card: dict[str, Any], folder: Path) -> None:
@@ -158,11 +161,12 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     Example:
         >>> import tempfile
         >>> import keras
-        >>> from keras_jsigr.model import JSIGRModel
-        >>> from keras_jsigr.serving import export, read_model_card
+        >>> import keras_jsigr as kj
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> robust = kj.harden(net, epsilon=0.1, verbose=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     card = read_model_card(export(JSIGRModel(net), folder, verbose=0))
+        ...     path = robust.export(folder, verbose=0)
+        ...     card = kj.serving.read_model_card(path)
         >>> card["classes"], card["threat_model"]["evaluated"]
         (3, False)
     """
