@@ -1,4 +1,4 @@
-"""Write files so that nobody ever meets half of one."""
+"""Files that are written atomically: JSON, checked archives of arrays, folders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write bytes to a file, see `whole_file`."""
+    """Write bytes to a file, atomically."""
     with atomic_write(path) as file:
         file.write(data)
 
@@ -47,11 +47,14 @@ def write_whole(path: Path, data: bytes) -> None:
 # JSON has no infinity: it is written as `{"$float": "inf"}` and read back as a float.
 _FLOAT = "$float"
 
-
 _LARGEST = sys.float_info.max
 
-
 _NO_NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def json_text(document: Any) -> str:
+    """Return strict JSON: an error instead of NaN and infinity."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_json(value: Any, place: str = "value") -> Any:
@@ -161,7 +164,6 @@ def _dataclass_from_json(kind: Any, value: dict[str, Any], place: str) -> Any:
 
 
 Arrays = dict[str, npt.NDArray[Any]]
-
 
 FORMAT_VERSION = 1
 

@@ -1,7 +1,10 @@
 """Honest evaluation: worst case, transfer, diagnostics, saliency maps, a report."""
 
+import warnings
+from typing import Any
+
 from keras_jsigr.attacks.ensemble import leave_one_family_out
-from keras_jsigr.evaluation.evaluate import evaluate
+from keras_jsigr.evaluation.evaluate import evaluate_robustness
 from keras_jsigr.evaluation.gradient_masking import diagnostics
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
 from keras_jsigr.evaluation.report import Comparison, Report, compare
@@ -18,9 +21,24 @@ __all__ = [
     "SaliencyReport",
     "compare",
     "diagnostics",
-    "evaluate",
+    "evaluate_robustness",
     "evaluate_saliency",
     "leave_one_family_out",
     "linearized_robustness",
     "transfer_matrix",
 ]
+
+# The submodule would hide the deprecated function of the same name.
+globals().pop("evaluate")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "evaluate":
+        warnings.warn(
+            "`evaluate` is called `evaluate_robustness` now; the old name goes with "
+            "the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return evaluate_robustness
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -15,7 +12,7 @@ from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.base import check_inputs
 from keras_jsigr.attacks.suite import attacks_of, by_name
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import PROGRAMS, classified_rightly
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import to_json
 from keras_jsigr.core.scores import check_class_names
 from keras_jsigr.evaluation.examples import show_examples
@@ -29,7 +26,7 @@ from keras_jsigr.evaluation.records import (
     SaliencyRecord,
 )
 from keras_jsigr.evaluation.report import Report
-from keras_jsigr.evaluation.resume import Store, data_identity, model_identity
+from keras_jsigr.evaluation.resume import ResultCache, data_identity, model_identity
 from keras_jsigr.evaluation.robustness import (
     RIVALS,
     default_radii,
@@ -41,14 +38,13 @@ from keras_jsigr.evaluation.robustness import (
 from keras_jsigr.evaluation.run import (
     Log,
     Task,
-    about_model,
     by_class,
     chance,
+    model_summary,
     versions,
     widest_radius,
 )
-from keras_jsigr.evaluation.saliency import check_maps, measure_saliency
-from keras_jsigr.evaluation.saliency_measures import MapTask, check_map_task
+from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
 from keras_jsigr.evaluation.transfer import (
     TransferResult,
     run_transfer,
@@ -56,205 +52,44 @@ from keras_jsigr.evaluation.transfer import (
 )
 from keras_jsigr.evaluation.validation import (
     check_data,
-    check_epsilon,
     check_logits,
+    check_options,
     check_radii,
     check_surrogates,
-    check_texts,
+    check_threat_model,
     known_range,
 )
 
 _CURVE_STEPS = 50
 
 
-_PROBES = 16
+class EvaluationOptions(TypedDict, total=False):
+    """The rarer keywords of `evaluate_robustness`, which documents them."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """Hold what `evaluate` has to do."""
-
-    task: Task
-    name: str
-    about: dict[str, Any]
-    title: str
-    attacks: list[Any]
-    curve_attack: Any
-    radii: list[float]
-    stop_at_chance: bool
-    surrogates: dict[str, Any]
-    transfer_attacks: list[Any]
-    diagnostics: bool
+    epsilons: Sequence[float] | None
+    transfer_attacks: Any
+    class_names: Sequence[str] | None
     examples: int
-    saliency: MapTask | None
-    fingerprint: str
-    settings: dict[str, Any]
+    batch_size: int
+    seed: int
+    title: str | None
 
 
-def check_call(
+def evaluate_robustness(
     model: Any,
     x: Any,
     y: Any,
+    epsilon: float | None = None,
     *,
-    epsilon: float,
-    norm: str,
-    attacks: Any,
-    surrogates: Mapping[str, Any] | Sequence[Any] | None,
-    epsilons: Sequence[float] | None,
-    transfer_attacks: Any,
-    input_range: tuple[float, float] | None,
-    class_names: Sequence[str] | None,
-    diagnostics: bool,
-    saliency: bool | Mapping[str, Any],
-    examples: int,
-    batch_size: int,
-    seed: int,
-    title: str | None,
-    resume: str | os.PathLike[str] | None,
-    verbose: Any,
-) -> Call:
-    """Check the arguments of `evaluate` and prepare its work."""
-    arguments.choice("verbose", verbose, ("auto", 0, 1))
-    arguments.choice("diagnostics", diagnostics, (False, True))
-    examples = arguments.count("examples", examples, minimum=0)
-    batch_size = arguments.count("batch_size", batch_size)
-    seed = arguments.count("seed", seed, minimum=0)
-    check_texts(title=title, resume=resume)
-    input_range = known_range(input_range, model)
-    x = check_inputs(x, input_range)
-    size = math.prod(x.shape[1:])
-    threat: dict[str, Any] = {
-        "epsilon": check_epsilon(epsilon, norm, input_range, size),
-        "norm": norm,
-        "input_range": input_range,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-    suite = attacks_of(attacks, **threat)
-    if transfer_attacks is None:
-        images = len(x.shape) == 4
-        transfer_attacks = ["mi-fgsm", "di-fgsm"] if images else ["mi-fgsm"]
-    transfer = attacks_of(
-        transfer_attacks, transfer=True, argument="transfer_attacks", **threat
-    )
-    radii = (
-        default_radii(threat["epsilon"], widest_radius(norm, input_range, size))
-        if epsilons is None
-        else check_radii("epsilons", epsilons)
-    )
-
-    probe = np.asarray(x[:_PROBES])
-    # Settings of a model that are no weights may be others than in an earlier call.
-    PROGRAMS.forget(model)
-    classes = check_logits(model, probe, batch_size).shape[-1]
-    x, labels = check_data(x, y, input_range, classes)
-    others = check_surrogates(surrogates, model, x, classes)
-    names = check_class_names(class_names, classes)
-    logits = check_logits(model, x, batch_size)
-    maps = _map_task(saliency, model, x, threat)
-    fingerprint = data_identity(x, labels)
-    task = Task(
-        model=model,
-        x=x,
-        y=labels,
-        logits=logits,
-        right=classified_rightly(logits, labels),
-        class_names=names,
-        log=Log(verbose),
-        store=_store(resume, model, x, fingerprint),
-        **threat,
-    )
-    about = to_json(about_model(model, x.shape[1:], classes), "the model's settings")
-    name = about["name"]
-    return Call(
-        task=task,
-        name=name,
-        about=about,
-        title=name if title is None else str(title),
-        attacks=suite,
-        curve_attack=APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat),
-        radii=radii,
-        stop_at_chance=epsilons is None,
-        surrogates=others,
-        transfer_attacks=transfer,
-        diagnostics=diagnostics,
-        examples=examples,
-        saliency=maps,
-        fingerprint=fingerprint,
-        settings={
-            "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
-            "surrogates": list(others),
-            "transfer_attacks": list(by_name(transfer)) if others else [],
-            "epsilons": radii,
-            "linearized_rivals": RIVALS,
-            "diagnostics": diagnostics,
-            "saliency": None if maps is None else maps.get_config(),
-            "examples": examples,
-            "batch_size": batch_size,
-            "seed": seed,
-        },
-    )
-
-
-def _map_task(
-    saliency: bool | Mapping[str, Any], model: Any, x: Any, threat: dict[str, Any]
-) -> MapTask | None:
-    if saliency is False:
-        return None
-    if saliency is not True and not isinstance(saliency, Mapping):
-        raise TypeError(
-            f"`saliency` is {saliency!r}, expected True, False or a dictionary of "
-            "settings of `evaluate_saliency`. Pass for instance {'teacher': other}."
-        )
-    chosen = {} if saliency is True else dict(saliency)
-    shared = sorted(set(chosen) & set(threat))
-    if shared:
-        raise ValueError(
-            f"`saliency` has the settings {shared}, which the evaluation has already. "
-            "Pass them to `evaluate` itself."
-        )
-    known = set(inspect.signature(check_map_task).parameters) - {"x", *threat}
-    for name in chosen:
-        arguments.choice("saliency", name, tuple(sorted(known)))
-    task = check_map_task(x, **threat, **chosen)
-    check_maps(model, x, task)
-    return task
-
-
-def _store(resume: Any, model: Any, x: Any, fingerprint: str) -> Store:
-    if resume is None:
-        return Store(None, {})
-    own = versions()
-    identity = {
-        "model": model_identity(model, x),
-        "data": fingerprint,
-        "dtype": x.dtype.name,
-        "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
-    }
-    return Store(resume, identity)
-
-
-def evaluate(
-    model: Any,
-    x: Any,
-    y: Any,
-    *,
-    epsilon: float,
     norm: str = "linf",
+    input_range: tuple[float, float] | None = None,
     attacks: Any = "standard",
     surrogates: Mapping[str, Any] | Sequence[Any] | None = None,
-    epsilons: Sequence[float] | None = None,
-    transfer_attacks: Any = None,
-    input_range: tuple[float, float] | None = None,
-    class_names: Sequence[str] | None = None,
     diagnostics: bool = True,
     saliency: bool | Mapping[str, Any] = False,
-    examples: int = 12,
-    batch_size: int = 128,
-    seed: int = 0,
-    title: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     verbose: Literal["auto", 0, 1] = "auto",
+    **options: Unpack[EvaluationOptions],
 ) -> Report:
     """Measure how often a classifier is right, without attack and under attack.
 
@@ -264,37 +99,38 @@ def evaluate(
     from other models next to the same attack with full access, the linearized
     robustness, diagnostics of gradient masking, and some fooled examples.
 
-    A crash of an attack or a part is told in `report.errors`; the rest goes on. With
-    `resume`, an interrupted evaluation goes on where it was; the same call gives the
-    same report but for the times.
+    The model and its variables are the same after the call. A crash of an attack or a
+    part is told in `report.errors`; the rest goes on. With `resume`, an interrupted
+    evaluation goes on where it was; the same call gives the same report but for the
+    times.
 
     Args:
         model: A Keras classifier of one input, a hardened model, or a callable that
             returns `(B, C)`.
         x: Float `(N, *S)` in `input_range`, array or tensor.
         y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
-        epsilon: Radius of the threat model in input units, > 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        attacks: `"standard"`, a suite, or a list of attacks and names of attacks.
-        surrogates: Other models of the same classes, a list or by name, to make
-            examples against; never the weights under evaluation.
-        epsilons: Radii of the curve; `None`: from a quarter of `epsilon` to `epsilon`,
-            and on until guessing is as good.
-        transfer_attacks: A list of attacks and names, run at `epsilon` and twice that;
-            `None`: MI-FGSM, and for images its combination with diverse inputs.
+        epsilon: Radius of the threat model in input units, > 0; `None`: that of the
+            hardened model.
+        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
         input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
             or (0, 1).
-        class_names: One per class; `None`: their numbers.
+        attacks: `"standard"` (AutoAttack), a suite, or a list of attacks and names of
+            attacks.
+        surrogates: Other models of the same classes, a list or by name, to make
+            examples against; never the weights under evaluation.
         diagnostics: Whether to look for symptoms of gradient masking.
         saliency: Whether to measure the saliency maps too, about a minute more for 500
             images; or a dictionary of settings of `evaluate_saliency` to do it with.
-        examples: How many fooled examples to show.
-        batch_size: Examples worked on at once.
-        seed: Of everything random.
-        title: Of the report; `None`: the name of the model.
-        resume: A folder for finished pieces of work, see `Store`; one folder serves any
-            number of evaluations.
+        resume: A folder for finished pieces of work; one folder serves any number of
+            evaluations.
         verbose: 1 prints what is done, 0 nothing, `"auto"` only in long evaluations.
+        **options: `epsilons`: radii of the curve (default: from a quarter of `epsilon`
+            to `epsilon`, and on until guessing is as good); `transfer_attacks`: attacks
+            and names, run at `epsilon` and twice that (default: MI-FGSM, and for images
+            its combination with diverse inputs); `class_names`: one per class;
+            `examples`: how many fooled examples to show, 12; `batch_size`, 128;
+            `seed` of everything random, 0; `title` of the report (default: the name of
+            the model).
 
     Returns:
         The report; `report.save("report.html")` makes a page of it.
@@ -308,9 +144,9 @@ def evaluate(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.evaluate import evaluate
+        >>> import keras_jsigr as kj
         >>> x = np.array([[0.9, 0.1], [0.55, 0.45]], "float32")
-        >>> report = evaluate(
+        >>> report = kj.evaluate_robustness(
         ...     lambda x: x,
         ...     x,
         ...     [0, 0],
@@ -322,97 +158,135 @@ def evaluate(
         >>> report.clean.accuracy, report.robust.accuracy
         (1.0, 0.5)
     """
-    call = check_call(
-        model,
-        x,
-        y,
-        epsilon=epsilon,
-        norm=norm,
-        attacks=attacks,
-        surrogates=surrogates,
-        epsilons=epsilons,
-        transfer_attacks=transfer_attacks,
-        input_range=input_range,
-        class_names=class_names,
-        diagnostics=diagnostics,
-        saliency=saliency,
-        examples=examples,
-        batch_size=batch_size,
-        seed=seed,
-        title=title,
-        resume=resume,
-        verbose=verbose,
+    arguments.choice("verbose", verbose, ("auto", 0, 1))
+    arguments.choice("diagnostics", diagnostics, (False, True))
+    check_options("evaluate_robustness", EvaluationOptions, options)
+    count = arguments.count("examples", options.get("examples", 12), minimum=0)
+    batch_size = arguments.count("batch_size", options.get("batch_size", 128))
+    seed = arguments.count("seed", options.get("seed", 0), minimum=0)
+    title = options.get("title")
+    for key, text in (("title", title), ("resume", resume)):
+        if text is not None and not isinstance(text, str | os.PathLike):
+            raise TypeError(f"`{key}` is {text!r}, expected a string or None.")
+    x = check_inputs(x, known_range(input_range, model))
+    shape = tuple(x.shape[1:])
+    epsilon, norm, input_range = check_threat_model(
+        epsilon, norm, input_range, shape, model
     )
-    return run_call(call)
+    threat: dict[str, Any] = {
+        "epsilon": epsilon,
+        "norm": norm,
+        "input_range": input_range,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    suite = attacks_of(attacks, **threat)
+    transfer_attacks = options.get("transfer_attacks")
+    if transfer_attacks is None:
+        images = len(x.shape) == 4
+        transfer_attacks = ["mi-fgsm", "di-fgsm"] if images else ["mi-fgsm"]
+    transfer = attacks_of(
+        transfer_attacks, transfer=True, argument="transfer_attacks", **threat
+    )
+    chosen = options.get("epsilons")
+    if chosen is None:
+        radii = default_radii(epsilon, widest_radius(norm, input_range, x[0].size))
+    else:
+        radii = check_radii("epsilons", chosen)
+    curve_attack = APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat)
 
+    # Settings of a model that are no weights may be others than in an earlier call.
+    PROGRAMS.forget(model)
+    classes = check_logits(model, np.asarray(probe_rows(x)), batch_size).shape[-1]
+    x, y = check_data(x, y, input_range, classes)
+    others = check_surrogates(surrogates, model, x, classes)
+    names = check_class_names(options.get("class_names"), classes)
+    logits = check_logits(model, x, batch_size)
+    maps = check_nested_settings(saliency, model, x, threat)
+    fingerprint = data_identity(x, y)
+    task = Task(
+        model=model,
+        x=x,
+        y=y,
+        logits=logits,
+        right=classified_rightly(logits, y),
+        class_names=names,
+        log=Log(verbose),
+        cache=_cache(resume, model, x, fingerprint),
+        **threat,
+    )
+    about = to_json(model_summary(model, shape, classes), "the model's settings")
 
-def run_call(call: Call) -> Report:
-    """Run the parts of a checked call one after the other."""
-    task, log = call.task, call.task.log
-    suite, transfer = no_attack(task), TransferResult()
+    log, results, transferred = task.log, no_attack(task), TransferResult()
     curve: list[CurvePoint] = []
     linearized: LinearizedRecord | None = None
     findings: list[Finding] = []
     examples: list[ExampleRecord] = []
-    saliency: SaliencyRecord | None = None
-    guessing = chance(task.y, task.logits.shape[-1])
-
+    record: SaliencyRecord | None = None
+    guessing = chance(y, classes)
     with log.part("suite"):
-        run_suite(task, call.attacks, suite)
+        run_suite(task, suite, results)
     with log.part("curve"):
-        stop_at = guessing if call.stop_at_chance else None
-        run_curve(task, call.curve_attack, call.radii, stop_at=stop_at, points=curve)
-    if call.surrogates:
+        stop_at = guessing if chosen is None else None
+        run_curve(task, curve_attack, radii, stop_at=stop_at, points=curve)
+    if others:
         with log.part("transfer"):
-            run_transfer(
-                task,
-                call.name,
-                call.surrogates,
-                call.transfer_attacks,
-                [task.epsilon, 2.0 * task.epsilon],
-                transfer,
-            )
+            reach = [epsilon, 2.0 * epsilon]
+            run_transfer(task, about["name"], others, transfer, reach, transferred)
     with log.part("linearized"):
         linearized = linearize(task)
-    if call.diagnostics:
+    if diagnostics:
         with log.part("diagnostics"):
-            findings = find_symptoms(task, suite, call.surrogates)
+            findings = find_symptoms(task, results, others)
     with log.part("examples"):
-        examples = show_examples(task, suite, call.examples)
-    if call.saliency is not None:
+        examples = show_examples(task, results, count)
+    if maps is not None:
         with log.part("saliency"):
-            saliency = measure_saliency(task, call.saliency)
-
-    transferred = transfer_record(task, transfer, suite)
-    if transferred is not None:
-        suite.records.append(transferred)
-    images = len(task.x)
+            record = measure_saliency(task, maps)
+    last = transfer_record(task, transferred, results)
     return Report(
-        title=call.title,
-        model=call.about,
-        threat_model={
-            "norm": task.norm,
-            "epsilon": task.epsilon,
-            "input_range": task.input_range,
-        },
-        data={"images": images, "fingerprint": call.fingerprint},
-        clean=Rate(int(task.right.sum()), images),
-        robust=Rate(int(suite.robust.sum()), images),
-        attacks=suite.records,
-        classes=by_class(task, suite.robust),
+        title=about["name"] if title is None else str(title),
+        model=about,
+        threat_model={"norm": norm, "epsilon": epsilon, "input_range": input_range},
+        data={"images": len(x), "fingerprint": fingerprint},
+        clean=Rate(int(task.right.sum()), len(x)),
+        robust=Rate(int(results.robust.sum()), len(x)),
+        attacks=results.records + ([] if last is None else [last]),
+        classes=by_class(task, results.robust),
         curve=curve,
-        curve_attack={
-            "name": call.curve_attack.name,
-            "config": call.curve_attack.get_config(),
-        },
+        curve_attack={"name": curve_attack.name, "config": curve_attack.get_config()},
         chance=guessing,
-        transfer=transfer.records,
+        transfer=transferred.records,
         linearized=linearized,
         findings=findings,
         examples=examples,
-        settings=call.settings,
+        settings={
+            "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
+            "surrogates": list(others),
+            "transfer_attacks": list(by_name(transfer)) if others else [],
+            "epsilons": radii,
+            "linearized_rivals": RIVALS,
+            "diagnostics": diagnostics,
+            "saliency": None if maps is None else maps.get_config(),
+            "examples": count,
+            "batch_size": batch_size,
+            "seed": seed,
+        },
         versions=versions(),
         seconds={**log.seconds, "total": log.total()},
         errors=log.errors,
-        saliency=saliency,
+        saliency=record,
     )
+
+
+def _cache(resume: Any, model: Any, x: Any, fingerprint: str) -> ResultCache:
+    if resume is None:
+        return ResultCache(None, {})
+    own = versions()
+    identity = {
+        "model": model_identity(model, x),
+        "data": fingerprint,
+        "dtype": x.dtype.name,
+        "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
+    }
+    return ResultCache(resume, identity)

@@ -1,9 +1,9 @@
-"""The rules, in the order of the report."""
+"""Diagnostics of gradient masking: run the rules and collect their findings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,58 +11,22 @@ import numpy.typing as npt
 from keras_jsigr.attacks.base import check_inputs, check_model, is_feasible
 from keras_jsigr.core import arguments
 from keras_jsigr.core.files import from_json, to_json
-from keras_jsigr.evaluation.gradient_masking_rules import (
+from keras_jsigr.evaluation.gradient_masking_context import (
+    DiagnosticContext,
     NotApplicableError,
-    Subject,
-    Verdict,
-    black_box_beats_white_box,
-    epsilon_curve,
-    local_linearity,
-    logit_scale,
-    more_steps,
-    noise,
-    randomness,
-    single_step_beats_iterative,
-    softmax_outputs,
-    zero_gradients,
 )
+from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule
 from keras_jsigr.evaluation.records import CRASHED, Finding
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, model_identity
 from keras_jsigr.evaluation.robustness import SuiteResult
 from keras_jsigr.evaluation.run import Log, Task, in_words
 from keras_jsigr.evaluation.validation import (
     check_data,
-    check_epsilon,
     check_logits,
     check_surrogates,
+    check_threat_model,
     known_range,
 )
-
-
-class Rule(NamedTuple):
-    """Name a rule."""
-
-    title: str
-    judge: Callable[[Subject], Verdict]
-
-
-RULES = {
-    "zero_gradients": Rule("Gradients vanish", zero_gradients),
-    "softmax_outputs": Rule("Probabilities passed for logits", softmax_outputs),
-    "randomness": Rule("Outputs are random", randomness),
-    "single_step_beats_iterative": Rule(
-        "One step beats many", single_step_beats_iterative
-    ),
-    "black_box_beats_white_box": Rule(
-        "Black box beats white box", black_box_beats_white_box
-    ),
-    "more_steps": Rule("More steps find more", more_steps),
-    "epsilon_curve": Rule("A larger radius does not help", epsilon_curve),
-    "logit_scale": Rule("The scale of the logits decides", logit_scale),
-    "local_linearity": Rule("Gradients turn within the radius", local_linearity),
-    "noise": Rule("Noise beats gradients", noise),
-}
-
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
 IMAGES = 500
@@ -72,8 +36,8 @@ def diagnostics(
     model: Any,
     x: Any,
     y: Any,
+    epsilon: float | None = None,
     *,
-    epsilon: float,
     norm: str = "linf",
     input_range: tuple[float, float] | None = None,
     surrogates: Any = None,
@@ -98,8 +62,8 @@ def diagnostics(
         model: A Keras classifier, a hardened model or a callable that returns logits.
         x: Float `(N, *S)` in `input_range`; some hundreds that were not trained on.
         y: Class indices `(N,)` or one-hot rows.
-        epsilon: Radius in input units, > 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
+        epsilon: Radius in input units, > 0; `None`: that of the hardened model.
+        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
         input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
             or (0, 1).
         surrogates: Other models of the same classes, a list or a dictionary by name,
@@ -124,7 +88,7 @@ def diagnostics(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.masking import diagnostics
+        >>> from keras_jsigr.evaluation import diagnostics
         >>> x = np.random.default_rng(0).uniform(size=(50, 2)).astype("float32")
         >>> findings = diagnostics(
         ...     lambda x: 1e6 * x, x, x.argmax(-1), epsilon=0.1, verbose=0
@@ -133,16 +97,17 @@ def diagnostics(
         ['zero_gradients', 'logit_scale']
     """
     arguments.choice("verbose", verbose, ("auto", 0, 1))
-    input_range = known_range(input_range, model)
     batch_size = arguments.count("batch_size", batch_size)
     seed = arguments.count("seed", seed, minimum=0)
     check_model(model)
-    x = np.asarray(check_inputs(x, input_range))
-    epsilon = check_epsilon(epsilon, norm, input_range, x[0].size)
+    x = np.asarray(check_inputs(x, known_range(input_range, model)))
+    epsilon, norm, input_range = check_threat_model(
+        epsilon, norm, input_range, x.shape[1:], model
+    )
     rows = _chosen(len(x), seed)
     classes = check_logits(model, x[rows], batch_size).shape[-1]
     x, y = check_data(x, y, input_range, classes)
-    subject = Subject(
+    context = DiagnosticContext(
         model=model,
         x=x[rows],
         y=y[rows],
@@ -156,32 +121,32 @@ def diagnostics(
         seed=seed,
     )
     log, findings = Log(verbose), []
-    for name, rule in RULES.items():
-        findings.append(_run(name, rule, subject, len(x)))
-        log.say(f"{name}: {findings[-1].status}. {findings[-1].says}")
+    for rule in RULES.values():
+        findings.append(_run(rule, context, len(x)))
+        log.say(f"{rule.name}: {findings[-1].status}. {findings[-1].says}")
     return findings
 
 
-def _run(name: str, rule: Rule, subject: Subject, given: int) -> Finding:
-    numbers = {"examples": float(len(subject.x)), "examples_given": float(given)}
+def _run(rule: Rule, context: DiagnosticContext, given: int) -> Finding:
+    numbers = {"examples": float(len(context.x)), "examples_given": float(given)}
     try:
-        verdict = rule.judge(subject)
+        result = rule.check(context)
     except Exception as error:
         known = isinstance(error, NotApplicableError)
         return Finding(
-            rule=name,
+            rule=rule.name,
             title=rule.title,
             status="skipped",
             says=str(error) if known else CRASHED + in_words(error),
             figures=numbers,
         )
     return Finding(
-        rule=name,
+        rule=rule.name,
         title=rule.title,
-        status="suspect" if verdict.suspect else "ok",
-        says=verdict.says,
-        figures={k: float(v) for k, v in verdict.figures.items()} | numbers,
-        advice=verdict.advice if verdict.suspect else "",
+        status="suspect" if result.suspect else "ok",
+        says=result.says,
+        figures={k: float(v) for k, v in result.figures.items()} | numbers,
+        advice=result.advice if result.suspect else "",
     )
 
 
@@ -230,9 +195,7 @@ def _check_results(
 def find_symptoms(
     task: Task, suite: SuiteResult, surrogates: Mapping[str, Any]
 ) -> list[Finding]:
-    """Look for symptoms of gradient masking."""
-    pass
-
+    """Run the diagnostics on what the suite found."""
     # What black-box attacks found must not pass for a result of white-box ones: that
     # they find more is one of the symptoms.
     white = [n for n, r in enumerate(suite.records) if r.access == "white box"]
@@ -240,7 +203,7 @@ def find_symptoms(
     points = task.x.copy()
     points[found] = suite.x_adv[found]
 
-    def make() -> CachedResult:
+    def compute() -> CachedResult:
         findings = diagnostics(
             task.model,
             task.x,
@@ -255,7 +218,7 @@ def find_symptoms(
             results={"suite": points} if white else None,
         )
         crashed = any(finding.crashed for finding in findings)
-        return CachedResult({}, {"findings": to_json(findings)}, whole=not crashed)
+        return CachedResult({}, {"findings": to_json(findings)}, complete=not crashed)
 
     settings = {
         "epsilon": task.epsilon,
@@ -266,7 +229,7 @@ def find_symptoms(
         "points": array_digest(points),
         "surrogates": [model_identity(m, task.x) for m in surrogates.values()],
     }
-    info = task.store.piece("diagnostics", settings, make).info
+    info = task.cache.get_or_compute("diagnostics", settings, compute).info
     findings: list[Finding] = from_json(list[Finding], to_json(info["findings"]))
     task.log.errors.extend(f"{f.rule}: {f.says}" for f in findings if f.crashed)
     return findings

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import typing
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from keras_jsigr.core.files import from_json, to_json
 
 # The 97.5 % quantile of the normal distribution: intervals hold 95 %.
 _Z = 1.959963984540054
+
+Access = Literal["white box", "black box", "decision", "transfer", "noise"]
+Status = Literal["ok", "suspect", "skipped"]
+Better = Literal["higher", "lower", ""]
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Rate:
         ValueError: If the counts are impossible.
 
     Example:
-        >>> from keras_jsigr.evaluation.records import Rate
+        >>> from keras_jsigr.evaluation import Rate
         >>> rate = Rate(80, 100)
         >>> rate.accuracy, round(rate.low, 3), round(rate.high, 3)
         (0.8, 0.711, 0.867)
@@ -63,12 +70,6 @@ class Rate:
         p, n = self.accuracy, self.total
         spread = math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
         return _Z * spread / (1 + _Z**2 / n)
-
-
-Access = Literal["white box", "black box", "decision", "transfer", "noise"]
-
-
-Status = Literal["ok", "suspect", "skipped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +159,6 @@ class ExampleRecord:
     pictures: dict[str, str] = field(default_factory=dict)
 
 
-Better = Literal["higher", "lower", ""]
-
-
 @dataclass(frozen=True, kw_only=True)
 class SaliencyFigure:
     """The mean of one metric over the examples.
@@ -178,7 +176,7 @@ class SaliencyFigure:
             NaN or infinite.
 
     Example:
-        >>> from keras_jsigr.evaluation.records import SaliencyFigure
+        >>> from keras_jsigr.evaluation import SaliencyFigure
         >>> figure = SaliencyFigure(
         ...     group="Sparsity",
         ...     metric="Gini index",
@@ -257,3 +255,37 @@ class SaliencyRecord:
                 return figure
         known = [(figure.metric, figure.condition) for figure in self.figures]
         raise KeyError(f"Got {(metric, condition)}, expected one of {known}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """The fields of a `Report`, which documents them: what the pages are made of."""
+
+    title: str
+    model: dict[str, Any]
+    threat_model: dict[str, Any]
+    data: dict[str, Any]
+    clean: Rate
+    robust: Rate
+    attacks: list[AttackRecord]
+    classes: list[ClassRecord]
+    curve: list[CurvePoint]
+    curve_attack: dict[str, Any]
+    chance: float
+    transfer: list[TransferRecord]
+    linearized: LinearizedRecord | None
+    findings: list[Finding]
+    examples: list[ExampleRecord]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    errors: list[str]
+    saliency: SaliencyRecord | None = None
+
+    def __post_init__(self) -> None:
+        """Convert all values to the types that a file gives back."""
+        hints = typing.get_type_hints(type(self))
+        for each in fields(self):
+            value = to_json(getattr(self, each.name), each.name)
+            plain = from_json(hints[each.name], value, each.name)
+            object.__setattr__(self, each.name, plain)

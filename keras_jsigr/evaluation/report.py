@@ -5,33 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import typing
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from keras_jsigr.core.files import from_json, to_json
-from keras_jsigr.evaluation.comparison import mismatches
-from keras_jsigr.evaluation.records import (
-    AttackRecord,
-    ClassRecord,
-    CurvePoint,
-    ExampleRecord,
-    Finding,
-    LinearizedRecord,
-    Rate,
-    SaliencyRecord,
-    TransferRecord,
-)
-from keras_jsigr.evaluation.render.html import save_reports
+from keras_jsigr.core.files import from_json, json_text, to_json, write_whole
+from keras_jsigr.evaluation.records import ReportData, SaliencyRecord
+from keras_jsigr.evaluation.render.figures import png_figure
+from keras_jsigr.evaluation.render.html import html_page
+from keras_jsigr.evaluation.render.tables import mismatches
+from keras_jsigr.evaluation.render.text import markdown_page, summary
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """Hold everything that `evaluate` found, as plain data that fits into JSON.
+class Report(ReportData):
+    """Hold what `evaluate_robustness` found, as plain data that fits into JSON.
 
     Attributes:
         title: What the page is called.
@@ -53,7 +44,7 @@ class Report:
         linearized: Distribution of the linearized robustness, if it was computed.
         findings: What the diagnostics say.
         examples: Some fooled examples with pictures.
-        settings: Arguments of the `evaluate` call.
+        settings: Arguments of the `evaluate_robustness` call.
         versions: Of `python`, `tensorflow`, `keras`, `numpy`, `keras_jsigr`.
         seconds: Wall time of each part, and `total`.
         errors: Parts that crashed, in words.
@@ -65,8 +56,7 @@ class Report:
 
     Example:
         >>> import os, tempfile
-        >>> from keras_jsigr.evaluation.report import Report
-        >>> from keras_jsigr.evaluation.records import Rate
+        >>> from keras_jsigr.evaluation import Rate, Report
         >>> empty = dict.fromkeys(("model", "data", "curve_attack"), {})
         >>> empty |= dict.fromkeys(("settings", "versions", "seconds"), {})
         >>> lists = ("attacks", "classes", "curve", "transfer", "findings")
@@ -87,35 +77,6 @@ class Report:
         True
     """
 
-    title: str
-    model: dict[str, Any]
-    threat_model: dict[str, Any]
-    data: dict[str, Any]
-    clean: Rate
-    robust: Rate
-    attacks: list[AttackRecord]
-    classes: list[ClassRecord]
-    curve: list[CurvePoint]
-    curve_attack: dict[str, Any]
-    chance: float
-    transfer: list[TransferRecord]
-    linearized: LinearizedRecord | None
-    findings: list[Finding]
-    examples: list[ExampleRecord]
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    seconds: dict[str, float]
-    errors: list[str]
-    saliency: SaliencyRecord | None = None
-
-    def __post_init__(self) -> None:
-        """Bring all values to the types that a file gives back."""
-        hints = typing.get_type_hints(type(self))
-        for field in fields(self):
-            value = to_json(getattr(self, field.name), field.name)
-            plain = from_json(hints[field.name], value, field.name)
-            object.__setattr__(self, field.name, plain)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report as `.json`, or as a page: `.html`, `.md` or `.png`.
 
@@ -127,7 +88,7 @@ class Report:
             ValueError: If the suffix is none of these.
             ImportError: If a format needs a package that is not installed.
         """
-        save_reports([self], path, self.to_document)
+        _save([self], path, self.to_document)
 
     def to_document(self) -> dict[str, Any]:
         """Return the contents of the JSON file: `schema` and one key per attribute."""
@@ -188,8 +149,6 @@ class Report:
 
     def summary(self) -> str:
         """Say the result in a few sentences."""
-        from keras_jsigr.evaluation.render.text import summary
-
         return summary(self)
 
     def __repr__(self) -> str:
@@ -259,7 +218,7 @@ class Comparison:
             ValueError: If the suffix is none of these.
             ImportError: If a format needs a package that is not installed.
         """
-        save_reports(self.reports, path, self.to_document)
+        _save(self.reports, path, self.to_document)
 
     def to_document(self) -> dict[str, Any]:
         """Return the contents of the JSON file: `schema`, `reports`, `warnings`."""
@@ -305,7 +264,7 @@ def compare(reports: Sequence[Report]) -> Comparison:
         ValueError: If there is none.
 
     Example:
-        >>> from keras_jsigr.evaluation.report import compare
+        >>> from keras_jsigr.evaluation import compare
         >>> try:
         ...     compare([])
         ... except ValueError as error:
@@ -313,3 +272,31 @@ def compare(reports: Sequence[Report]) -> Comparison:
         Nothing to compare:
     """
     return Comparison(tuple(reports))
+
+
+_PAGES: dict[str, Callable[[Sequence[ReportData]], bytes]] = {
+    ".html": lambda reports: html_page(reports).encode(),
+    ".md": lambda reports: markdown_page(reports).encode(),
+    ".png": png_figure,
+}
+
+
+def _save(
+    reports: Sequence[Report],
+    path: str | os.PathLike[str],
+    document: Callable[[], dict[str, Any]],
+) -> None:
+    """Write reports in the format of the suffix of `path`, atomically."""
+    path = Path(path).expanduser()
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        # Lone surrogates (undecodable file names) cannot be encoded: as JSON escapes.
+        data = json_text(document()).encode(errors="backslashreplace")
+    elif suffix in _PAGES:
+        data = _PAGES[suffix](reports)
+    else:
+        raise ValueError(
+            f"No format for '{path}': got suffix {path.suffix!r}, expected one of "
+            f"{['.json', *_PAGES]}. Rename the file."
+        )
+    write_whole(path, data)

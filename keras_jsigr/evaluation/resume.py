@@ -1,14 +1,14 @@
-"""Fingerprints of models and data, equal only if the evaluation would be."""
+"""Results that are kept on disk, keyed by the model, the data and the settings."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import keras
@@ -17,8 +17,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.core.batching import probe_rows
 from keras_jsigr.core.files import (
     from_json,
+    json_text,
     read_cache_file,
     to_json,
     write_cache_file,
@@ -26,79 +28,23 @@ from keras_jsigr.core.files import (
 )
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits, base_model
-from keras_jsigr.evaluation.render.html import json_text
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 
-_PROBES = 16
-
-
-def model_identity(model: Any, x: Any) -> str:
-    """Hash what a model computes: its weights and its architecture."""
-    if isinstance(model, LogitsEnsemble):
-        parts = [type(model).__name__, str(model.weights), model.fuse]
-        parts += [model_identity(part, x) for part in model.models]
-    else:
-        # The penalties of a hardened model and their schedule play no part here.
-        model = base_model(model)
-        probe = tf.convert_to_tensor(x[:_PROBES])
-        logits_fn = as_logits(model, probe)
-        if isinstance(model, keras.Model):
-            parts = [fingerprint_model(model, logits_fn, probe)]
-        else:
-            seen = (probe, _elsewhere(x))
-            parts = [np.asarray(logits_fn(points)).tobytes().hex() for points in seen]
-        parts += _behaviour(logits_fn, probe)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def data_identity(x: Any, y: Any) -> str:
-    """Hash examples and labels."""
-    parts = fingerprint_array(x) + fingerprint_array(y)
-    return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def _elsewhere(x: Any) -> tf.Tensor:
-    """Draw 16 points between the least and the greatest value of the first examples."""
-    few = np.asarray(as_float(x[:_PROBES]))
-    drawn = np.random.default_rng(0).uniform(few.min(), few.max(), few.shape)
-    return tf.cast(drawn, as_float(x[:1]).dtype)
-
-
-def _behaviour(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:
-    """Return the sizes of answers and gradients, one each per example."""
-    probe = as_float(probe)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(probe)
-        logits = logits_fn(probe)
-        energy = tf.reduce_sum(tf.square(tf.cast(logits, tf.float32)), axis=-1)
-    try:
-        gradient = tape.gradient(energy, probe)
-    except LookupError:  # of an operation that has none
-        gradient = None
-    # Few numbers and few digits: the last ones differ between machines.
-    values = [_digits(energy)]
-    if gradient is None:
-        return [*values, "no gradient"]
-    return [
-        *values,
-        _digits(tf.reduce_sum(tf.abs(gradient), range(1, probe.shape.rank))),
-    ]
-
-
-def _digits(values: Any) -> str:
-    return " ".join(f"{value:.2e}" for value in np.asarray(values, np.float64))
+# Results of another format are computed again. 1 keyed attacks by their byte code.
+_FORMAT = 2
+_PACKAGE = __name__.partition(".")[0]
 
 
 class CachedResult(NamedTuple):
-    """A finished piece of work."""
+    """A finished piece of work; one that is not `complete` is not kept."""
 
     arrays: dict[str, npt.NDArray[Any]]
     info: dict[str, Any]
-    whole: bool = True
+    complete: bool = True
 
 
-class Store:
-    """Keep each finished piece in a file of its own and hand it out again."""
+class ResultCache:
+    """Keep each result in a file of its own, in a folder per `identity`."""
 
     def __init__(
         self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]
@@ -106,6 +52,7 @@ class Store:
         self._folder = None
         if folder is None:
             return
+        identity = {"format": _FORMAT, **identity}
         self._folder = Path(folder).expanduser() / _digest(identity)
         try:
             text = json_text(to_json(identity)).encode()
@@ -116,25 +63,28 @@ class Store:
                 "you may write to."
             ) from error
 
-    def piece(
-        self, kind: str, settings: Mapping[str, Any], make: Callable[[], CachedResult]
+    def get_or_compute(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        compute: Callable[[], CachedResult],
     ) -> CachedResult:
-        """Return a piece from its file, or make it and write the file."""
+        """Return a result from its file, or compute it and write the file."""
         if self._folder is None:
-            return _plain(make())
+            return _plain(compute())
         wanted = {"kind": kind, "settings": to_json(settings)}
         path = self._folder / f"{kind}-{_digest(wanted)}.npz"
         found = _read(path, wanted)
         if found is not None:
             return found
-        made = _plain(make())
-        if not made.whole:
+        made = _plain(compute())
+        if not made.complete:
             return made
         try:
             _write(path, wanted, made)
         except OSError as error:
             warnings.warn(
-                f"'{path}' could not be written ({error}): this piece will have to be "
+                f"'{path}' could not be written ({error}): this result will have to be "
                 "computed again. Make room on the disk.",
                 RuntimeWarning,
                 stacklevel=2,
@@ -142,21 +92,9 @@ class Store:
         return made
 
 
-def array_digest(array: Any) -> str:
-    """Return a short hash of an array, to put it into the settings of a piece."""
-    array = np.ascontiguousarray(array)
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + array.tobytes()).hexdigest()[:16]
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(to_json(value), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _plain(piece: CachedResult) -> CachedResult:
-    # What is made and what is read must not differ in any type.
-    return piece._replace(info=from_json(Any, to_json(piece.info)))
+def _plain(result: CachedResult) -> CachedResult:
+    # What is computed and what is read must not differ in any type.
+    return result._replace(info=from_json(Any, to_json(result.info)))
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
@@ -171,23 +109,23 @@ def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
     except (ValueError, KeyError, TypeError):
         pass
     warnings.warn(
-        f"'{path}' is damaged: its piece of the evaluation is computed again.",
+        f"'{path}' is damaged: its result is computed again.",
         RuntimeWarning,
         stacklevel=3,
     )
     return None
 
 
-def _write(path: Path, wanted: dict[str, Any], piece: CachedResult) -> None:
+def _write(path: Path, wanted: dict[str, Any], result: CachedResult) -> None:
     header = {
         "wanted": wanted,
-        "info": to_json(piece.info),
-        "dtypes": {name: value.dtype.name for name, value in piece.arrays.items()},
+        "info": to_json(result.info),
+        "dtypes": {name: value.dtype.name for name, value in result.arrays.items()},
     }
-    # The file format of NumPy has no bfloat16: its bits go as integers.
+    # NumPy's file format has no bfloat16: its bits are stored as integers.
     arrays = {
         name: value.view(np.uint16) if value.dtype.kind == "V" else value
-        for name, value in piece.arrays.items()
+        for name, value in result.arrays.items()
     }
     write_cache_file(path, header, arrays)
 
@@ -196,102 +134,92 @@ def _dtype(name: str) -> Any:
     return tf.as_dtype(name).as_numpy_dtype
 
 
-Functions = list[FunctionType]
+def _digest(value: Mapping[str, Any]) -> str:
+    return _hash(json.dumps(to_json(value), sort_keys=True))
 
 
-_PACKAGE = __name__.partition(".")[0]
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+# ---- fingerprints
 
 
-_DATA = (*_PLAIN, tuple, list, frozenset, set, dict, np.ndarray)
+def array_digest(array: Any) -> str:
+    """Return a short hash of an array, for the settings of a result."""
+    array = np.ascontiguousarray(array)
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + array.tobytes()).hexdigest()[:16]
 
 
-# Where methods and decorated functions keep the function they are made of.
-_HOLDERS = ("__func__", "fget", "func", "python_function", "__wrapped__")
+def data_identity(x: Any, y: Any) -> str:
+    """Hash examples and labels."""
+    parts = fingerprint_array(x) + fingerprint_array(y)
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def class_identity(kind: type) -> dict[str, str]:
-    """Return what tells apart two classes: name and, if it is not ours, code."""
-    code = own_code(kind)
+def class_fingerprint(kind: type) -> dict[str, str]:
+    """Return a class's qualified name and, of a class of the user's, its source."""
     named = {"class": f"{kind.__module__}.{kind.__qualname__}"}
-    return named if code is None else {**named, "code": code}
-
-
-def own_code(kind: type) -> str | None:
-    """Hash the code of a class and its bases, up to those of this package."""
     own = [each for each in kind.__mro__ if not _known(each.__module__)]
-    if not own:
-        return None
-    found: Functions = []
-    parts = [
-        f"{name} {_of(value, found)}"
-        for each in own
-        for name, value in sorted(vars(each).items())
-        if not name.startswith("__") or isinstance(value, FunctionType)
-    ]
-    # Each once, however they call each other; the list grows while it is gone through.
-    parts += [_of_function(function, found) for function in found]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    sources = [source for each in own if (source := _source(each)) is not None]
+    return {**named, "source": _hash("\n".join(sources))} if sources else named
 
 
 def _known(module: str) -> bool:
     return module.partition(".")[0] in (_PACKAGE, "builtins", "abc", "typing")
 
 
-def _of(value: Any, found: Functions) -> str:
-    if isinstance(value, CodeType):
-        return _of((value.co_code.hex(), value.co_names, value.co_consts), found)
-    if isinstance(value, FunctionType):
-        if value not in found:
-            found.append(value)
-        return f"function {found.index(value)}"
-    if isinstance(value, frozenset | set):
-        # Their order differs between processes.
-        return f"set {sorted(_of(item, found) for item in value)}"
-    if isinstance(value, tuple | list):
-        return f"{type(value).__name__} {[_of(item, found) for item in value]}"
-    if isinstance(value, dict):
-        return f"dict {_of(tuple(value.items()), found)}"
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return array_digest(value)
-    if isinstance(value, _PLAIN):
-        return repr(value)
-    for holder in _HOLDERS:
-        inner = getattr(value, holder, None)
-        if isinstance(inner, FunctionType):
-            return f"{type(value).__name__} {_of(inner, found)}"
-    return type(value).__name__
-
-
-def _of_function(function: FunctionType, found: Functions) -> str:
-    code = function.__code__
-    used = {
-        name: function.__globals__[name]
-        for name in _names(code)
-        if name in function.__globals__
-    }
-    # What belongs to other modules has a version of its own.
-    near = [
-        (name, value)
-        for name, value in sorted(used.items())
-        if isinstance(value, _DATA)
-        or getattr(value, "__module__", None) == function.__module__
-    ]
-    closure = [cell.cell_contents for cell in function.__closure__ or () if _full(cell)]
-    defaults = (function.__defaults__, sorted((function.__kwdefaults__ or {}).items()))
-    return _of((code, defaults, closure, near), found)
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
-
-
-def _full(cell: Any) -> bool:
+def _source(kind: type) -> str | None:
     try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # of a class that was typed into a session
+        return None
+
+
+def model_identity(model: Any, x: Any) -> str:
+    """Hash what a model computes: architecture, weights, some answers and gradients."""
+    if isinstance(model, LogitsEnsemble):
+        parts = [type(model).__name__, str(model.weights), model.fuse]
+        parts += [model_identity(part, x) for part in model.models]
+    else:
+        # The penalties of a hardened model change nothing that is evaluated.
+        model = base_model(model)
+        probe = probe_rows(x)
+        logits_fn = as_logits(model, probe)
+        if isinstance(model, keras.Model):
+            parts = [fingerprint_model(model, logits_fn, probe)]
+        else:
+            seen = (probe, _elsewhere(x))
+            parts = [np.asarray(logits_fn(points)).tobytes().hex() for points in seen]
+        parts += _answers(logits_fn, probe)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _elsewhere(x: Any) -> tf.Tensor:
+    """Draw 16 points between the least and the greatest value of the first examples."""
+    few = np.asarray(as_float(probe_rows(x)))
+    drawn = np.random.default_rng(0).uniform(few.min(), few.max(), few.shape)
+    return tf.cast(drawn, as_float(x[:1]).dtype)
+
+
+def _answers(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:
+    """Return the sizes of logits and gradients of the first examples as text."""
+    probe = as_float(probe)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(probe)
+        logits = logits_fn(probe)
+        energy = tf.reduce_sum(tf.square(tf.cast(logits, tf.float32)), axis=-1)
+    try:
+        gradient = tape.gradient(energy, probe)
+    except LookupError:  # of an operation that has none
+        gradient = None
+    if gradient is None:
+        return [_digits(energy), "no gradient"]
+    size = tf.reduce_sum(tf.abs(gradient), range(1, probe.shape.rank))
+    return [_digits(energy), _digits(size)]
+
+
+def _digits(values: Any) -> str:
+    # Few digits: the last ones differ between machines.
+    return " ".join(f"{value:.2e}" for value in np.asarray(values, np.float64))

@@ -1,20 +1,26 @@
-"""Linearized robustness: how far the decision boundary is if the model were linear."""
+"""Robustness under attack: the suite, the curve over radii, the linearized model."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import is_feasible
 from keras_jsigr.attacks.norms import l2_norm
+from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits
+from keras_jsigr.core.batching import (
+    PROGRAMS,
+    open_batch,
+    parallel_batches,
+    predict_logits,
+    probe_rows,
+)
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.evaluation.records import (
@@ -23,13 +29,172 @@ from keras_jsigr.evaluation.records import (
     LinearizedRecord,
     Rate,
 )
-from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_identity
-from keras_jsigr.evaluation.run import Task, in_words
+from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
+from keras_jsigr.evaluation.run import Task, first_line
 
-_SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+# ---- attacks
 
 
-_PROBES = 16
+@dataclass
+class Attacked:
+    """What an attack did to some examples: which it fooled the model on, and how."""
+
+    broken: npt.NDArray[np.int64]
+    x_adv: npt.NDArray[Any]
+    seconds: float = 0.0
+    error: str | None = None
+    crashed: bool = False
+
+
+def attack_rows(
+    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
+) -> Attacked:
+    """Attack some examples of a task, in parts that are kept on disk."""
+    found, errors = Attacked(np.zeros(0, np.int64), task.x[:0]), []
+    # A part is a small share of the work, but enough to fill the last batches.
+    size = 4 * task.batch_size
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        result = _attack_part(task, kind, attack, part)
+        errors += [result.info["error"]] if result.info["error"] else []
+        found.crashed = result.info["crashed"]
+        if found.crashed:
+            break
+        found.seconds += result.info["seconds"]
+        broken = part[result.arrays["broken"]]
+        found.broken = np.concatenate([found.broken, broken])
+        found.x_adv = np.concatenate([found.x_adv, result.arrays["x_adv"]])
+        if len(rows) > size:
+            done = start + len(part)
+            task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
+    found.error = "; ".join(dict.fromkeys(errors)) or None
+    return found
+
+
+def _attack_part(
+    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
+) -> CachedResult:
+    def logits_of(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return predict_logits(task.model, points, task.batch_size)
+
+    def compute() -> CachedResult:
+        done = attacked(attack, task.model, logits_of, task.x, task.y, rows)
+        arrays = {"broken": done.broken, "x_adv": done.x_adv[done.broken]}
+        info = {
+            "seconds": done.seconds,
+            "error": first_line(done.error),
+            "crashed": done.crashed,
+        }
+        return CachedResult(arrays, info, complete=not done.crashed)
+
+    settings = {
+        "attack": describe(attack),
+        "norm": task.norm,
+        "input_range": task.input_range,
+        "rows": array_digest(rows),
+    }
+    return task.cache.get_or_compute(kind, settings, compute)
+
+
+def describe(attack: Any) -> dict[str, Any]:
+    """Return what tells two attacks apart: name, class, settings and own source."""
+    config = {k: v for k, v in attack.get_config().items() if k != "verbose"}
+    return {"name": attack.name, "config": config, **class_fingerprint(type(attack))}
+
+
+@dataclass
+class SuiteResult:
+    """What the suite left of the examples; attacks by their place in `records`."""
+
+    robust: npt.NDArray[np.bool_]
+    x_adv: npt.NDArray[Any]
+    fooled_by: npt.NDArray[np.int64]
+    records: list[AttackRecord]
+
+
+def no_attack(task: Task) -> SuiteResult:
+    """Return the result before the first attack."""
+    nobody = np.full(len(task.x), -1, np.int64)
+    return SuiteResult(task.right.copy(), task.x.copy(), nobody, [])
+
+
+def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
+    """Attack all examples that are still right, attack by attack; add to `result`."""
+    crashed = []
+    for attack in attacks:
+        rows = np.flatnonzero(result.robust)
+        found = attack_rows(task, "suite", attack, rows)
+        result.robust[found.broken] = False
+        result.x_adv[found.broken] = found.x_adv
+        result.fooled_by[found.broken] = len(result.records)
+        accuracy = Rate(int(result.robust.sum()), len(task.x))
+        result.records.append(
+            AttackRecord(
+                name=attack.name,
+                access=attack.access,
+                config=attack.get_config(),
+                attacked=len(rows),
+                broken=len(found.broken),
+                accuracy=accuracy,
+                seconds=found.seconds,
+                error=found.error,
+            )
+        )
+        task.log.say(
+            f"  {attack.name}: fooled {len(found.broken)} of {len(rows)}, "
+            f"{accuracy.accuracy:.1%} left, {found.seconds:.0f} s"
+        )
+        if found.error is not None:
+            what = "did not finish" if found.crashed else "lost some of its points"
+            task.log.errors.append(
+                f"suite: {attack.name} {what}, so the accuracy under attack may be too "
+                f"high. {found.error}"
+            )
+        crashed.append(found.crashed)
+    if attacks and all(crashed):
+        task.log.errors.append(
+            "suite: no attack finished, so the accuracy under attack means nothing."
+        )
+
+
+# ---- accuracy over the radius
+
+
+def default_radii(epsilon: float, widest: float) -> list[float]:
+    """Choose the radii of the curve: dense around `epsilon`, then doubling."""
+    factors = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
+    factors += [16.0 * 2.0**k for k in range(20)]
+    # To 12 digits: 0.075 reads better than 0.07500000000000001.
+    radii = [epsilon if f == 1.0 else float(f"{f * epsilon:.12g}") for f in factors]
+    return [radius for radius in radii if radius < widest] + [widest]
+
+
+def run_curve(
+    task: Task,
+    attack: Any,
+    radii: Sequence[float],
+    *,
+    stop_at: float | None,
+    points: list[CurvePoint],
+) -> None:
+    """Attack with growing radii what is left of the smaller ones; add to `points`."""
+    right = task.right.copy()
+    points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
+    for radius in radii:
+        low = stop_at is not None and points[-1].accuracy.accuracy <= stop_at
+        if low and points[-1].epsilon >= task.epsilon:
+            break
+        found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(right))
+        if found.error is not None:
+            # A point too high would look like robustness: better none.
+            raise RuntimeError(f"stopped at radius {radius:g}: {found.error}")
+        right[found.broken] = False
+        accuracy = Rate(int(right.sum()), len(right))
+        points.append(CurvePoint(epsilon=radius, accuracy=accuracy))
+        task.log.say(f"  radius {radius:g}: {accuracy.accuracy:.1%} left")
+
+
+# ---- the linearized model
 
 
 class Linearized(NamedTuple):
@@ -76,12 +241,12 @@ def linearized_robustness(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.robustness import linearized_robustness
+        >>> from keras_jsigr.evaluation import linearized_robustness
         >>> x = np.array([[3.0, 1.0]], "float32")
         >>> linearized_robustness(lambda x: x, x, norm="linf").robustness.tolist()
         [1.0]
     """
-    arguments.choice("norm", norm, tuple(_DUAL))
+    norm = arguments.norm(norm)
     rivals = None if rivals is None else arguments.count("rivals", rivals)
     batch_size = arguments.count("batch_size", batch_size)
     if not len(x):
@@ -98,20 +263,18 @@ def linearized_robustness(
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
         count = classes - 1 if rivals is None else min(rivals, classes - 1)
-        spec = tf.TensorSpec((None, *probe.shape[1:]), probe.dtype)
-        return (lambda x: _batch(logits_fn, x, norm, count)), [spec]
+        body = partial(_linearize_batch, logits_fn, norm=norm, rivals=count)
+        return body, [open_batch(probe)]
 
-    probe = tf.convert_to_tensor(x[:_PROBES])
-    run = PROGRAMS.get(f"linearized {norm} {rivals}", build, model, probe).run
-    parts = [
-        [part.numpy() for part in run(tf.convert_to_tensor(x[i : i + batch_size]))]
-        for i in range(0, len(x), batch_size)
-    ]
+    run = PROGRAMS.get(("linearized", norm, rivals), build, model, probe_rows(x)).run
+    parts = parallel_batches(
+        lambda at: run(tf.convert_to_tensor(x[at])), len(x), batch_size
+    )
     return Linearized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
-    """Sum up the linearized robustness of the rightly classified examples."""
+    """Summarize the linearized robustness of examples."""
     known = ~np.isnan(values.robustness)
     if not known.any():
         raise ValueError(
@@ -126,13 +289,16 @@ def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
 
     return LinearizedRecord(
         norm=norm,
-        quantiles=[(share, quantile(values.robustness, share)) for share in _SHARES],
+        quantiles=[
+            (share, quantile(values.robustness, share))
+            for share in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+        ],
         margin=quantile(values.margin, 0.5),
         gradient=quantile(values.gradient, 0.5),
     )
 
 
-def _batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) -> Any:
+def _linearize_batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) -> Any:
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(x)
         z = tf.cast(logits_fn(x), tf.float32)
@@ -181,134 +347,16 @@ _DUAL = {
 }
 
 
-# Batches per piece: a small part of the work, but enough to fill the last batches.
-_BATCHES = 4
-
-
-@dataclass
-class Attacked:
-    """What an attack did to some examples."""
-
-    broken: npt.NDArray[np.int64]
-    x_adv: npt.NDArray[Any]
-    seconds: float = 0.0
-    error: str | None = None
-    crashed: bool = False
-
-
-def attack_rows(
-    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
-) -> Attacked:
-    """Attack some examples of a task."""
-    found, seconds, outside, error = [], 0.0, 0, None
-    size = _BATCHES * task.batch_size
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        try:
-            piece = _piece(task, kind, attack, part)
-        except Exception as crash:
-            error = in_words(crash)
-            break
-        seconds += piece.info["seconds"]
-        outside += piece.info["outside"]
-        found.append((part[piece.arrays["broken"]], piece.arrays["x_adv"]))
-        if len(rows) > size:
-            done = start + len(part)
-            task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
-    crashed = error is not None
-    if outside and not crashed:
-        error = outside_words(outside)
-    empty = (np.zeros(0, np.int64), task.x[:0])
-    broken, x_adv = (np.concatenate(c) for c in zip(empty, *found, strict=True))
-    return Attacked(broken, x_adv, seconds, error, crashed)
-
-
-def _piece(
-    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
-) -> CachedResult:
-    def make() -> CachedResult:
-        start = time.perf_counter()
-        x, y = task.x[rows], task.y[rows]
-        x_adv = np.asarray(attack(task.model, x, y))
-        x_adv = x_adv.astype(x.dtype)
-        valid = is_feasible(x_adv, x, attack.epsilon, task.norm, task.input_range)
-        logits = predict_logits(task.model, x_adv, task.batch_size)
-        broken = valid & ~classified_rightly(logits, y)
-        seconds = time.perf_counter() - start
-        arrays = {"broken": broken, "x_adv": x_adv[broken]}
-        return CachedResult(
-            arrays, {"seconds": seconds, "outside": int((~valid).sum())}
-        )
-
-    settings = {
-        "attack": describe(attack),
-        "norm": task.norm,
-        "input_range": task.input_range,
-        "rows": array_digest(rows),
-    }
-    return task.store.piece(kind, settings, make)
-
-
-def outside_words(count: int) -> str:
-    """Say that points of an attack were not counted."""
-    return (
-        f"{count} of its points were not finite, or outside of the ball or the range: "
-        "they do not count"
-    )
-
-
-def describe(attack: Any) -> dict[str, Any]:
-    """Return what tells apart two attacks: name, class, settings and own code."""
-    config = {k: v for k, v in attack.get_config().items() if k != "verbose"}
-    return {"name": attack.name, "config": config, **class_identity(type(attack))}
-
-
-_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-
-
-def default_radii(epsilon: float, widest: float) -> list[float]:
-    """Choose the radii of the curve: dense around `epsilon`, then doubling."""
-    factors = [*_FACTORS, *(16.0 * 2.0**k for k in range(20))]
-    # To 12 digits: 0.075 reads better than 0.07500000000000001.
-    radii = [epsilon if f == 1.0 else float(f"{f * epsilon:.12g}") for f in factors]
-    return [radius for radius in radii if radius < widest] + [widest]
-
-
-def run_curve(
-    task: Task,
-    attack: Any,
-    radii: Sequence[float],
-    *,
-    stop_at: float | None,
-    points: list[CurvePoint],
-) -> None:
-    """Attack with growing radii; who is fooled at one is fooled at all larger ones."""
-    right = task.right.copy()
-    points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
-    for radius in radii:
-        low = stop_at is not None and points[-1].accuracy.accuracy <= stop_at
-        if low and points[-1].epsilon >= task.epsilon:
-            break
-        found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(right))
-        if found.error is not None:
-            # A point too high would look like robustness: better none.
-            raise RuntimeError(f"stopped at radius {radius:g}: {found.error}")
-        right[found.broken] = False
-        accuracy = Rate(int(right.sum()), len(right))
-        points.append(CurvePoint(epsilon=radius, accuracy=accuracy))
-        task.log.say(f"  radius {radius:g}: {accuracy.accuracy:.1%} left")
-
-
 # A reverse pass each: with many classes, only the likely ones are considered.
 RIVALS = 9
 
 
 def linearize(task: Task) -> LinearizedRecord | None:
-    """Sum up the linearized robustness of the rightly classified examples."""
+    """Summarize the linearized robustness of the rightly classified examples."""
     if not task.right.any():
         return None
 
-    def make() -> CachedResult:
+    def compute() -> CachedResult:
         values = linearized_robustness(
             task.model,
             task.x[task.right],
@@ -321,67 +369,11 @@ def linearize(task: Task) -> LinearizedRecord | None:
         return CachedResult({}, {"record": record, "not_finite": lost})
 
     settings = {"norm": task.norm, "rivals": RIVALS, "rows": array_digest(task.right)}
-    info = task.store.piece("linearized", settings, make).info
-    # Pieces of older evaluations do not say.
-    if lost := info.get("not_finite", 0):
+    info = task.cache.get_or_compute("linearized", settings, compute).info
+    if lost := info["not_finite"]:
         task.log.errors.append(
             f"linearized: the gradient is NaN or infinite at {lost} of "
             f"{int(task.right.sum())} examples, which are left out."
         )
     record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
     return record
-
-
-@dataclass
-class SuiteResult:
-    """What the suite left of the examples."""
-
-    robust: npt.NDArray[np.bool_]
-    x_adv: npt.NDArray[Any]
-    fooled_by: npt.NDArray[np.int64]
-    records: list[AttackRecord]
-
-
-def no_attack(task: Task) -> SuiteResult:
-    """Return the result before the first attack."""
-    nobody = np.full(len(task.x), -1, np.int64)
-    return SuiteResult(task.right.copy(), task.x.copy(), nobody, [])
-
-
-def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
-    """Attack all examples that are still right, attack by attack."""
-    crashed = []
-    for attack in attacks:
-        rows = np.flatnonzero(result.robust)
-        found = attack_rows(task, "suite", attack, rows)
-        result.robust[found.broken] = False
-        result.x_adv[found.broken] = found.x_adv
-        result.fooled_by[found.broken] = len(result.records)
-        accuracy = Rate(int(result.robust.sum()), len(task.x))
-        result.records.append(
-            AttackRecord(
-                name=attack.name,
-                access=attack.access,
-                config=attack.get_config(),
-                attacked=len(rows),
-                broken=len(found.broken),
-                accuracy=accuracy,
-                seconds=found.seconds,
-                error=found.error,
-            )
-        )
-        task.log.say(
-            f"  {attack.name}: fooled {len(found.broken)} of {len(rows)}, "
-            f"{accuracy.accuracy:.1%} left, {found.seconds:.0f} s"
-        )
-        if found.error is not None:
-            what = "did not finish" if found.crashed else "lost some of its points"
-            task.log.errors.append(
-                f"suite: {attack.name} {what}, so the accuracy under attack may be too "
-                f"high. {found.error}"
-            )
-        crashed.append(found.crashed)
-    if attacks and all(crashed):
-        task.log.errors.append(
-            "suite: no attack finished, so the accuracy under attack means nothing."
-        )

@@ -1,4 +1,4 @@
-"""What happened during an evaluation: times, crashes, words for the reader."""
+"""What the parts of an evaluation share: the checked call, its log, model summaries."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.logits import base_model
+from keras_jsigr.core.arguments import tell
+from keras_jsigr.core.logits import base_model, is_hardened
 from keras_jsigr.evaluation.records import ClassRecord, Rate
-from keras_jsigr.evaluation.resume import Store
+from keras_jsigr.evaluation.resume import ResultCache
 
-# An evaluation that is done before needs no progress report.
+# With verbose="auto", progress is told after so many seconds.
 _LONG = 20.0
 
 
 class Log:
-    """Time the parts of an evaluation and note crashes instead of passing them on."""
+    """Time the parts of an evaluation; note their errors instead of raising them."""
 
-    def __init__(self, verbose: Literal["auto", 0, 1]) -> None:
+    def __init__(self, verbose: Any) -> None:
         self.seconds: dict[str, float] = {}
         self.errors: list[str] = []
         self._verbose = verbose
@@ -45,30 +46,32 @@ class Log:
             self.seconds[name] = time.perf_counter() - start
 
     def say(self, line: str) -> None:
-        """Print a line if the user wants to hear of the progress."""
-        long = self.total() > _LONG
-        if self._verbose == 1 or (self._verbose == "auto" and long):
-            print(line, flush=True)
+        """Print a line by the rule for `verbose`; with "auto" only if it takes long."""
+        if self._verbose != "auto" or self.total() > _LONG:
+            tell(line, self._verbose)
 
     def total(self) -> float:
         """Return the seconds since the beginning."""
         return time.perf_counter() - self._start
 
 
+def first_line(text: str | None) -> str | None:
+    """Return the first line of a text that is not empty, or `None`."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[0][:300] if lines else None
+
+
 def in_words(error: BaseException) -> str:
     """Say what an error is in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    message = f": {lines[0][:300]}" if lines else ""
-    return f"{type(error).__name__}{message}"
+    message = first_line(str(error))
+    return type(error).__name__ + (f": {message}" if message else "")
 
 
-def about_model(
+def model_summary(
     model: Any, input_shape: tuple[int, ...], classes: int
 ) -> dict[str, Any]:
     """Describe a model for the report."""
-    inner = base_model(model)
-    hardened = inner is not model
-    settings = model.settings if hardened else None
+    inner, hardened = base_model(model), is_hardened(model)
     count = {}
     if isinstance(inner, keras.Model):
         count["parameters"] = int(inner.count_params())
@@ -78,7 +81,7 @@ def about_model(
         "classes": classes,
         "input_shape": list(input_shape),
         "hardened": hardened,
-        "settings": None if settings is None else settings.get_config(),
+        "settings": model.settings.get_config() if hardened else None,
     }
 
 
@@ -92,7 +95,7 @@ def model_name(model: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all that takes part."""
+    """Return the versions that a result may depend on."""
     import keras_jsigr
 
     return {
@@ -106,7 +109,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Hold a checked call of `evaluate`."""
+    """A checked call of `evaluate_robustness`."""
 
     model: Any
     x: npt.NDArray[Any]
@@ -119,7 +122,7 @@ class Task:
     input_range: tuple[float, float]
     batch_size: int
     seed: int
-    store: Store
+    cache: ResultCache
     log: Log
 
 
@@ -144,5 +147,5 @@ def by_class(task: Task, robust: npt.NDArray[np.bool_]) -> list[ClassRecord]:
 
 
 def chance(labels: npt.NDArray[np.int64], classes: int) -> float:
-    """Return the accuracy of guessing without looking."""
+    """Return the accuracy of guessing: the largest class, or one of all classes."""
     return max(float(np.bincount(labels).max()) / len(labels), 1.0 / classes)

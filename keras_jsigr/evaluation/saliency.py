@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,28 @@ from keras_jsigr.core.batching import PROGRAMS, classified_rightly
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
+from keras_jsigr.evaluation.render.tables import saliency_words
 from keras_jsigr.evaluation.report import Comparison, Report
 from keras_jsigr.evaluation.resume import (
     CachedResult,
     array_digest,
-    class_identity,
+    class_fingerprint,
     data_identity,
     model_identity,
 )
-from keras_jsigr.evaluation.run import Log, Task, about_model, chance, versions
+from keras_jsigr.evaluation.run import Log, Task, chance, model_summary, versions
 from keras_jsigr.evaluation.saliency_measures import (
-    MapTask,
+    MapContext,
+    MapSettings,
     PartName,
-    Subject,
     agreements,
     alignments,
     attacked_decision,
     attacked_map,
-    check_map_task,
+    check_map_settings,
     faithfulness,
+    findings,
     gaussian_noise,
-    judgements,
     localisation,
     sanity,
     smoothness,
@@ -49,15 +51,15 @@ from keras_jsigr.evaluation.validation import (
     check_data,
     check_logits,
     check_model_fits,
+    check_options,
+    check_threat_model,
     known_range,
 )
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.explain import explainer
 
 _PROBES = 16
-
-
-_MEASUREMENTS: dict[PartName, Callable[[Subject], list[SaliencyFigure]]] = {
+_MEASUREMENTS: dict[PartName, Callable[[MapContext], list[SaliencyFigure]]] = {
     "faithfulness": faithfulness,
     "agreement": agreements,
     "sparsity": sparsity,
@@ -82,7 +84,7 @@ def measure(
     model: Any,
     x: npt.NDArray[Any],
     y: npt.NDArray[np.int64],
-    task: MapTask,
+    settings: MapSettings,
     *,
     used: npt.NDArray[np.bool_],
     verbose: Any = 0,
@@ -95,28 +97,28 @@ def measure(
         )
     log = Log(verbose)
     x = x[used]
-    subject = Subject(
+    context = MapContext(
         model=model,
         # Several rows: one row of logits may happen to look like probabilities.
         logits_fn=as_logits(model, x[:_PROBES]),
-        explain=_explainer(model, x, task),
+        explain=_explainer(model, x, settings),
         x=x,
         y=y[used],
-        boxes=None if task.boxes is None else task.boxes[used],
-        task=task,
+        boxes=None if settings.boxes is None else settings.boxes[used],
+        settings=settings,
     )
     figures: list[SaliencyFigure] = []
-    for name in task.parts:
+    for name in settings.parts:
         with log.part(name):
-            figures += _MEASUREMENTS[name](subject)
+            figures += _MEASUREMENTS[name](context)
     return SaliencyRecord(
-        method=task.method_name,
+        method=settings.method_name,
         images=len(x),
         figures=figures,
-        findings=judgements(figures),
+        findings=findings(figures),
         settings={
-            **task.get_config(),
-            "method": _plain(subject.explain.method),
+            **settings.get_config(),
+            "method": _plain(context.explain.method),
             "examples": array_digest(used),
         },
         seconds={**log.seconds, "total": log.total()},
@@ -124,19 +126,21 @@ def measure(
     )
 
 
-def check_maps(model: Any, x: npt.NDArray[Any], task: MapTask) -> None:
+def check_maps(model: Any, x: npt.NDArray[Any], settings: MapSettings) -> None:
     """Make one map, so that what cannot be explained is refused before any work."""
-    maps = _explainer(model, x, task)(x[:1])
+    maps = _explainer(model, x, settings)(x[:1])
     if maps.ndim > 3 or maps.shape[1:] != x.shape[1 : maps.ndim]:
         raise ValueError(
-            f"The method {task.method_name!r} gives maps of shape {maps.shape[1:]} for "
-            f"examples of shape {x.shape[1:]}, expected one value per pixel. Leave "
-            "`reduce` at True."
+            f"The method {settings.method_name!r} gives maps of shape "
+            f"{maps.shape[1:]} for examples of shape {x.shape[1:]}, expected one value "
+            "per pixel. Leave `reduce` at True."
         )
 
 
-def _explainer(model: Any, x: Any, task: MapTask) -> Explainer:
-    return explainer(model, x[:1], method=task.method, batch_size=task.batch_size)
+def _explainer(model: Any, x: Any, settings: MapSettings) -> Explainer:
+    return explainer(
+        model, x[:1], method=settings.method, batch_size=settings.batch_size
+    )
 
 
 def _plain(method: SaliencyMethod) -> dict[str, Any]:
@@ -184,8 +188,6 @@ class SaliencyReport(Comparison):
 
     def summary(self) -> str:
         """Say the result in a few sentences per model."""
-        from keras_jsigr.evaluation.render.tables import saliency_words
-
         return "\n".join(
             f"{report.title}: {saliency_words(report)}" for report in self.reports
         )
@@ -204,7 +206,7 @@ def bare_report(
 ) -> Report:
     """Make the report of a model that was not attacked."""
     clean = Rate(int(right.sum()), len(x))
-    about = to_json(about_model(model, x.shape[1:], classes), "the model's settings")
+    about = to_json(model_summary(model, x.shape[1:], classes), "the model's settings")
     return Report(
         title=name,
         model={**about, "name": name},
@@ -229,26 +231,32 @@ def bare_report(
     )
 
 
+class SaliencyOptions(TypedDict, total=False):
+    """The rarer keywords of `evaluate_saliency`, which documents them."""
+
+    baselines: Sequence[str]
+    steps: int
+    top: float
+    samples: int
+    attack_steps: int
+    batch_size: int
+    seed: int
+
+
 def evaluate_saliency(
     models: Mapping[str, Any],
     x: Any,
     y: Any,
+    epsilon: float | None = None,
     *,
-    epsilon: float,
     norm: str = "linf",
     input_range: tuple[float, float] | None = None,
     method: str | SaliencyMethod = "gradient",
     teacher: Any = None,
     boxes: Any = None,
-    baselines: Sequence[str] = ("blur", "mean", "zero"),
-    steps: int = 28,
     parts: Sequence[str] | None = None,
-    top: float = 0.1,
-    samples: int = 8,
-    attack_steps: int = 20,
-    batch_size: int = 128,
-    seed: int = 0,
     verbose: Literal["auto", 0, 1] = "auto",
+    **options: Unpack[SaliencyOptions],
 ) -> SaliencyReport:
     """Measure how faithful, sparse, stable and sane the saliency maps of models are.
 
@@ -270,26 +278,25 @@ def evaluate_saliency(
         models: Keras classifiers, hardened models or callables, by name.
         x: Float `(N, *S)` in `input_range`, array or tensor.
         y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
-        epsilon: Radius of noise and attacks, in input units, > 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
+        epsilon: Radius of noise and attacks, in input units, > 0; `None`: that of the
+            first hardened model.
+        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
         input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
             or (0, 1).
         method: How the maps are made: a name that `keras_jsigr.saliency.explain` takes,
             or a method with settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
         boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
-        baselines: What removed pixels become: of `"blur"`, `"mean"`, `"zero"`.
-        steps: Of deletion and insertion.
         parts: What to measure, such as `("faithfulness", "sanity")`; `None`: all of
             `"faithfulness"`, `"agreement"`, `"sparsity"`, `"alignment"`,
             `"localisation"`, `"smoothness"`, `"uniform_noise"`, `"gaussian_noise"`,
             `"pgd"`, `"saliency_attack"` (nearly half of the time) and `"sanity"`.
-        top: Share of the pixels that are the top of a map, above 0, below 1.
-        samples: Random points of the local Lipschitz constant.
-        attack_steps: Of PGD and of the saliency attack.
-        batch_size: Examples worked on at once.
-        seed: Of everything random.
         verbose: 1 prints what is done, 0 nothing, `"auto"` only in long runs.
+        **options: `baselines`: what removed pixels become, of `"blur"`, `"mean"` and
+            `"zero"` (default: all); `steps` of deletion and insertion, 28; `top`: the
+            share of the pixels that are the top of a map, 0.1; `samples`: random points
+            of the local Lipschitz constant, 8; `attack_steps` of PGD and of the
+            saliency attack, 20; `batch_size`, 128; `seed` of everything random, 0.
 
     Returns:
         The report: `report["name"]` is the record of one model, and
@@ -302,7 +309,7 @@ def evaluate_saliency(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.evaluation.interpretability import evaluate_saliency
+        >>> from keras_jsigr import evaluate_saliency
         >>> x = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.1]], "float32")
         >>> report = evaluate_saliency(
         ...     {"net": lambda x: x}, x, [0, 1], epsilon=0.1, parts=["sparsity"]
@@ -312,9 +319,12 @@ def evaluate_saliency(
     """
     arguments.choice("verbose", verbose, ("auto", 0, 1))
     _check_names(models)
-    input_range = known_range(input_range, *models.values())
-    x = np.asarray(check_inputs(x, input_range))
-    task = check_map_task(
+    check_options("evaluate_saliency", SaliencyOptions, options)
+    x = np.asarray(check_inputs(x, known_range(input_range, *models.values())))
+    epsilon, norm, input_range = check_threat_model(
+        epsilon, norm, input_range, x.shape[1:], *models.values()
+    )
+    settings = check_map_settings(
         x,
         epsilon=epsilon,
         norm=norm,
@@ -322,24 +332,20 @@ def evaluate_saliency(
         method=method,
         teacher=teacher,
         boxes=boxes,
-        baselines=baselines,
-        steps=steps,
         parts=parts,
-        top=top,
-        samples=samples,
-        attack_steps=attack_steps,
-        batch_size=batch_size,
-        seed=seed,
+        **options,
     )
     PROGRAMS.forget(*models.values())
-    logits = {name: check_logits(m, x, batch_size) for name, m in models.items()}
+    logits = {
+        name: check_logits(m, x, settings.batch_size) for name, m in models.items()
+    }
     classes = next(iter(logits.values())).shape[-1]
     x, labels = check_data(x, y, input_range, classes)
     for name, model in [*models.items(), ("teacher", teacher)]:
         if model is not None:
             check_model_fits(f"model '{name}'", model, x, classes)
     for model in models.values():
-        check_maps(model, x, task)
+        check_maps(model, x, settings)
     right = {name: classified_rightly(z, labels) for name, z in logits.items()}
     used = np.all(list(right.values()), axis=0)
     data = {
@@ -349,7 +355,7 @@ def evaluate_saliency(
     }
     reports = []
     for name, model in models.items():
-        record = measure(model, x, labels, task, used=used, verbose=verbose)
+        record = measure(model, x, labels, settings, used=used, verbose=verbose)
         reports.append(
             bare_report(
                 name,
@@ -378,14 +384,40 @@ def _check_names(models: Any) -> None:
         )
 
 
-def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
+def check_nested_settings(
+    saliency: bool | Mapping[str, Any], model: Any, x: Any, threat: Mapping[str, Any]
+) -> MapSettings | None:
+    """Check what `evaluate_robustness` got as `saliency`."""
+    if saliency is False:
+        return None
+    if saliency is not True and not isinstance(saliency, Mapping):
+        raise TypeError(
+            f"`saliency` is {saliency!r}, expected True, False or a dictionary of "
+            "settings of `evaluate_saliency`. Pass for instance {'teacher': other}."
+        )
+    chosen = {} if saliency is True else dict(saliency)
+    shared = sorted(set(chosen) & set(threat))
+    if shared:
+        raise ValueError(
+            f"`saliency` has the settings {shared}, which the evaluation has already. "
+            "Pass them to `evaluate_robustness` itself."
+        )
+    known = set(inspect.signature(check_map_settings).parameters) - {"x", *threat}
+    for name in chosen:
+        arguments.choice("saliency", name, tuple(sorted(known)))
+    settings = check_map_settings(x, **threat, **chosen)
+    check_maps(model, x, settings)
+    return settings
+
+
+def measure_saliency(task: Task, maps: MapSettings) -> SaliencyRecord:
     """Measure the maps of the rightly classified examples."""
 
-    def make() -> CachedResult:
+    def compute() -> CachedResult:
         record = measure(task.model, task.x, task.y, maps, used=task.right)
         # What has no finite value will have none the next time either.
         crashed = set(record.errors) - set(unknown_values(record.figures))
-        return CachedResult({}, {"record": to_json(record)}, whole=not crashed)
+        return CachedResult({}, {"record": to_json(record)}, complete=not crashed)
 
     settings = {
         **maps.get_config(),
@@ -394,7 +426,7 @@ def measure_saliency(task: Task, maps: MapTask) -> SaliencyRecord:
         "boxes": None if maps.boxes is None else array_digest(maps.boxes),
         "rows": array_digest(task.right),
     }
-    info = task.store.piece("saliency", settings, make).info
+    info = task.cache.get_or_compute("saliency", settings, compute).info
     record: SaliencyRecord = from_json(SaliencyRecord, to_json(info["record"]))
     task.log.errors.extend(f"saliency, {error}" for error in record.errors)
     return record
@@ -404,4 +436,4 @@ def _identity(method: str | SaliencyMethod) -> str | dict[str, Any]:
     """Return what tells apart two methods: class, settings and own code."""
     if isinstance(method, str):
         return method
-    return {"settings": repr(method), **class_identity(type(method))}
+    return {"settings": repr(method), **class_fingerprint(type(method))}

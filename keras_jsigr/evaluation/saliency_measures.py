@@ -1,4 +1,4 @@
-"""From one number per example to a figure of the report."""
+"""What is measured of saliency maps, and what the figures say in words."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.saliency_attack import BorrowedCurvature, SaliencyAttack
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BASELINES, BaselineName
-from keras_jsigr.core.batching import ColumnProgram, classified_rightly, predict_logits
+from keras_jsigr.core.batching import (
+    BatchedFunction,
+    classified_rightly,
+    predict_logits,
+)
 from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import LogitsFn, base_model
 from keras_jsigr.core.scores import class_targets
 from keras_jsigr.evaluation.records import Better, Finding, SaliencyFigure
 from keras_jsigr.evaluation.run import model_name
-from keras_jsigr.evaluation.validation import check_epsilon
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.masks import Layout, make_mask_bank
@@ -98,8 +101,6 @@ def unknown_values(figures: Sequence[SaliencyFigure]) -> list[str]:
 
 
 Floats = npt.NDArray[np.float32]
-
-
 PartName = Literal[
     "faithfulness",
     "agreement",
@@ -119,8 +120,8 @@ PARTS: tuple[str, ...] = get_args(PartName)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapTask:
-    """Hold the checked settings of a measurement."""
+class MapSettings:
+    """The checked settings of a measurement."""
 
     method: str | SaliencyMethod
     epsilon: float
@@ -153,14 +154,14 @@ class MapTask:
         return {name: plain.get(name, value) for name, value in vars(self).items()}
 
 
-def check_map_task(
+def check_map_settings(
     x: npt.NDArray[Any],
     *,
     epsilon: float,
     norm: str,
     input_range: tuple[float, float],
-    batch_size: int,
-    seed: int,
+    batch_size: int = 128,
+    seed: int = 0,
     method: str | SaliencyMethod = "gradient",
     teacher: Any = None,
     boxes: Any = None,
@@ -170,8 +171,8 @@ def check_map_task(
     top: float = 0.1,
     samples: int = 8,
     attack_steps: int = 20,
-) -> MapTask:
-    """Check the settings of `evaluate_saliency` that no model is needed for."""
+) -> MapSettings:
+    """Check the settings of `evaluate_saliency` but for the threat model."""
     parts = PARTS if parts is None else parts
     for name, options, chosen in (
         ("baselines", BASELINES, baselines),
@@ -179,9 +180,9 @@ def check_map_task(
     ):
         for one in [chosen] if isinstance(chosen, str) else chosen:
             arguments.choice(name, one, options)
-    return MapTask(
+    return MapSettings(
         method=method,
-        epsilon=check_epsilon(epsilon, norm, input_range, math.prod(x.shape[1:])),
+        epsilon=epsilon,
         norm=norm,
         input_range=input_range,
         teacher=teacher,
@@ -220,8 +221,8 @@ def _checked_boxes(boxes: Any, x: npt.NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """Hold a model, the examples it is explained on, and what is derived from them."""
+class MapContext:
+    """A model, the examples it is explained on, and their maps."""
 
     model: Any
     logits_fn: LogitsFn
@@ -229,7 +230,7 @@ class Subject:
     x: npt.NDArray[Any]
     y: npt.NDArray[np.int64]
     boxes: Floats | None
-    task: MapTask
+    settings: MapSettings
 
     @cached_property
     def maps(self) -> Floats:
@@ -238,7 +239,7 @@ class Subject:
 
     @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
-        """Bool `(N,)`: the examples whose map is finite; only of these it says a thing."""
+        """Bool `(N,)`: the examples whose map is finite; only these are measured."""
         return finite_rows(self.maps)
 
     @property
@@ -255,26 +256,26 @@ class Subject:
 _MEASURES = ("rank correlation", "cosine", "overlap of the top halves")
 
 
-def agreements(subject: Subject) -> list[SaliencyFigure]:
-    """Compare the maps with perturbation maps of the model itself and of the teacher."""
-    task = subject.task
+def agreements(context: MapContext) -> list[SaliencyFigure]:
+    """Compare the maps with perturbation maps of the model and of the teacher."""
+    settings = context.settings
     others: dict[str, Any] = {}
-    if not isinstance(subject.explain.method, Perturbation):
-        others["own perturbation map"] = subject.model
-    if task.teacher is not None:
-        others["teacher's perturbation map"] = task.teacher
-    compare = ColumnProgram(
-        lambda a, b: tf.stack(agreement(a, b), axis=1), task.batch_size
+    if not isinstance(context.explain.method, Perturbation):
+        others["own perturbation map"] = context.model
+    if settings.teacher is not None:
+        others["teacher's perturbation map"] = settings.teacher
+    compare = BatchedFunction(
+        lambda a, b: tf.stack(agreement(a, b), axis=1), settings.batch_size
     )
-    bank = make_mask_bank(subject.x.shape[1:], layout=subject.layout)
+    bank = make_mask_bank(context.x.shape[1:], layout=context.layout)
     figures = []
     for name, model in others.items():
         explain = perturbation_explainer(
-            model, subject.x[:1], bank, batch_size=task.batch_size
+            model, context.x[:1], bank, batch_size=settings.batch_size
         )
-        theirs = np.asarray(explain(subject.x, subject.y))
-        found = compare(subject.maps, theirs)
-        known = subject.finite & finite_rows(theirs)
+        theirs = np.asarray(explain(context.x, context.y))
+        found = compare(context.maps, theirs)
+        known = context.finite & finite_rows(theirs)
         figures += [
             figure_of(
                 values,
@@ -290,32 +291,29 @@ def agreements(subject: Subject) -> list[SaliencyFigure]:
 
 
 GROUP = "Faithfulness"
-
-
 _METRICS: tuple[tuple[str, Any, Better], ...] = (
     ("Deletion", deletion, "lower"),
     ("Insertion", insertion, "higher"),
 )
 
 
-def faithfulness(subject: Subject) -> list[SaliencyFigure]:
+def faithfulness(context: MapContext) -> list[SaliencyFigure]:
     """Measure deletion and insertion in the order of the map and of the controls."""
-    task, layout = subject.task, subject.layout
-    low, seed = task.input_range[0], (task.seed, 0)
-    orders = {"by the map": subject.maps}
+    settings, layout = context.settings, context.layout
+    low, seed = settings.input_range[0], (settings.seed, 0)
+    orders = {"by the map": context.maps}
     for kind in get_args(ControlName):
-        control = control_map(subject.x, kind, seed=seed, low=low, layout=layout)
+        control = control_map(context.x, kind, seed=seed, low=low, layout=layout)
         orders[f"{kind} order"] = control.numpy()
-    steps = min(task.steps, int(np.prod(subject.maps.shape[1:])))
+    steps = min(settings.steps, int(np.prod(context.maps.shape[1:])))
     figures = []
     for name, metric, better in _METRICS:
-        for baseline in task.baselines:
-            settings = {"baseline": baseline, "low": low, "layout": layout}
-            area = ColumnProgram(
-                _area(subject, metric, steps=steps, **settings), task.batch_size
+        for baseline in settings.baselines:
+            area = _area(
+                context, metric, steps=steps, baseline=baseline, low=low, layout=layout
             )
             for order, maps in orders.items():
-                values = area(subject.x, maps, subject.y)
+                values = area(context.x, maps, context.y)
                 direction: Better = better if order == "by the map" else ""
                 figures.append(
                     figure_of(
@@ -325,34 +323,34 @@ def faithfulness(subject: Subject) -> list[SaliencyFigure]:
                         f"{baseline}, {order}",
                         better=direction,
                         # Of the controls too, which are compared with the map.
-                        known=subject.finite,
+                        known=context.finite,
                     )
                 )
     return figures
 
 
-def _area(subject: Subject, metric: Any, **settings: Any) -> Any:
+def _area(context: MapContext, metric: Any, **options: Any) -> BatchedFunction:
     def area(x: tf.Tensor, maps: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return metric(lambda x: subject.probability(x, y), x, maps, **settings)
+        return metric(lambda x: context.probability(x, y), x, maps, **options)
 
-    return area
+    return BatchedFunction(area, context.settings.batch_size)
 
 
 SANITY_GROUP, METRIC, ALL = "Sanity", "Same map with shuffled weights", "all layers"
 
 
-def sanity(subject: Subject) -> list[SaliencyFigure]:
+def sanity(context: MapContext) -> list[SaliencyFigure]:
     """Shuffle the weights layer by layer and compare the maps."""
-    if not isinstance(subject.model, keras.Model):
+    if not isinstance(context.model, keras.Model):
         return []
     found = randomization(
-        subject.explain, subject.model, subject.x, subject.y, seed=subject.task.seed
+        context.explain, context.model, context.x, context.y, seed=context.settings.seed
     )
     names = [f"down to {name}" for name in found]
     names[-1] = ALL
     return [
         figure_of(
-            values, SANITY_GROUP, METRIC, name, better="lower", known=subject.finite
+            values, SANITY_GROUP, METRIC, name, better="lower", known=context.finite
         )
         for name, values in zip(names, found.values(), strict=True)
     ]
@@ -362,8 +360,8 @@ def sanity(subject: Subject) -> list[SaliencyFigure]:
 _SAME_MAP = 0.8
 
 
-def judgements(figures: Sequence[SaliencyFigure]) -> list[Finding]:
-    """Judge what was measured: is the map one of this model, and does it say anything."""
+def findings(figures: Sequence[SaliencyFigure]) -> list[Finding]:
+    """Say whether the maps depend on the weights and beat simple controls."""
     return [*_weights_matter(figures), *_beats_controls(figures)]
 
 
@@ -480,41 +478,41 @@ class KeptLabelPGD(PGD):
         return problem.see(keep(x, kept, problem.logits(logits_fn, x))), finite
 
 
-def sparsity(subject: Subject) -> list[SaliencyFigure]:
+def sparsity(context: MapContext) -> list[SaliencyFigure]:
     """Measure on how few pixels the maps are concentrated."""
-    values = ColumnProgram(gini, subject.task.batch_size)(subject.maps)
-    known = subject.finite
+    values = BatchedFunction(gini, context.settings.batch_size)(context.maps)
+    known = context.finite
     return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
 
 
-def smoothness(subject: Subject) -> list[SaliencyFigure]:
+def smoothness(context: MapContext) -> list[SaliencyFigure]:
     """Measure how fast the maps change around the inputs."""
-    task = subject.task
+    settings = context.settings
 
     def constant(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return local_lipschitz(
-            lambda x: subject.explain.core(x, y),
+            lambda x: context.explain.core(x, y),
             x,
-            radius=task.epsilon,
-            samples=task.samples,
-            seed=(task.seed, 1),
-            input_range=task.input_range,
+            radius=settings.epsilon,
+            samples=settings.samples,
+            seed=(settings.seed, 1),
+            input_range=settings.input_range,
         )
 
-    values = ColumnProgram(constant, task.batch_size)(subject.x, subject.y)
+    values = BatchedFunction(constant, settings.batch_size)(context.x, context.y)
     name = "Local Lipschitz constant"
-    known = subject.finite
+    known = context.finite
     return [figure_of(values, "Stability", name, better="lower", known=known)]
 
 
-def alignments(subject: Subject) -> list[SaliencyFigure]:
+def alignments(context: MapContext) -> list[SaliencyFigure]:
     """Measure how well the gradient of the logit is aligned with the image."""
-    size = subject.task.batch_size
+    size = context.settings.batch_size
     gradient = gradient_explainer(
-        subject.model, subject.x[:1], score="logit", reduce=False, batch_size=size
+        context.model, context.x[:1], score="logit", reduce=False, batch_size=size
     )
-    program = ColumnProgram(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
-    length, cosine = program(subject.x, gradient(subject.x, subject.y)).T
+    program = BatchedFunction(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
+    length, cosine = program(context.x, gradient(context.x, context.y)).T
     group, name = "Alignment", "Alignment of gradient and image"
     return [
         figure_of(length, group, name, "length, input units", better="higher"),
@@ -522,20 +520,20 @@ def alignments(subject: Subject) -> list[SaliencyFigure]:
     ]
 
 
-def localisation(subject: Subject) -> list[SaliencyFigure]:
+def localisation(context: MapContext) -> list[SaliencyFigure]:
     """Measure whether the maps lie on the objects, beside the level of chance."""
-    if subject.boxes is None:
+    if context.boxes is None:
         return []
-    group, size = "Localisation", subject.task.batch_size
+    group, size = "Localisation", context.settings.batch_size
     hit, mass, area = (
-        ColumnProgram(metric, size)(maps, subject.boxes)
+        BatchedFunction(metric, size)(maps, context.boxes)
         for metric, maps in (
-            (pointing_game, subject.maps),
-            (relevance_mass, subject.maps),
-            (relevance_mass, np.ones_like(subject.maps)),
+            (pointing_game, context.maps),
+            (relevance_mass, context.maps),
+            (relevance_mass, np.ones_like(context.maps)),
         )
     )
-    known = subject.finite
+    known = context.finite
     return [
         figure_of(hit, group, "Pointing game", better="higher", known=known),
         figure_of(mass, group, "Relevance mass", better="higher", known=known),
@@ -546,39 +544,35 @@ def localisation(subject: Subject) -> list[SaliencyFigure]:
 
 
 _HALVINGS = 40  # of the interval that holds a scale: to twelve digits
-
-
 STABILITY_GROUP = "Stability"
-
-
 Points = npt.NDArray[Any]
 
 
 def stability(
-    subject: Subject, *, condition: str, perturb: Callable[[Subject], Points]
+    context: MapContext, *, condition: str, perturb: Callable[[MapContext], Points]
 ) -> list[SaliencyFigure]:
-    """Compare the maps at the inputs with those at perturbed inputs of the same class."""
-    task = subject.task
-    points = perturb(subject)
-    logits = predict_logits(subject.model, points, task.batch_size)
-    changes = (points - subject.x).reshape(len(points), -1)
-    used = classified_rightly(logits, subject.y)
+    """Compare the maps at the inputs and at perturbed inputs of the same class."""
+    settings = context.settings
+    points = perturb(context)
+    logits = predict_logits(context.model, points, settings.batch_size)
+    changes = (points - context.x).reshape(len(points), -1)
+    used = classified_rightly(logits, context.y)
     if perturb is attacked_decision:
         # Where already the first step lost the class, there is nothing to compare.
         used &= changes.any(axis=1)
     metrics: dict[str, Any] = {
-        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=task.top),
+        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=settings.top),
         "Rank correlation": rank_correlation,
     }
-    if subject.maps.ndim == 3:
+    if context.maps.ndim == 3:
         metrics["SSIM"] = ssim
-    program = ColumnProgram(
+    program = BatchedFunction(
         lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
-        task.batch_size,
+        settings.batch_size,
     )
-    moved = np.asarray(subject.explain(points, subject.y))
-    found = program(subject.maps, moved)
-    known = subject.finite & finite_rows(moved)
+    moved = np.asarray(context.explain(points, context.y))
+    found = program(context.maps, moved)
+    known = context.finite & finite_rows(moved)
     figures = [
         figure_of(
             values,
@@ -591,35 +585,37 @@ def stability(
         )
         for name, values in zip(metrics, found.T, strict=True)
     ]
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[task.norm]
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[settings.norm]
     lengths = np.linalg.norm(changes.astype(np.float64), order, axis=1)
     name = "Length of the perturbation"
     return [*figures, figure_of(lengths, STABILITY_GROUP, name, condition, used=used)]
 
 
-def uniform_noise(subject: Subject) -> Points:
+def uniform_noise(context: MapContext) -> Points:
     """Draw a point of the ball per example."""
-    task, x = subject.task, tf.convert_to_tensor(subject.x)
+    settings, x = context.settings, tf.convert_to_tensor(context.x)
     origin = tf.cast(x, working_dtype(x.dtype))
-    ball = BALLS[task.norm](origin, task.epsilon, task.input_range)
-    drawn = ball.sample(tf.constant([task.seed, 2]))
+    ball = BALLS[settings.norm](origin, settings.epsilon, settings.input_range)
+    drawn = ball.sample(tf.constant([settings.seed, 2]))
     points: Points = round_towards(drawn, origin, x.dtype).numpy()
     return points
 
 
-def gaussian_noise(subject: Subject) -> Points:
+def gaussian_noise(context: MapContext) -> Points:
     """Add Gaussian noise as long, in the L2 norm, as the uniform noise."""
-    task, x = subject.task, subject.x.astype(np.float64)
-    noise = tf.random.stateless_normal(x.shape, (task.seed, 3), dtype=x.dtype).numpy()
+    settings, x = context.settings, context.x.astype(np.float64)
+    noise = tf.random.stateless_normal(
+        x.shape, (settings.seed, 3), dtype=x.dtype
+    ).numpy()
 
     def length(points: Any) -> Any:
         axes = tuple(range(1, x.ndim))
         return np.sqrt(np.sum(np.square(points - x), axes, keepdims=True))
 
     def moved(scale: Any) -> Any:
-        return (x + scale * noise).clip(*task.input_range)
+        return (x + scale * noise).clip(*settings.input_range)
 
-    wanted = length(uniform_noise(subject).astype(np.float64))
+    wanted = length(uniform_noise(context).astype(np.float64))
     # The length grows with the scale: halve the interval that holds the right one.
     low, high = (
         np.zeros_like(wanted),
@@ -629,35 +625,37 @@ def gaussian_noise(subject: Subject) -> Points:
         middle = (low + high) / 2.0
         short = length(moved(middle)) < wanted
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    points: Points = moved(low).astype(subject.x.dtype)
+    points: Points = moved(low).astype(context.x.dtype)
     return points
 
 
-def attacked_decision(subject: Subject) -> Points:
+def attacked_decision(context: MapContext) -> Points:
     """Attack the decision by PGD as far as the class is kept."""
-    return _attacked(KeptLabelPGD, subject, subject.model, subject.y)
+    return _attacked(KeptLabelPGD, context, context.model, context.y)
 
 
-def attacked_map(subject: Subject) -> Points:
+def attacked_map(context: MapContext) -> Points:
     """Attack the gradient map and keep the class."""
     return _attacked(
-        SaliencyAttack, subject, _curved(subject.model), None, top=subject.task.top
+        SaliencyAttack, context, _curved(context.model), None, top=context.settings.top
     )
 
 
-def _attacked(kind: Any, subject: Subject, model: Any, y: Any, **more: Any) -> Points:
-    task = subject.task
+def _attacked(
+    kind: Any, context: MapContext, model: Any, y: Any, **more: Any
+) -> Points:
+    settings = context.settings
     attack = kind(
-        epsilon=task.epsilon,
-        norm=task.norm,
-        input_range=task.input_range,
-        steps=task.attack_steps,
-        batch_size=task.batch_size,
-        seed=task.seed,
+        epsilon=settings.epsilon,
+        norm=settings.norm,
+        input_range=settings.input_range,
+        steps=settings.attack_steps,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
         verbose=0,
         **more,
     )
-    points: Points = attack(model, subject.x, y)
+    points: Points = attack(model, context.x, y)
     return points
 
 

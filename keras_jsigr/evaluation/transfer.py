@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,22 +15,28 @@ import numpy.typing as npt
 
 from keras_jsigr.attacks.base import check_inputs, is_feasible
 from keras_jsigr.attacks.ensemble import LogitsEnsemble
-from keras_jsigr.attacks.suite import attacks_of, by_name, free_name
+from keras_jsigr.attacks.suite import attacked, attacks_of, by_name, free_name
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits
+from keras_jsigr.core.batching import (
+    PROGRAMS,
+    classified_rightly,
+    predict_logits,
+    probe_rows,
+)
 from keras_jsigr.evaluation.records import AttackRecord, Rate, TransferRecord
 from keras_jsigr.evaluation.resume import (
     CachedResult,
-    Store,
+    ResultCache,
     data_identity,
     model_identity,
 )
-from keras_jsigr.evaluation.robustness import SuiteResult, describe, outside_words
-from keras_jsigr.evaluation.run import Task, in_words
+from keras_jsigr.evaluation.robustness import SuiteResult, describe
+from keras_jsigr.evaluation.run import Task, first_line, in_words, versions
 from keras_jsigr.evaluation.validation import (
     check_data,
     check_model_fits,
     check_radii,
+    check_threat_model,
     class_count,
     known_range,
 )
@@ -46,7 +52,7 @@ class Cell(NamedTuple):
     epsilon: float
     right: dict[str, npt.NDArray[np.bool_]]
     seconds: float
-    outside: int = 0
+    error: str | None = None
     fingerprint: str = ""
 
 
@@ -60,13 +66,13 @@ class TransferBench:
         y: npt.NDArray[np.int64],
         labels: Labels,
         batch_size: int,
-        store: Store,
+        cache: ResultCache,
     ) -> None:
         self._models = models
         self._x, self._y = x, y
         self._labels = labels
         self._batch_size = batch_size
-        self._store = store
+        self._cache = cache
 
     @cached_property
     def _identities(self) -> dict[str, str]:
@@ -76,28 +82,36 @@ class TransferBench:
     def _data(self) -> str:
         return data_identity(self._x, self._y)
 
-    def cell(self, source: str, attack: Any, targets: Sequence[str]) -> Cell:
-        """Make examples against one model and try them on others, or find them done."""
+    def _logits(self, name: str, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return predict_logits(self._models[name], points, self._batch_size)
 
-        def make() -> CachedResult:
-            start = time.perf_counter()
-            y = self._y if self._labels == "true" else None
-            x_adv = np.asarray(attack(self._models[source], self._x, y))
-            x_adv = x_adv.astype(self._x.dtype)
-            norm, ends = attack.norm, attack.input_range
-            valid = is_feasible(x_adv, self._x, attack.epsilon, norm, ends)
-            x_adv[~valid] = self._x[~valid]
+    def cell(self, source: str, attack: Any, targets: Sequence[str]) -> Cell:
+        """Make examples against one model and try them on others."""
+
+        def compute() -> CachedResult:
+            x, y = self._x, self._y
+            if self._labels == "own":
+                y = self._logits(source, x).argmax(-1)
+            rows = np.arange(len(x))
+            done = attacked(
+                attack, self._models[source], partial(self._logits, source), x, y, rows
+            )
+            if done.crashed:
+                raise RuntimeError(done.error)
+            x_adv = done.x_adv.astype(x.dtype)
+            if done.error is not None:
+                norm, ends = attack.norm, attack.input_range
+                valid = is_feasible(x_adv, x, attack.epsilon, norm, ends)
+                x_adv[~valid] = x[~valid]
             # By number: a name may hold what no archive can.
             arrays = {
                 f"right_{number}": classified_rightly(
-                    predict_logits(self._models[name], x_adv, self._batch_size), self._y
+                    self._logits(name, x_adv), self._y
                 )
                 for number, name in enumerate(targets)
             }
-            seconds = time.perf_counter() - start
-            return CachedResult(
-                arrays, {"seconds": seconds, "outside": int((~valid).sum())}
-            )
+            info = {"seconds": done.seconds, "error": first_line(done.error)}
+            return CachedResult(arrays, info)
 
         wanted = {
             "attack": describe(attack),
@@ -106,17 +120,15 @@ class TransferBench:
             "source": self._identities[source],
             "targets": [self._identities[name] for name in targets],
         }
-        piece = self._store.piece("transfer", wanted, make)
-        right = {name: piece.arrays[f"right_{i}"] for i, name in enumerate(targets)}
-        # Pieces of earlier versions do not say.
-        seconds, outside = piece.info["seconds"], piece.info.get("outside", 0)
+        found = self._cache.get_or_compute("transfer", wanted, compute)
+        right = {name: found.arrays[f"right_{i}"] for i, name in enumerate(targets)}
         return Cell(
             source=source,
             attack=attack.name,
             epsilon=attack.epsilon,
             right=right,
-            seconds=seconds,
-            outside=outside,
+            seconds=found.info["seconds"],
+            error=found.info["error"],
             fingerprint=self._identities[source][:16],
         )
 
@@ -168,7 +180,7 @@ def run_transfer(
     if len(surrogates) > 1:
         label = _free("ensemble", sources, "ensemble of all")
         sources[label] = LogitsEnsemble(list(surrogates.values()))
-    bench = TransferBench(sources, task.x, task.y, "true", task.batch_size, task.store)
+    bench = TransferBench(sources, task.x, task.y, "true", task.batch_size, task.cache)
     everyone = np.ones(len(task.x), bool)
     named = by_name(attacks)
     result.attacks = {label: describe(each)["config"] for label, each in named.items()}
@@ -181,10 +193,9 @@ def run_transfer(
                     result.records += records_of(cell, everyone)
                     if source != name:
                         result.cells.append(cell)
-                    if cell.outside:
+                    if cell.error:
                         task.log.errors.append(
-                            f"transfer: {label} on {source} at {radius:g}: "
-                            f"{outside_words(cell.outside)}"
+                            f"transfer: {label} on {source} at {radius:g}: {cell.error}"
                         )
                     task.log.say(
                         f"  {label} on {source} at {radius:g}: "
@@ -205,7 +216,7 @@ def transfer_record(
     cells = [cell for cell in result.cells if cell.epsilon <= task.epsilon]
     if not cells:
         return None
-    outside = sum(cell.outside for cell in cells)
+    errors = list(dict.fromkeys(cell.error for cell in cells if cell.error))
     left = int(suite.robust.sum())
     suite.robust &= ~result.fooled_within(task.epsilon, len(task.x))
     accuracy = Rate(int(suite.robust.sum()), len(task.x))
@@ -221,7 +232,7 @@ def transfer_record(
         broken=left - accuracy.correct,
         accuracy=accuracy,
         seconds=sum(cell.seconds for cell in cells),
-        error=outside_words(outside) if outside else None,
+        error="; ".join(errors) or None,
     )
 
 
@@ -264,8 +275,8 @@ def transfer_matrix(
     x: Any,
     y: Any,
     *,
+    epsilons: Sequence[float] | None = None,
     attacks: Sequence[Any] = ("mi-fgsm",),
-    epsilons: Sequence[float],
     targets: Sequence[str] | None = None,
     norm: str = "linf",
     input_range: tuple[float, float] | None = None,
@@ -273,7 +284,7 @@ def transfer_matrix(
     only_correct: bool = False,
     batch_size: int = 128,
     seed: int = 0,
-    store: Store | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> list[TransferRecord]:
     """Measure the accuracy of every model on examples made against every model.
 
@@ -285,8 +296,8 @@ def transfer_matrix(
         models: Models by name: the sources.
         x: Float `(N, *S)` in `input_range`.
         y: Labels: class indices `(N,)` or one-hot rows.
+        epsilons: Radii in input units; `None`: that of the hardened model.
         attacks: Attacks, or their names; each is run at all radii.
-        epsilons: Radii in input units.
         targets: Names of the models to try the examples on; `None`: all.
         norm: Of the attacks given by name.
         input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
@@ -297,7 +308,7 @@ def transfer_matrix(
             rightly without attack; their number is the `total` of the rates.
         batch_size: Examples per call of a model.
         seed: Of the attacks given by name.
-        store: Keeps finished cells, see `Store`.
+        resume: A folder for what is done, so that an interrupted call goes on.
 
     Returns:
         One record per source, attack, radius and target, in this order.
@@ -313,7 +324,7 @@ def transfer_matrix(
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.attacks import FGSM
-        >>> from keras_jsigr.evaluation.transfer import transfer_matrix
+        >>> from keras_jsigr.evaluation import transfer_matrix
         >>> models = {"a": lambda x: x, "b": lambda x: x[:, ::-1]}
         >>> x, y = np.array([[0.6, 0.4]], "float32"), [0]
         >>> records = transfer_matrix(
@@ -337,15 +348,18 @@ def transfer_matrix(
     x = check_inputs(x, input_range)
     PROGRAMS.forget(*models.values())
     first, one = next(iter(models.items()))
-    classes = class_count(f"model '{first}'", one, np.asarray(x[:16]))
+    classes = class_count(f"model '{first}'", one, np.asarray(probe_rows(x)))
     x, rows = check_data(x, y, input_range, classes)
     for name, model in models.items():
         check_model_fits(f"model '{name}'", model, x, classes)
+    if epsilons is None:
+        threat = (None, norm, input_range, x.shape[1:])
+        epsilons = [check_threat_model(*threat, *models.values())[0]]
     radii = check_radii("epsilons", epsilons)
     made = attacks_of(
         attacks,
         epsilon=radii[0],
-        norm=norm,
+        norm=arguments.norm(norm),
         input_range=input_range,
         batch_size=batch_size,
         seed=seed,
@@ -361,16 +375,17 @@ def transfer_matrix(
                 f"No example is classified rightly by all of {targets}: expected at "
                 "least one. Pass only_correct=False, or check the labels."
             )
-    bench = TransferBench(models, x, rows, labels, batch_size, store or Store(None, {}))
+    cache = ResultCache(resume, {"versions": versions()})
+    bench = TransferBench(models, x, rows, labels, batch_size, cache)
     records = []
     for source in models:
         for label, attack in by_name(made).items():
             for radius in radii:
                 cell = bench.cell(source, attack.at(radius), targets)
-                if cell.outside:
+                if cell.error:
                     warnings.warn(
-                        f"{label} on {source} at {radius:g}: "
-                        f"{outside_words(cell.outside)}. Repair the attack.",
+                        f"{label} on {source} at {radius:g}: {cell.error}. Repair the "
+                        "attack.",
                         RuntimeWarning,
                         stacklevel=2,
                     )

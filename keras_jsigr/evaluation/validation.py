@@ -1,8 +1,8 @@
-"""Refuse models that cannot be evaluated, or not together."""
+"""Checks of the arguments of evaluations."""
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,15 +11,87 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
-from keras_jsigr.attacks.norms import BALLS
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import PROGRAMS, predict_logits
+from keras_jsigr.core.batching import PROGRAMS, predict_logits, probe_rows
 from keras_jsigr.core.inputs import finite_rows
-from keras_jsigr.core.logits import base_model
+from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
 from keras_jsigr.evaluation.run import model_name, widest_radius
-from keras_jsigr.model import JSIGRModel
 
-_PROBES = 16
+
+def check_threat_model(
+    epsilon: Any, norm: Any, input_range: Any, shape: Sequence[int], *models: Any
+) -> tuple[float, str, tuple[float, float]]:
+    """Check radius, norm and range; those of hardened models stand for `None`."""
+    name = arguments.norm(norm)
+    ends = known_range(input_range, *models)
+    if epsilon is None:
+        epsilon = known_epsilon(*models) if name == "linf" else None
+        if epsilon is None:
+            raise ValueError(
+                f"`epsilon` is None: expected a radius under {name} in input units, "
+                "since no hardened model knows one. Pass for instance epsilon=8/255."
+            )
+    radius = arguments.number("epsilon", epsilon, minimum=0.0, above=True)
+    widest = widest_radius(name, ends, math.prod(shape))
+    if radius >= widest:
+        raise ValueError(
+            f"`epsilon` is too large: got {radius:g} under {name} for inputs in "
+            f"{ends}, expected less than {widest:g}, where every input may "
+            "become any other. Give it in input units: 8/255 for inputs in 0..1."
+        )
+    return radius, name, ends
+
+
+def known_range(given: Any, *models: Any) -> tuple[float, float]:
+    """Return the range that is given, or that of the hardened models, or (0, 1)."""
+    if given is not None:
+        return arguments.interval("input_range", given)
+    known = {ends for m in models if (ends := known_input_range(m)) is not None}
+    if len(known) > 1:
+        raise ValueError(
+            f"Got no input_range and models hardened for {sorted(known)}, expected one "
+            "range. Pass input_range, and models that take it."
+        )
+    low, high = known.pop() if known else (0.0, 1.0)
+    return low, high
+
+
+def check_radii(name: str, radii: Any) -> list[float]:
+    """Check radii and sort them."""
+    if isinstance(radii, str | int | float) or not len(radii):
+        raise ValueError(
+            f"`{name}` is {radii!r}, expected a list of at least one radius in input "
+            "units. Pass for instance [0.1, 0.2]."
+        )
+    numbers = [
+        arguments.number(f"{name}[{i}]", radius, minimum=0.0, above=True)
+        for i, radius in enumerate(radii)
+    ]
+    return sorted(set(numbers))
+
+
+def check_options(function: str, known: Any, options: Mapping[str, Any]) -> None:
+    """Refuse keywords that are not in a typed dictionary, as Python does."""
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(
+                f"{function}() got an unexpected keyword argument {name!r}, expected "
+                f"one of {sorted(known.__annotations__)}. Check the spelling."
+            )
+
+
+def check_data(
+    x: Any, y: Any, input_range: tuple[float, float], classes: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Check examples and labels; return arrays and class indices."""
+    x = np.asarray(check_inputs(x, input_range))
+    if y is None:
+        raise ValueError(
+            "`y` is None, expected the true label of each example. Accuracy cannot be "
+            "measured without labels."
+        )
+    rows = np.asarray(target_rows(y, len(x), classes))
+    return x, rows.argmax(-1).astype(np.int64)
 
 
 def check_logits(
@@ -64,7 +136,7 @@ def class_count(name: str, model: Any, probe: npt.NDArray[Any]) -> int:
 
 def check_model_fits(name: str, model: Any, x: npt.NDArray[Any], classes: int) -> None:
     """Check that another model takes the same inputs and knows the same classes."""
-    found = class_count(name, model, x[:_PROBES])
+    found = class_count(name, model, np.asarray(probe_rows(x)))
     if found != classes:
         raise ValueError(
             f"The {name} has {found} classes, expected {classes}. Pass models of the "
@@ -85,13 +157,11 @@ def check_surrogates(
                 "models or a dictionary of models by name. Pass [model]."
             )
         surrogates = _named(surrogates)
-    same = [model, base_model(model)]
+    evaluated = {id(model), id(base_model(model))}
     for name, surrogate in surrogates.items():
         if not isinstance(name, str) or not name:
             raise TypeError(f"`surrogates` has the key {name!r}, expected a name.")
-        if any(
-            each is one for each in (surrogate, base_model(surrogate)) for one in same
-        ):
+        if evaluated & {id(surrogate), id(base_model(surrogate))}:
             raise ValueError(
                 f"Surrogate '{name}' is the evaluated model itself: expected a model "
                 "of other weights. White-box rows are added without asking."
@@ -103,74 +173,6 @@ def check_surrogates(
 
 def _named(models: Sequence[Any]) -> dict[str, Any]:
     names = [model_name(m) if isinstance(m, keras.Model) else "" for m in models]
-    unique = all(names) and len(set(names)) == len(names)
-    if not unique:
+    if not all(names) or len(set(names)) < len(names):
         names = [f"surrogate {number}" for number in range(1, len(models) + 1)]
     return dict(zip(names, models, strict=True))
-
-
-def check_data(
-    x: Any, y: Any, input_range: tuple[float, float], classes: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Check examples and labels and bring them to their plain forms."""
-    x = np.asarray(check_inputs(x, input_range))
-    if y is None:
-        raise ValueError(
-            "`y` is None, expected the true label of each example. Accuracy cannot be "
-            "measured without labels."
-        )
-    rows = np.asarray(target_rows(y, len(x), classes))
-    return x, rows.argmax(-1).astype(np.int64)
-
-
-def check_radii(name: str, radii: Any) -> list[float]:
-    """Check radii and sort them."""
-    if isinstance(radii, str | int | float) or not len(radii):
-        raise ValueError(
-            f"`{name}` is {radii!r}, expected a list of at least one radius in input "
-            "units. Pass for instance [0.1, 0.2]."
-        )
-    numbers = [
-        arguments.number(f"{name}[{i}]", radius, minimum=0.0, above=True)
-        for i, radius in enumerate(radii)
-    ]
-    return sorted(set(numbers))
-
-
-def check_epsilon(
-    epsilon: Any, norm: Any, input_range: tuple[float, float], size: int
-) -> float:
-    """Check norm and radius of the threat model."""
-    arguments.choice("norm", norm, tuple(BALLS))
-    radius = arguments.number("epsilon", epsilon, minimum=0.0, above=True)
-    widest = widest_radius(norm, input_range, size)
-    if radius >= widest:
-        raise ValueError(
-            f"`epsilon` is too large: got {radius:g} under {norm} for inputs in "
-            f"{input_range}, expected less than {widest:g}, where every input may "
-            "become any other. Give it in input units: 8/255 for inputs in 0..1."
-        )
-    return radius
-
-
-def check_texts(**texts: Any) -> None:
-    """Check arguments that are texts or paths."""
-    for name, text in texts.items():
-        if text is not None and not isinstance(text, str | os.PathLike):
-            raise TypeError(
-                f"`{name}` is {text!r}, expected a string or None. Convert it with "
-                "str(...)."
-            )
-
-
-def known_range(given: tuple[float, float] | None, *models: Any) -> tuple[float, float]:
-    """Return the range that is given, or that of the hardened models, or (0, 1)."""
-    if given is not None:
-        return arguments.interval("input_range", given)
-    known = {m.settings.input_range for m in models if isinstance(m, JSIGRModel)}
-    if len(known) > 1:
-        raise ValueError(
-            f"Got no input_range and models hardened for {sorted(known)}, expected one "
-            "range. Pass input_range, and models that take it."
-        )
-    return known.pop() if known else (0.0, 1.0)

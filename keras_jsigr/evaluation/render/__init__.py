@@ -1,1 +1,1 @@
-"""What people look at: a report as words, HTML, Markdown and a picture."""
+"""What people look at: a report as text, HTML, Markdown and a picture."""

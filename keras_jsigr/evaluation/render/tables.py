@@ -1,20 +1,33 @@
-"""What to call several reports on one page."""
+"""What the pages of a report show: names, formatted numbers, tables, comparisons."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from keras_jsigr.evaluation.comparison import mismatches
-from keras_jsigr.evaluation.records import Rate, SaliencyFigure, TransferRecord
+from keras_jsigr.evaluation.records import (
+    Rate,
+    ReportData,
+    SaliencyFigure,
+    TransferRecord,
+)
 
-if TYPE_CHECKING:
-    from keras_jsigr.evaluation.report import Report
+
+def numbered(records: Sequence[Any], name: str) -> dict[Any, Any]:
+    """Key records by name, and by which of that name they are."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for record in records:
+        key = getattr(record, name)
+        found[key, seen[key]] = record
+        seen[key] += 1
+    return found
 
 
-def labels(reports: Sequence[Report]) -> list[str]:
+def labels(reports: Sequence[ReportData]) -> list[str]:
     """Give every report a name of its own."""
     titles = [report.title or "Report" for report in reports]
     models = [str(report.model.get("name") or "") for report in reports]
@@ -25,8 +38,6 @@ def labels(reports: Sequence[Report]) -> list[str]:
 
 
 DASH = "\N{EN DASH}"
-
-
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
@@ -107,7 +118,90 @@ def plain(value: Any) -> str:
     )
 
 
-def compared(reports: Sequence[Report]) -> list[str]:
+_FIELDS: dict[str, Callable[[ReportData], Any]] = {
+    "norm": lambda report: report.threat_model.get("norm"),
+    "epsilon": lambda report: report.threat_model.get("epsilon"),
+    "input range": lambda report: report.threat_model.get("input_range"),
+    "data": lambda report: report.data.get("fingerprint"),
+}
+
+
+def mismatches(reports: Sequence[ReportData]) -> list[str]:
+    """Say in words in what evaluations differ, so that figures do not compare."""
+    found = []
+    for name, value_of in _FIELDS.items():
+        values = [value_of(report) for report in reports]
+        if not _differ(values):
+            continue
+        listed = ", ".join(
+            f"{_short(value)} ({report.title})"
+            for value, report in zip(values, reports, strict=True)
+        )
+        found.append(f"The reports differ in {name}: {listed}.")
+    suites = [_attacks(report, transfer=False) for report in reports]
+    sources = [_attacks(report, transfer=True) for report in reports]
+    # No model is its own surrogate, so the sources of transfer differ between models:
+    # that matters only where they changed the result.
+    by_transfer = any(
+        attack.broken
+        for report in reports
+        for attack in report.attacks
+        if attack.access == "transfer"
+    )
+    if _differ(suites) or (by_transfer and _differ(sources)):
+        found.append(
+            "The reports differ in the attacks or their settings: the worst cases "
+            "are over different suites."
+        )
+    # Of reports with transfer that say; older ones do not.
+    transfer = [
+        [_without(config, "verbose") for config in attack.config["settings"].values()]
+        for report in reports
+        for attack in report.attacks
+        if attack.access == "transfer" and "settings" in attack.config
+    ]
+    if _differ(transfer):
+        found.append(
+            "The reports differ in the transfer attacks or their settings: the figures "
+            "under transfer are of different attacks."
+        )
+    maps = [
+        (_without(record.settings, "batch_size"), record.images)
+        for record in (report.saliency for report in reports)
+        if record is not None
+    ]
+    if _differ(maps):
+        found.append(
+            "The reports differ in how their saliency maps were measured, or on which "
+            "examples: the figures of the maps do not compare."
+        )
+    return found
+
+
+def _attacks(report: ReportData, *, transfer: bool) -> list[Any]:
+    # How much an attack prints changes nothing; settings of transfer have their own
+    # sentence.
+    return [
+        (attack.name, _without(attack.config, "verbose", "settings"))
+        for attack in report.attacks
+        if (attack.access == "transfer") == transfer
+    ]
+
+
+def _differ(values: list[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in names}
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 20 else text[:8]
+
+
+def compared(reports: Sequence[ReportData]) -> list[str]:
     """Say which model holds best, or why that cannot be said."""
     if len(reports) < 2:
         return []
@@ -139,25 +233,25 @@ def compared(reports: Sequence[Report]) -> list[str]:
 _UNIONS = ("any surrogate", "any of the surrogates")
 
 
-def strongest_transfer(report: Report) -> TransferRecord | None:
+def strongest_transfer(report: ReportData) -> TransferRecord | None:
     """Find the examples of other models that leave the fewest right."""
     return _strongest(report, [r for r in report.transfer if r.source != r.target])
 
 
-def strongest_source(report: Report) -> TransferRecord | None:
+def strongest_source(report: ReportData) -> TransferRecord | None:
     """Find the source, an ensemble or not, whose examples leave the fewest right."""
     foreign = [r for r in report.transfer if r.source != r.target]
     unions = {r.source for r in foreign if r.union} or _unmarked_union(foreign)
     return _strongest(report, [r for r in foreign if r.source not in unions])
 
 
-def in_threat_model(report: Report, record: TransferRecord) -> bool:
+def in_threat_model(report: ReportData, record: TransferRecord) -> bool:
     """Say whether a transfer result is about the radius of the threat model."""
     epsilon = report.threat_model.get("epsilon")
     return isinstance(epsilon, int | float) and _same(record.epsilon, epsilon)
 
 
-def transfer_words(report: Report) -> str:
+def transfer_words(report: ReportData) -> str:
     """Compare transfer with access to the model."""
     worst = strongest_transfer(report)
     if worst is None:
@@ -187,7 +281,7 @@ def transfer_words(report: Report) -> str:
 
 
 def _strongest(
-    report: Report, records: Sequence[TransferRecord]
+    report: ReportData, records: Sequence[TransferRecord]
 ) -> TransferRecord | None:
     at_limit = [r for r in records if in_threat_model(report, r)]
     return min(at_limit or records, key=_share, default=None)
@@ -199,7 +293,7 @@ def _unmarked_union(foreign: Sequence[TransferRecord]) -> set[str]:
     return {s for s in sources[-1:] if len(sources) > 2 and s in _UNIONS}
 
 
-def _with_access(report: Report, foreign: TransferRecord) -> TransferRecord | None:
+def _with_access(report: ReportData, foreign: TransferRecord) -> TransferRecord | None:
     found = [
         r
         for r in report.transfer
@@ -238,7 +332,7 @@ class KeyFigure(NamedTuple):
     note: str
 
 
-def key_figures(report: Report) -> list[KeyFigure]:
+def key_figures(report: ReportData) -> list[KeyFigure]:
     """Choose the figures to show first."""
     transfer = strongest_transfer(report)
     worst = transfer.accuracy if transfer else None
@@ -280,7 +374,7 @@ def key_figures(report: Report) -> list[KeyFigure]:
     ]
 
 
-def _median(report: Report) -> float | None:
+def _median(report: ReportData) -> float | None:
     quantiles = report.linearized.quantiles if report.linearized else []
     return next((value for share, value in quantiles if share == 0.5), None)
 
@@ -306,7 +400,9 @@ def matrices(records: Sequence[TransferRecord]) -> list[Matrix]:
     ]
 
 
-def report_matrices(reports: Sequence[Report]) -> list[tuple[int | None, list[Matrix]]]:
+def report_matrices(
+    reports: Sequence[ReportData],
+) -> list[tuple[int | None, list[Matrix]]]:
     """Make the tables of one page, across the reports where that is sound."""
     together = [record for report in reports for record in report.transfer]
     if not together:
@@ -321,7 +417,7 @@ def report_matrices(reports: Sequence[Report]) -> list[tuple[int | None, list[Ma
     ]
 
 
-def _distinct(reports: Sequence[Report]) -> bool:
+def _distinct(reports: Sequence[ReportData]) -> bool:
     """Say whether no result would take the place of another."""
     targets = [name for r in reports for name in {t.target for t in r.transfer}]
     keys = [
@@ -330,7 +426,7 @@ def _distinct(reports: Sequence[Report]) -> bool:
     return len(set(targets)) == len(targets) and len(set(keys)) == len(keys)
 
 
-def _same_sources(reports: Sequence[Report]) -> bool:
+def _same_sources(reports: Sequence[ReportData]) -> bool:
     """Say whether all that several reports made examples against is known to be one."""
     known: dict[str, set[str]] = {}
     for report in reports:
@@ -366,7 +462,7 @@ class SaliencyRow(NamedTuple):
     figures: list[SaliencyFigure | None]
 
 
-def saliency_rows(reports: Sequence[Report]) -> list[tuple[str, list[SaliencyRow]]]:
+def saliency_rows(reports: Sequence[ReportData]) -> list[tuple[str, list[SaliencyRow]]]:
     """Line up the figures that the reports have in common, group by group."""
     groups: dict[str, dict[tuple[str, str], SaliencyRow]] = {}
     for place, report in enumerate(reports):
@@ -400,7 +496,7 @@ def spread(figure: SaliencyFigure) -> str:
     return f"{_decimal(figure.low)} to {_decimal(figure.high)}, {examples}"
 
 
-def saliency_words(report: Report) -> str:
+def saliency_words(report: ReportData) -> str:
     """Say in a few sentences what was measured of the maps."""
     record = report.saliency
     if record is None:

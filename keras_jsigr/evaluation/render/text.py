@@ -1,13 +1,13 @@
-"""A report as plain tables of text."""
+"""A report as text: the sentences of its summary, and Markdown."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from keras_jsigr.evaluation.records import Rate
+from keras_jsigr.evaluation.records import Rate, ReportData
 from keras_jsigr.evaluation.render.tables import (
     NORMS,
     Matrix,
@@ -29,9 +29,6 @@ from keras_jsigr.evaluation.render.tables import (
     transfer_words,
 )
 
-if TYPE_CHECKING:
-    from keras_jsigr.evaluation.report import Report
-
 
 class TextTable(NamedTuple):
     """Hold one table; every row is as long as the header."""
@@ -41,7 +38,7 @@ class TextTable(NamedTuple):
     rows: list[list[str]]
 
 
-def report_tables(report: Report) -> list[TextTable]:
+def report_tables(report: ReportData) -> list[TextTable]:
     """Write everything but summary, key figures and transfer as tables."""
     rates = ["Without attack", "Under attack"]
     tables = [
@@ -87,7 +84,7 @@ def rate(value: Rate | None) -> str:
     return f"{percent(value.accuracy)} ({between(value)})"
 
 
-def _curve(report: Report) -> TextTable:
+def _curve(report: ReportData) -> TextTable:
     name = report.curve_attack.get("name")
     return TextTable(
         "Accuracy by radius" + (f" ({name})" if name else ""),
@@ -96,7 +93,7 @@ def _curve(report: Report) -> TextTable:
     )
 
 
-def _attacks(report: Report) -> TextTable:
+def _attacks(report: ReportData) -> TextTable:
     header = ["Attack", "Access", "Attacked", "Broken", "Accuracy after", "Time"]
     rows = [
         [
@@ -108,7 +105,7 @@ def _attacks(report: Report) -> TextTable:
     return TextTable("Attacks", [*header, "Settings", "Error"], rows)
 
 
-def _linearized(report: Report) -> TextTable:
+def _linearized(report: ReportData) -> TextTable:
     found = report.linearized
     rows = []
     if found is not None:
@@ -122,7 +119,7 @@ def _linearized(report: Report) -> TextTable:
     return TextTable(f"Linearized robustness{norm}", ["Figure", "Value"], rows)
 
 
-def _saliency(report: Report) -> TextTable:
+def _saliency(report: ReportData) -> TextTable:
     rows = [
         [
             *(group, row.metric, row.condition, row.better),
@@ -136,7 +133,7 @@ def _saliency(report: Report) -> TextTable:
     return TextTable("Saliency maps", header, rows)
 
 
-def _map_findings(report: Report) -> TextTable:
+def _map_findings(report: ReportData) -> TextTable:
     record = report.saliency
     rows = [
         [f.status, f.title, f.says, _figures(f.figures), f.advice]
@@ -147,7 +144,7 @@ def _map_findings(report: Report) -> TextTable:
     return TextTable("What the figures of the maps say", header, rows)
 
 
-def _settings(report: Report) -> TextTable:
+def _settings(report: ReportData) -> TextTable:
     parts: dict[str, Mapping[str, Any]] = {
         "Model": report.model,
         "Data": report.data,
@@ -170,12 +167,12 @@ def _figures(figures: dict[str, float]) -> str:
     return ", ".join(f"{key} {number(value)}" for key, value in figures.items())
 
 
-def summary(report: Report) -> str:
+def summary(report: ReportData) -> str:
     """Say what was attacked how and what came of it, one sentence or two per line."""
     return "\n".join(sentences(report))
 
 
-def sentences(report: Report) -> list[str]:
+def sentences(report: ReportData) -> list[str]:
     """Return the lines of `summary`."""
     lines = [
         _attacked(report),
@@ -190,7 +187,7 @@ def sentences(report: Report) -> list[str]:
     return [line for line in lines if line]
 
 
-def _attacked(report: Report) -> str:
+def _attacked(report: ReportData) -> str:
     model, examples = report.model, number(report.clean.total)
     facts = [
         f"{number(model['parameters'])} parameters" if "parameters" in model else "",
@@ -213,7 +210,7 @@ def _attacked(report: Report) -> str:
     )
 
 
-def _worst_case(report: Report) -> str:
+def _worst_case(report: ReportData) -> str:
     rate, chance = report.robust, report.chance
     if not report.attacks:
         return ""
@@ -229,7 +226,7 @@ def _worst_case(report: Report) -> str:
     return f"{text} Guessing would give {percent(chance)}."
 
 
-def _diagnostics(report: Report) -> str:
+def _diagnostics(report: ReportData) -> str:
     if not report.findings:
         return "No diagnostics were run."
     suspect = [f.title for f in report.findings if f.status == "suspect"]
@@ -248,7 +245,7 @@ def _diagnostics(report: Report) -> str:
     )
 
 
-def _errors(report: Report) -> str:
+def _errors(report: ReportData) -> str:
     failed = [attack.name for attack in report.attacks if attack.error]
     parts = []
     if failed:
@@ -260,7 +257,7 @@ def _errors(report: Report) -> str:
     return " ".join([*parts, "The figures come from what did work."])
 
 
-def markdown_page(reports: Sequence[Report]) -> str:
+def markdown_page(reports: Sequence[ReportData]) -> str:
     """Write reports as Markdown with tables (GitHub Flavored Markdown)."""
     if not reports:
         raise ValueError("Nothing to show: got no report, expected at least one.")
@@ -286,11 +283,11 @@ def escape(text: str) -> str:
     return re.sub(r"^(\d*)([-+.)=])(?=\2|\s|$)", r"\1\\\2", text)
 
 
-def _summary(report: Report) -> str:
+def _summary(report: ReportData) -> str:
     return "\n".join(f"- {escape(text)}" for text in sentences(report))
 
 
-def _key_figures(reports: Sequence[Report]) -> list[str]:
+def _key_figures(reports: Sequence[ReportData]) -> list[str]:
     columns = labels(reports) if len(reports) > 1 else ["Value"]
     rows = [
         [figures[0].name, *(_joined(one.value, one.note) for one in figures)]
@@ -299,7 +296,7 @@ def _key_figures(reports: Sequence[Report]) -> list[str]:
     return ["## Key figures", _table(["Figure", *columns], rows)]
 
 
-def _transfer(reports: Sequence[Report]) -> list[str]:
+def _transfer(reports: Sequence[ReportData]) -> list[str]:
     parts = []
     for place, matrices in report_matrices(reports):
         whole = place is None or len(reports) == 1
@@ -322,7 +319,7 @@ def _matrix(matrix: Matrix) -> str:
     return _table(["Made against", *matrix.targets], rows)
 
 
-def _tables(report: Report, level: str) -> list[str]:
+def _tables(report: ReportData, level: str) -> list[str]:
     return [
         part
         for table in report_tables(report)

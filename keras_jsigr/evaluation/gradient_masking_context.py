@@ -1,0 +1,197 @@
+"""What the rules of the gradient-masking diagnostics share: attacks and statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_jsigr.attacks.base import target_rows
+from keras_jsigr.attacks.pgd import FGSM, PGD
+from keras_jsigr.core.batching import (
+    CompiledCache,
+    classified_rightly,
+    open_batch,
+    parallel_batches,
+    predict_logits,
+    probe_rows,
+)
+from keras_jsigr.core.logits import LogitsFn, as_logits
+
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+
+class NotApplicableError(Exception):
+    """The rule has nothing to judge: its finding is "skipped"."""
+
+
+@dataclass(kw_only=True)
+class DiagnosticContext:
+    """A checked call of `diagnostics`, and the attacks that several rules need."""
+
+    PGD_STEPS: ClassVar[int] = 50  # a usual first attack; MoreSteps asks if it suffices
+
+    model: Any
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+    classes: int
+    epsilon: float
+    norm: str
+    input_range: tuple[float, float]
+    surrogates: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    batch_size: int = 128
+    seed: int = 0
+    _programs: CompiledCache = field(
+        default_factory=CompiledCache, init=False, repr=False
+    )
+
+    @cached_property
+    def attackable(self) -> LogitsFn:
+        """The logits with a gradient, zero where the model has none."""
+        logits_fn = as_logits(self.model, probe_rows(self.x))
+
+        def logits(x: tf.Tensor) -> tf.Tensor:
+            flat = tf.cast(tf.reshape(x, (tf.shape(x)[0], -1)), tf.float32)
+            return logits_fn(x) + 0.0 * tf.reduce_sum(flat, axis=-1, keepdims=True)
+
+        return logits
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all attacks have in common."""
+        return {
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+            "input_range": self.input_range,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "verbose": 0,
+        }
+
+    @cached_property
+    def right(self) -> Bools:
+        """Per example: right without attack."""
+        return self.right_at(self.x, np.arange(len(self.x)))
+
+    @property
+    def rows(self) -> Rows:
+        """The examples that are right without attack, at least one."""
+        rows = np.flatnonzero(self.right)
+        if not len(rows):
+            raise NotApplicableError("No example is classified rightly without attack.")
+        return rows
+
+    @cached_property
+    def pgd(self) -> PGD:
+        """PGD with one random start; one object, so that it is compiled once."""
+        return PGD(steps=self.PGD_STEPS, early_stop=True, **self.settings)
+
+    @cached_property
+    def under_fgsm(self) -> Bools:
+        """Per example: right without attack and under one step from `x`."""
+        return self.under(FGSM(**self.settings))
+
+    @cached_property
+    def under_pgd(self) -> Bools:
+        """Per example: right without attack and under PGD."""
+        return self.under(self.pgd)
+
+    @cached_property
+    def under_white_box(self) -> Bools:
+        """Per example: right under PGD and at the points given."""
+        right = self.under_pgd.copy()
+        for points in self.results.values():
+            right &= self.right_at(points, np.arange(len(self.x)))
+        return right
+
+    def under(self, attack: Any, rows: Rows | None = None, source: Any = None) -> Bools:
+        """Attack examples, against `source` if given; tell who stays right."""
+        rows = self.rows if rows is None else rows
+        right = np.zeros(len(self.x), bool)
+        if len(rows):
+            source = self.attackable if source is None else source
+            points = attack(source, self.x[rows], self.y[rows])
+            right[rows] = self.right_at(points, rows)
+        return right
+
+    def right_at(self, points: Any, rows: Rows) -> Bools:
+        """Tell which points, of examples `rows`, are classified rightly."""
+        logits = predict_logits(self.attackable, points, self.batch_size)
+        return classified_rightly(logits, self.y[rows])
+
+    def compute(
+        self, name: str, body: Callable[..., Any], rows: Rows, *numbers: float
+    ) -> list[npt.NDArray[Any]]:
+        """Run `body(logits_fn, x, targets, seed, *numbers)`, compiled, in batches."""
+
+        def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
+            signature = [
+                open_batch(probe),
+                tf.TensorSpec((None, classes), tf.float32),
+                tf.TensorSpec((2,), tf.int32),
+                *(tf.TensorSpec((), tf.float32) for _ in numbers),
+            ]
+            return partial(body, logits_fn), signature
+
+        probe = probe_rows(self.x)
+        run = self._programs.get(name, build, self.attackable, probe).run
+        scalars = [tf.constant(number, tf.float32) for number in numbers]
+
+        def run_batch(at: slice) -> Any:
+            x, y = self.x[rows[at]], self.y[rows[at]]
+            targets = target_rows(y, len(y), self.classes)
+            seed = tf.constant([self.seed, at.start // self.batch_size], tf.int32)
+            return run(tf.convert_to_tensor(x), targets, seed, *scalars)
+
+        parts = list(parallel_batches(run_batch, len(rows), self.batch_size))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+# ---- statistics
+
+# All rules together make some twenty tests: an honest model at the edge of every
+# tolerance is accused once in fifty evaluations, any other hardly ever.
+SIGNIFICANCE = 1e-3
+
+
+def tail_probability(count: int, total: int, share: float) -> float:
+    """Compute the binomial probability of at least `count` hits among `total`."""
+    if count <= 0:
+        return 1.0
+    hit, miss = math.log(share), math.log1p(-share)
+    terms = (
+        math.exp(_log_choices(total, k) + k * hit + (total - k) * miss)
+        for k in range(count, total + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def clearly_more(count: int, total: int, share: float) -> bool:
+    """Tell whether hits are more than `share` of `total`, and not by chance."""
+    above = count > share * total
+    return above and tail_probability(count, total, share) < SIGNIFICANCE
+
+
+def clearly_moved(to: int, back: int, total: int, share: float) -> bool:
+    """Tell whether examples changed sides in one direction, and not by chance."""
+    chance = tail_probability(to, to + back, 0.5)
+    return to - back > share * total and chance < SIGNIFICANCE
+
+
+def standard_error(values: npt.NDArray[Any]) -> float:
+    """Estimate the standard error of a mean, infinite for fewer than ten values."""
+    few = len(values) < 10
+    return math.inf if few else float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _log_choices(total: int, count: int) -> float:
+    lgamma = math.lgamma
+    return lgamma(total + 1) - lgamma(count + 1) - lgamma(total - count + 1)
