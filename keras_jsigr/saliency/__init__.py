@@ -1,4 +1,4 @@
-"""Saliency maps: gradients, Grad-CAM, occlusion and perturbation; caches and metrics."""
+"""Saliency maps by gradients, Grad-CAM, occlusion, perturbation; caches, metrics."""
 
 from keras_jsigr.core.arguments import BaselineName, ChangeName
 from keras_jsigr.core.batching import BatchedExplainer

@@ -1,9 +1,11 @@
-"""What kind of decision a model makes."""
+"""What all saliency methods share: the decision, its gradient, the method, its run."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
 
@@ -12,9 +14,9 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import BatchedExplainer, Core
-from keras_jsigr.core.heads import head_kind, head_of
+from keras_jsigr.core.heads import head_kind, head_of, ignored_labels
 from keras_jsigr.core.inputs import as_float
-from keras_jsigr.core.logits import LogitsFn, output_units
+from keras_jsigr.core.logits import LogitsFn, known_input_range, output_units
 from keras_jsigr.core.scores import (
     HeadKind,
     ScoreName,
@@ -26,27 +28,37 @@ from keras_jsigr.saliency.masks import Layout
 
 _Name = TypeVar("_Name", bound=str)
 
+# From logits `(B, C)` to the float targets `(B, C)` to explain.
+TargetsFn = Callable[[tf.Tensor], tf.Tensor]
+
 
 class Decision(NamedTuple):
-    """Between what a model decides."""
+    """The classes that a model decides between, and the units of its output."""
 
     kind: HeadKind
     classes: int
     units: int
 
     def score(self, name: _Name) -> _Name | Literal["margin"]:
-        """Say which score of the logits of `as_logits` is meant by a name."""
+        """Return the score to take: with one unit `"logit"` means the margin."""
         return "margin" if self.units == 1 and name == "logit" else name
 
 
 def decision_of(model: Any, probe: Any, kind: HeadKind | None = None) -> Decision:
-    """Find out between what a model decides."""
+    """Find out what a model decides between; `kind` overrides what its head says."""
     units = output_units(model, probe)
     if units == 1:
         return Decision("softmax", 2, 1)
     if kind is None and isinstance(model, keras.Model):
         kind = head_kind(model, head_of(model, probe), units)
     return Decision(kind or "softmax", units, units)
+
+
+def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:
+    """Return the targets of labels, or of the model's own decision without labels."""
+    if y is None:
+        return lambda logits: predicted_targets(logits, kind)
+    return lambda logits: class_targets(y, logits)
 
 
 def input_gradient(
@@ -63,10 +75,10 @@ def input_gradient(
 
     Args:
         logits_fn: Maps inputs to logits `(B, C)`, each example by itself (inference
-            mode); one call.
+            mode); called once.
         x: Data `(B, *S)`; integers are taken as float32.
-        targets: Float `(B, C)` from `class_targets` or `predicted_targets`, or a
-            function that makes them from the logits (it saves a forward pass).
+        targets: Float `(B, C)`, such as one-hot rows, or a function that makes them
+            from the logits, which saves a forward pass.
         score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
@@ -81,7 +93,7 @@ def input_gradient(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.base import input_gradient
+        >>> from keras_jsigr.saliency import input_gradient
         >>> input_gradient(
         ...     lambda x: 3.0 * x, tf.ones((1, 2)), tf.constant([[0.0, 1.0]]), "logit"
         ... ).numpy().tolist()
@@ -92,22 +104,50 @@ def input_gradient(
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
     chosen = tf.stop_gradient(targets(logits) if callable(targets) else targets)
-    pull = unit_pull(logits, chosen, score, kind)
-    gradient = tape.gradient(logits, x, pull.rows)
+    cotangent = unit_pull(logits, chosen, score, kind)
+    gradient = tape.gradient(logits, x, cotangent.rows)
     if gradient is None:
         raise ValueError(
             "Got logits that do not depend on the input through differentiable "
             "operations, expected a differentiable model. Remove casts to integers, "
             "lookups and NumPy code between the input and the logits."
         )
-    return pull.scaled(gradient)
+    return cotangent.scaled(gradient)
+
+
+def target_probability(
+    logits: Any, targets: Any, kind: HeadKind = "softmax"
+) -> tf.Tensor:
+    """Compute `p_y`, the probability of the target class.
+
+    With independent classes (`kind="sigmoid"`) it is the mean over the classes of the
+    probability of the state, present or absent, that the targets name.
+
+    Args:
+        logits: Float `(B, C)`; one column `z` stands for `(0, z)`.
+        targets: Float `(B, C)`, such as one-hot rows.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+
+    Returns:
+        Float32 `(B,)` in [0, 1].
+
+    Example:
+        >>> from keras_jsigr.saliency import target_probability
+        >>> target_probability([[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
+        [0.5]
+    """
+    z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    if kind == "sigmoid" or z.shape[-1] == 1:
+        per_class = t * tf.sigmoid(z) + (1.0 - t) * tf.sigmoid(-z)
+        return tf.reduce_mean(per_class, axis=-1)
+    return tf.reduce_sum(t * tf.nn.softmax(z), axis=-1)
 
 
 class Explainer(BatchedExplainer):
-    """Explain any number of examples, `f(x, targets=None) -> maps`.
+    """Explain any number of examples, `f(x, y=None) -> maps`.
 
-    It follows the model's weights, and traces once whatever the number of examples.
-    Made by `keras_jsigr.saliency.explainer`.
+    It reads the model's current weights, and traces once whatever the number of
+    examples. Made by `keras_jsigr.saliency.explainer`.
 
     Attributes:
         method: The method, with all that it found out about the model filled in, such
@@ -118,6 +158,7 @@ class Explainer(BatchedExplainer):
         core: What it computes, see `BatchedExplainer`.
         batch_size: Examples per compiled call, at least 1.
         classes: Of the model, to check class indices against; `None` checks nothing.
+        ignored: Labels of examples that the model's loss leaves out.
 
     Example:
         >>> import numpy as np
@@ -132,17 +173,43 @@ class Explainer(BatchedExplainer):
         core: Core,
         batch_size: int = 128,
         classes: int | None = None,
+        ignored: Sequence[int] = (),
     ) -> None:
-        super().__init__(core, batch_size, classes)
+        super().__init__(core, batch_size, classes, ignored)
         self.method = method
 
 
-TargetsFn = Callable[[tf.Tensor], tf.Tensor]
+# One argument of a Google docstring, with the lines that continue it.
+_ARGUMENT = re.compile(r"^    (\w+):.*\n(?:        .*\n)*", re.MULTILINE)
+
+
+def _with_inherited_args(cls: type) -> str:
+    """Add to a docstring the arguments that only the parents' docstrings explain."""
+    doc, own = _doc_and_args(cls)
+    more: dict[str, str] = {}
+    for parent in cls.__bases__:
+        more |= _doc_and_args(parent)[1]
+    known = {*own, *cls.__annotations__}
+    text = "".join(line for name, line in more.items() if name not in known)
+    before = "".join(own.values())
+    if before:
+        return doc.replace(before, before + text, 1)
+    return f"{doc}\nArgs:\n{text}"
+
+
+def _doc_and_args(cls: type) -> tuple[str, dict[str, str]]:
+    doc = inspect.cleandoc(cls.__doc__ or "") + "\n"
+    section = re.search(r"(?<=^Args:\n)(?:    .*\n)+", doc, re.MULTILINE)
+    found = _ARGUMENT.finditer(section[0]) if section else ()
+    return doc, {argument[1]: argument[0] for argument in found}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyMethod(ABC):
     """A way to explain a decision: settings, checked when it is made.
+
+    A new method is a frozen dataclass of keyword-only settings with `core`; what the
+    docstrings of its parents say of their settings is added to its own.
 
     Args:
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
@@ -157,13 +224,17 @@ class SaliencyMethod(ABC):
     kind: HeadKind | None = None
     layout: Layout | None = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = _with_inherited_args(cls)
+
     def __post_init__(self) -> None:
         """Check the settings."""
         arguments.choice("kind", self.kind, (None, *get_args(HeadKind)))
 
     @property
     def known_kind(self) -> HeadKind:
-        """The kind that the maps are of: `explainer` asks the model for it."""
+        """The kind of the decision; exclusive classes until a model was asked."""
         return self.kind or "softmax"
 
     @abstractmethod
@@ -188,12 +259,15 @@ class SaliencyMethod(ABC):
         """
         probe = as_float(probe)
         method, classes = self.fitted(model, probe)
-        return Explainer(method, method.core(model, probe), batch_size, classes)
+        ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
+        core = method.core(model, probe)
+        return Explainer(method, core, batch_size, classes, ignored)
 
     def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
-        """Fill in what the decision of a model makes of the settings.
+        """Fill in the settings that the model decides.
 
-        One unit is a decision between two classes, and its `"logit"` their margin.
+        These are the kind of its classes, the input range of a hardened model where
+        none is given, and `"margin"` for the `"logit"` of a single unit.
 
         Args:
             model: A Keras classifier, a hardened model or a callable.
@@ -204,136 +278,32 @@ class SaliencyMethod(ABC):
         """
         decision = decision_of(model, probe, self.kind)
         found: dict[str, Any] = {"kind": decision.kind}
-        named = getattr(self, "score", "")
-        if decision.score(named) != named:
-            found["score"] = decision.score(named)
+        score = getattr(self, "score", "")
+        if decision.score(score) != score:
+            found["score"] = "margin"
+        if getattr(self, "input_range", ()) is None:
+            found["input_range"] = known_input_range(model) or (0.0, 1.0)
         return replace(self, **found), decision.classes
 
 
-def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:
-    """Return the function from logits to the targets that are to be explained."""
-    if y is None:
-        return lambda logits: predicted_targets(logits, kind)
-    return lambda logits: class_targets(y, logits)
-
-
-def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
-    """Compute `1/2 ||z - z'||^2`, which needs no class.
+@dataclass(frozen=True, kw_only=True)
+class RangedMethod(SaliencyMethod):
+    """A method that has to know the range of the inputs.
 
     Args:
-        logits: Float `(B, C)` at the example.
-        perturbed: Float `(B, C)` at the perturbed example.
-
-    Returns:
-        Float32 `(B,)`, non-negative, unbounded, without gradient.
-
-    Reference:
-        arXiv 1711.00138, equation 2.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.base import squared_logits
-        >>> squared_logits(tf.constant([[3.0, 0.0]]), tf.zeros((1, 2))).numpy().tolist()
-        [4.5]
+        input_range: `(low, high)` of the inputs; `None` takes that of a hardened model,
+            and (0, 1) for any other.
     """
-    change = tf.cast(logits, tf.float32) - tf.cast(perturbed, tf.float32)
-    return tf.stop_gradient(0.5 * tf.reduce_sum(tf.square(change), axis=-1))
 
+    input_range: tuple[float, float] | None = None
 
-def probability_drop(
-    logits: Any, perturbed: Any, targets: Any, kind: HeadKind = "softmax"
-) -> tf.Tensor:
-    """Compute `max(0, p_y(x) - p_y(x'))`.
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.input_range is not None:
+            arguments.interval("input_range", self.input_range)
 
-    With independent classes (`kind="sigmoid"`, several columns) `p_y` is the mean over
-    the classes of the probability of the state that the targets name.
-
-    Args:
-        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
-        perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)` from `class_targets` or `predicted_targets`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)` in [0, 1], without gradient.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.base import probability_drop
-        >>> drop = probability_drop([[50.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]])
-        >>> drop.numpy().tolist()
-        [0.5]
-    """
-    before = target_probability(logits, targets, kind)
-    after = target_probability(perturbed, targets, kind)
-    return tf.stop_gradient(tf.maximum(before - after, 0.0))
-
-
-def target_probability(
-    logits: Any, targets: Any, kind: HeadKind = "softmax"
-) -> tf.Tensor:
-    """Compute `p_y`, the probability of the target class.
-
-    With independent classes (`kind="sigmoid"`, several columns) it is the mean over
-    the classes of the probability of the state that the targets name.
-
-    Args:
-        logits: Float `(B, C)`; one column `z` stands for `(0, z)`.
-        targets: Float `(B, C)` from `class_targets` or `predicted_targets`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)` in [0, 1].
-
-    Example:
-        >>> from keras_jsigr.saliency.base import target_probability
-        >>> target_probability([[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
-        [0.5]
-    """
-    z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    if kind == "sigmoid" or z.shape[-1] == 1:
-        per_class = t * tf.sigmoid(z) + (1.0 - t) * tf.sigmoid(-z)
-        return tf.reduce_mean(per_class, axis=-1)
-    return tf.reduce_sum(t * tf.nn.softmax(z), axis=-1)
-
-
-def sarfa(logits: Any, perturbed: Any, targets: Any) -> tf.Tensor:
-    """Compute the specific and relevant change, `S = 2 K dp / (K + dp)`, or 0.
-
-    `dp = p_c(x) - p_c(x')` for the target class (S = 0 unless dp > 0), and
-    `K = 1 / (1 + KL(P || P'))` with P the distribution over the other classes: a
-    perturbation counts if it lowers the target and leaves the others' order alone.
-
-    Args:
-        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
-        perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)`; the largest column is the target class.
-
-    Returns:
-        Float32 `(B,)` in [0, 1], without gradient.
-
-    Reference:
-        arXiv 1912.12191, with the divergence as in the authors' code; the text beneath
-        its equation 2 is said to have it the other way round, `KL(P' || P)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.base import sarfa
-        >>> sarfa([[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]).numpy()
-        array([0.], dtype=float32)
-    """
-    drop = probability_drop(logits, perturbed, targets)
-    z, other = tf.cast(logits, tf.float32), tf.cast(perturbed, tf.float32)
-    if z.shape[-1] == 1:
-        divergence = tf.zeros_like(drop)  # One other class: nothing can change in it.
-    else:
-        target = tf.one_hot(
-            tf.argmax(targets, -1), z.shape[-1], True, False, dtype=bool
-        )
-        low = tf.fill(tf.shape(z), -1e30)
-        p = tf.nn.log_softmax(tf.where(target, low, z))
-        q = tf.nn.log_softmax(tf.where(target, low, other))
-        terms = tf.where(target, tf.zeros_like(z), tf.exp(p) * (p - q))
-        divergence = tf.maximum(tf.reduce_sum(terms, axis=-1), 0.0)
-    same = 1.0 / (1.0 + divergence)
-    return tf.stop_gradient(tf.math.divide_no_nan(2.0 * same * drop, same + drop))
+    @property
+    def known_range(self) -> tuple[float, float]:
+        """The input range; (0, 1) until a model was asked."""
+        return self.input_range or (0.0, 1.0)

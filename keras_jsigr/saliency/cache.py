@@ -1,4 +1,4 @@
-"""The maps of a frozen teacher, kept as a few bytes per example."""
+"""Cached perturbation maps: a few bytes per example, found again by its content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.arguments import BaselineName, ChangeName
+from keras_jsigr.core.arguments import BaselineName, ChangeName, is_verbose, tell
 from keras_jsigr.core.batching import (
     BatchedExplainer,
     as_fit_sees,
@@ -35,9 +35,15 @@ from keras_jsigr.saliency.masks import Layout, MaskBank, interpolate, make_mask_
 from keras_jsigr.saliency.perturbation import perturbation_explainer
 
 Codes = npt.NDArray[np.uint8]
-
+Keys = npt.NDArray[np.int64]
+PathLike = str | os.PathLike[str]
 
 _SECONDS_BETWEEN_SAVES = 10.0
+
+# Odd constants of SplitMix64 and MurmurHash3; any change makes old caches worthless.
+_SPREAD = np.array(0x9E3779B97F4A7C15, np.uint64).view(np.int64)
+_MIX = np.array(0xBF58476D1CE4E5B9, np.uint64).view(np.int64)
+_FINAL = np.array(0x94D049BB133111EB, np.uint64).view(np.int64)
 
 
 def build_codes(
@@ -49,10 +55,11 @@ def build_codes(
     identity: Mapping[str, Any],
     verbose: int = 1,
 ) -> Codes:
-    """Compute the quantized coefficients of all examples in order."""
+    """Compute the codes of all examples in order, resuming from a partial file."""
     parts = _resume(partial, identity, verbose)
     done = sum(map(len, parts))
-    bar = keras.utils.Progbar(len(x), verbose=verbose, unit_name="example")
+    shown = int(is_verbose(verbose))
+    bar = keras.utils.Progbar(len(x), verbose=shown, unit_name="example")
     saved = time.monotonic()
     try:
         while done < len(x):
@@ -77,10 +84,15 @@ def quantize(coefficients: npt.ArrayLike) -> Codes:
     if not np.isfinite(values).all():
         raise ValueError(
             "Got coefficients that are NaN or infinite, expected numbers in [0, 1]. "
-            "Check the teacher's outputs on this data: it gives NaN or infinity."
+            "Check the teacher's outputs on this data: some are NaN or infinite."
         )
     codes: Codes = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
     return codes
+
+
+def unquantize(codes: Codes) -> npt.NDArray[np.float32]:
+    """Return the coefficients of codes, float32 in [0, 1]."""
+    return codes.astype(np.float32) / np.float32(255.0)
 
 
 def _save(
@@ -95,7 +107,7 @@ def _save(
 def _resume(
     partial: Path | None, identity: Mapping[str, Any], verbose: int
 ) -> list[Codes]:
-    """Rows of an earlier build; anything that does not fit is started afresh."""
+    """Return the rows of an interrupted build, if it was a build of the same cache."""
     if partial is None:
         return []
     try:
@@ -104,19 +116,8 @@ def _resume(
         return []
     if header != identity:
         return []
-    if verbose:
-        print(f"Going on with {len(arrays['codes'])} examples from '{partial}'.")
+    tell(f"Going on with {len(arrays['codes'])} examples from '{partial}'.", verbose)
     return [arrays["codes"]]
-
-
-# Odd constants of SplitMix64 and MurmurHash3; any change makes old caches worthless.
-_SPREAD = np.array(0x9E3779B97F4A7C15, np.uint64).view(np.int64)
-
-
-_MIX = np.array(0xBF58476D1CE4E5B9, np.uint64).view(np.int64)
-
-
-_FINAL = np.array(0x94D049BB133111EB, np.uint64).view(np.int64)
 
 
 def content_keys(x: Any) -> tf.Tensor:
@@ -124,10 +125,10 @@ def content_keys(x: Any) -> tf.Tensor:
 
     Every value is cast to float32, its bits are spread over 64, multiplied by an odd
     pseudo-random constant of its position and mixed; the sum over the positions is
-    mixed again. All of it is integer arithmetic modulo 2^64, so the key depends on
-    nothing but the example: not on its batch, the device, or the compiler. -0.0 counts
-    as 0.0. Not a cryptographic hash; among N examples two keys collide with
-    probability about N^2 / 2^65 (1e-10 for 60,000).
+    mixed again. It is integer arithmetic modulo 2^64, so the key depends on the example
+    alone: not on its batch, the device, or the compiler. -0.0 counts as 0.0. The hash
+    is not cryptographic; among N examples two keys collide with probability about
+    N^2 / 2^65 (1e-10 for 60,000).
 
     Args:
         x: Data `(B, *S)` of any real dtype, S fixed.
@@ -140,7 +141,7 @@ def content_keys(x: Any) -> tf.Tensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.cache import content_keys
+        >>> from keras_jsigr.saliency import content_keys
         >>> a, b, c = content_keys(np.array([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]]))
         >>> bool(a == b), bool(a == c)
         (True, False)
@@ -163,7 +164,7 @@ def content_keys(x: Any) -> tf.Tensor:
 
 
 def _shift_mix(h: tf.Tensor, bits: int) -> tf.Tensor:
-    """`h ^ (h >>> bits)`; TensorFlow's signed shift would copy the sign."""
+    """Return `h ^ (h >>> bits)`; TensorFlow's signed shift would copy the sign."""
     unsigned = tf.bitcast(h, tf.uint64)
     shifted = tf.bitwise.right_shift(unsigned, tf.constant(bits, tf.uint64))
     return tf.bitcast(tf.bitwise.bitwise_xor(unsigned, shifted), tf.int64)
@@ -171,7 +172,7 @@ def _shift_mix(h: tf.Tensor, bits: int) -> tf.Tensor:
 
 @lru_cache(maxsize=8)
 def _position_constants(length: int) -> npt.NDArray[np.int64]:
-    """The first `length` numbers of the SplitMix64 stream from 0, made odd."""
+    """Return the first `length` numbers of the SplitMix64 stream from 0, made odd."""
     state = np.arange(1, length + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -179,25 +180,21 @@ def _position_constants(length: int) -> npt.NDArray[np.int64]:
     return z.view(np.int64)
 
 
-_BATCHES = BatchedExplainer(lambda x, y: content_keys(x), 1024)
+_BATCH = 1024
+_HASHED = BatchedExplainer(lambda x, y: content_keys(x), _BATCH)
 
 
-def hashed_examples(x: Any) -> npt.NDArray[np.int64]:
+def hashed_examples(x: Any) -> Keys:
     """Hash every example of an array, batch by batch, see `content_keys`."""
-    return np.asarray(_BATCHES(x))
+    return np.asarray(_HASHED(x))
 
 
-_CHUNK = 1024
-
-
-def sorted_rows(
-    keys: npt.NDArray[np.int64], x: npt.NDArray[Any]
-) -> npt.NDArray[np.int64]:
-    """Choose the order in which rows are stored: by key, repeated examples once."""
+def sorted_rows(keys: Keys, x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the order in which rows are stored: by key, repeated examples once."""
     order = np.argsort(keys, kind="stable").astype(np.int64)
     repeats = np.flatnonzero(np.diff(keys[order]) == 0) + 1
-    for start in range(0, len(repeats), _CHUNK):
-        at = repeats[start : start + _CHUNK]
+    for start in range(0, len(repeats), _BATCH):
+        at = repeats[start : start + _BATCH]
         one, other = x[order[at - 1]], x[order[at]]
         same = np.equal(one, other) | (np.not_equal(one, one) & (other != other))
         wrong = np.flatnonzero(~same.reshape(len(at), -1).all(axis=1))
@@ -211,16 +208,13 @@ def sorted_rows(
     return np.delete(order, repeats)
 
 
-Path_ = str | os.PathLike[str]
-
-
 class PerturbationCache:
     """Perturbation coefficients of a data set, found again by content.
 
     Per example K bytes (`round(255 S_k / max_k S_k)`) and a 64-bit key of its content:
-    the training step hashes the examples it meets, so shuffling, batching, `tf.data`
-    and sample weights stay as they are. Make one by `build` or `load`; `MapTable` puts
-    it inside a model.
+    the training step hashes the examples of its batch, so shuffling, batching,
+    `tf.data` and sample weights need no change. Made by `build` or `load`; `MapTable`
+    puts it inside a model.
 
     Args:
         keys: Int64 `(N,)`, strictly rising.
@@ -230,7 +224,7 @@ class PerturbationCache:
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.cache import PerturbationCache
+        >>> from keras_jsigr import PerturbationCache
         >>> x = np.array([[1.0, 2.0], [3.0, 1.0]])
         >>> cache = PerturbationCache.build(lambda x: x, x, baseline="zero", verbose=0)
         >>> cache.lookup([[3.0, 1.0], [9.0, 9.0]])[1].tolist()
@@ -238,11 +232,7 @@ class PerturbationCache:
     """
 
     def __init__(
-        self,
-        keys: npt.NDArray[np.int64],
-        codes: npt.NDArray[np.uint8],
-        bank: MaskBank,
-        identity: Mapping[str, Any],
+        self, keys: Keys, codes: Codes, bank: MaskBank, identity: Mapping[str, Any]
     ) -> None:
         self.keys = keys
         self.codes = codes
@@ -260,7 +250,7 @@ class PerturbationCache:
         x: Any,
         y: Any = None,
         *,
-        path: Path_ | None = None,
+        path: PathLike | None = None,
         grid: int | Sequence[int] = 5,
         baseline: BaselineName = "blur",
         score: ChangeName = "squared_logits",
@@ -274,13 +264,13 @@ class PerturbationCache:
 
         Args:
             teacher: A Keras classifier, a hardened model or a callable.
-            x: Data `(N, *S)`, as it will be met in training: not augmented.
+            x: Data `(N, *S)` as the training step will get it: not augmented.
             y: Labels `(N,)` or `(N, C)`; `None` takes the teacher's decisions.
             path: A `.npz` file to keep the cache in. A build that was killed goes on
                 from `<path>.partial`; a finished file of the same teacher, data and
                 settings is loaded instead.
             grid: G for G x G masks, or `(rows, columns)`.
-            baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
+            baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
             score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
             kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
                 `None` asks the head and the loss of a Keras model, and takes a callable
@@ -326,8 +316,7 @@ class PerturbationCache:
         if path is not None and path.exists() and not overwrite:
             cache = cls.load(path)
             check_identity(cache.identity, identity, path)
-            if verbose:
-                print(f"Loaded the maps of {cache.size} examples from '{path}'.")
+            tell(f"Loaded the maps of {cache.size} examples from '{path}'.", verbose)
             return cache
         partial = None if path is None else Path(f"{path}.partial")
         codes = build_codes(
@@ -341,7 +330,7 @@ class PerturbationCache:
             partial.unlink(missing_ok=True)
         return cache
 
-    def save(self, path: Path_) -> None:
+    def save(self, path: PathLike) -> None:
         """Write the cache to one `.npz` file, atomically and without pickle.
 
         Args:
@@ -357,7 +346,7 @@ class PerturbationCache:
         )
 
     @classmethod
-    def load(cls, path: Path_) -> PerturbationCache:
+    def load(cls, path: PathLike) -> PerturbationCache:
         """Read a cache from its file.
 
         Args:
@@ -389,7 +378,7 @@ class PerturbationCache:
     @property
     def coefficients(self) -> npt.NDArray[np.float32]:
         """The coefficients, float32 `(N, K)` in [0, 1], off by at most 1/510."""
-        return self.codes.astype(np.float32) / np.float32(255.0)
+        return unquantize(self.codes)
 
     def lookup(self, x: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Find the coefficients of examples by their content.
@@ -404,8 +393,7 @@ class PerturbationCache:
         keys = hashed_examples(np.asarray(as_fit_sees(x)))
         rows = np.minimum(np.searchsorted(self.keys, keys), self.size - 1)
         found = self.keys[rows] == keys
-        codes = self.codes[rows] * found[:, np.newaxis]
-        return codes.astype(np.float32) / np.float32(255.0), found
+        return unquantize(self.codes[rows] * found[:, np.newaxis]), found
 
     def maps(self, x: Any) -> npt.NDArray[np.float32]:
         """Rebuild the maps of examples, `sum_k c_k hat_k`.
@@ -424,9 +412,9 @@ class MapTable(keras.layers.Layer):
     """Look up the saliency maps of the examples in a batch, by content.
 
     `S = sum_k c_k hat_k` with the coefficients c of the row whose key equals
-    `content_keys(x)`. Keys `(N,)` int64 and coefficients `(N, K)` uint8 are weights
-    that do not train: they travel inside a `.keras` file and under `tf.distribute`,
-    and the dtype policy of the model leaves them alone.
+    `content_keys(x)`. Keys `(N,)` int64 and codes `(N, K)` uint8 are weights that do
+    not train: they are saved in the `.keras` file, copied to the replicas of
+    `tf.distribute`, and keep their dtype under any policy.
 
     Args:
         size: The number of rows, N.
@@ -445,8 +433,7 @@ class MapTable(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.cache import PerturbationCache
-        >>> from keras_jsigr.saliency.cache import MapTable
+        >>> from keras_jsigr.saliency import MapTable, PerturbationCache
         >>> x = np.array([[1.0, 2.0], [3.0, 1.0]], "float32")
         >>> table = MapTable.from_cache(
         ...     PerturbationCache.build(lambda x: x, x, baseline="zero", verbose=0)
@@ -489,7 +476,7 @@ class MapTable(keras.layers.Layer):
         """Make the weights.
 
         Args:
-            input_shape: Not needed; the bank knows.
+            input_shape: Not used: the bank has it.
         """
         del input_shape
         fixed = {"initializer": "zeros", "trainable": False, "autocast": False}
@@ -539,7 +526,7 @@ class MapTable(keras.layers.Layer):
 
 
 class RefreshedCodes:
-    """Compute the codes of a table again and again, by one compiled program."""
+    """Compute the codes of a table's examples anew, by one compiled program."""
 
     def __init__(
         self,
@@ -559,9 +546,9 @@ class RefreshedCodes:
         self._rows = sorted_rows(keys, self._x)
         if not np.array_equal(keys[self._rows], table.keys):
             raise ValueError(
-                "RefreshMaps got other examples than the maps are of: the training "
-                "would find none of them. Pass the very arrays that the cache was "
-                "built from and `fit` receives, of the same scaling."
+                "RefreshMaps got other examples than the cache holds: training would "
+                "find no maps. Pass the arrays that the cache was built from and `fit` "
+                "receives, scaled as they are there."
             )
         self._explain = perturbation_explainer(
             model,
@@ -574,7 +561,7 @@ class RefreshedCodes:
         )
 
     def __call__(self, verbose: int = 0) -> Codes:
-        """Return the codes with the model's present weights, in the table's order."""
+        """Return the codes by the model's current weights, in the table's order."""
         codes = build_codes(
             self._explain, self._x, self._y, partial=None, identity={}, verbose=verbose
         )

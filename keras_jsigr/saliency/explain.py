@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -36,7 +37,7 @@ METHODS: dict[str, type[SaliencyMethod]] = {
 def explain(
     model: Any,
     x: Any,
-    targets: Any = None,
+    y: Any = None,
     *,
     method: str | SaliencyMethod = "gradient",
     batch_size: int = 128,
@@ -44,14 +45,14 @@ def explain(
 ) -> Any:
     """Explain decisions by any saliency method, compiled and batch by batch.
 
-    It compiles anew in every call: keep an `explainer` to explain again and again.
+    Every call compiles: keep an `explainer` to explain again and again.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         x: Data `(B, *S)`.
-        targets: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
+        y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
         method: A key of `METHODS`, or a method with its settings, such as
-            `XpliqueMethod(attribution="Lime")`.
+            `SmoothGrad(samples=20)`.
         batch_size: Examples per compiled call.
         **settings: Of the method, such as `samples=50`.
 
@@ -71,9 +72,12 @@ def explain(
         >>> explain(net, x, method="smoothgrad", samples=4).shape
         (3, 8, 8)
     """
+    if "targets" in settings:
+        warnings.warn("`targets` is `y` now", DeprecationWarning, stacklevel=2)
+        y = settings.pop("targets")
     chosen = _method(method, settings)
     x = as_fit_sees(x)
-    return chosen.explainer(model, probe_of(x), batch_size)(x, targets)
+    return chosen.explainer(model, probe_of(x), batch_size)(x, y)
 
 
 def explainer(
@@ -84,18 +88,18 @@ def explainer(
     batch_size: int = 128,
     **settings: Any,
 ) -> Explainer:
-    """Compile a saliency method once, to call it again and again as `f(x, targets)`.
+    """Compile a saliency method once, to call it again and again as `f(x, y=None)`.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         probe: A batch of inputs, at least one.
         method: A key of `METHODS`, or a method with its settings.
         batch_size: Examples per compiled call.
         **settings: Of the method, such as `samples=50`.
 
     Returns:
-        The reusable function; it follows the model's weights. Its attribute `method`
-        holds all settings.
+        The reusable function; it reads the model's current weights. Its attribute
+        `method` holds all settings.
 
     Raises:
         TypeError: If the method has no such setting, or `model` cannot be called.
@@ -117,7 +121,7 @@ def _method(method: Any, settings: dict[str, Any]) -> SaliencyMethod:
         if settings:
             raise TypeError(
                 f"Got settings {sorted(settings)} beside a {type(method).__name__}, "
-                "expected none. Give them when you make the method."
+                f"expected none. Pass them to {type(method).__name__}(...)."
             )
         return method
     advice = "Pass one of these, or a `SaliencyMethod`."

@@ -15,25 +15,25 @@ import tensorflow as tf
 from keras_jsigr.core.keras_compat import all_layers
 from keras_jsigr.core.logits import LogitsFn
 
-# Where a configuration names layers, and where it has shapes: the batch axis of these
-# is that of the first batch that a model without an `Input` met.
+# The keys of a configuration that name layers, and those that hold shapes. A model
+# without an `Input` has the size of its first batch in its shapes.
 _REFERENCES = ("name", "keras_history", "input_layers", "output_layers")
-
-
 _SHAPES = ("batch_shape", "input_shape", "build_input_shape")
+
+_ROWS = 1024
 
 
 def architecture_of(model: keras.Model) -> str:
-    """Say what a model does with its weights, equal for equal models."""
+    """Return a text that two models share if they do the same with their weights."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = keras.saving.serialize_keras_object(model)
     except Exception:
-        # A subclassed model without `get_config`: its weights have to do.
+        # A subclassed model without `get_config`: the class and the weights must do.
         return type(model).__qualname__
-    # Keras numbers layers through the whole process: the same model built twice has
-    # other names. What counts is their order.
+    # Keras numbers layers through the whole process, so a model that is built twice
+    # gets other names: number the layers by their order.
     layers = all_layers(model)
     named = [*layers, *(op for f in layers for op in getattr(f, "operations", []))]
     names: dict[str, str] = {}
@@ -44,9 +44,9 @@ def architecture_of(model: keras.Model) -> str:
 
 
 def _in_inference(value: Any, names: dict[str, str], key: str = "") -> Any:
+    """Leave out of a configuration what does not matter to the model's outputs."""
     if isinstance(value, dict):
-        # Frozen layers read as trainable ones, so that what was made from a model
-        # before it was frozen remains its own.
+        # Every layer reads as trainable: freezing a model keeps its fingerprint.
         return {
             str(k): k == "trainable" or _in_inference(item, names, str(k))
             for k, item in value.items()
@@ -57,12 +57,9 @@ def _in_inference(value: Any, names: dict[str, str], key: str = "") -> Any:
             value = [None, *value[1:]]
         inner = key if key in (*_REFERENCES, *_SHAPES) else ""
         return [_in_inference(item, names, inner) for item in value]
-    # An activation may be called as a layer is.
+    # Only these keys: an activation may have the name of a layer.
     refers = key in _REFERENCES and isinstance(value, str)
     return names.get(value, value) if refers else value
-
-
-_ROWS = 1024
 
 
 def fingerprint_array(data: Any) -> str:

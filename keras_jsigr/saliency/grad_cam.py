@@ -1,10 +1,9 @@
-"""The layer whose feature maps tell where a network looks."""
+"""Grad-CAM, and the search for the layer whose feature maps it weighs."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import Core
+from keras_jsigr.core.heads import ignored_labels
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.keras_compat import (
     all_layers,
@@ -38,7 +38,7 @@ _CONVOLUTIONS = (
 
 
 class FeatureLayer(NamedTuple):
-    """Where a network is looked at."""
+    """A call of a layer, counted from zero, and the shape of its feature maps."""
 
     layer: keras.Layer
     shape: tuple[int, ...]
@@ -49,19 +49,18 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
     """Find the last layer with feature maps of the last convolution's resolution."""
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"Got {type(model).__name__}, expected a Keras model: Grad-CAM looks at "
-            "one of its layers. Use 'gradient' or 'rise' for a callable."
+            f"Got {type(model).__name__}, expected a Keras model: Grad-CAM needs the "
+            "outputs of one of its layers. Use 'gradient' or 'rise' for a callable."
         )
     leaves = leaf_layers(model)
     chosen = leaves if name is None else _named(model, name)
     seen = _feature_maps(model, probe, list(dict.fromkeys([*leaves, *chosen])))
     candidates = [found for found in seen if found.layer in chosen]
     if not candidates:
-        which = "no layer" if name is None else f"not even layer {name!r}"
+        which = "no layer with" if name is None else f"layer {name!r} without"
         raise ValueError(
-            f"Got `{model.name}`, in which {which} has outputs (B, H, W, C), expected "
-            "feature maps of a convolution. Use 'gradient' or 'occlusion', which need "
-            "no such layer."
+            f"Got `{model.name}`, {which} outputs (B, H, W, C), expected feature maps "
+            "of a convolution. Use 'gradient' or 'occlusion', which need no such layer."
         )
     wanted = _resolution(seen)
     return ([f for f in candidates if f.shape[:2] == wanted] or candidates)[-1]
@@ -88,7 +87,7 @@ def _feature_maps(
 
 
 def _resolution(seen: list[FeatureLayer]) -> tuple[int, ...]:
-    """Return the sides of the last convolution's outputs, not 1 x 1 if possible."""
+    """Return the sides of the last convolution's outputs, if possible not 1 x 1."""
     among = [found for found in seen if isinstance(found.layer, _CONVOLUTIONS)] or seen
     sides = [found.shape[:2] for found in among]
     return ([side for side in sides if side != (1, 1)] or sides)[-1]
@@ -107,7 +106,7 @@ def _named(model: keras.Model, name: str) -> list[keras.Layer]:
 
 @dataclass(frozen=True, kw_only=True)
 class GradCAM(SaliencyMethod):
-    """Weigh the maps of a convolution by what they do for the score.
+    """Weigh the feature maps of a convolution by their effect on the score.
 
     `relu(sum_k w_k A_k)` with the feature maps `A_k` of a layer and
     `w_k = mean_ij ds / dA_kij`, resized bilinearly to the image: one forward pass and
@@ -116,14 +115,11 @@ class GradCAM(SaliencyMethod):
 
     Args:
         layer: Name of the layer; `None` finds the last one whose outputs have the
-            resolution of the last convolution. The explainer's `method.layer` tells.
-            Of a layer that is called several times, that call alone is looked at.
-        score: `"logit"` (the paper's), `"log_prob"` or `"margin"`. The logit of one
-            unit `z` is `z` for its yes and `-z` for its no.
+            resolution of the last convolution; the explainer's `method.layer` names it.
+            Of a layer that is called several times, only that call counts.
+        score: `"logit"` (the paper's), `"log_prob"` or `"margin"`. The logit of a
+            single unit `z` is `z` for the class 1 and `-z` for the class 0.
         verbose: 1 prints which layer was found, 0 does not.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
         layout: `"image"` or `None`.
 
     Raises:
@@ -146,7 +142,7 @@ class GradCAM(SaliencyMethod):
         ...     ]
         ... )
         >>> explain(net, np.ones((2, 8, 8, 1)), method="grad_cam").shape
-        keras_jsigr: Grad-CAM looks at layer 'features', outputs (3, 3, 4).
+        keras_jsigr: Grad-CAM uses layer 'features', outputs (3, 3, 4).
         (2, 8, 8)
     """
 
@@ -161,18 +157,18 @@ class GradCAM(SaliencyMethod):
         arguments.choice("score", self.score, SCORES)
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
-        """Compile the method for a model, and fill in and say the layer found."""
+        """Compile the method for a model, and fill in and tell the layer found."""
         probe = as_float(probe)
         place = find_feature_layer(model, probe, self.layer)
-        if self.layer is None and self.verbose:
-            print(
-                f"keras_jsigr: Grad-CAM looks at layer '{place.layer.name}', outputs "
-                f"{place.shape}."
+        if self.layer is None:
+            arguments.tell(
+                f"Grad-CAM uses layer '{place.layer.name}', outputs {place.shape}.",
+                self.verbose,
             )
         fitted, classes = self.fitted(model, probe)
-        found = dataclasses.replace(fitted, layer=place.layer.name)
-        core = found._core_at(place, model, probe)
-        return Explainer(found, core, batch_size, classes)
+        method = replace(fitted, layer=place.layer.name)
+        core = method._core_at(place, model, probe)
+        return Explainer(method, core, batch_size, classes, ignored_labels(model))
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
@@ -194,15 +190,15 @@ class GradCAM(SaliencyMethod):
             with layer_calls([place.layer], only_call(place.call, see)):
                 logits_fn(x)
 
-            # The graph drops what lies above the layer in the run before, and what
-            # lies below it in this one: together they are one forward pass.
+            # TensorFlow prunes the layers above from the pass that sees the features,
+            # and the layers below from this one: together they are one forward pass.
             def logits_of(features: tf.Tensor) -> tf.Tensor:
-                there = tf.cast(features, seen[-1].dtype)
-                put = only_call(place.call, lambda *_, **__: there)
+                given = tf.cast(features, seen[-1].dtype)
+                put = only_call(place.call, lambda *_, **__: given)
                 with layer_calls([place.layer], put):
                     return logits_fn(x)
 
-            # In float16 what `input_gradient` scales back up would be lost.
+            # In float32: float16 would lose what `input_gradient` scales back up.
             features = tf.cast(seen[-1], tf.float32)
             slopes = input_gradient(
                 logits_of,

@@ -1,44 +1,37 @@
-"""A classifier cut behind its first layer, where that layer is linear."""
+"""Gradient maps: plain, times the input, of noisy copies, and integrated on a path."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.acceleration import LINEAR_LAYERS
 from keras_jsigr.core.batching import (
-    BatchedExplainer,
     Core,
     as_fit_sees,
     as_rows,
     check_chunk,
-    map_each,
+    chunked_sum,
+    copies_at_once,
     probe_of,
-    sum_in_chunks,
+    sequential_map,
 )
-from keras_jsigr.core.inputs import as_float, random_inputs_like, random_weights
-from keras_jsigr.core.keras_compat import layer_calls, leaf_layers
+from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.padding import without_padding
-from keras_jsigr.core.scores import (
-    SCORES,
-    HeadKind,
-    ScoreName,
-    class_targets,
-    predicted_targets,
-)
+from keras_jsigr.core.random import fold_in
+from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
 from keras_jsigr.saliency.base import (
+    Explainer,
+    RangedMethod,
     SaliencyMethod,
     TargetsFn,
-    decision_of,
     input_gradient,
     targets_of,
 )
@@ -51,89 +44,8 @@ from keras_jsigr.saliency.masks import (
     resolve_layout,
 )
 
-
-@dataclass(frozen=True)
-class LinearStem:
-    """What a classifier does first, up to where it stops being affine."""
-
-    logits_fn: LogitsFn
-    layer: keras.Layer | None = None
-
-    def __call__(self, x: Any) -> tf.Tensor:
-        """Return the logits `(B, C)` of inputs `(B, *S)`."""
-        return self.logits_fn(x)
-
-    def features(self, x: tf.Tensor) -> tf.Tensor:
-        """Return the features of inputs, `(B, *F)`."""
-        if self.layer is None:
-            return x
-        seen: list[tf.Tensor] = []
-
-        def see(layer: Any, call: Any, *args: Any, **kwargs: Any) -> tf.Tensor:
-            activation = layer.activation
-            layer.activation = keras.activations.linear
-            try:
-                seen.append(call(*args, **kwargs))
-            finally:
-                layer.activation = activation
-            return activation(seen[-1])
-
-        with layer_calls([self.layer], see):
-            self.logits_fn(x)
-        return seen[-1]
-
-    def moved(self, step: tf.Tensor) -> tf.Tensor:
-        """Return by what a step `(B, *S)` moves the features, `W step`."""
-        if self.layer is None:
-            return step
-        return self.features(step) - self.features(tf.zeros_like(step[:1]))
-
-    def logits(self, features: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """Return the logits of features."""
-        if self.layer is None:
-            return self.logits_fn(features)
-
-        def put(layer: Any, *_: Any, **__: Any) -> tf.Tensor:
-            return layer.activation(features)
-
-        shape = tf.concat([tf.shape(features)[:1], tf.shape(x)[1:]], axis=0)
-        blank = tf.ensure_shape(tf.zeros(shape, x.dtype), (None, *x.shape[1:]))
-        with layer_calls([self.layer], put):
-            return self.logits_fn(blank)
-
-    def pull(self, cotangent: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """Return `W^T cotangent`, `(B, *S)` of the dtype of the inputs `x`."""
-        if self.layer is None:
-            return tf.cast(cotangent, x.dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            features = self.features(x)
-        return tape.gradient(features, x, tf.cast(cotangent, features.dtype))
-
-
-def find_linear_stem(model: Any, logits_fn: LogitsFn, probe: Any) -> LinearStem:
-    """Find the linear layer that all of the input goes through first."""
-    nothing = LinearStem(logits_fn)
-    if not isinstance(model, keras.Model) or not tf.executing_eagerly():
-        return nothing
-    x = random_inputs_like(as_float(tf.convert_to_tensor(probe)))
-    fed: list[keras.Layer] = []
-
-    def see(layer: Any, call: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if inputs is x:  # The very tensor: what looks like it may be a ReLU of it.
-            fed.append(layer)
-        return call(inputs, *args, **kwargs)
-
-    linear = [layer for layer in leaf_layers(model) if type(layer) in LINEAR_LAYERS]
-    with random_weights(model), layer_calls(linear, see):
-        expected = logits_fn(x)
-    if len(fed) != 1 or fed[0].compute_dtype not in ("float32", "float64"):
-        return nothing
-    front = LinearStem(logits_fn, fed[0])
-    with random_weights(model):
-        got = front.logits(front.features(x), x)
-    same = np.allclose(got, expected, rtol=1e-5, atol=1e-5)
-    return front if same else nothing
+RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
+FloatArray = npt.NDArray[np.float64]
 
 
 def gradient_map(
@@ -149,10 +61,11 @@ def gradient_map(
 ) -> Any:
     """Map how fast the score of the decision changes with every input value.
 
-    `sum_channels |d s / d x|`, or the signed `d s / d x` if not `reduce`.
+    `sum_channels |d s / d x|`, or the signed `d s / d x` if not `reduce`. The same as
+    `explain(model, x, y, method="gradient")`.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         x: Data `(B, *S)`.
         y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
         score: `"log_prob"`, `"margin"` or `"logit"`.
@@ -164,8 +77,8 @@ def gradient_map(
         batch_size: Examples per compiled call.
 
     Returns:
-        Float32 `(B, *map_shape)`, or the float shape of `x` if not `reduce`: a tensor
-        if `x` is one, else a NumPy array.
+        Float32 `(B, *map_shape)`, or the shape of `x` if not `reduce`: a tensor if `x`
+        is one, else a NumPy array.
 
     Raises:
         ValueError: If a setting or shape is out of range.
@@ -176,20 +89,13 @@ def gradient_map(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.gradients import gradient_map
-        >>> gradient_map(lambda x: x * [2.0, 0.0], np.ones((1, 2)), score="logit")
+        >>> import keras_jsigr as kj
+        >>> kj.gradient_map(lambda x: x * [2.0, 0.0], np.ones((1, 2)), score="logit")
         array([[2., 0.]], dtype=float32)
     """
     x = as_fit_sees(x)
-    return gradient_explainer(
-        model,
-        probe_of(x),
-        score=score,
-        kind=kind,
-        layout=layout,
-        reduce=reduce,
-        batch_size=batch_size,
-    )(x, y)
+    method = Gradient(score=score, kind=kind, layout=layout, reduce=reduce)
+    return method.explainer(model, probe_of(x), batch_size)(x, y)
 
 
 def gradient_explainer(
@@ -201,22 +107,22 @@ def gradient_explainer(
     layout: Layout | None = None,
     reduce: bool = True,
     batch_size: int = 128,
-) -> BatchedExplainer:
+) -> Explainer:
     """Compile `gradient_map` once, to call it again and again as `f(x, y=None)`.
 
+    The same as `explainer(model, probe, method="gradient")`.
+
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         probe: A batch of inputs, at least one.
-        score: `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-        reduce: Whether to sum absolute values over the channels.
+        score: See `gradient_map`, as for all that follow.
+        kind: See there.
+        layout: See there.
+        reduce: See there.
         batch_size: Examples per compiled call.
 
     Returns:
-        The reusable function; it follows the model's weights.
+        The reusable function; it reads the model's current weights.
 
     Raises:
         ValueError: If a setting or shape is out of range.
@@ -224,37 +130,23 @@ def gradient_explainer(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.gradients import gradient_explainer
+        >>> from keras_jsigr.saliency import gradient_explainer
         >>> x = np.ones((3, 2), "float32")
         >>> gradient_explainer(lambda x: x, x[:1])(x).shape
         (3, 2)
     """
-    probe = as_float(probe)
-    decision = decision_of(model, probe, kind)
-    chosen, score = decision.kind, decision.score(score)
-    logits_fn = as_logits(model, probe)
-    axes = map_axes(resolve_layout(tuple(probe.shape[1:]), layout)) if reduce else 0
-
-    def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-        def targets(z: tf.Tensor) -> tf.Tensor:
-            return predicted_targets(z, chosen) if y is None else class_targets(y, z)
-
-        gradient = input_gradient(logits_fn, x, targets, score, chosen)
-        if not reduce:
-            return gradient
-        magnitude = tf.abs(tf.cast(gradient, tf.float32))
-        channels = list(range(1 + axes, gradient.shape.rank))
-        return tf.reduce_sum(magnitude, channels) if channels else magnitude
-
-    return BatchedExplainer(explain, batch_size, decision.classes)
+    method = Gradient(score=score, kind=kind, layout=layout, reduce=reduce)
+    return method.explainer(model, probe, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionMethod(SaliencyMethod):
-    """A method whose natural result has the shape of the input."""
+    """A method that computes one signed value per input value.
 
-    # Whether the method adds up gradients of copies of an example: see `Front`.
-    adds_copies: ClassVar[bool] = False
+    Args:
+        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
+        reduce: Whether to sum absolute values over the channels.
+    """
 
     score: ScoreName = "log_prob"
     reduce: bool = True
@@ -267,53 +159,45 @@ class AttributionMethod(SaliencyMethod):
 
     @abstractmethod
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
-        """Compute the signed values."""
+        """Compute the signed values, shaped like `x`."""
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        front = LinearStem(as_logits(model, probe))
-        if self.adds_copies:
-            front = find_linear_stem(model, front.logits_fn, probe)
-        layout = self.layout
+        shape, axes = tuple(probe.shape[1:]), None
         if self.reduce:
-            layout = resolve_layout(tuple(probe.shape[1:]), layout)
-        beside = without_padding(model, front.logits_fn)
+            axes = map_axes(resolve_layout(shape, self.layout))
+        beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            x = as_float(x)
-            there = replace(front, logits_fn=beside(x))
-            found = self.attribution(there, x, targets_of(y, self.known_kind), layout)
-            found = tf.cast(found, tf.float32)
-            return sum_channels(found, layout) if self.reduce and layout else found
+            x, targets = as_float(x), targets_of(y, self.known_kind)
+            found = tf.cast(self.attribution(beside(x), x, targets), tf.float32)
+            if axes is None:
+                return found
+            # `reduce_sum` over no axes is the tensor itself.
+            return tf.reduce_sum(tf.abs(found), list(range(1 + axes, x.shape.rank)))
 
         return explain
 
+    def gradient(self, logits_fn: LogitsFn, x: tf.Tensor, targets: Any) -> tf.Tensor:
+        """Return the gradient of the score at `x`."""
+        return input_gradient(logits_fn, x, targets, self.score, self.known_kind)
 
-def sum_channels(attribution: Any, layout: Layout) -> tf.Tensor:
-    """Sum absolute values over the channels."""
-    size = tf.abs(attribution)
-    channels = list(range(1 + map_axes(layout), size.shape.rank))
-    return tf.reduce_sum(size, channels) if channels else size
+    def gradients(
+        self, logits_fn: LogitsFn, copies: tf.Tensor, targets: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the gradients at k copies of a batch, `(k, B, *S)`, as float32."""
+        rows, repeated = as_rows(copies), tf.tile(targets, (tf.shape(copies)[0], 1))
+        found = tf.cast(self.gradient(logits_fn, rows, repeated), tf.float32)
+        return tf.reshape(found, tf.shape(copies))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(AttributionMethod):
-    """Tell how fast the score changes with every input value, `ds / dx`.
+    """Compute how fast the score changes with every input value, `ds / dx`.
 
     The same as `gradient_map`: one forward and one backward pass.
-
-    Args:
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1312.6034.
@@ -326,30 +210,18 @@ class Gradient(AttributionMethod):
     """
 
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the gradient; see `AttributionMethod`."""
-        del layout
-        return input_gradient(front, x, targets, self.score, self.known_kind)
+        return self.gradient(logits_fn, x, targets)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientTimesInput(AttributionMethod):
-    """Tell what every input value adds to the linearized score, `x ds / dx`.
+    """Compute what every input value adds to the linearized score, `x ds / dx`.
 
     One forward and one backward pass. Values of zero get nothing, so a dark object on
-    a light ground is not seen.
-
-    Args:
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
+    a light ground does not show.
 
     Reference:
         arXiv 1605.01713.
@@ -363,42 +235,27 @@ class GradientTimesInput(AttributionMethod):
     """
 
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the products; see `AttributionMethod`."""
-        del layout
-        return x * input_gradient(front, x, targets, self.score, self.known_kind)
-
-
-RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
-
-
-FloatArray = npt.NDArray[np.float64]
+        return x * self.gradient(logits_fn, x, targets)
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntegratedGradients(AttributionMethod):
-    """Share the change of the score from a baseline out among the input values.
+class IntegratedGradients(AttributionMethod, RangedMethod):
+    """Divide the change of the score from a baseline among the input values.
 
     `(x - A) int_0^1 ds/dx (A + t (x - A)) dt`, which sums to `s(x) - s(A)`, up to the
-    error of the quadrature: `steps` forward and backward passes. Not reduced, the
-    values of an example add up to that difference.
+    error of the quadrature: `steps` forward and backward passes. With `reduce=False`
+    the values of an example add up to that difference.
 
     Args:
         steps: Points of the quadrature, at least 2.
-        baseline: `A`: a number, `"zero"`, `"blur"` or `"mean"`.
+        baseline: `A`: a number, `"zero"` (the low end of the input range), `"blur"` or
+            `"mean"`.
         rule: `"gauss_legendre"` (exact for polynomials of degree `2 steps - 1`),
             `"midpoint"`, or `"trapezoid"`, whose points include both ends.
-        chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
+        chunk: Examples per call of the model; `None` chooses by their size.
 
     Reference:
         arXiv 1703.01365, equation 1.
@@ -414,8 +271,6 @@ class IntegratedGradients(AttributionMethod):
         [[9.0, 0.0]]
     """
 
-    adds_copies: ClassVar[bool] = True
-
     steps: int = 32
     baseline: Replacement = "zero"
     rule: RuleName = "gauss_legendre"
@@ -430,35 +285,25 @@ class IntegratedGradients(AttributionMethod):
         check_chunk(self.chunk)
 
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the shares; see `AttributionMethod`."""
-        start = replacement(x, self.baseline, layout)
-        there = front.features(x)
-        here = tf.broadcast_to(front.features(start), tf.shape(there))
-        way = there - here
-        chosen = targets(front.logits(there, x))
+        start = replacement(x, self.baseline, self.layout, self.known_range[0])
+        path, chosen = x - start, targets(logits_fn(x))
         points, weights = (
             tf.constant(values, tf.float32)
             for values in quadrature(self.steps, self.rule)
         )
 
         def part(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            t = tf.reshape(points[first : first + size], (-1, *[1] * there.shape.rank))
-            gradient = input_gradient(
-                lambda copies: front.logits(copies, x),
-                as_rows(here + tf.cast(t, there.dtype) * way),
-                tf.tile(chosen, (size, 1)),
-                self.score,
-                self.known_kind,
-            )
-            rows = tf.reshape(tf.cast(gradient, tf.float32), (size, tf.size(there)))
-            total = tf.linalg.matvec(rows, weights[first : first + size], True)
-            return tf.reshape(total, tf.shape(there))
+            t = tf.reshape(points[first : first + size], (-1, *[1] * x.shape.rank))
+            copies = start + tf.cast(t, x.dtype) * path
+            slopes = self.gradients(logits_fn, copies, chosen)
+            return tf.tensordot(weights[first : first + size], slopes, 1)
 
-        like = tf.cast(there, tf.float32)
-        mean = front.pull(sum_in_chunks(self.steps, x, part, like, self.chunk), x)
-        return tf.cast(x - start, tf.float32) * tf.cast(mean, tf.float32)
+        like = tf.cast(x, tf.float32)
+        mean = chunked_sum(self.steps, copies_at_once(x, self.chunk), part, like)
+        return tf.cast(path, tf.float32) * mean
 
 
 def quadrature(steps: int, rule: RuleName) -> tuple[FloatArray, FloatArray]:
@@ -474,12 +319,21 @@ def quadrature(steps: int, rule: RuleName) -> tuple[FloatArray, FloatArray]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyGradient(AttributionMethod):
-    """A statistic of the gradients at `x + xi_s`, `xi_s ~ N(0, sigma^2)`."""
+class NoisyGradient(AttributionMethod, RangedMethod):
+    """A statistic of the gradients at `x + xi_s`, `xi_s ~ N(0, sigma^2)`.
+
+    Every example gets the same draws, so a map depends neither on its batch nor on
+    `chunk`.
+
+    Args:
+        samples: Number of draws.
+        noise: Standard deviation as a share of the width of the input range.
+        seed: Of the draws.
+        chunk: Examples per call of the model; `None` chooses by their size.
+    """
 
     samples: int = 50
     noise: float = 0.15
-    input_range: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     chunk: int | None = None
 
@@ -490,67 +344,37 @@ class NoisyGradient(AttributionMethod):
         arguments.number("noise", self.noise, minimum=0.0)
         arguments.count("seed", self.seed, minimum=0)
         check_chunk(self.chunk)
-        low, high = self.input_range
-        arguments.number("width of input_range", high - low, minimum=0.0)
 
     def sum_over_noise(
         self,
-        front: LinearStem,
+        logits_fn: LogitsFn,
         x: tf.Tensor,
         targets: tf.Tensor,
         statistic: Callable[[tf.Tensor], Any],
         like: Any,
     ) -> Any:
-        """Add up a statistic of the gradients at the front over all draws."""
-        low, high = self.input_range
+        """Add up a statistic of the gradients over all draws."""
+        low, high = self.known_range
         sigma = self.noise * (high - low)
 
         def draw(sample: tf.Tensor) -> tf.Tensor:
-            seed = tf.random.experimental.stateless_fold_in(
-                [0, self.seed], sample, alg="philox"
-            )
+            seed = fold_in([0, self.seed], sample)
             return tf.random.stateless_normal(x.shape[1:], seed, alg="philox")
 
-        features = front.features(x)
-
         def part(first: tf.Tensor, size: tf.Tensor) -> Any:
-            noise = map_each(draw, tf.range(first, first + size), x.shape[1:])
-            noise = front.moved(tf.cast(sigma * noise, x.dtype))[:, tf.newaxis]
-            gradient = input_gradient(
-                lambda copies: front.logits(copies, x),
-                as_rows(features[tf.newaxis] + noise),
-                tf.tile(targets, (size, 1)),
-                self.score,
-                self.known_kind,
-            )
-            shape = tf.concat([[size], tf.shape(features)], axis=0)
-            return statistic(tf.reshape(tf.cast(gradient, tf.float32), shape))
+            noise = sequential_map(draw, tf.range(first, first + size), x.shape[1:])
+            copies = x + tf.cast(sigma * noise, x.dtype)[:, tf.newaxis]
+            return statistic(self.gradients(logits_fn, copies, targets))
 
-        return sum_in_chunks(self.samples, x, part, like, self.chunk)
+        return chunked_sum(self.samples, copies_at_once(x, self.chunk), part, like)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothGrad(NoisyGradient):
     """Average the gradient over noisy copies, `1/n sum_s ds/dx (x + xi_s)`.
 
-    `samples` forward and backward passes. Every example meets the same draws, so a map
+    `samples` forward and backward passes. Every example gets the same draws, so a map
     depends neither on its batch nor on `chunk`.
-
-    Args:
-        samples: Number of draws.
-        noise: Standard deviation as a share of the input range.
-        input_range: `(low, high)` of the inputs.
-        seed: Of the draws.
-        chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        reduce: Whether to sum absolute values over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1706.03825.
@@ -565,22 +389,18 @@ class SmoothGrad(NoisyGradient):
         [[2.0, 0.0]]
     """
 
-    adds_copies: ClassVar[bool] = True
-
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the mean gradient; see `AttributionMethod`."""
-        del layout
-        features = front.features(x)
         total = self.sum_over_noise(
-            front,
+            logits_fn,
             x,
-            targets(front.logits(features, x)),
-            lambda gradients: tf.reduce_sum(gradients, axis=0),
-            tf.cast(features, tf.float32),
+            targets(logits_fn(x)),
+            lambda slopes: tf.reduce_sum(slopes, axis=0),
+            tf.cast(x, tf.float32),
         )
-        return front.pull(total, x) / self.samples
+        return total / self.samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -588,24 +408,11 @@ class VarGrad(NoisyGradient):
     """Compute the variance of the gradient over noisy copies, never negative.
 
     `1/(n - 1) sum_s (g_s - mean g)^2` with `g_s = ds/dx (x + xi_s)`: `samples + 1`
-    forward and backward passes. Every example meets the same draws, so a map depends
+    forward and backward passes. Every example gets the same draws, so a map depends
     neither on its batch nor on `chunk`.
 
     Args:
         samples: Number of draws, n, at least 2.
-        noise: Standard deviation as a share of the input range.
-        input_range: `(low, high)` of the inputs.
-        seed: Of the draws.
-        chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        reduce: Whether to sum over the channels.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1810.03292, section 2.
@@ -623,20 +430,20 @@ class VarGrad(NoisyGradient):
         arguments.count("samples", self.samples, minimum=2)
 
     def attribution(
-        self, front: LinearStem, x: tf.Tensor, targets: TargetsFn, layout: Layout | None
+        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the variance; see `AttributionMethod`."""
-        del layout
-        chosen = targets(front(x))
+        chosen = targets(logits_fn(x))
         # Deviations from the gradient at x: their mean is small beside their spread,
-        # so the difference of two sums keeps its digits.
-        centre = input_gradient(front, x, chosen, self.score, self.known_kind)
-        centre = tf.cast(centre, tf.float32)
+        # so the difference of the two sums keeps its digits.
+        centre = tf.cast(self.gradient(logits_fn, x, chosen), tf.float32)
 
-        def moments(gradients: tf.Tensor) -> Any:
-            away = gradients - centre
+        def moments(slopes: tf.Tensor) -> Any:
+            away = slopes - centre
             return tf.reduce_sum(away, axis=0), tf.reduce_sum(away**2, axis=0)
 
-        first, second = self.sum_over_noise(front, x, chosen, moments, (centre, centre))
+        first, second = self.sum_over_noise(
+            logits_fn, x, chosen, moments, (centre, centre)
+        )
         spread = second - first**2 / self.samples
         return tf.maximum(spread, 0.0) / (self.samples - 1)

@@ -1,4 +1,4 @@
-"""Gaussian blur as one matrix per axis: exact borders, XLA and any device."""
+"""What replaces a part of an input: layouts, baselines, and the mask bank."""
 
 from __future__ import annotations
 
@@ -15,11 +15,67 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BASELINES, BaselineName
 from keras_jsigr.core.inputs import as_float
 
-# A (2048, 2048) float32 matrix is 16 MB inside the graph: enough is enough.
+Layout = Literal["image", "sequence", "features"]
+# What to put in place of a part of the input: a named baseline or a number.
+Replacement = BaselineName | float
+FloatArray = npt.NDArray[np.float32]
+
+_RANKS: dict[str, tuple[int, ...]] = {
+    "image": (2, 3),
+    "sequence": (1, 2),
+    "features": (1,),
+}
+_BY_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "image"}
+
+# The longest axis to blur by one matrix: (2048, 2048) float32 is 16 MB in the graph.
 LONGEST_AXIS = 2048
 
 
-def gaussian_matrix(length: int, sigma: float) -> npt.NDArray[np.float32]:
+def resolve_layout(
+    input_shape: Sequence[int | None], layout: Layout | None = None
+) -> Layout:
+    """Decide what the axes of an example mean.
+
+    Without `layout` the rank decides: `(D,)` features, `(T, D)` a sequence, `(H, W, C)`
+    an image. Grey images `(H, W)` without a channel axis need `layout="image"`.
+
+    Args:
+        input_shape: Shape of one example, without the batch axis.
+        layout: `"image"`, `"sequence"`, `"features"`, or `None` to go by the rank.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: If the rank fits no layout, or an axis has no fixed length.
+
+    Example:
+        >>> from keras_jsigr.saliency import resolve_layout
+        >>> resolve_layout((28, 28, 1)), resolve_layout((13,))
+        ('image', 'features')
+    """
+    shape = tuple(input_shape)
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f"Got input shape {shape}, expected fixed positive lengths without the "
+            "batch axis. Give the shape of the data, for example `x.shape[1:]`."
+        )
+    if layout is None and len(shape) in _BY_RANK:
+        return _BY_RANK[len(shape)]
+    if layout is not None and len(shape) in _RANKS.get(layout, ()):
+        return layout
+    raise ValueError(
+        f"Got layout {layout!r} for input shape {shape}, expected (D,) 'features', "
+        "(T, D) 'sequence' or (H, W[, C]) 'image'. Reshape the data or name the layout."
+    )
+
+
+def map_axes(layout: Layout) -> int:
+    """Count the axes of an example that its saliency map keeps."""
+    return 2 if layout == "image" else 1
+
+
+def gaussian_matrix(length: int, sigma: float) -> FloatArray:
     """Build the matrix that blurs an axis, reflecting at the borders."""
     if length > LONGEST_AXIS:
         raise ValueError(
@@ -34,9 +90,7 @@ def gaussian_matrix(length: int, sigma: float) -> npt.NDArray[np.float32]:
     return matrix.astype(np.float32)
 
 
-def blurred_along(
-    values: npt.NDArray[np.float32], axis: int, sigma: float
-) -> npt.NDArray[np.float32]:
+def blurred_along(values: FloatArray, axis: int, sigma: float) -> FloatArray:
     """Blur an array along one axis of any length, as `gaussian_matrix` does."""
     length = values.shape[axis]
     if length <= LONGEST_AXIS:
@@ -63,7 +117,7 @@ def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64
 
 
 def gaussian_blur(x: Any, sigma: float, axes: Sequence[int]) -> tf.Tensor:
-    """Blur a batch along the given axes."""
+    """Blur a batch along the given axes, by one matrix product per axis."""
     x = tf.convert_to_tensor(x)
     wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
     shape = tf.shape(x)
@@ -80,63 +134,6 @@ def gaussian_blur(x: Any, sigma: float, axes: Sequence[int]) -> tf.Tensor:
     return tf.ensure_shape(blurred, x.shape)
 
 
-Layout = Literal["image", "sequence", "features"]
-
-
-_RANKS: dict[str, tuple[int, ...]] = {
-    "image": (2, 3),
-    "sequence": (1, 2),
-    "features": (1,),
-}
-
-
-_BY_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "image"}
-
-
-def resolve_layout(
-    input_shape: Sequence[int | None], layout: Layout | None = None
-) -> Layout:
-    """Decide what the axes of an example stand for.
-
-    Without `layout` the rank decides: `(D,)` features, `(T, D)` a sequence, `(H, W, C)`
-    an image. Say `layout="image"` for grey images `(H, W)` without a channel axis.
-
-    Args:
-        input_shape: Shape of one example, without the batch axis.
-        layout: `"image"`, `"sequence"`, `"features"`, or `None` to go by the rank.
-
-    Returns:
-        The layout.
-
-    Raises:
-        ValueError: If the rank fits no layout, or an axis has no fixed length.
-
-    Example:
-        >>> from keras_jsigr.saliency.masks import resolve_layout
-        >>> resolve_layout((28, 28, 1)), resolve_layout((13,))
-        ('image', 'features')
-    """
-    shape = tuple(input_shape)
-    if not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(
-            f"Got input shape {shape}, expected fixed positive lengths without the "
-            "batch axis. Give the shape of the data, for example `x.shape[1:]`."
-        )
-    if layout is None and len(shape) in _BY_RANK:
-        return _BY_RANK[len(shape)]
-    if layout is not None and len(shape) in _RANKS.get(layout, ()):
-        return layout
-    raise ValueError(
-        f"Got layout {layout!r} for input shape {shape}, expected (D,) 'features', "
-        "(T, D) 'sequence' or (H, W[, C]) 'image'. Reshape the data or name the layout."
-    )
-
-
-def map_axes(layout: Layout) -> int:
-    """Count the axes of an example that its saliency map keeps."""
-    return 2 if layout == "image" else 1
-
-
 def compute_baseline(
     x: Any,
     kind: BaselineName = "blur",
@@ -145,14 +142,14 @@ def compute_baseline(
     sigma: float | None = None,
     low: float = 0.0,
 ) -> tf.Tensor:
-    """Compute `A(x)`, the uninformative counterpart of every example.
+    """Compute `A(x)`, what an example looks like without its information.
 
     - `"blur"`: Gaussian blur over the image or along time, borders reflected;
     - `"mean"`: the example's own mean over the image or time, per channel;
     - `"zero"`: the constant `low`.
 
-    For features, which have no neighbours, `"blur"` is `"mean"`: the mean over the
-    features of the same example. No example depends on the rest of the batch.
+    Features have no neighbours: for them `"blur"` and `"mean"` are the mean over the
+    features of the example. No example depends on the rest of the batch.
 
     Args:
         x: Data `(B, *S)`; integers are taken as float32.
@@ -172,12 +169,11 @@ def compute_baseline(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import compute_baseline
+        >>> from keras_jsigr.saliency import baseline
         >>> baseline(tf.constant([[1.0, 3.0]]), "mean").numpy().tolist()
         [[2.0, 2.0]]
     """
     check_baseline(kind)
-    x = tf.convert_to_tensor(x)
     x = as_float(x)
     if kind == "zero":
         return tf.zeros_like(x) + tf.cast(low, x.dtype)
@@ -193,11 +189,9 @@ def compute_baseline(
 
 def check_baseline(kind: str) -> None:
     """Refuse a name that is no baseline."""
-    advice = "Use 'blur' for images, 'mean' for tables."
-    arguments.choice("baseline", kind, BASELINES, advice=advice)
-
-
-FloatArray = npt.NDArray[np.float32]
+    arguments.choice(
+        "baseline", kind, BASELINES, advice="Use 'blur' for images, 'mean' for tables."
+    )
 
 
 def groups(length: int, count: int) -> FloatArray:
@@ -242,9 +236,9 @@ def _by_cell(product: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskBank:
-    """K occlusion masks and K interpolation functions; make one by `make_mask_bank`.
+    """K occlusion masks and K interpolation functions, made by `make_mask_bank`.
 
-    Two banks are equal if their configurations are; pickling keeps only these.
+    Two banks are equal if their configurations are; a pickle holds the configuration.
 
     Attributes:
         input_shape: Shape of one example, without the batch axis.
@@ -256,7 +250,7 @@ class MaskBank:
         hats: Float32 `(K, *map_shape)`, non-negative, summing to one everywhere.
 
     Example:
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> from keras_jsigr.saliency import make_mask_bank
         >>> bank = make_mask_bank((28, 28, 1), grid=5)
         >>> bank.size, bank.map_shape
         (25, (28, 28))
@@ -324,7 +318,7 @@ def make_mask_bank(
         grid: G, or `(rows, columns)`; at most one cell per pixel.
         sigma: Blur of the masks in pixels. Default for images: 5/80 of the mean
             side; for sequences 5/16 of a window; at least 1.
-        layout: Names the layout where the rank would mislead, see `resolve_layout`.
+        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Returns:
         The bank.
@@ -336,7 +330,7 @@ def make_mask_bank(
         arXiv 1711.00138, masks as in its code (sigma 5 on 80 x 80 frames).
 
     Example:
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> from keras_jsigr.saliency import make_mask_bank
         >>> bank = make_mask_bank((8, 8, 3), grid=(2, 4))
         >>> bank.masks.shape, float(bank.hats.sum(axis=0).max())
         ((8, 8, 8), 1.0)
@@ -359,7 +353,7 @@ def make_mask_bank(
 
 
 def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, int]:
-    sides: Any = grid  # Anything may come from outside.
+    sides: Any = grid  # unchecked
     pair = (sides, sides) if isinstance(sides, Number) else tuple(sides)
     whole = [isinstance(g, Integral) and not isinstance(g, bool) for g in pair]
     fits = len(pair) == 2 and all(whole) and all(g > 0 for g in pair)
@@ -391,8 +385,7 @@ def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import interpolate
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
+        >>> from keras_jsigr.saliency import interpolate, make_mask_bank
         >>> interpolate(make_mask_bank((2,)), tf.constant([[0.5, 1.0]])).numpy()
         array([[0.5, 1. ]], dtype=float32)
     """
@@ -407,7 +400,7 @@ def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
 
 
 def expand_map(saliency: Any, x: Any) -> tf.Tensor:
-    """Give a map the channel axis it needs to be multiplied with the data.
+    """Give a map the channel axis that it needs to be multiplied with the data.
 
     Args:
         saliency: Float `(B, *map_shape)`.
@@ -421,7 +414,7 @@ def expand_map(saliency: Any, x: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import expand_map
+        >>> from keras_jsigr.saliency import expand_map
         >>> expand_map(tf.ones((1, 4, 4)), tf.ones((1, 4, 4, 3))).shape.as_list()
         [1, 4, 4, 1]
     """
@@ -436,15 +429,12 @@ def expand_map(saliency: Any, x: Any) -> tf.Tensor:
     return saliency[..., tf.newaxis] if missing else saliency
 
 
-Replacement = BaselineName | float
-
-
 def replacement(
-    x: tf.Tensor, baseline: Replacement, layout: Layout | None
+    x: tf.Tensor, baseline: Replacement, layout: Layout | None, low: float = 0.0
 ) -> tf.Tensor:
-    """Compute the uninformative counterpart of every example."""
+    """Compute the baseline of every example; `low` is the value for `"zero"`."""
     if isinstance(baseline, str):
-        return compute_baseline(x, baseline, layout=layout)
+        return compute_baseline(x, baseline, layout=layout, low=low)
     return compute_baseline(x, "zero", low=baseline)
 
 

@@ -1,4 +1,4 @@
-"""The mean score of an example where a place is masked."""
+"""Occlusion and RISE: the mean score where a place is masked, without gradients."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import Core, as_rows, check_chunk, sum_in_chunks
+from keras_jsigr.core.batching import (
+    Core,
+    as_rows,
+    check_chunk,
+    chunked_sum,
+    copies_at_once,
+)
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import HeadKind, class_score
-from keras_jsigr.saliency.base import SaliencyMethod, target_probability, targets_of
+from keras_jsigr.saliency.base import RangedMethod, target_probability, targets_of
 from keras_jsigr.saliency.masks import (
     Layout,
     Replacement,
@@ -28,13 +34,21 @@ from keras_jsigr.saliency.masks import (
     resolve_layout,
 )
 
+TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
+
 # From the number of the first mask of a group and the size of the group, int32
 # scalars, to float32 masks `(size, *map_shape)`.
 MasksFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+# From k copies of the batch `(k B, *S)` and k to the scores `(k B,)`.
+ScoreOf = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+# Without a patch size: this many patches along each side of an image.
+_PER_SIDE = 7
+
 
 def masked_mean(
-    score_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    score_of: ScoreOf,
     x: tf.Tensor,
     away: tf.Tensor,
     count: int,
@@ -42,8 +56,8 @@ def masked_mean(
     map_shape: tuple[int, ...],
     chunk: int | None = None,
 ) -> tf.Tensor:
-    """Average the scores of masked examples at every place, weighted by the masks."""
-    # A channel axis for the masks where the data have one, and one for the batch.
+    """Average the scores of `x + mask * away` at every place, weighted by the masks."""
+    # The masks get a channel axis where the data have one.
     channels = [1] * (x.shape.rank - 1 - len(map_shape))
 
     def part(first: tf.Tensor, size: tf.Tensor) -> Any:
@@ -56,12 +70,9 @@ def masked_mean(
 
     cover = tf.zeros(int(np.prod(map_shape)))
     total = tf.zeros((tf.shape(x)[0], 1)) + cover
-    total, cover = sum_in_chunks(count, x, part, (total, cover), chunk)
+    total, cover = chunked_sum(count, copies_at_once(x, chunk), part, (total, cover))
     mean = tf.math.divide_no_nan(total, cover)
     return tf.reshape(mean, (-1, *map_shape))
-
-
-TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
 
 
 def target_score(
@@ -71,24 +82,21 @@ def target_score(
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
     """Compute the probability of the target class, or one of the class scores."""
-    check_target_score(score)
     if score == "prob":
         return target_probability(logits, targets, kind)
     return class_score(logits, targets, score, kind)
 
 
-def check_target_score(score: str) -> None:
-    """Refuse a name that is no score."""
-    arguments.choice("score", score, get_args(TargetScoreName))
-
-
-# From k copies of the batch `(k B, *S)` and k to the scores `(k B,)`.
-ScoreOf = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
 @dataclass(frozen=True, kw_only=True)
-class MaskingMethod(SaliencyMethod):
-    """A method that needs no gradient of the model: forward passes only."""
+class MaskingMethod(RangedMethod):
+    """A method that needs no gradient of the model: forward passes only.
+
+    Args:
+        baseline: What masked places show: a number, `"zero"` (the low end of the input
+            range), `"blur"` or `"mean"`.
+        score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
+        chunk: Examples per call of the model; `None` chooses by their size.
+    """
 
     baseline: Replacement = "zero"
     score: TargetScoreName = "prob"
@@ -98,7 +106,7 @@ class MaskingMethod(SaliencyMethod):
         """Check the settings."""
         super().__post_init__()
         check_replacement(self.baseline)
-        check_target_score(self.score)
+        arguments.choice("score", self.score, get_args(TargetScoreName))
         check_chunk(self.chunk)
 
     @abstractmethod
@@ -112,7 +120,11 @@ class MaskingMethod(SaliencyMethod):
         """Compute the maps."""
 
     def check(self, map_shape: tuple[int, ...]) -> None:
-        """Refuse settings that do not fit the data; nothing to refuse by default."""
+        """Refuse settings that do not fit the shape of the maps; none by default."""
+
+    def replaced(self, x: tf.Tensor, layout: Layout) -> tf.Tensor:
+        """Return what the examples show where they are masked."""
+        return replacement(x, self.baseline, layout, self.known_range[0])
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
@@ -138,34 +150,20 @@ class MaskingMethod(SaliencyMethod):
         return explain
 
 
-# Without a patch size: this many patches along each side of an image.
-_PER_SIDE = 7
-
-
 @dataclass(frozen=True, kw_only=True)
 class Occlusion(MaskingMethod):
-    """Tell what the score loses where a patch covers the input.
+    """Compute what the score loses where a patch covers the input.
 
     `s(x) - mean s(x_k)`, the mean over the patches k that cover a place, signed. A
-    patch is a square of an image, a stretch of a sequence, or neighbouring features.
+    patch is a rectangle of an image, a stretch of a sequence, or neighbouring features.
     One forward pass per position, by default 49 to 100 of them. The last patch of a row
-    is flush with the end, so every place is covered.
+    ends where the row ends, so every place is covered.
 
     Args:
         patch: Side in pixels, steps or features, or `(rows, columns)`. Default: a
             seventh of each side of an image, a 49th of anything else.
         stride: Distance of the positions, or a pair, at most the patch; default: the
             patch.
-        baseline: What the patch shows: a number, `"zero"`, `"blur"` or `"mean"`.
-        score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
-        chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1311.2901, section 4.2.
@@ -210,7 +208,7 @@ class Occlusion(MaskingMethod):
         covered = masked_mean(
             score_of,
             x,
-            replacement(x, self.baseline, layout) - x,
+            self.replaced(x, layout) - x,
             len(positions),
             masks_of,
             map_shape,
@@ -234,8 +232,8 @@ class Occlusion(MaskingMethod):
             )
         if any(s > p for s, p in zip(stride, patch, strict=True)):
             raise ValueError(
-                f"Got stride {stride} beside patch {patch}: no patch would cover what "
-                "lies between. Use a stride of at most the patch."
+                f"Got stride {stride} for patch {patch}: no patch would cover the "
+                "places in between. Use a stride of at most the patch."
             )
         starts = [
             sorted({*range(0, side - p + 1, s), side - p})
@@ -276,7 +274,7 @@ class RISE(MaskingMethod):
 
     `sum_k m_k s(A + m_k (x - A)) / sum_k m_k`. A mask is bilinear between random zeros
     and ones on a grid of cells, at a random offset: along both axes of an image, along
-    time for a sequence; features are kept or not one by one. Every example meets the
+    time for a sequence; features are kept or not one by one. Every example gets the
     same masks, so a map depends neither on its batch nor on `chunk`. `samples` forward
     passes.
 
@@ -285,16 +283,6 @@ class RISE(MaskingMethod):
         grid: Cells per side, or a pair; unused for features.
         keep: Probability that a node of the grid is one.
         seed: Of the masks.
-        baseline: `A`: a number, `"zero"`, `"blur"` or `"mean"`.
-        score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
-        chunk: Examples that the model sees at once, see `sum_in_chunks`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1806.07421, equation 6, with the sum of the masks for its expectation.
@@ -337,7 +325,7 @@ class RISE(MaskingMethod):
         map_shape: tuple[int, ...],
     ) -> tf.Tensor:
         """Compute the mean scores; see `MaskingMethod`."""
-        base = replacement(x, self.baseline, layout)
+        base = self.replaced(x, layout)
         return masked_mean(
             score_of,
             base,
@@ -349,22 +337,14 @@ class RISE(MaskingMethod):
         )
 
     def masks_of(self, layout: Layout, map_shape: tuple[int, ...]) -> MasksFn:
-        """Return the function that makes groups of masks.
-
-        Args:
-            layout: What the axes of an example mean.
-            map_shape: Shape of a mask.
-
-        Returns:
-            A function from the first number and the size of a group to masks.
-        """
+        """Return the function that makes groups of masks of this shape."""
         cells = np.broadcast_to(np.atleast_1d(self.grid), len(map_shape)).tolist()
-        # The offset is up to one cell: one node more than cells have borders.
+        # The offset is up to one cell: one node more than the cells have borders.
         nodes = map_shape if layout == "features" else tuple(c + 2 for c in cells)
-        lots = tf.random.stateless_uniform(
+        drawn = tf.random.stateless_uniform(
             (self.samples, *nodes), [0, self.seed], alg="philox"
         )
-        kept = tf.cast(lots < self.keep, tf.float32)
+        kept = tf.cast(drawn < self.keep, tf.float32)
         offsets = tf.random.stateless_uniform(
             (self.samples, len(map_shape)), [1, self.seed], alg="philox"
         )

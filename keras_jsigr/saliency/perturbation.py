@@ -1,8 +1,8 @@
-"""Perturbation saliency: what does the decision lose where the input is occluded?"""
+"""Perturbation saliency: how the outputs change where a mask occludes the input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,20 +16,19 @@ from keras_jsigr.core.batching import (
     BatchedExplainer,
     Core,
     as_fit_sees,
-    map_each,
     probe_of,
+    sequential_map,
 )
 from keras_jsigr.core.heads import ignored_labels
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.padding import without_padding
-from keras_jsigr.core.scores import HeadKind, class_targets, predicted_targets
+from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.base import (
     SaliencyMethod,
     decision_of,
-    probability_drop,
-    sarfa,
-    squared_logits,
+    target_probability,
+    targets_of,
 )
 from keras_jsigr.saliency.masks import (
     Layout,
@@ -40,6 +39,97 @@ from keras_jsigr.saliency.masks import (
     interpolate,
     make_mask_bank,
 )
+
+# Rounding errors after all layers of a network, in last digits of float32.
+_LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
+
+
+def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
+    """Compute `1/2 ||z - z'||^2`, which needs no class.
+
+    Args:
+        logits: Float `(B, C)` at the example.
+        perturbed: Float `(B, C)` at the perturbed example.
+
+    Returns:
+        Float32 `(B,)`, non-negative, unbounded, without gradient.
+
+    Reference:
+        arXiv 1711.00138, equation 2.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.saliency import squared_logits
+        >>> squared_logits(tf.constant([[3.0, 0.0]]), tf.zeros((1, 2))).numpy().tolist()
+        [4.5]
+    """
+    change = tf.cast(logits, tf.float32) - tf.cast(perturbed, tf.float32)
+    return tf.stop_gradient(0.5 * tf.reduce_sum(tf.square(change), axis=-1))
+
+
+def probability_drop(
+    logits: Any, perturbed: Any, targets: Any, kind: HeadKind = "softmax"
+) -> tf.Tensor:
+    """Compute `max(0, p_y(x) - p_y(x'))`, with `p_y` the `target_probability`.
+
+    Args:
+        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
+        perturbed: Float `(B, C)` at the perturbed example.
+        targets: Float `(B, C)`, such as one-hot rows.
+        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+
+    Returns:
+        Float32 `(B,)` in [0, 1], without gradient.
+
+    Example:
+        >>> from keras_jsigr.saliency import probability_drop
+        >>> drop = probability_drop([[50.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]])
+        >>> drop.numpy().tolist()
+        [0.5]
+    """
+    before = target_probability(logits, targets, kind)
+    after = target_probability(perturbed, targets, kind)
+    return tf.stop_gradient(tf.maximum(before - after, 0.0))
+
+
+def sarfa(logits: Any, perturbed: Any, targets: Any) -> tf.Tensor:
+    """Compute the specific and relevant change, `S = 2 K dp / (K + dp)`, or 0.
+
+    `dp = p_c(x) - p_c(x')` for the target class (S = 0 unless dp > 0), and
+    `K = 1 / (1 + KL(P || P'))` with P the distribution over the other classes: a
+    perturbation counts if it lowers the target and keeps the ratios of the others.
+
+    Args:
+        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
+        perturbed: Float `(B, C)` at the perturbed example.
+        targets: Float `(B, C)`; the largest column is the target class.
+
+    Returns:
+        Float32 `(B,)` in [0, 1], without gradient.
+
+    Reference:
+        arXiv 1912.12191, with the divergence as in the authors' code; the text beneath
+        its equation 2 is said to have it the other way round, `KL(P' || P)`.
+
+    Example:
+        >>> from keras_jsigr.saliency import sarfa
+        >>> sarfa([[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]).numpy()
+        array([0.], dtype=float32)
+    """
+    drop = probability_drop(logits, perturbed, targets)
+    z, other = tf.cast(logits, tf.float32), tf.cast(perturbed, tf.float32)
+    classes = z.shape[-1]
+    if classes == 1:
+        divergence = tf.zeros_like(drop)  # A single other class always has p = 1.
+    else:
+        target = tf.one_hot(tf.argmax(targets, -1), classes, True, False, dtype=bool)
+        low = tf.fill(tf.shape(z), -1e30)
+        p = tf.nn.log_softmax(tf.where(target, low, z))
+        q = tf.nn.log_softmax(tf.where(target, low, other))
+        terms = tf.where(target, tf.zeros_like(z), tf.exp(p) * (p - q))
+        divergence = tf.maximum(tf.reduce_sum(terms, axis=-1), 0.0)
+    same = 1.0 / (1.0 + divergence)
+    return tf.stop_gradient(tf.math.divide_no_nan(2.0 * same * drop, same + drop))
 
 
 def change_score(
@@ -54,8 +144,8 @@ def change_score(
     Args:
         logits: Float `(B, C)` at the example.
         perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)` from `class_targets` or `predicted_targets`; may be
-            `None` for `"squared_logits"`.
+        targets: Float `(B, C)`, such as one-hot rows; may be `None` for
+            `"squared_logits"`.
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
@@ -67,8 +157,7 @@ def change_score(
             independent classes.
 
     Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.perturbation import change_score
+        >>> from keras_jsigr.saliency import change_score
         >>> change_score([[2.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
         [2.0]
     """
@@ -76,32 +165,30 @@ def change_score(
     if targets is None and score != "squared_logits":
         raise ValueError(
             f"Got no targets for the change score {score!r}, expected (B, C). "
-            "Pass `class_targets(y, logits)` or `predicted_targets(logits)`."
+            "Pass one-hot rows of the labels."
         )
     if score == "sarfa" and kind == "sigmoid" and logits.shape[-1] != 1:
         raise ValueError(
             "Got score 'sarfa' with independent classes, expected exclusive ones. "
             "Use 'squared_logits' or 'probability_drop'."
         )
-    scores: dict[str, Callable[[], tf.Tensor]] = {
-        "squared_logits": lambda: squared_logits(logits, perturbed),
-        "probability_drop": lambda: probability_drop(logits, perturbed, targets, kind),
-        "sarfa": lambda: sarfa(logits, perturbed, targets),
-    }
-    return scores[score]()
+    if score == "squared_logits":
+        return squared_logits(logits, perturbed)
+    if score == "probability_drop":
+        return probability_drop(logits, perturbed, targets, kind)
+    return sarfa(logits, perturbed, targets)
 
 
 def check_change(score: str) -> None:
     """Refuse a name that is no change score."""
-    advice = "Use 'squared_logits' where no class is to be singled out."
+    advice = "Use 'squared_logits' to explain all outputs at once."
     arguments.choice("score", score, CHANGES, advice=advice)
 
 
 def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tensor:
-    """Bring change scores to [0, 1] one by one, `phi(s)`.
+    """Map change scores to [0, 1], each by itself: `phi(s) = s / (s + scale)`.
 
-    `phi(s) = s / (s + scale)`, zero for `s = 0`; `phi(s) = s` without a scale, for the
-    scores that lie in [0, 1] themselves.
+    `phi(0)` is 0. Without a scale `phi(s) = s`, for scores that lie in [0, 1] anyway.
 
     Args:
         scores: Float, any shape, non-negative.
@@ -116,7 +203,7 @@ def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tenso
         ValueError: If the score is unknown, or needs a scale and has none.
 
     Example:
-        >>> from keras_jsigr.saliency.perturbation import bounded_score
+        >>> from keras_jsigr.saliency import bounded_score
         >>> bounded_score([0.0, 2.0], "squared_logits", 2.0).numpy().tolist()
         [0.0, 0.5]
     """
@@ -132,9 +219,9 @@ def check_scale(score: ChangeName, scale: Any) -> None:
     check_change(score)
     if score == "squared_logits" and scale is None:
         raise ValueError(
-            "Got no scale for the score 'squared_logits', expected a positive scalar: "
-            "a typical score. Pass a running mean of the second output, or use "
-            "'probability_drop'."
+            "Got no scale for the score 'squared_logits', expected a positive number: "
+            "a typical score, such as a running mean of the second output. Pass one, "
+            "or use 'probability_drop'."
         )
 
 
@@ -143,11 +230,6 @@ def mean_score(scores: Any) -> tf.Tensor:
     scores = tf.cast(scores, tf.float32)
     count = tf.cast(tf.size(scores), tf.float32)
     return tf.math.divide_no_nan(tf.reduce_sum(scores), count)
-
-
-# So many last digits logits may be off, after all the layers of a network, and
-# probabilities.
-_LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
 
 
 def perturbation_coefficients(
@@ -168,10 +250,10 @@ def perturbation_coefficients(
     Args:
         logits_fn: Maps inputs to logits `(B, C)` in inference mode.
         x: Data `(B, *S)` of the bank's input shape.
-        targets: Float `(B, C)`, a function that makes them from the logits (it saves
-            a forward pass), or `None` for a score that needs no class.
+        targets: Float `(B, C)`, a function that makes them from the logits, which
+            saves a forward pass, or `None` for a score that needs no class.
         bank: The K masks.
-        baseline: `"blur"`, `"mean"` or `"zero"`, see `baseline`.
+        baseline: `"blur"`, `"mean"` or `"zero"` (the value 0).
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
@@ -187,8 +269,7 @@ def perturbation_coefficients(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
-        >>> from keras_jsigr.saliency.perturbation import perturbation_coefficients
+        >>> from keras_jsigr.saliency import make_mask_bank, perturbation_coefficients
         >>> perturbation_coefficients(
         ...     lambda x: x * [2.0, 0.0],
         ...     tf.ones((1, 2)),
@@ -209,7 +290,7 @@ def perturbation_coefficients(
         step = expand_map(tf.cast(mask, x.dtype)[tf.newaxis], x) * away
         return change_score(logits, logits_fn(x + step), chosen, score, kind)
 
-    scores = map_each(score_of, tf.constant(bank.masks), (None,))
+    scores = sequential_map(score_of, tf.constant(bank.masks), (None,))
     coefficients = _above_rounding(tf.transpose(scores), logits, score)
     return tf.ensure_shape(coefficients, (x.shape[0], bank.size))
 
@@ -217,12 +298,12 @@ def perturbation_coefficients(
 def _above_rounding(scores: tf.Tensor, logits: tf.Tensor, score: str) -> tf.Tensor:
     """Set the scores of an example to zero if all of them are rounding errors."""
     digit = float(np.finfo(np.float32).eps)
-    room: Any = _PROBABILITIES_OFF * digit
+    tolerance: Any = _PROBABILITIES_OFF * digit
     if score == "squared_logits":
         z = tf.cast(logits, tf.float32)
         size = tf.reduce_sum(z**2, axis=-1, keepdims=True)
-        room = 0.5 * (_LOGITS_OFF * digit) ** 2 * size
-    rounding = tf.reduce_max(scores, axis=-1, keepdims=True) <= room
+        tolerance = 0.5 * (_LOGITS_OFF * digit) ** 2 * size
+    rounding = tf.reduce_max(scores, axis=-1, keepdims=True) <= tolerance
     return tf.stop_gradient(tf.where(rounding, 0.0, scores))
 
 
@@ -248,7 +329,7 @@ def normalize_coefficients(coefficients: Any) -> tf.Tensor:
         Float32 `(B, K)` in [0, 1]; an all-zero row stays all-zero.
 
     Example:
-        >>> from keras_jsigr.saliency.perturbation import normalize_coefficients
+        >>> from keras_jsigr.saliency import normalize_coefficients
         >>> normalize_coefficients([[1.0, 4.0], [0.0, 0.0]]).numpy().tolist()
         [[0.25, 1.0], [0.0, 0.0]]
     """
@@ -267,19 +348,19 @@ def expected_map(
     scale: Any = None,
     kind: HeadKind = "softmax",
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute what `sampled_map` estimates, from all K masks.
+    """Compute the expectation of `sampled_map`, from all K masks.
 
     `E[S~] = sum_k phi(s_k) hat_k`, within [0, 1].
 
     Args:
-        logits_fn: Maps inputs to logits `(B, C)` in inference mode.
-        x: Data `(B, *S)` of the bank's input shape.
-        targets: Float `(B, C)`, or `None` for a score that needs no class.
-        bank: The K masks.
-        baseline: `"blur"`, `"mean"` or `"zero"`.
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        scale: A typical score, positive, scalar or `(B,)`; `"squared_logits"` needs it.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+        logits_fn: As in `sampled_map`, as all that follow.
+        x: See there.
+        targets: See there.
+        bank: See there.
+        baseline: See there.
+        score: See there.
+        scale: See there.
+        kind: See there.
 
     Returns:
         The tuple of the map, float32 `(B, *map_shape)`, and the mean raw score, float32
@@ -290,8 +371,7 @@ def expected_map(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
-        >>> from keras_jsigr.saliency.perturbation import expected_map
+        >>> from keras_jsigr.saliency import expected_map, make_mask_bank
         >>> expected_map(
         ...     lambda x: x,
         ...     tf.constant([[3.0, 0.0]]),
@@ -325,17 +405,18 @@ def perturbation_map(
     batch_size: int = 128,
     normalize: bool = True,
 ) -> Any:
-    """Map what the decision loses where each part of the input is occluded.
+    """Map how much the outputs change where each part of the input is occluded.
 
     `S = sum_k hat_k S_k`, `S_k = score(f(x), f(x (1 - m_k) + A(x) m_k))`, with `S_k`
-    divided by its maximum over k if `normalize`.
+    divided by its maximum over k if `normalize`. The same as
+    `explain(model, x, y, method="perturbation")`.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         x: Data `(B, *S)`.
         y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
         grid: G for G x G masks, or `(rows, columns)`.
-        baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
+        baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
             `None` asks the head and the loss of a Keras model, and takes a callable
@@ -356,24 +437,21 @@ def perturbation_map(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.perturbation import perturbation_map
-        >>> perturbation_map(
-        ...     lambda x: x * [2.0, 0.0], np.ones((1, 2)), baseline="zero"
-        ... ).tolist()
+        >>> import keras_jsigr as kj
+        >>> x = np.ones((1, 2))
+        >>> kj.perturbation_map(lambda x: x * [2.0, 0.0], x, baseline="zero").tolist()
         [[1.0, 0.0]]
     """
     x = as_fit_sees(x)
-    bank = make_mask_bank(x.shape[1:], grid, layout=layout)
-    return perturbation_explainer(
-        model,
-        probe_of(x),
-        bank,
+    method = Perturbation(
+        grid=grid,
         baseline=baseline,
         score=score,
         kind=kind,
-        batch_size=batch_size,
+        layout=layout,
         normalize=normalize,
-    )(x, y)
+    )
+    return method.explainer(model, probe_of(x), batch_size)(x, y)
 
 
 def perturbation_explainer(
@@ -388,23 +466,21 @@ def perturbation_explainer(
     normalize: bool = True,
     maps: bool = True,
 ) -> BatchedExplainer:
-    """Compile `perturbation_map` once, to call it again and again as `f(x, y=None)`.
+    """Compile `perturbation_map` for given masks, to call it as `f(x, y=None)`.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         probe: A batch of inputs, at least one.
         bank: The masks.
-        baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
+        baseline: See `perturbation_map`.
+        score: See there.
+        kind: See there.
         batch_size: Examples per compiled call.
         normalize: Whether to divide the coefficients by their maximum.
         maps: Whether to return maps `(B, *map_shape)` or the coefficients `(B, K)`.
 
     Returns:
-        The reusable function; it follows the model's weights.
+        The reusable function; it reads the model's current weights.
 
     Raises:
         ValueError: If a setting or shape is out of range.
@@ -412,8 +488,7 @@ def perturbation_explainer(
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
-        >>> from keras_jsigr.saliency.perturbation import perturbation_explainer
+        >>> from keras_jsigr.saliency import make_mask_bank, perturbation_explainer
         >>> x = np.ones((3, 2), "float32")
         >>> explain = perturbation_explainer(lambda x: x, x[:1], make_mask_bank((2,)))
         >>> explain(x).shape
@@ -421,40 +496,47 @@ def perturbation_explainer(
     """
     probe = as_float(probe)
     chosen, classes, _ = decision_of(model, probe, kind)
+    core = _perturbation_core(
+        model, probe, bank, baseline, score, chosen, normalize, maps
+    )
+    ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
+    return BatchedExplainer(core, batch_size, classes, ignored)
+
+
+def _perturbation_core(
+    model: Any,
+    probe: Any,
+    bank: MaskBank,
+    baseline: BaselineName,
+    score: ChangeName,
+    kind: HeadKind,
+    normalize: bool,
+    maps: bool = True,
+) -> Core:
     beside = without_padding(model, as_logits(model, probe))
 
     def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-        def targets(z: tf.Tensor) -> tf.Tensor:
-            return predicted_targets(z, chosen) if y is None else class_targets(y, z)
-
+        targets = targets_of(y, kind)
         found = perturbation_coefficients(
-            beside(x), x, targets, bank, baseline=baseline, score=score, kind=chosen
+            beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
         )
         found = normalize_coefficients(found) if normalize else found
         return interpolate(bank, found) if maps else found
 
-    ignored = ignored_labels(model) if isinstance(model, keras.Model) else []
-    return BatchedExplainer(explain, batch_size, classes, ignored)
+    return explain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation(SaliencyMethod):
-    """Tell how much the outputs change where a blurred disc covers the input.
+    """Compute how much the outputs change where a blurred disc covers the input.
 
     The same as `perturbation_map`: one forward pass per cell of the grid, and one.
 
     Args:
         grid: G for G x G masks, or `(rows, columns)`.
-        baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
+        baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         normalize: Whether to bring every map to [0, 1].
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1711.00138.
@@ -484,33 +566,16 @@ class Perturbation(SaliencyMethod):
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=self.layout)
-        return perturbation_explainer(
-            model,
-            probe,
-            bank,
-            baseline=self.baseline,
-            score=self.score,
-            kind=self.known_kind,
-            normalize=self.normalize,
-        ).core
+        settings = self.baseline, self.score, self.known_kind, self.normalize
+        return _perturbation_core(model, probe, bank, *settings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SARFA(Perturbation):
-    """Tell where covering the input lowers the target class and little else.
+    """Compute where covering the input lowers the target class and little else.
 
     `perturbation_map` with the score `sarfa`: one forward pass per cell of the grid,
-    and one. For exclusive classes.
-
-    Args:
-        grid: G for G x G masks, or `(rows, columns)`.
-        baseline: What occludes: `"blur"`, `"mean"` or `"zero"`.
-        normalize: Whether to bring every map to [0, 1].
-        kind: `"softmax"`; `"sigmoid"` is refused for several classes.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Raises:
-        ValueError: If a setting is out of range.
+    and one. For exclusive classes: `kind="sigmoid"` is refused for several of them.
 
     Reference:
         arXiv 1912.12191.
@@ -552,11 +617,11 @@ def sampled_map(
     Args:
         logits_fn: Maps inputs to logits `(B, C)` in inference mode; called n times.
         x: Data `(B, *S)` of the bank's input shape.
-        logits: Float `(B, C)` at `x`, already at hand in a training step.
+        logits: Float `(B, C)` at `x`, which a training step has already.
         targets: Float `(B, C)`, or `None` for a score that needs no class.
         bank: The K masks.
         seed: Int32 `(2,)`; new in every step.
-        baseline: `"blur"`, `"mean"` or `"zero"`.
+        baseline: `"blur"`, `"mean"` or `"zero"` (the value 0).
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         samples: Masks per example, n, 1 to K.
         scale: A typical score, positive: a scalar (such as a running mean of the
@@ -575,8 +640,7 @@ def sampled_map(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.masks import make_mask_bank
-        >>> from keras_jsigr.saliency.perturbation import sampled_map
+        >>> from keras_jsigr.saliency import make_mask_bank, sampled_map
         >>> x = tf.constant([[3.0, 0.0]])
         >>> sampled_map(
         ...     lambda x: x,
@@ -606,8 +670,8 @@ def sampled_map(
     masks = tf.constant(bank.masks.reshape(bank.size, -1))
     hats = tf.constant(bank.hats.reshape(bank.size, -1))
     # The n largest of K uniform numbers: a draw without replacement.
-    lots = tf.random.stateless_uniform((tf.shape(x)[0], bank.size), seed)
-    drawn = tf.math.top_k(lots, samples, sorted=False).indices
+    uniform = tf.random.stateless_uniform((tf.shape(x)[0], bank.size), seed)
+    drawn = tf.math.top_k(uniform, samples, sorted=False).indices
     estimate, scores = 0.0, []
     for column in tf.unstack(drawn, axis=1):
         mask = tf.reshape(tf.cast(tf.gather(masks, column), x.dtype), shape)

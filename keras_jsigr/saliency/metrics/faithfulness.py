@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what any explanation has to beat."""
+"""Faithfulness of maps by deletion and insertion, and control maps to compare with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BaselineName
-from keras_jsigr.core.batching import map_each
+from keras_jsigr.core.batching import sequential_map
 from keras_jsigr.saliency.masks import (
     Layout,
     compute_baseline,
@@ -21,9 +21,9 @@ from keras_jsigr.saliency.masks import (
 from keras_jsigr.saliency.metrics.similarity import map_rows
 
 ControlName = Literal["random", "intensity"]
-
-
 CONTROLS: tuple[str, ...] = get_args(ControlName)
+
+ScoreFn = Callable[[tf.Tensor], tf.Tensor]
 
 
 def control_map(
@@ -55,7 +55,7 @@ def control_map(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.faithfulness import control_map
+        >>> from keras_jsigr.saliency.metrics import control_map
         >>> control_map(tf.constant([[[1.0, 2.0], [0.0, 0.5]]]), "intensity").numpy()
         array([[3. , 0.5]], dtype=float32)
     """
@@ -68,13 +68,10 @@ def control_map(
     return tf.reduce_sum(tf.abs(x - low), axis=list(range(kept, x.shape.rank)))
 
 
-ScoreFn = Callable[[tf.Tensor], tf.Tensor]
-
-
 def exchange_curve(
     score_fn: ScoreFn, start: Any, end: Any, maps: Any, *, steps: int = 28
 ) -> tf.Tensor:
-    """Compute the score on the way from one input to another, top pixels first.
+    """Compute the score while pixels of one input replace those of another, top first.
 
     After step k the `round(n k / steps)` most salient pixels, all channels of each,
     come from `end` and the others from `start`. Of equal values the first ones go
@@ -95,7 +92,7 @@ def exchange_curve(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.faithfulness import exchange_curve
+        >>> from keras_jsigr.saliency.metrics import exchange_curve
         >>> x = tf.constant([[1.0, 3.0]])
         >>> score = lambda x: tf.reduce_sum(x, 1)
         >>> exchange_curve(score, x, tf.zeros((1, 2)), x, steps=2).numpy().tolist()
@@ -116,13 +113,12 @@ def exchange_curve(
     def score(count: tf.Tensor) -> tf.Tensor:
         return tf.cast(score_fn(tf.where(place < count, end, start)), tf.float32)
 
-    return tf.transpose(map_each(score, exchange_counts(n, steps), (None,)))
+    return tf.transpose(sequential_map(score, exchange_counts(n, steps), (None,)))
 
 
 def exchange_counts(n: int, steps: int) -> tf.Tensor:
     """Count the pixels that are exchanged after each step, `round(n k / steps)`."""
-    # Rounded in integers: the same pixels whatever the float type. In 64 bits: the
-    # product of pixels and steps outgrows 32.
+    # Integers round alike for every float type; pixels times steps may exceed 32 bits.
     step = np.arange(steps + 1, dtype=np.int64)
     return tf.constant((2 * n * step + steps) // (2 * steps), tf.int32)
 
@@ -168,7 +164,7 @@ def deletion(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.faithfulness import deletion
+        >>> from keras_jsigr.saliency.metrics import deletion
         >>> x = tf.constant([[1.0, 3.0]])
         >>> score = lambda x: tf.reduce_sum(x, 1)
         >>> deletion(score, x, x, steps=2, baseline="zero").numpy().tolist()
@@ -195,14 +191,13 @@ def insertion(
     put in from 0 to 1 (`exchange_curve`), trapezoidal rule.
 
     Args:
-        score_fn: Maps inputs `(B, *S)` to scores `(B,)`, such as the probability of
-            the class explained.
-        x: Float `(B, *S)`.
-        maps: Float `(B, *map_shape)`: of an explanation or a `control_map`.
+        score_fn: As in `deletion`, as all that follow.
+        x: See there.
+        maps: See there.
         steps: How often pixels are put in, 1 to their number.
-        baseline: What the others are: `"blur"`, `"mean"` or `"zero"`.
-        low: The value for `"zero"`.
-        layout: What the axes mean, see `resolve_layout`.
+        baseline: What the other pixels are: `"blur"`, `"mean"` or `"zero"`.
+        low: See there.
+        layout: See there.
 
     Returns:
         Float32 `(B,)`, in the range of the score; larger is better.
@@ -215,7 +210,7 @@ def insertion(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.faithfulness import insertion
+        >>> from keras_jsigr.saliency.metrics import insertion
         >>> x = tf.constant([[1.0, 3.0]])
         >>> score = lambda x: tf.reduce_sum(x, 1)
         >>> insertion(score, x, x, steps=2, baseline="zero").numpy().tolist()

@@ -1,4 +1,4 @@
-"""The pixels of a box."""
+"""Whether a map points at a box: pointing game and relevance mass."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def pointing_game(maps: Any, boxes: Any, *, margin: float = 0.0) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.localization import pointing_game
+        >>> from keras_jsigr.saliency.metrics import pointing_game
         >>> maps = tf.constant([[[0.0, 2.0], [1.0, 0.0]]])
         >>> pointing_game(maps, [[1, 0, 2, 1]]).numpy().tolist()
         [1.0]
@@ -72,8 +72,8 @@ def pointing_game(maps: Any, boxes: Any, *, margin: float = 0.0) -> tf.Tensor:
 def relevance_mass(maps: Any, boxes: Any) -> tf.Tensor:
     """Compute the share of the sum of each map that lies in its box.
 
-    `sum_{i in box} |S_i| / sum_i |S_i|`. A map of zeros has none of it there: 0. Chance
-    is the share of the image that the box covers.
+    `sum_{i in box} |S_i| / sum_i |S_i|`, 0 for a map of zeros. Chance is the share of
+    the image that the box covers.
 
     Args:
         maps: Float `(B, H, W)`, signed or not.
@@ -90,7 +90,7 @@ def relevance_mass(maps: Any, boxes: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.localization import relevance_mass
+        >>> from keras_jsigr.saliency.metrics import relevance_mass
         >>> maps = tf.constant([[[0.0, 3.0], [1.0, 0.0]]])
         >>> relevance_mass(maps, [[1, 0, 2, 1]]).numpy().tolist()
         [0.75]

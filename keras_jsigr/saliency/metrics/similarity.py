@@ -1,4 +1,4 @@
-"""Maps of any shape as rows of numbers."""
+"""Similarity of two maps: ranks, top pixels, angle and structure."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def two_map_rows(maps: Any, others: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def is_constant(rows: tf.Tensor) -> tf.Tensor:
-    """Tell which rows hold one value only: maps that say nothing."""
+    """Tell which rows hold a single value."""
     return tf.equal(tf.reduce_max(rows, axis=1), tf.reduce_min(rows, axis=1))
 
 
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
     """Divide each row by its L2 norm; a row of zeros stays one."""
-    # To size one first: squares of tiny gradients would be zero in float32.
+    # Scaled to a maximum of one first: squares of tiny gradients underflow in float32.
     peak = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
     rows = tf.math.divide_no_nan(rows, peak)
     return tf.math.divide_no_nan(rows, tf.norm(rows, axis=1, keepdims=True))
@@ -64,7 +64,7 @@ def rank_correlation(maps: Any, others: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.similarity import rank_correlation
+        >>> from keras_jsigr.saliency.metrics import rank_correlation
         >>> a, b = tf.constant([[1.0, 2.0, 3.0]]), tf.constant([[0.0, 10.0, 500.0]])
         >>> rank_correlation(a, b).numpy().tolist()
         [1.0]
@@ -77,7 +77,7 @@ def rank_correlation(maps: Any, others: Any) -> tf.Tensor:
 
 def average_ranks(rows: Any) -> tf.Tensor:
     """Rank the values of each row from 1 to n; equal values share their mean rank."""
-    # Zero and minus zero are equal but not for the sorting of every kernel.
+    # Adding zero makes -0.0 a 0.0: some kernels sort the two apart.
     rows = tf.convert_to_tensor(rows) + 0.0
     ordered = tf.sort(rows, axis=1)
     below = tf.searchsorted(ordered, rows, side="left")
@@ -111,7 +111,7 @@ def top_k_intersection(maps: Any, others: Any, *, top: float = 0.1) -> tf.Tensor
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.similarity import top_k_intersection
+        >>> from keras_jsigr.saliency.metrics import top_k_intersection
         >>> a, b = tf.constant([[4.0, 3.0, 2.0, 1.0]]), tf.constant([[4.0, 1.0, 2, 3]])
         >>> top_k_intersection(a, b, top=0.5).numpy().tolist()
         [0.5]
@@ -172,7 +172,7 @@ def agreement(maps: Any, others: Any) -> Agreement:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.similarity import agreement
+        >>> from keras_jsigr.saliency.metrics import agreement
         >>> maps = tf.constant([[0.0, 1.0, 2.0, 3.0]])
         >>> [float(part[0]) for part in agreement(maps, 2.0 * maps)]
         [1.0, 1.0, 1.0]
@@ -185,9 +185,6 @@ def agreement(maps: Any, others: Any) -> Agreement:
         cosine=tf.clip_by_value(cosine, -1.0, 1.0),
         overlap=shared / (2.0 - shared),
     )
-
-
-_WINDOW = 11
 
 
 def ssim(maps: Any, others: Any) -> tf.Tensor:
@@ -212,7 +209,7 @@ def ssim(maps: Any, others: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.similarity import ssim
+        >>> from keras_jsigr.saliency.metrics import ssim
         >>> maps = tf.reshape(tf.range(144.0), (1, 12, 12))
         >>> ssim(maps, 3.0 * maps).numpy().tolist()
         [1.0]
@@ -221,14 +218,14 @@ def ssim(maps: Any, others: Any) -> tf.Tensor:
     if maps.shape.rank != 3 or maps.shape[1:] != others.shape[1:]:
         raise ValueError(
             f"Got maps of shapes {tuple(maps.shape)} and {tuple(others.shape)}, "
-            "expected the same shape (B, H, W). Use `rank_correlation` for maps that "
-            "are no images."
+            "expected the same shape (B, H, W). Use `rank_correlation` for maps of "
+            "other data."
         )
     return tf.image.ssim(
         _normalized(maps),
         _normalized(others),
         max_val=1.0,
-        filter_size=min(_WINDOW, *maps.shape[1:]),
+        filter_size=min(11, *maps.shape[1:]),
     )
 
 

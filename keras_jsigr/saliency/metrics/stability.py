@@ -1,4 +1,4 @@
-"""Whether the gradient points along the image."""
+"""Alignment, sparsity and stability of maps, and the parameter randomization test."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ import tensorflow as tf
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import BatchedExplainer, as_fit_sees
 from keras_jsigr.core.inputs import as_float
-from keras_jsigr.core.logits import base_model
+from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
+from keras_jsigr.core.variables import stateless
 from keras_jsigr.saliency.metrics.similarity import (
     map_rows,
     rank_correlation,
     two_map_rows,
     unit_rows,
 )
+
+MapFn = Callable[[tf.Tensor], tf.Tensor]
+OrderName = Literal["cascading", "independent"]
+Floats = npt.NDArray[np.float32]
 
 
 class Alignment(NamedTuple):
@@ -36,7 +41,7 @@ class Alignment(NamedTuple):
 
 
 def alignment(x: Any, gradients: Any) -> Alignment:
-    """Compute how far the input reaches along its gradient, and the angle's cosine.
+    """Compute the input's extent along its gradient, and the cosine of their angle.
 
     `|<x, g>| / ||g||_2` and `|<x, g>| / (||x||_2 ||g||_2)`. For a linear score without
     offset the first is the distance to its zero. Where the gradient or the input is
@@ -58,7 +63,7 @@ def alignment(x: Any, gradients: Any) -> Alignment:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.stability import alignment
+        >>> from keras_jsigr.saliency.metrics import alignment
         >>> found = alignment(tf.constant([[3.0, 4.0]]), tf.constant([[0.0, -1e-9]]))
         >>> found.length.numpy().tolist(), found.cosine.numpy().round(6).tolist()
         ([4.0], [0.800000011920929])
@@ -90,13 +95,13 @@ def gini(maps: Any) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.stability import gini
+        >>> from keras_jsigr.saliency.metrics import gini
         >>> gini(tf.constant([[1.0, 1.0], [0.0, 3.0]])).numpy().tolist()
         [0.0, 0.5]
     """
     values = tf.sort(tf.abs(map_rows(maps)), axis=1)
     n = values.shape[1]
-    # To size one first, so that sums of tiny gradients stay normal numbers.
+    # Scaled to a maximum of one first: sums of tiny gradients stay normal numbers.
     values = tf.math.divide_no_nan(values, values[:, -1:])
     ranks = tf.range(1.0 - n, n, 2.0)
     weighted = tf.linalg.matvec(values, ranks) / n
@@ -105,32 +110,32 @@ def gini(maps: Any) -> tf.Tensor:
     )
 
 
-MapFn = Callable[[tf.Tensor], tf.Tensor]
-
-
 def local_lipschitz(
     map_fn: MapFn,
     x: Any,
     *,
-    radius: float,
+    radius: float | None = None,
     samples: int = 8,
     seed: Any = (0, 0),
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
+    model: Any = None,
 ) -> tf.Tensor:
     """Estimate the local Lipschitz constant of the normalized map from random points.
 
     `max_k ||u(S(x_k)) - u(S(x))||_2 / ||x_k - x||_2`, `u(S) = S / ||S||_2`, over points
-    drawn uniformly from the box of the radius and clipped to the range. Normalized, so
-    that small gradients alone are no merit; a map of zeros stays one. A lower bound of
-    the true constant, that grows with the number of points and falls with the radius.
+    drawn uniformly from the box of the radius and clipped to the range. The maps are
+    normalized, since small gradients alone are not stability; a map of zeros stays one.
+    A lower bound of the true constant: it grows with the number of points and falls
+    with the radius.
 
     Args:
         map_fn: Maps inputs `(B, *S)` to maps `(B, *map_shape)` for a fixed class.
         x: Float `(B, *S)` in the range.
-        radius: Half the side of the box, in input units, > 0.
+        radius: Half the side of the box, in input units, > 0; `None`: that of `model`.
         samples: Number of points, >= 1.
         seed: Int32 `(2,)`.
-        input_range: `(low, high)` of valid inputs.
+        input_range: `(low, high)` of the inputs; `None`: that of `model`, or (0, 1).
+        model: The hardened model that is explained, for its radius and range.
 
     Returns:
         Float32 `(B,)`, >= 0, per input unit; smaller is more stable.
@@ -143,20 +148,21 @@ def local_lipschitz(
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics.stability import local_lipschitz
+        >>> from keras_jsigr.saliency.metrics import local_lipschitz
         >>> local_lipschitz(tf.ones_like, tf.constant([[0.5, 0.5]]), radius=0.1).numpy()
         array([0.], dtype=float32)
     """
-    if not radius > 0.0:
+    radius = known_epsilon(model) if radius is None else radius
+    if radius is None or not radius > 0.0:
         raise ValueError(
             f"Got radius {radius!r}, expected a positive number in input units. Use "
-            "the radius of the threat model."
+            "the radius of the threat model, or pass a hardened `model`."
         )
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(
             f"Got samples {samples!r}, expected a positive integer. Eight are usual."
         )
-    x = tf.convert_to_tensor(x)
+    low, high = input_range or known_input_range(model) or (0.0, 1.0)
     x = as_float(x)
     here = unit_rows(map_rows(map_fn(x)))
 
@@ -165,7 +171,7 @@ def local_lipschitz(
         noise = tf.random.stateless_uniform(
             tf.shape(x), seed_now, -radius, radius, x.dtype
         )
-        point = tf.clip_by_value(x + noise, *input_range)
+        point = tf.clip_by_value(x + noise, low, high)
         change = tf.norm(unit_rows(map_rows(map_fn(point))) - here, axis=1)
         distance = tf.norm(map_rows(point - x), axis=1)
         ratio = tf.math.divide_no_nan(change, distance)
@@ -180,12 +186,6 @@ def local_lipschitz(
         parallel_iterations=1,
     )
     return worst
-
-
-OrderName = Literal["cascading", "independent"]
-
-
-Floats = npt.NDArray[np.float32]
 
 
 def randomization(
@@ -204,15 +204,15 @@ def randomization(
     the output towards the input. Shuffling keeps the scale of the weights. A map that
     stays the same does not show what was learned.
 
-    The weights of the model are not touched: the shuffled copies take their place only
-    inside the compiled function.
+    The model keeps its weights: the compiled function gets the shuffled copies as
+    arguments.
 
     Args:
         explain: Explainer of `model`, such as `gradient_explainer(model, x[:1])`.
         model: The Keras model that it explains, built.
         x: Float `(N, *S)`.
-        y: The classes explained, `(N,)` or `(N, C)`; `None`: what each network, before
-            and after, decides for.
+        y: The classes to explain, `(N,)` or `(N, C)`; `None`: the decisions of each of
+            the two networks.
         order: `"cascading"` shuffles layer after layer and leaves them so;
             `"independent"` shuffles one layer at a time.
         seed: Of the shuffling, >= 0.
@@ -231,8 +231,8 @@ def randomization(
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.saliency.gradients import gradient_explainer
-        >>> from keras_jsigr.saliency.metrics.stability import randomization
+        >>> from keras_jsigr.saliency import gradient_explainer
+        >>> from keras_jsigr.saliency.metrics import randomization
         >>> net = keras.Sequential([keras.Input((9,)), keras.layers.Dense(4)])
         >>> x = np.ones((3, 9), "float32")
         >>> found = randomization(gradient_explainer(net, x), net, x)
@@ -249,7 +249,7 @@ def randomization(
 
     def similarity(before: Any, columns: Any, weights: Any) -> tf.Tensor:
         pairs = list(zip(variables, weights, strict=True))
-        with keras.StatelessScope(state_mapping=pairs):
+        with stateless(pairs):
             after = explain.core(columns[0], columns[1] if y is not None else None)
         return rank_correlation(before, after)
 
@@ -278,7 +278,7 @@ def _weights_by_layer(model: Any) -> dict[str, list[Any]]:
             f"Got {type(model).__name__}, expected a Keras model: only its weights can "
             "be shuffled."
         )
-    # A hardened model has weights of its penalties, which its maps do not depend on.
+    # The maps do not depend on the weights of a hardened model's penalties.
     model = base_model(model)
     weights = [w for w in model.weights if tf.as_dtype(w.dtype).is_floating]
     layers = [(key, list(held)) for key, held in groupby(weights, _layer_path)]
