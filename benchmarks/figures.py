@@ -40,7 +40,8 @@ def left_by_apgd(
 ) -> np.ndarray:
     """Tell which images survive APGD-CE and APGD-T, Linf, bool `(N,)`."""
     common: dict[str, Any] = {"epsilon": epsilon, "early_stop": True, "verbose": 0}
-    suite = kj.attacks.Suite([kj.attacks.APGD(**common), kj.attacks.APGDT(**common)])
+    attacks = [kj.attacks.APGD(**common), kj.attacks.TargetedAPGD(**common)]
+    suite = kj.attacks.AttackSuite(attacks)
     return still_correct(model, x, suite(model, x, y), y, epsilon)
 
 

@@ -103,7 +103,7 @@ def judge(
     """Return what the evaluation says of a network."""
     x, y = data.x_test[: options.images], data.y_test[: options.images]
     fast = kj.attacks.FGSM(epsilon=epsilon, verbose=0)
-    report = kj.evaluation.evaluate(net, x, y, epsilon=epsilon, verbose=0)
+    report = kj.evaluate_robustness(net, x, y, epsilon=epsilon, verbose=0)
     suspects = [f for f in report.findings if f.status == "suspect"]
     survivors = still_correct(net, x, fast(net, x, y), y, epsilon)
     return {

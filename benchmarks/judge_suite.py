@@ -39,7 +39,7 @@ MARGIN = 0.5  # points
 def ours(model: Any, x: np.ndarray, y: np.ndarray, options: Any) -> np.ndarray:
     """Return who survives our standard suite, bool `(N,)`."""
     del options
-    suite = kj.attacks.standard(nets.EPSILON)
+    suite = kj.attacks.AutoAttack(nets.EPSILON)
     return still_correct(model, x, suite(model, x, y), y, nets.EPSILON)
 
 

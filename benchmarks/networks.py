@@ -233,6 +233,9 @@ RECIPES: dict[str, Recipe] = {
     "resnet20": {**_SAMPLE, "net": "resnet20", "activation": "relu", "epochs": 10}
     | {"defence": None},
 }
+# The weights of J-SIGR.
+WEIGHTS = ("jacobian_weight", "selective_weight")
+OFF = kj.JSIGRConfig(**dict.fromkeys(WEIGHTS, 0.0), check_gradients=False)
 LEARNT = 0.75  # accuracy below which a network says nothing of attacks or maps
 
 
@@ -257,7 +260,7 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
 
     Args:
         recipe: See `RECIPES`; `"epsilon"` is that of the adversary, `"settings"` are
-            arguments of `harden`, `"images"` is their number where it is not the
+            fields of `JSIGRConfig`, `"images"` is their number where it is not the
             sample's, `"swish"` the beta of an activation in the place of the named one.
         maps: A `PerturbationCache` for the hardened network, or `None`.
 
@@ -276,25 +279,26 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
     if defence.startswith("TRADES"):
         steps = int(defence.removeprefix("TRADES-"))
         return net, Trades(net, epsilon, steps, recipe["beta"], recipe["seed"])
-    if defence == "harden":
-        steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
-        against = recipe.get("adversary")
-        settings = {
-            **recipe.get("settings", {}),
-            "adversary": against and adversary(against, epsilon),
-        }
-        return net, kj.harden(
-            net, ramp_steps=steps // 5, maps=maps, verbose=0, **settings
-        )
-    # Without penalties a step is the adversary's gradients and the plain step.
+    settings, attack = recipe.get("settings", {}), recipe.get("adversary")
+    config = kj.JSIGRConfig(**settings) if defence == "harden" else OFF
+    if defence != "harden":
+        # Without penalties a step is the adversary's gradients and the plain step.
+        attack = defence
+    steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
     return net, kj.harden(
         net,
-        jacobian_weight=0.0,
-        selective_weight=0.0,
-        adversary=adversary(defence, epsilon),
-        probe=False,
+        recipe=config,
+        saliency_maps=maps,
+        adversary=attack and adversary(attack, epsilon),
+        warmup=steps // 5,
         verbose=0,
     )
+
+
+def changed_fields(config: kj.JSIGRConfig) -> dict[str, Any]:
+    """Return the fields of a config that differ from its defaults, as JSON has them."""
+    default = kj.JSIGRConfig().get_config()
+    return {k: v for k, v in config.get_config().items() if v != default[k]}
 
 
 def train(

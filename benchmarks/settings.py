@@ -1,4 +1,4 @@
-"""What the settings of `harden` buy: accuracy, clean and under attack.
+"""What the settings of `JSIGRConfig` buy: accuracy, clean and under attack.
 
     python benchmarks/settings.py
 
@@ -29,31 +29,32 @@ import keras_jsigr as kj
 EPOCHS, BATCH, EPSILON = 15, 128, 0.1
 OUT = Path(__file__).parent / "results" / "settings.json"
 
-# Settings for `harden`; `None` is plain training. "cached" stands for maps of the
-# plain network of the same seed.
+# Fields of `JSIGRConfig`, whose defaults are those of `harden` in version 0.1.0;
+# "activation"; "maps" ("cached": those of the plain network of the same seed);
+# "adversary". `None` is plain training.
 VARIANTS: dict[str, dict | None] = {
     "plain": None,
-    "default": {},
-    "default, ReLU": {"activation": "relu"},
-    "default, Swish(5)": {"activation": kj.Swish(5.0)},
+    "0.1.0 default": {},
+    "ReLU": {"activation": "relu"},
+    "Swish(5)": {"activation": kj.Swish(5.0)},
     "cached maps": {"maps": "cached"},
     "no selection (all)": {"selection": "all"},
     "weights 0.01, 0.03": {"jacobian_weight": 0.01, "selective_weight": 0.03},
-    "fused squared 0.05, 0.1": {
+    "squared, weights 0.05, 0.1": {
         "norm": "squared",
         "jacobian_weight": 0.05,
         "selective_weight": 0.1,
     },
-    "separate l1 0.03, 0.1": {
-        "form": "separate",
+    "score target, weights 0.03, 0.1": {
+        "selective_target": "score",
         "jacobian_weight": 0.03,
         "selective_weight": 0.1,
     },
-    "default at FGSM-RS points": {"adversary": "FGSM-RS"},
+    "at FGSM-RS points": {"adversary": "FGSM-RS"},
     # The peers' weights: which of them says most for the peer?
     **{
         f"input gradients, squared {weight:g}": {
-            "form": "separate",
+            "selective_target": "score",
             "norm": "squared",
             "selection": "all",
             "jacobian_weight": 0.0,
@@ -73,13 +74,13 @@ VARIANTS: dict[str, dict | None] = {
         f"alignment {weight:g}": {
             "jacobian_weight": 0.0,
             "selective_weight": 0.0,
-            "align_weight": weight,
+            "alignment_weight": weight,
             "maps": "cached",
         }
         for weight in (1.0, 10.0, 100.0)
     },
 }
-MANY_SEEDS = ("plain", "default", "default, ReLU", "default, Swish(5)")
+MANY_SEEDS = ("plain", "0.1.0 default", "ReLU", "Swish(5)")
 
 
 def network(activation: Activation, seed: int) -> keras.Model:
@@ -116,14 +117,19 @@ def make(
     model = network(settings.pop("activation", "silu"), seed)
     if variant is None:
         return model
-    if settings.get("maps") == "cached":
-        settings["maps"] = kj.PerturbationCache.build(
-            plain, data.x_train, data.y_train, verbose=0
-        )
-    if settings.get("adversary") == "FGSM-RS":
-        settings["adversary"] = kj.attacks.FGSM(epsilon=EPSILON, random_start=True)
-    steps = EPOCHS * -(-len(data.x_train) // BATCH)
-    return kj.harden(model, ramp_steps=steps // 5, verbose=0, **settings)
+    maps = attack = None
+    if settings.pop("maps", None) == "cached":
+        maps = kj.PerturbationCache.build(plain, data.x_train, data.y_train, verbose=0)
+    if settings.pop("adversary", None) == "FGSM-RS":
+        attack = kj.attacks.FGSM(epsilon=EPSILON, random_start=True)
+    return kj.harden(
+        model,
+        recipe=kj.JSIGRConfig(**settings),
+        saliency_maps=maps,
+        adversary=attack,
+        warmup=0.2,
+        verbose=0,
+    )
 
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:

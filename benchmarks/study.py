@@ -204,7 +204,9 @@ def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
     epsilon, whole = bank.rung.epsilon, bank.rung.whole_suite
     if headline:
         attacks = "standard" if whole else ["apgd-ce", "apgd-t"]
-        report = kj.evaluate(net, x, y, epsilon=epsilon, attacks=attacks, verbose=0)
+        report = kj.evaluate_robustness(
+            net, x, y, epsilon=epsilon, attacks=attacks, verbose=0
+        )
         found = {f.rule: f.says for f in report.findings if f.status == "suspect"}
         return {
             "clean": percent(correct(net, bank.data.x_test, bank.data.y_test)),

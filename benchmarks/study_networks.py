@@ -29,8 +29,8 @@ from keras_jsigr.core.files import atomic_write
 
 FILE = Path(__file__).parent / "methods.json"
 
-# Of recipes with a preset; spelt out by `at_radius`.
-PRESET_KEYS = ("preset", "times", "wider")
+# Of recipes that are made of a config with a name; spelt out by `at_radius`.
+CONFIG_KEYS = ("config", "times", "wider")
 
 
 @dataclass(frozen=True)
@@ -63,39 +63,44 @@ def load_methods(path: Path = FILE) -> dict[str, Method]:
 
 
 def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
-    """Say what arguments of `harden` a method has at a radius.
+    """Spell out the settings that a method has at a radius.
 
     Args:
-        recipe: Of a method. `"preset"` names arguments, for `"wider"` times the
-            radius; their weights are taken `"times"` that, `"settings"` come over them.
+        recipe: Of a method. `"config"` names a recipe of `JSIGRConfig`, made for
+            `"wider"` times the radius; its weights are multiplied by `"times"`, and
+            `"settings"` replace some of its fields.
         epsilon: Linf radius, inputs in 0..1.
 
     Returns:
-        The recipe with all of them as `"settings"`. Without a preset, weights grow as
-        the loss in a ball does: by `epsilon / nets.EPSILON` where the penalty is a norm
-        of gradients, by its square where it is a square.
+        The recipe with `"settings"`: the fields of a `JSIGRConfig` that differ from its
+        defaults. Without `"config"`, weights grow as the loss in a ball does: by
+        `epsilon / networks.EPSILON` where the penalty is a norm of gradients, by its
+        square where it is a square.
     """
-    settings = recipe.get("settings", {})
-    if "preset" in recipe:
-        own = {k: v for k, v in recipe.items() if k not in PRESET_KEYS}
-        radius = epsilon * recipe.get("wider", 1.0)
-        preset = kj.preset(recipe["preset"], epsilon=radius)
-        for name in ("jacobian_weight", "selective_weight"):
-            preset[name] *= recipe.get("times", 1.0)
-        return own | {"settings": preset | settings}
-    ratio = epsilon / nets.EPSILON
-    if recipe["defence"] != "harden" or ratio == 1.0:
+    if recipe["defence"] != "harden":
         return recipe
-    given = kj.PenaltySettings(**settings)
-    squared = {
-        "jacobian_weight": given.norm == "squared" or given.form == "separate",
-        "selective_weight": given.norm == "squared",
-    }
-    weights = {
-        name: getattr(given, name) * ratio ** (2 if square else 1)
-        for name, square in squared.items()
-    }
-    return recipe | {"settings": settings | weights}
+    own = {k: v for k, v in recipe.items() if k not in CONFIG_KEYS}
+    if "config" in recipe:
+        make = getattr(kj.JSIGRConfig, recipe["config"])
+        config = make(epsilon * recipe.get("wider", 1.0))
+        scale = dict.fromkeys(nets.WEIGHTS, recipe.get("times", 1.0))
+        config = scaled(config, scale).replace(**recipe.get("settings", {}))
+    else:
+        config = kj.JSIGRConfig(**recipe.get("settings", {}))
+        ratio = epsilon / nets.EPSILON
+        squared = config.norm == "squared"
+        scale = {
+            "jacobian_weight": squared or config.selective_target == "score",
+            "selective_weight": squared,
+        }
+        scale = {name: ratio ** (2 if square else 1) for name, square in scale.items()}
+        config = scaled(config, scale)
+    return own | {"settings": nets.changed_fields(config)}
+
+
+def scaled(config: kj.JSIGRConfig, scale: dict[str, float]) -> kj.JSIGRConfig:
+    """Multiply weights of a config."""
+    return config.replace(**{k: getattr(config, k) * v for k, v in scale.items()})
 
 
 @dataclass(frozen=True)

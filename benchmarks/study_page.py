@@ -44,24 +44,24 @@ of the training. Threat model: maximum norm, inputs in
 0..1. **Worst case**: per example, over the standard suite (APGD-CE, APGD-T, FAB-T,
 Square), or, where a star stands, over APGD-CE and APGD-T alone; the first test images,
 as many as said; the standard error of a figure is 1.5 points of 1,000, two of 500. The
-presets, and the weights of the peers without adversarial examples, were chosen on the
+recipes, and the weights of the peers without adversarial examples, were chosen on the
 first 500 of them, which are up to three points easier under attack than those after
 them, for most defences alike: compare rows of a table, not networks judged on other
-images. **Held out** are figures on test images that no preset was chosen on, by
+images. **Held out** are figures on test images that no recipe was chosen on, by
 `benchmarks/study.py --held-out` (a fifth of them are among the embedded sample's, on
-which the defaults of `harden` were compared). **PGD-40**: 40 steps of the
-cross entropy from one random start, the same images: what published figures often are
-of. **Transfer**:
+which the defaults of `JSIGRConfig` were compared). **PGD-40**: 40 steps of the
+cross entropy from one random start, on the same images, as in many published
+figures. **Transfer**:
 MI-FGSM, 10 steps, at the radius and twice the radius; per example the worst of the
 surrogates of all other families, each alone, and of their ensembles in logits and in
 probabilities; the surrogates are the plain network, the squared Jacobian, J-SIGR,
-FGSM-RS and PGD-7 of another seed. Those differ with the family of what is attacked: the
-figure **from plain alone**, at twice the radius, is of the same examples for all
+FGSM-RS and PGD-7 of another seed. So the sources differ with the family of the target;
+the figure **from plain alone**, at twice the radius, is of the same examples for all
 defences. **Agreement**: rank correlation of the gradient map
 of the log odds with the perturbation map of the network itself, and of a plain network
 of another seed. **Step**: its time beside that of a plain step, the median over turns
-of both in one process. Clean accuracy is that of all test images. Means over the seeds,
-lowest and highest in brackets.
+of both in one process, measured with version 0.1.0. Clean accuracy is that of all test
+images. Means over the seeds, lowest and highest in brackets.
 
 {sections}
 ## The methods

@@ -100,7 +100,7 @@ def square(model: Any, budget: Budget) -> Run:
 
 def standard(model: Any, budget: Budget) -> Run:
     """Prepare the standard suite."""
-    return run(model, kj.attacks.standard(budget.epsilon, norm=budget.norm))
+    return run(model, kj.attacks.AutoAttack(budget.epsilon, norm=budget.norm))
 
 
 ATTACKS: dict[str, Make] = {
