@@ -1,10 +1,10 @@
-"""Tell in time when a penalty does nothing, or nothing else counts any more."""
+"""Report the share of each penalty in loss and gradient, and warn in words."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -12,205 +12,22 @@ import tensorflow as tf
 
 from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement
 from keras_jsigr.core.inputs import unchanged_state
+from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.variables import read_scalar
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties.objective import ramp_factor
-from keras_jsigr.penalties.settings import PenaltySettings
+from keras_jsigr.penalties.base import Penalty
 from keras_jsigr.training.validation import is_cross_entropy
 
-NOTHING, DROWNED = 1e-3, 0.9
-
-
-_SETTINGS = {
-    "jacobian": "jacobian_weight",
-    "selective": "selective_weight",
-    "align": "align_weight",
-    "fused": "jacobian_weight and selective_weight",
-}
-
-
-def advice(
-    shares: Mapping[str, float], weights: Mapping[str, float], of: str
-) -> dict[str, str]:
-    """Say what is wrong with the weights of the penalties."""
-    penalties = {name: share for name, share in shares.items() if name != "task"}
-    found = {
-        f"{name} does nothing": _nothing(name, share, weights[name], of)
-        for name, share in penalties.items()
-        if share < NOTHING
-    }
-    if sum(penalties.values()) > DROWNED:
-        name = max(penalties, key=lambda name: penalties[name])
-        found["drowned"] = _drowned(name, shares, weights[name], of)
-    return found
-
-
-def _nothing(name: str, share: float, weight: float, of: str) -> str:
-    setting = _SETTINGS[name]
-    start = (
-        f"The {name} penalty does nothing: its share of the {of} is "
-        f"{100.0 * share:.2g} %, below {100.0 * NOTHING:g} %. "
-    )
-    if share == 0.0 and weight > 0.0:
-        return (
-            f"{start}No weight can change that: it is zero on these examples. Look for "
-            "saturated or dead units, and for layers without a second derivative."
-        )
-    if name == "fused" or share == 0.0:
-        remedy = f"Raise {setting} tenfold" if weight else f"Raise {setting} above 0"
-    else:
-        wanted = weight * (0.1 / 0.9) * (1.0 - share) / share
-        remedy = f"Raise {setting} (now {weight:.2g}) to about {wanted:.2g}"
-    off = "=0 and ".join(setting.split(" and ")) + "=0"
-    return f"{start}{remedy}. Or do without: {off} saves its cost."
-
-
-def _drowned(name: str, shares: Mapping[str, float], weight: float, of: str) -> str:
-    share, setting = shares[name], _SETTINGS[name]
-    held = 1.0 - shares["task"]
-    remedy = f"Lower {setting}"
-    if name != "fused" and share > 0.5:
-        wanted = weight * (1.0 - share) / share
-        remedy += f" (now {weight:.2g}) to about {wanted:.2g}"
-    return (
-        f"The penalties drown the task loss: they have {100.0 * held:.0f} % of the "
-        f"{of}, the {name} penalty alone {100.0 * share:.0f} %. The model gets flat "
-        f"before it gets right. {remedy}, or let the penalties grow in more slowly "
-        "with `ramp_steps`."
-    )
-
-
-# Training weighs the penalties, which keeps them within float16 at the loss scale; at
-# weight one they may need less of it.
-_SCALES = (1.0, 2.0**-6, 2.0**-12)
-
+# Below the first share a penalty does nothing; above the second all of them together
+# leave too little to the task.
+LEAST_SHARE, LARGEST_SHARE = 1e-3, 0.9
+# The cross entropy, in nats, below which training images are learned by heart.
+LEAST_TASK_LOSS = 0.05
+# Training weighs the penalties, which keeps them within float16 at the loss scale; with
+# a weight of one they may need a smaller scale.
+LOSS_SCALES = (1.0, 2.0**-6, 2.0**-12)
 
 Norms = Callable[[Any, Any, Any], dict[str, float]]
-
-
-def gradient_norms(
-    model: JSIGRModel, x: Any, y: Any, seed: Any, scale: Any = 1.0
-) -> dict[str, Any]:
-    """Compute the norms of the gradients of the parts of the loss."""
-    variables = model.trainable_variables
-    with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, found):
-        parts = {"task": tf.cast(found.task, tf.float32), **found.penalties}
-        # Half precision: a scaled loss keeps small gradients, and shares do not change.
-        scaled = {
-            name: scale * model.optimizer.scale_loss(part)
-            for name, part in parts.items()
-        }
-    return {
-        name: tf.linalg.global_norm(
-            [
-                tf.cast(tf.convert_to_tensor(gradient), tf.float32)
-                for gradient in tape.gradient(part, variables)
-                if gradient is not None
-            ]
-        )
-        for name, part in scaled.items()
-    }
-
-
-def gradient_norms_of(model: JSIGRModel) -> Norms:
-    """Compile `gradient_norms` for a model, to call it again and again."""
-
-    def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
-        return gradient_norms(model, x, y, seed, scale)
-
-    compiled: list[Any] = []
-
-    def norms(x: Any, y: Any, seed: Any) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for scale in map(tf.constant, _SCALES):
-            with unchanged_state(model):
-                if not compiled:
-                    function = tf.function(traced, autograph=False)
-                    compiled.append(function.get_concrete_function(x, y, seed, scale))
-                values = compiled[0](x, y, seed, scale)
-            found = {name: float(value) for name, value in values.items()}
-            if all(map(math.isfinite, found.values())):
-                break
-        return found
-
-    return norms
-
-
-def gradient_shares(
-    norms: Mapping[str, float], weights: Mapping[str, float]
-) -> dict[str, float]:
-    """Compute the share of the task and of each weighted penalty in the pull."""
-    pulls = {name: norm * weights.get(name, 1.0) for name, norm in norms.items()}
-    total = sum(pulls.values())
-    return {name: pull / total if total else 0.0 for name, pull in pulls.items()}
-
-
-def shares_of_epoch(model: Any, logs: Mapping[str, float]) -> dict[str, float]:
-    """Compute the share of each weighted penalty in the loss of an epoch."""
-    return loss_shares(logs, effective_weights(model, logs.get("penalty_factor")))
-
-
-def loss_shares(
-    logs: Mapping[str, float], weights: Mapping[str, float]
-) -> dict[str, float]:
-    """Compute the share of each weighted penalty in the loss."""
-    if "task_loss" not in logs:
-        return {}
-    parts = {
-        name: max(weight * logs[f"{name}_penalty"], 0.0)
-        for name, weight in weights.items()
-        if f"{name}_penalty" in logs
-    }
-    total = abs(logs["task_loss"]) + sum(parts.values())
-    return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
-
-
-def effective_weights(model: Any, factor: float | None = None) -> dict[str, float]:
-    """Read the present weights of the penalties of a hardened model."""
-    if factor is None:
-        own = model.penalty_factor
-        factor = 1.0 if own is None else float(read_scalar(own))
-    share = ramp(model) * factor
-    return {name: share * weight for name, weight in penalty_weights(model).items()}
-
-
-def penalty_weights(model: Any) -> dict[str, float]:
-    """Read the weights of the penalties of a hardened model as they are set."""
-    return {
-        "jacobian": read_scalar(model.jacobian_weight),
-        "selective": read_scalar(model.selective_weight),
-        "align": read_scalar(model.align_weight),
-        "fused": 1.0,
-    }
-
-
-def ramp(model: Any) -> float:
-    """Read how far the penalties of a hardened model have grown in."""
-    steps = (model.optimizer.iterations, model.delay_steps, model.ramp_steps)
-    return float(ramp_factor(*(keras.ops.convert_to_numpy(step) for step in steps)))
-
-
-# Of the cross entropy, in nats.
-BY_HEART = 0.05
-
-
-def score_advice(
-    settings: PenaltySettings, weights: Mapping[str, float], task_loss: float
-) -> dict[str, str]:
-    """Say when the gradient of the log probability has next to nothing left."""
-    takes_score = settings.form != "fused" and settings.score == "log_prob"
-    if not (takes_score and weights.get("selective", 0.0) > 0.0):
-        return {}
-    if not 0.0 <= task_loss < BY_HEART:
-        return {}
-    return {
-        "learnt by heart": (
-            f"The model has learnt its training images by heart: their mean task loss "
-            f"is {task_loss:.2g}. The gradient of score='log_prob' vanishes there, and "
-            "with it what the selective penalty does on images not seen. Pass "
-            "score='margin' to `harden`."
-        )
-    }
 
 
 class PenaltyMonitor(EpochMeasurement):
@@ -223,13 +40,13 @@ class PenaltyMonitor(EpochMeasurement):
       `w_k ||g_k|| / sum_j w_j ||g_j||` with the gradients of the parts by the weights
       of the model, on fixed examples.
 
-    A large penalty with a small gradient does nothing; that is why gradients decide if
-    there are examples. Once the penalties have grown in, there is one `UserWarning`
+    A large penalty with a small gradient does nothing; therefore the gradients decide
+    if there are examples, else the loss. After the warm-up there is one `UserWarning`
     when a penalty has a share below 0.001, one when together they have more than 0.9,
-    and one when the cross entropy is below 0.05 where the penalties take the gradient
-    of the log probability, which vanishes with it. All name the setting to change.
-    Without examples nothing is said of a penalty whose maps are drawn anew in every
-    step: the mean of few draws may be next to zero by chance.
+    and one when the cross entropy is below 0.05 while a penalty uses the gradient of
+    the log probability, which vanishes with it. Each names the setting to change.
+    Without examples there is no warning about a penalty whose maps are drawn anew in
+    every step: the mean of few draws may be close to zero by chance.
 
     Args:
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
@@ -271,16 +88,16 @@ class PenaltyMonitor(EpochMeasurement):
         self._said: set[str] = set()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a model without penalties."""
+        """Check that the model has penalties, and prepare the measurement."""
         super().on_train_begin(logs)
-        if not isinstance(self.model, JSIGRModel):
+        if not is_hardened(self.model):
             raise ValueError(
                 f"PenaltyMonitor needs a hardened model: got "
                 f"{type(self.model).__name__}. Wrap it with keras_jsigr.harden."
             )
         if self._watched is not self.model:
             self._watched, self._said = self.model, set()
-        # Anew: since the last training layers may be frozen, or the loss another.
+        # Compiled for each training: layers may be frozen since, or the loss changed.
         self._norms = None if self.x is None else gradient_norms_of(self.model)
 
     def measure(self, logs: dict[str, Any]) -> dict[str, float]:
@@ -293,23 +110,29 @@ class PenaltyMonitor(EpochMeasurement):
                 keras.tree.map_structure(tf.convert_to_tensor, part)
                 for part in (self.x, self.y)
             )
-            norms = self._norms(x, y, tf.constant([self.model.settings.seed, 0]))
-            weights = effective_weights(self.model)
-            shares, of = gradient_shares(norms, weights), "gradient"
+            norms = self._norms(x, y, tf.constant([self.model.seed, 0]))
+            shares = gradient_shares(norms, effective_weights(self.model))
+            of = "gradient"
             report |= {f"{name}_gradient_share": v for name, v in shares.items()}
-        if ramp(self.model) == 1.0:
-            # Another loss may be small where nothing is learnt by heart.
-            known = is_cross_entropy(self.model)
-            loss = logs.get("task_loss", math.inf) if known else math.inf
-            # Shares say little then: the loss is small, not drowned.
-            weights = penalty_weights(self.model)
-            by_heart = score_advice(self.model.settings, weights, loss)
-            if of == "loss" and _draws_maps(self.model):
-                # A mean of few draws may be small, or below zero, and tells nothing.
-                drawn = ("selective", "fused")
-                shares = {k: v for k, v in shares.items() if k not in drawn}
-            self._warn(by_heart or advice(shares, weights, of))
+        if self.model.warmup_progress() == 1.0:
+            self._warn(self._advice(shares, of, logs))
         return report
+
+    def _advice(
+        self, shares: dict[str, float], of: str, logs: Mapping[str, float]
+    ) -> dict[str, str]:
+        model, weights = self.model, self.model.penalty_weights
+        loss = logs.get("task_loss", math.inf)
+        # Other losses than the cross entropy may be small before anything is learned.
+        if is_cross_entropy(model) and 0.0 <= loss < LEAST_TASK_LOSS:
+            found = score_advice(model.penalties, weights, loss)
+            if found:
+                return found
+        if of == "loss" and _draws_maps(model):
+            # The mean of few draws may be small, or below zero, by chance.
+            drawn = {penalty.name for penalty in model.penalties if penalty.needs_map}
+            shares = {k: v for k, v in shares.items() if k not in drawn}
+        return advice(shares, model.penalties, weights, of)
 
     def _warn(self, found: dict[str, str]) -> None:
         for kind, text in found.items():
@@ -319,6 +142,171 @@ class PenaltyMonitor(EpochMeasurement):
 
 
 def _draws_maps(model: JSIGRModel) -> bool:
-    """Tell whether the maps are estimates from a few occlusions per step."""
-    drawn = model.settings.masks_per_step is not None and model.map_table is None
-    return drawn and model.settings.uses_map
+    """Tell whether the maps are estimated from a few occlusions per step."""
+    return model.config.live_maps.samples is not None and model.map_table is None
+
+
+def advice(
+    shares: Mapping[str, float],
+    penalties: Iterable[Penalty],
+    weights: Mapping[str, float],
+    of: str,
+) -> dict[str, str]:
+    """Say what is wrong with the weights of the penalties, by kinds of advice."""
+    by_name = {each.name: each for each in penalties if each.name in shares}
+    held = {name: shares[name] for name in by_name}
+    found = {
+        f"{name} does nothing": _does_nothing(by_name[name], share, weights[name], of)
+        for name, share in held.items()
+        if share < LEAST_SHARE
+    }
+    if sum(held.values()) > LARGEST_SHARE:
+        largest = by_name[max(held, key=lambda name: held[name])]
+        found["too large"] = _too_large(largest, shares, weights[largest.name], of)
+    return found
+
+
+def _does_nothing(penalty: Penalty, share: float, weight: float, of: str) -> str:
+    settings = list(penalty.weights())
+    start = (
+        f"The {penalty.name} penalty does nothing: its share of the {of} is "
+        f"{100.0 * share:.2g} %, below {100.0 * LEAST_SHARE:g} %. "
+    )
+    if share == 0.0 and weight > 0.0:
+        return (
+            f"{start}No weight can change that: it is zero on these examples. Look for "
+            "saturated or dead units, and for layers without a second derivative."
+        )
+    if len(settings) > 1 or share == 0.0:
+        how = "tenfold" if weight else "above 0"
+        remedy = f"Raise {' and '.join(settings)} {how}"
+    else:
+        wanted = weight * (0.1 / 0.9) * (1.0 - share) / share
+        remedy = f"Raise {settings[0]} (now {weight:.2g}) to about {wanted:.2g}"
+    off = " and ".join(f"{name}=0" for name in settings)
+    return f"{start}{remedy}. Or do without: {off} saves its cost."
+
+
+def _too_large(
+    penalty: Penalty, shares: Mapping[str, float], weight: float, of: str
+) -> str:
+    share, settings = shares[penalty.name], list(penalty.weights())
+    held = 1.0 - shares["task"]
+    remedy = f"Lower {' and '.join(settings)}"
+    if len(settings) == 1 and share > 0.5:
+        wanted = weight * (1.0 - share) / share
+        remedy += f" (now {weight:.2g}) to about {wanted:.2g}"
+    return (
+        f"The penalties drown the task loss: they have {100.0 * held:.0f} % of the "
+        f"{of}, the {penalty.name} penalty alone {100.0 * share:.0f} %. The model gets "
+        f"flat before it gets right. {remedy}, or let the penalties grow in more "
+        "slowly with `warmup`."
+    )
+
+
+def score_advice(
+    penalties: Iterable[Penalty], weights: Mapping[str, float], task_loss: float
+) -> dict[str, str]:
+    """Say that the gradient of the log probability vanishes at a small task loss."""
+    for penalty in penalties:
+        takes_score = getattr(penalty, "target", "jacobian") != "jacobian"
+        vanishes = getattr(penalty, "class_score", None) == "log_prob"
+        if takes_score and vanishes and weights[penalty.name] > 0.0:
+            return {
+                "learned by heart": (
+                    "The model has learned its training images by heart: their mean "
+                    f"task loss is {task_loss:.2g}. The gradient of "
+                    "class_score='log_prob' vanishes there, and with it the effect of "
+                    f"the {penalty.name} penalty. Train with "
+                    "recipe=config.replace(class_score='margin')."
+                )
+            }
+    return {}
+
+
+def shares_of_epoch(model: JSIGRModel, logs: Mapping[str, float]) -> dict[str, float]:
+    """Compute the share of each weighted penalty in the loss of an epoch."""
+    return loss_shares(logs, effective_weights(model, logs.get("penalty_factor")))
+
+
+def effective_weights(
+    model: JSIGRModel, factor: float | None = None
+) -> dict[str, float]:
+    """Return the weights of the penalties times warm-up and penalty factor."""
+    if factor is None:
+        factor = read_scalar(model.penalty_factor)
+    scale = model.warmup_progress() * factor
+    return {name: scale * weight for name, weight in model.penalty_weights.items()}
+
+
+def loss_shares(
+    logs: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Compute the share of each weighted penalty in the loss from means in the logs."""
+    if "task_loss" not in logs:
+        return {}
+    parts = {
+        name: max(weight * logs[f"{name}_penalty"], 0.0)
+        for name, weight in weights.items()
+        if f"{name}_penalty" in logs
+    }
+    total = abs(logs["task_loss"]) + sum(parts.values())
+    return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
+
+
+def gradient_shares(
+    norms: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Compute the shares of the task and of each weighted penalty in the gradient."""
+    weighted = {name: norm * weights.get(name, 1.0) for name, norm in norms.items()}
+    total = sum(weighted.values())
+    return {name: norm / total if total else 0.0 for name, norm in weighted.items()}
+
+
+def gradient_norms(
+    model: JSIGRModel, x: Any, y: Any, seed: Any, scale: Any = 1.0
+) -> dict[str, Any]:
+    """Compute the norms of the gradients of task loss and unweighted penalties."""
+    variables = model.trainable_variables
+    with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, found):
+        parts = {"task": tf.cast(found.task, tf.float32), **found.penalties}
+        # In half precision a scaled loss keeps small gradients; shares stay the same.
+        scaled = {
+            name: scale * model.optimizer.scale_loss(part)
+            for name, part in parts.items()
+        }
+    return {
+        name: tf.linalg.global_norm(
+            [
+                tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+                for gradient in tape.gradient(part, variables)
+                if gradient is not None
+            ]
+        )
+        for name, part in scaled.items()
+    }
+
+
+def gradient_norms_of(model: JSIGRModel) -> Norms:
+    """Compile `gradient_norms` for a model whose weights may change between calls."""
+
+    def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
+        # The states that a pass in training mode moves are discarded, in this graph.
+        with unchanged_state(model):
+            return gradient_norms(model, x, y, seed, scale)
+
+    compiled: list[Any] = []
+
+    def norms(x: Any, y: Any, seed: Any) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for scale in map(tf.constant, LOSS_SCALES):
+            if not compiled:
+                function = tf.function(traced, autograph=False)
+                compiled.append(function.get_concrete_function(x, y, seed, scale))
+            values = compiled[0](x, y, seed, scale)
+            found = {name: float(value) for name, value in values.items()}
+            if all(map(math.isfinite, found.values())):
+                break
+        return found
+
+    return norms

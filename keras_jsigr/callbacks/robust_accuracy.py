@@ -25,19 +25,20 @@ def with_known_threat(
 ) -> PGD:
     """Return the attack with the model's radius and range where the user named none.
 
-    The default radius is a share of the range's width; without one it must be known.
+    Models know a radius of the maximum norm only. `default` is the radius for models
+    that know none, as a share of the range's width.
     """
     if input_range is None:
         input_range = known_input_range(model) or (0.0, 1.0)
-    if epsilon is None:
+    if epsilon is None and attack.norm == "linf":
         epsilon = known_epsilon(model)
+        if epsilon is None and default is not None:
+            epsilon = default * (input_range[1] - input_range[0])
     if epsilon is None:
-        if default is None:
-            raise ValueError(
-                f"`{model.name}` has no known radius: got epsilon=None, expected a "
-                "radius in input units. Pass `epsilon`."
-            )
-        epsilon = default * (input_range[1] - input_range[0])
+        raise ValueError(
+            f"`{model.name}` has no known radius in the norm '{attack.norm}': got "
+            "epsilon=None, expected a radius in input units. Pass `epsilon`."
+        )
     known = {"epsilon": float(epsilon), "input_range": tuple(input_range)}
     return type(attack).from_config({**attack.get_config(), **known})
 
@@ -81,7 +82,8 @@ class RobustAccuracy(EpochMeasurement):
         x: Validation inputs, float `(N, *S)`, as `fit` receives them. A few hundred
             are enough to compare epochs by.
         y: Their labels `(N,)` or one-hot.
-        epsilon: Radius in input units, >= 0; `None`: that of the hardened model.
+        epsilon: Radius in input units, >= 0; `None`: that of the hardened model, for
+            `"linf"`.
         norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
         steps: Steps of PGD, >= 1.
         input_range: `(low, high)` of the inputs; `None`: that of the hardened model, or

@@ -19,6 +19,7 @@ from keras_jsigr.attacks.base import check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
 from keras_jsigr.callbacks.robust_accuracy import with_known_threat
+from keras_jsigr.config import LiveMaps
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import BatchedExplainer, CompiledCache, predict_logits
 from keras_jsigr.core.files import write_whole
@@ -36,7 +37,6 @@ from keras_jsigr.penalties.jacobian import (
     projected,
     safe_sqrt,
 )
-from keras_jsigr.penalties.settings import PenaltySettings
 from keras_jsigr.saliency.base import decision_of
 from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.masks import make_mask_bank
@@ -118,7 +118,7 @@ class SaliencyGrid(keras.callbacks.Callback):
         freq: `"epoch"` or `"batch"`. With `steps_per_execution` Keras reports every so
             many steps: the grid is drawn at the first report after it is due.
         epsilon: Radius of the adversarial images in input units, >= 0; `None`: that of
-            the hardened model, or 8/255 of the range's width.
+            the hardened model, or 8/255 of the range's width, for `"linf"`.
         norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
         attack_steps: Steps of PGD, >= 1.
         input_range: `(low, high)` of the images; `None`: that of the hardened model, or
@@ -293,14 +293,14 @@ class Measurer:
             self._rows = np.asarray(target_rows(y, len(x), self.classes))
         low, high = attack.input_range
         self._gradient = gradient_explainer(model, few, score=score, layout="image")
-        settings = model.settings if is_hardened(model) else PenaltySettings()
-        cells = tuple(np.minimum(settings.grid, x.shape[1:3]).tolist())
+        maps = model.config.live_maps if is_hardened(model) else LiveMaps()
+        cells = tuple(np.minimum(maps.grid, x.shape[1:3]).tolist())
         self._perturbation = perturbation_explainer(
             model,
             few,
             make_mask_bank(x.shape[1:], cells, layout="image"),
-            baseline=settings.baseline,
-            score=settings.saliency_score,
+            baseline=maps.baseline,
+            score=maps.score,
         )
         self._jacobian_norm = jacobian_norm_explainer(model, few, unit=high - low)
 
