@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
@@ -9,7 +10,6 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.base import check_inputs
 from keras_jsigr.attacks.suite import attacks_of, by_name
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
@@ -57,7 +57,6 @@ from keras_jsigr.evaluation.validation import (
     check_radii,
     check_surrogates,
     check_threat_model,
-    known_range,
 )
 
 _CURVE_STEPS = 50
@@ -168,11 +167,8 @@ def evaluate_robustness(
     for key, text in (("title", title), ("resume", resume)):
         if text is not None and not isinstance(text, str | os.PathLike):
             raise TypeError(f"`{key}` is {text!r}, expected a string or None.")
-    x = check_inputs(x, known_range(input_range, model))
-    shape = tuple(x.shape[1:])
-    epsilon, norm, input_range = check_threat_model(
-        epsilon, norm, input_range, shape, model
-    )
+    x, limits = check_threat_model(x, epsilon, norm, input_range, model)
+    epsilon, norm, input_range = limits
     threat: dict[str, Any] = {
         "epsilon": epsilon,
         "norm": norm,
@@ -190,7 +186,8 @@ def evaluate_robustness(
     )
     chosen = options.get("epsilons")
     if chosen is None:
-        radii = default_radii(epsilon, widest_radius(norm, input_range, x[0].size))
+        widest = widest_radius(norm, input_range, math.prod(x.shape[1:]))
+        radii = default_radii(epsilon, widest)
     else:
         radii = check_radii("epsilons", chosen)
     curve_attack = APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat)
@@ -215,7 +212,7 @@ def evaluate_robustness(
         cache=_cache(resume, model, x, fingerprint),
         **threat,
     )
-    about = to_json(model_summary(model, shape, classes), "the model's settings")
+    about = to_json(model_summary(model, x.shape[1:], classes), "the model's settings")
 
     log, results, transferred = task.log, no_attack(task), TransferResult()
     curve: list[CurvePoint] = []

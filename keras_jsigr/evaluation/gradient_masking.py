@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.base import check_inputs, check_model, is_feasible
+from keras_jsigr.attacks.base import check_model, is_feasible
 from keras_jsigr.core import arguments
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.evaluation.gradient_masking_context import (
@@ -25,7 +25,6 @@ from keras_jsigr.evaluation.validation import (
     check_logits,
     check_surrogates,
     check_threat_model,
-    known_range,
 )
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
@@ -100,10 +99,8 @@ def diagnostics(
     batch_size = arguments.count("batch_size", batch_size)
     seed = arguments.count("seed", seed, minimum=0)
     check_model(model)
-    x = np.asarray(check_inputs(x, known_range(input_range, model)))
-    epsilon, norm, input_range = check_threat_model(
-        epsilon, norm, input_range, x.shape[1:], model
-    )
+    x, limits = check_threat_model(x, epsilon, norm, input_range, model)
+    x, (epsilon, norm, input_range) = np.asarray(x), limits
     rows = _chosen(len(x), seed)
     classes = check_logits(model, x[rows], batch_size).shape[-1]
     x, y = check_data(x, y, input_range, classes)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.gradient_attack import usable_part
+from keras_jsigr.attacks.gradient_attack import zero_nonfinite
 from keras_jsigr.attacks.losses import LossName, ascent_loss, attack_loss, misclassified
 from keras_jsigr.attacks.norms import BALLS, safe_normalize, working_dtype
 from keras_jsigr.attacks.pgd import PGD
@@ -171,13 +171,12 @@ class SoftmaxOutputs(Rule):
         outputs = one_output(model(x))
         p = np.asarray(tf.cast(outputs, tf.float32))
         if p.shape[-1] == 1:
-            rows = np.full(
-                len(p), saturates(lambda x: one_output(model(x)), x, outputs)
-            )
+            saturating = saturates(lambda x: one_output(model(x)), x, outputs)
+            rows = np.full(len(p), saturating)
             saturated = (p == 0.0).any(-1) | (p == 1.0).any(-1)
         else:
-            rows = ((p >= 0.0) & (p <= 1.0)).all(axis=-1)
-            rows &= np.abs(p.sum(-1) - 1.0) < self.ROUNDING
+            sums = np.abs(p.sum(-1) - 1.0) < self.ROUNDING
+            rows = sums & ((p >= 0.0) & (p <= 1.0)).all(axis=-1)
             saturated = (p == 1.0).any(axis=-1)
         figures = {
             "share": float(rows.mean()),
@@ -481,7 +480,7 @@ class LogitScale(Rule):
                     )
                 gradient = tf.ensure_shape(tape.gradient(loss, point), point.shape)
                 # NaN would lead to points that are wrong, and outside of everything.
-                gradient, _ = usable_part(gradient)
+                gradient, _ = zero_nonfinite(gradient)
                 right &= ~misclassified(logits, targets)
                 moved = ball.project(point + length * ball.steepest(gradient))
                 return number + 1, moved, right

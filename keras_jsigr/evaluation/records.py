@@ -262,24 +262,24 @@ class ReportData:
     """The fields of a `Report`, which documents them: what the pages are made of."""
 
     title: str
-    model: dict[str, Any]
-    threat_model: dict[str, Any]
-    data: dict[str, Any]
     clean: Rate
     robust: Rate
-    attacks: list[AttackRecord]
-    classes: list[ClassRecord]
-    curve: list[CurvePoint]
-    curve_attack: dict[str, Any]
     chance: float
-    transfer: list[TransferRecord]
-    linearized: LinearizedRecord | None
-    findings: list[Finding]
-    examples: list[ExampleRecord]
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    seconds: dict[str, float]
-    errors: list[str]
+    model: dict[str, Any] = field(default_factory=dict)
+    threat_model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    attacks: list[AttackRecord] = field(default_factory=list)
+    classes: list[ClassRecord] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    curve_attack: dict[str, Any] = field(default_factory=dict)
+    transfer: list[TransferRecord] = field(default_factory=list)
+    linearized: LinearizedRecord | None = None
+    findings: list[Finding] = field(default_factory=list)
+    examples: list[ExampleRecord] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
     saliency: SaliencyRecord | None = None
 
     def __post_init__(self) -> None:

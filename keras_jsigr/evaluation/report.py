@@ -57,18 +57,12 @@ class Report(ReportData):
     Example:
         >>> import os, tempfile
         >>> from keras_jsigr.evaluation import Rate, Report
-        >>> empty = dict.fromkeys(("model", "data", "curve_attack"), {})
-        >>> empty |= dict.fromkeys(("settings", "versions", "seconds"), {})
-        >>> lists = ("attacks", "classes", "curve", "transfer", "findings")
-        >>> empty |= {name: [] for name in (*lists, "examples", "errors")}
         >>> report = Report(
         ...     title="A net",
         ...     threat_model={"norm": "linf", "epsilon": 0.1},
         ...     clean=Rate(90, 100),
         ...     robust=Rate(60, 100),
         ...     chance=0.1,
-        ...     linearized=None,
-        ...     **empty,
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "report.json")

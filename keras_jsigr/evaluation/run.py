@@ -81,7 +81,7 @@ def model_summary(
         "classes": classes,
         "input_shape": list(input_shape),
         "hardened": hardened,
-        "settings": model.settings.get_config() if hardened else None,
+        "settings": model.config.get_config() if hardened else None,
     }
 
 

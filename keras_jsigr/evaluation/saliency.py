@@ -1,19 +1,17 @@
-"""All figures of the maps of one model."""
+"""Evaluate the saliency maps of models."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.base import check_inputs
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import PROGRAMS, classified_rightly
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
@@ -28,23 +26,11 @@ from keras_jsigr.evaluation.resume import (
 )
 from keras_jsigr.evaluation.run import Log, Task, chance, model_summary, versions
 from keras_jsigr.evaluation.saliency_measures import (
+    MEASURES,
     MapContext,
     MapSettings,
-    PartName,
-    agreements,
-    alignments,
-    attacked_decision,
-    attacked_map,
-    check_map_settings,
-    faithfulness,
+    check_boxes,
     findings,
-    gaussian_noise,
-    localisation,
-    sanity,
-    smoothness,
-    sparsity,
-    stability,
-    uniform_noise,
     unknown_values,
 )
 from keras_jsigr.evaluation.validation import (
@@ -53,31 +39,9 @@ from keras_jsigr.evaluation.validation import (
     check_model_fits,
     check_options,
     check_threat_model,
-    known_range,
 )
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.explain import explainer
-
-_PROBES = 16
-_MEASUREMENTS: dict[PartName, Callable[[MapContext], list[SaliencyFigure]]] = {
-    "faithfulness": faithfulness,
-    "agreement": agreements,
-    "sparsity": sparsity,
-    "alignment": alignments,
-    "localisation": localisation,
-    "smoothness": smoothness,
-    "uniform_noise": partial(
-        stability, condition="uniform noise", perturb=uniform_noise
-    ),
-    "gaussian_noise": partial(
-        stability, condition="Gaussian noise", perturb=gaussian_noise
-    ),
-    "pgd": partial(stability, condition="PGD, class kept", perturb=attacked_decision),
-    "saliency_attack": partial(
-        stability, condition="saliency attack", perturb=attacked_map
-    ),
-    "sanity": sanity,
-}
 
 
 def measure(
@@ -99,8 +63,7 @@ def measure(
     x = x[used]
     context = MapContext(
         model=model,
-        # Several rows: one row of logits may happen to look like probabilities.
-        logits_fn=as_logits(model, x[:_PROBES]),
+        logits_fn=as_logits(model, probe_rows(x)),
         explain=_explainer(model, x, settings),
         x=x,
         y=y[used],
@@ -110,7 +73,7 @@ def measure(
     figures: list[SaliencyFigure] = []
     for name in settings.parts:
         with log.part(name):
-            figures += _MEASUREMENTS[name](context)
+            figures += MEASURES[name](context)
     return SaliencyRecord(
         method=settings.method_name,
         images=len(x),
@@ -191,44 +154,6 @@ class SaliencyReport(Comparison):
         return "\n".join(
             f"{report.title}: {saliency_words(report)}" for report in self.reports
         )
-
-
-def bare_report(
-    name: str,
-    model: Any,
-    x: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
-    *,
-    right: npt.NDArray[np.bool_],
-    classes: int,
-    data: dict[str, Any],
-    record: SaliencyRecord,
-) -> Report:
-    """Make the report of a model that was not attacked."""
-    clean = Rate(int(right.sum()), len(x))
-    about = to_json(model_summary(model, x.shape[1:], classes), "the model's settings")
-    return Report(
-        title=name,
-        model={**about, "name": name},
-        threat_model={},
-        data=data,
-        clean=clean,
-        robust=clean,
-        attacks=[],
-        classes=[],
-        curve=[],
-        curve_attack={},
-        chance=chance(y, classes),
-        transfer=[],
-        linearized=None,
-        findings=[],
-        examples=[],
-        settings={},
-        versions=versions(),
-        seconds={"saliency": record.seconds["total"], "total": record.seconds["total"]},
-        errors=[],
-        saliency=record,
-    )
 
 
 class SaliencyOptions(TypedDict, total=False):
@@ -320,18 +245,15 @@ def evaluate_saliency(
     arguments.choice("verbose", verbose, ("auto", 0, 1))
     _check_names(models)
     check_options("evaluate_saliency", SaliencyOptions, options)
-    x = np.asarray(check_inputs(x, known_range(input_range, *models.values())))
-    epsilon, norm, input_range = check_threat_model(
-        epsilon, norm, input_range, x.shape[1:], *models.values()
-    )
-    settings = check_map_settings(
-        x,
+    x, limits = check_threat_model(x, epsilon, norm, input_range, *models.values())
+    x, (epsilon, norm, input_range) = np.asarray(x), limits
+    settings = MapSettings(
         epsilon=epsilon,
         norm=norm,
         input_range=input_range,
         method=method,
         teacher=teacher,
-        boxes=boxes,
+        boxes=check_boxes(boxes, x),
         parts=parts,
         **options,
     )
@@ -356,16 +278,19 @@ def evaluate_saliency(
     reports = []
     for name, model in models.items():
         record = measure(model, x, labels, settings, used=used, verbose=verbose)
+        clean, total = Rate(int(right[name].sum()), len(x)), record.seconds["total"]
+        about = to_json(model_summary(model, x.shape[1:], classes), "its settings")
         reports.append(
-            bare_report(
-                name,
-                model,
-                x,
-                labels,
-                right=right[name],
-                classes=classes,
+            Report(
+                title=name,
+                model={**about, "name": name},
                 data=data,
-                record=record,
+                clean=clean,
+                robust=clean,
+                chance=chance(labels, classes),
+                versions=versions(),
+                seconds={"saliency": total, "total": total},
+                saliency=record,
             )
         )
     return SaliencyReport(tuple(reports))
@@ -402,10 +327,11 @@ def check_nested_settings(
             f"`saliency` has the settings {shared}, which the evaluation has already. "
             "Pass them to `evaluate_robustness` itself."
         )
-    known = set(inspect.signature(check_map_settings).parameters) - {"x", *threat}
+    known = sorted({f.name for f in dataclasses.fields(MapSettings)} - set(threat))
     for name in chosen:
-        arguments.choice("saliency", name, tuple(sorted(known)))
-    settings = check_map_settings(x, **threat, **chosen)
+        arguments.choice("saliency", name, known)
+    chosen["boxes"] = check_boxes(chosen.get("boxes"), x)
+    settings = MapSettings(**threat, **chosen)
     check_maps(model, x, settings)
     return settings
 

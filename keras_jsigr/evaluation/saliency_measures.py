@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, get_args
+from functools import cached_property, partial
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -14,14 +14,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.activations import has_relu, walk, with_smooth_activations
-from keras_jsigr.attacks.base import AttackBatch
-from keras_jsigr.attacks.gradient_attack import usable_part
+from keras_jsigr.attacks.base import AttackContext
+from keras_jsigr.attacks.gradient_attack import where_rows, zero_nonfinite
 from keras_jsigr.attacks.losses import misclassified
 from keras_jsigr.attacks.norms import BALLS, round_towards, working_dtype
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.saliency_attack import BorrowedCurvature, SaliencyAttack
 from keras_jsigr.core import arguments
-from keras_jsigr.core.arguments import BASELINES, BaselineName
+from keras_jsigr.core.arguments import BASELINES
 from keras_jsigr.core.batching import (
     BatchedFunction,
     classified_rightly,
@@ -56,87 +56,48 @@ from keras_jsigr.saliency.metrics.stability import (
 )
 from keras_jsigr.saliency.perturbation import Perturbation, perturbation_explainer
 
-
-def figure_of(
-    values: Any,
-    group: str,
-    metric: str,
-    condition: str = "",
-    *,
-    better: Better = "",
-    used: Any = None,
-    known: Any = None,
-) -> SaliencyFigure:
-    """Average a metric over the examples."""
-    values = np.asarray(values, np.float64)
-    used = np.ones(len(values), bool) if used is None else np.asarray(used)
-    finite = np.isfinite(values) if known is None else np.isfinite(values) & known
-    chosen = values[used & finite]
-    n = len(chosen)
-    return SaliencyFigure(
-        group=group,
-        metric=metric,
-        condition=condition,
-        better=better,
-        mean=float(chosen.mean()) if n else None,
-        error=float(chosen.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
-        images=n,
-        unknown=int((used & ~finite).sum()),
-    )
-
-
-def unknown_values(figures: Sequence[SaliencyFigure]) -> list[str]:
-    """Say which figures lack the values of some examples."""
-    parts = [
-        f"{' '.join([f.metric, *([f'({f.condition})'] if f.condition else [])])} "
-        f"{f.unknown} of {f.images + f.unknown}"
-        for f in figures
-        if f.unknown
-    ]
-    if not parts:
-        return []
-    return [
-        f"Values or maps that are NaN or infinite do not count: {'; '.join(parts)}."
-    ]
-
-
 Floats = npt.NDArray[np.float32]
-PartName = Literal[
-    "faithfulness",
-    "agreement",
-    "sparsity",
-    "alignment",
-    "localisation",
-    "smoothness",
-    "uniform_noise",
-    "gaussian_noise",
-    "pgd",
-    "saliency_attack",
-    "sanity",
-]
+Points = npt.NDArray[Any]
+Figures = list[SaliencyFigure]
 
-
-PARTS: tuple[str, ...] = get_args(PartName)
+# ---- settings and context
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapSettings:
-    """The checked settings of a measurement."""
+    """The settings of `evaluate_saliency`; the threat model is checked already."""
 
-    method: str | SaliencyMethod
     epsilon: float
     norm: str
     input_range: tuple[float, float]
-    teacher: Any
-    boxes: Floats | None
-    baselines: tuple[BaselineName, ...]
-    steps: int
-    parts: tuple[PartName, ...]
-    top: float
-    samples: int
-    attack_steps: int
-    batch_size: int
-    seed: int
+    method: str | SaliencyMethod = "gradient"
+    teacher: Any = None
+    boxes: Any = None
+    baselines: Sequence[str] = BASELINES
+    steps: int = 28
+    parts: Any = None  # becomes a tuple of names
+    top: float = 0.1
+    samples: int = 8
+    attack_steps: int = 20
+    batch_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings and bring them to their plain types."""
+
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        known = tuple(MEASURES)
+        put(
+            "parts",
+            _chosen("parts", known if self.parts is None else self.parts, known),
+        )
+        put("baselines", _chosen("baselines", self.baselines, BASELINES))
+        put("top", arguments.share("top", self.top, ends="()"))
+        put("seed", arguments.count("seed", self.seed, minimum=0))
+        for name in ("steps", "samples", "attack_steps", "batch_size"):
+            put(name, arguments.count(name, getattr(self, name)))
 
     @property
     def method_name(self) -> str:
@@ -154,51 +115,16 @@ class MapSettings:
         return {name: plain.get(name, value) for name, value in vars(self).items()}
 
 
-def check_map_settings(
-    x: npt.NDArray[Any],
-    *,
-    epsilon: float,
-    norm: str,
-    input_range: tuple[float, float],
-    batch_size: int = 128,
-    seed: int = 0,
-    method: str | SaliencyMethod = "gradient",
-    teacher: Any = None,
-    boxes: Any = None,
-    baselines: Sequence[str] = BASELINES,
-    steps: int = 28,
-    parts: Sequence[str] | None = None,
-    top: float = 0.1,
-    samples: int = 8,
-    attack_steps: int = 20,
-) -> MapSettings:
-    """Check the settings of `evaluate_saliency` but for the threat model."""
-    parts = PARTS if parts is None else parts
-    for name, options, chosen in (
-        ("baselines", BASELINES, baselines),
-        ("parts", PARTS, parts),
-    ):
-        for one in [chosen] if isinstance(chosen, str) else chosen:
-            arguments.choice(name, one, options)
-    return MapSettings(
-        method=method,
-        epsilon=epsilon,
-        norm=norm,
-        input_range=input_range,
-        teacher=teacher,
-        boxes=None if boxes is None else _checked_boxes(boxes, x),
-        baselines=tuple(kind for kind in get_args(BaselineName) if kind in baselines),
-        steps=arguments.count("steps", steps),
-        parts=tuple(part for part in get_args(PartName) if part in parts),
-        top=arguments.share("top", top, ends="()"),
-        samples=arguments.count("samples", samples),
-        attack_steps=arguments.count("attack_steps", attack_steps),
-        batch_size=arguments.count("batch_size", batch_size),
-        seed=arguments.count("seed", seed, minimum=0),
-    )
+def _chosen(name: str, chosen: Any, known: Sequence[str]) -> tuple[str, ...]:
+    for one in [chosen] if isinstance(chosen, str) else chosen:
+        arguments.choice(name, one, known)
+    return tuple(one for one in known if one in chosen)
 
 
-def _checked_boxes(boxes: Any, x: npt.NDArray[Any]) -> Floats:
+def check_boxes(boxes: Any, x: npt.NDArray[Any]) -> Floats | None:
+    """Check one box `[x0, y0, x1, y1]` in pixels per image."""
+    if boxes is None:
+        return None
     found = np.asarray(boxes, np.float32)
     if x.ndim != 4 or found.shape != (len(x), 4):
         raise ValueError(
@@ -253,51 +179,50 @@ class MapContext:
         return tf.reduce_sum(class_targets(y, logits) * tf.nn.softmax(logits), axis=-1)
 
 
-_MEASURES = ("rank correlation", "cosine", "overlap of the top halves")
-
-
-def agreements(context: MapContext) -> list[SaliencyFigure]:
-    """Compare the maps with perturbation maps of the model and of the teacher."""
-    settings = context.settings
-    others: dict[str, Any] = {}
-    if not isinstance(context.explain.method, Perturbation):
-        others["own perturbation map"] = context.model
-    if settings.teacher is not None:
-        others["teacher's perturbation map"] = settings.teacher
-    compare = BatchedFunction(
-        lambda a, b: tf.stack(agreement(a, b), axis=1), settings.batch_size
+def figure_of(
+    values: Any,
+    group: str,
+    metric: str,
+    condition: str = "",
+    *,
+    better: Better = "",
+    used: Any = None,
+    known: Any = None,
+) -> SaliencyFigure:
+    """Average a metric over the examples."""
+    values = np.asarray(values, np.float64)
+    used = np.ones(len(values), bool) if used is None else np.asarray(used)
+    finite = np.isfinite(values) if known is None else np.isfinite(values) & known
+    chosen = values[used & finite]
+    n = len(chosen)
+    return SaliencyFigure(
+        group=group,
+        metric=metric,
+        condition=condition,
+        better=better,
+        mean=float(chosen.mean()) if n else None,
+        error=float(chosen.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        images=n,
+        unknown=int((used & ~finite).sum()),
     )
-    bank = make_mask_bank(context.x.shape[1:], layout=context.layout)
-    figures = []
-    for name, model in others.items():
-        explain = perturbation_explainer(
-            model, context.x[:1], bank, batch_size=settings.batch_size
-        )
-        theirs = np.asarray(explain(context.x, context.y))
-        found = compare(context.maps, theirs)
-        known = context.finite & finite_rows(theirs)
-        figures += [
-            figure_of(
-                values,
-                "Agreement",
-                f"With the {name}",
-                measure,
-                better="higher",
-                known=known,
-            )
-            for measure, values in zip(_MEASURES, found.T, strict=True)
-        ]
-    return figures
 
 
-GROUP = "Faithfulness"
-_METRICS: tuple[tuple[str, Any, Better], ...] = (
-    ("Deletion", deletion, "lower"),
-    ("Insertion", insertion, "higher"),
-)
+def unknown_values(figures: Sequence[SaliencyFigure]) -> list[str]:
+    """Say which figures lack the values of some examples."""
+    parts = [
+        f"{f.metric}{f' ({f.condition})' if f.condition else ''} {f.unknown} of "
+        f"{f.images + f.unknown}"
+        for f in figures
+        if f.unknown
+    ]
+    lost = "Values or maps that are NaN or infinite do not count: "
+    return [f"{lost}{'; '.join(parts)}."] if parts else []
 
 
-def faithfulness(context: MapContext) -> list[SaliencyFigure]:
+# ---- measures
+
+
+def faithfulness(context: MapContext) -> Figures:
     """Measure deletion and insertion in the order of the map and of the controls."""
     settings, layout = context.settings, context.layout
     low, seed = settings.input_range[0], (settings.seed, 0)
@@ -307,39 +232,122 @@ def faithfulness(context: MapContext) -> list[SaliencyFigure]:
         orders[f"{kind} order"] = control.numpy()
     steps = min(settings.steps, int(np.prod(context.maps.shape[1:])))
     figures = []
-    for name, metric, better in _METRICS:
+    metrics: tuple[tuple[str, Any, Better], ...] = (
+        ("Deletion", deletion, "lower"),
+        ("Insertion", insertion, "higher"),
+    )
+    for name, metric, better in metrics:
         for baseline in settings.baselines:
-            area = _area(
-                context, metric, steps=steps, baseline=baseline, low=low, layout=layout
-            )
-            for order, maps in orders.items():
-                values = area(context.x, maps, context.y)
-                direction: Better = better if order == "by the map" else ""
-                figures.append(
-                    figure_of(
-                        values,
-                        GROUP,
-                        name,
-                        f"{baseline}, {order}",
-                        better=direction,
-                        # Of the controls too, which are compared with the map.
-                        known=context.finite,
-                    )
+            options = {"steps": steps, "baseline": baseline, "low": low}
+            area = partial(metric, layout=layout, **options)
+
+            def area_of(x: Any, maps: Any, y: Any, area: Any = area) -> tf.Tensor:
+                return area(lambda x: context.probability(x, y), x, maps)
+
+            measure = BatchedFunction(area_of, settings.batch_size)
+            figures += [
+                figure_of(
+                    measure(context.x, maps, context.y),
+                    "Faithfulness",
+                    name,
+                    f"{baseline}, {order}",
+                    better=better if order == "by the map" else "",
+                    # Of the controls too, which are compared with the map.
+                    known=context.finite,
                 )
+                for order, maps in orders.items()
+            ]
     return figures
 
 
-def _area(context: MapContext, metric: Any, **options: Any) -> BatchedFunction:
-    def area(x: tf.Tensor, maps: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return metric(lambda x: context.probability(x, y), x, maps, **options)
+def agreements(context: MapContext) -> Figures:
+    """Compare the maps with perturbation maps of the model and of the teacher."""
+    size = context.settings.batch_size
+    others: dict[str, Any] = {}
+    if not isinstance(context.explain.method, Perturbation):
+        others["own perturbation map"] = context.model
+    if context.settings.teacher is not None:
+        others["teacher's perturbation map"] = context.settings.teacher
+    compare = BatchedFunction(lambda a, b: tf.stack(agreement(a, b), axis=1), size)
+    bank = make_mask_bank(context.x.shape[1:], layout=context.layout)
+    names = ("rank correlation", "cosine", "overlap of the top halves")
+    figures = []
+    for name, model in others.items():
+        explain = perturbation_explainer(model, context.x[:1], bank, batch_size=size)
+        theirs = np.asarray(explain(context.x, context.y))
+        known = context.finite & finite_rows(theirs)
+        about = ("Agreement", f"With the {name}")
+        figures += [
+            figure_of(values, *about, measure, better="higher", known=known)
+            for measure, values in zip(
+                names, compare(context.maps, theirs).T, strict=True
+            )
+        ]
+    return figures
 
-    return BatchedFunction(area, context.settings.batch_size)
+
+def sparsity(context: MapContext) -> Figures:
+    """Measure on how few pixels the maps are concentrated."""
+    values = BatchedFunction(gini, context.settings.batch_size)(context.maps)
+    known = context.finite
+    return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
 
 
-SANITY_GROUP, METRIC, ALL = "Sanity", "Same map with shuffled weights", "all layers"
+def alignments(context: MapContext) -> Figures:
+    """Measure how well the gradient of the logit is aligned with the image."""
+    size = context.settings.batch_size
+    gradient = gradient_explainer(
+        context.model, context.x[:1], score="logit", reduce=False, batch_size=size
+    )
+    measure = BatchedFunction(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
+    length, cosine = measure(context.x, gradient(context.x, context.y)).T
+    about = ("Alignment", "Alignment of gradient and image")
+    return [
+        figure_of(length, *about, "length, input units", better="higher"),
+        figure_of(cosine, *about, "cosine", better="higher"),
+    ]
 
 
-def sanity(context: MapContext) -> list[SaliencyFigure]:
+def localization(context: MapContext) -> Figures:
+    """Measure whether the maps lie on the objects, beside the level of chance."""
+    if context.boxes is None:
+        return []
+    hit, mass, area = (
+        BatchedFunction(metric, context.settings.batch_size)(maps, context.boxes)
+        for metric, maps in (
+            (pointing_game, context.maps),
+            (relevance_mass, context.maps),
+            (relevance_mass, np.ones_like(context.maps)),
+        )
+    )
+    figure = partial(figure_of, group="Localisation", known=context.finite)
+    return [
+        figure(hit, metric="Pointing game", better="higher"),
+        figure(mass, metric="Relevance mass", better="higher"),
+        figure(area, metric="Area of the boxes", condition="what chance gives both"),
+    ]
+
+
+def smoothness(context: MapContext) -> Figures:
+    """Measure how fast the maps change around the inputs."""
+    settings = context.settings
+
+    def constant(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return local_lipschitz(
+            lambda x: context.explain.core(x, y),
+            x,
+            radius=settings.epsilon,
+            samples=settings.samples,
+            seed=(settings.seed, 1),
+            input_range=settings.input_range,
+        )
+
+    values = BatchedFunction(constant, settings.batch_size)(context.x, context.y)
+    about = ("Stability", "Local Lipschitz constant")
+    return [figure_of(values, *about, better="lower", known=context.finite)]
+
+
+def sanity(context: MapContext) -> Figures:
     """Shuffle the weights layer by layer and compare the maps."""
     if not isinstance(context.model, keras.Model):
         return []
@@ -347,15 +355,190 @@ def sanity(context: MapContext) -> list[SaliencyFigure]:
         context.explain, context.model, context.x, context.y, seed=context.settings.seed
     )
     names = [f"down to {name}" for name in found]
-    names[-1] = ALL
+    names[-1] = _ALL
     return [
-        figure_of(
-            values, SANITY_GROUP, METRIC, name, better="lower", known=context.finite
-        )
+        figure_of(values, "Sanity", _SAME, name, better="lower", known=context.finite)
         for name, values in zip(names, found.values(), strict=True)
     ]
 
 
+# ---- stability under perturbations that keep the class
+
+
+def stability(
+    context: MapContext, *, condition: str, perturb: Callable[[MapContext], Points]
+) -> Figures:
+    """Compare the maps at the inputs and at perturbed inputs of the same class."""
+    settings = context.settings
+    points = perturb(context)
+    logits = predict_logits(context.model, points, settings.batch_size)
+    changes = (points - context.x).reshape(len(points), -1)
+    used = classified_rightly(logits, context.y)
+    if perturb is attacked_decision:
+        # Where already the first step lost the class, there is nothing to compare.
+        used &= changes.any(axis=1)
+    metrics: dict[str, Any] = {
+        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=settings.top),
+        "Rank correlation": rank_correlation,
+    }
+    if context.maps.ndim == 3:
+        metrics["SSIM"] = ssim
+    program = BatchedFunction(
+        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
+        settings.batch_size,
+    )
+    moved = np.asarray(context.explain(points, context.y))
+    found = program(context.maps, moved)
+    known = context.finite & finite_rows(moved)
+    figures = [
+        figure_of(
+            values,
+            "Stability",
+            name,
+            condition,
+            better="higher",
+            used=used,
+            known=known,
+        )
+        for name, values in zip(metrics, found.T, strict=True)
+    ]
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[settings.norm]
+    lengths = np.linalg.norm(changes.astype(np.float64), order, axis=1)
+    name = "Length of the perturbation"
+    return [*figures, figure_of(lengths, "Stability", name, condition, used=used)]
+
+
+def uniform_noise(context: MapContext) -> Points:
+    """Draw a point of the ball per example."""
+    settings, x = context.settings, tf.convert_to_tensor(context.x)
+    origin = tf.cast(x, working_dtype(x.dtype))
+    ball = BALLS[settings.norm](origin, settings.epsilon, settings.input_range)
+    drawn = ball.sample(tf.constant([settings.seed, 2]))
+    points: Points = round_towards(drawn, origin, x.dtype).numpy()
+    return points
+
+
+def gaussian_noise(context: MapContext) -> Points:
+    """Add Gaussian noise as long, in the L2 norm, as the uniform noise."""
+    settings, x = context.settings, context.x.astype(np.float64)
+    noise = tf.random.stateless_normal(
+        x.shape, (settings.seed, 3), dtype=x.dtype
+    ).numpy()
+
+    def length(points: Any) -> Any:
+        axes = tuple(range(1, x.ndim))
+        return np.sqrt(np.sum(np.square(points - x), axes, keepdims=True))
+
+    def moved(scale: Any) -> Any:
+        return (x + scale * noise).clip(*settings.input_range)
+
+    wanted = length(uniform_noise(context).astype(np.float64))
+    # The length grows with the scale: bisection, to twelve digits.
+    low, high = (
+        np.zeros_like(wanted),
+        64.0 * wanted / np.maximum(length(x + noise), 1e-12),
+    )
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        short = length(moved(middle)) < wanted
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    points: Points = moved(low).astype(context.x.dtype)
+    return points
+
+
+def attacked_decision(context: MapContext) -> Points:
+    """Attack the decision by PGD as far as the class is kept."""
+    return _attacked(KeptLabelPGD, context, context.model, context.y)
+
+
+def attacked_map(context: MapContext) -> Points:
+    """Attack the gradient map and keep the class."""
+    return _attacked(
+        SaliencyAttack, context, _curved(context.model), None, top=context.settings.top
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptLabelPGD(PGD):
+    """Attack the decision, and return the last iterate that still has the class `y`."""
+
+    random_start: bool = False
+
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch; see `Attack.search`."""
+        origin, ball = context.origin, context.ball
+        length = self.step_length(context.epsilon)
+
+        def keep(x: tf.Tensor, kept: tf.Tensor, logits: Any) -> tf.Tensor:
+            lost = misclassified(logits, context.targets)
+            return tf.ensure_shape(where_rows(lost, kept, x), x.shape)
+
+        def one_step(step: tf.Tensor, x: tf.Tensor, kept: Any, finite: Any) -> Any:
+            gradient, logits = self.gradient(context, x, state=(), seed=context.seed)
+            gradient, healthy = zero_nonfinite(gradient)
+            moved = ball.project(x + length * ball.steepest(gradient))
+            return step + 1, moved, keep(x, kept, logits), finite & healthy
+
+        finite = tf.ones(tf.shape(origin)[:1], tf.bool)
+        _, x, kept, finite = tf.while_loop(
+            lambda step, *_: step < self.steps,
+            one_step,
+            (tf.constant(0), origin, origin, finite),
+            maximum_iterations=self.steps,
+        )
+        return context.to_model_input(keep(x, kept, context.logits(x))), finite
+
+
+def _attacked(
+    kind: Any, context: MapContext, model: Any, y: Any, **more: Any
+) -> Points:
+    settings = context.settings
+    attack = kind(
+        epsilon=settings.epsilon,
+        norm=settings.norm,
+        input_range=settings.input_range,
+        steps=settings.attack_steps,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        verbose=0,
+        **more,
+    )
+    points: Points = attack(model, context.x, y)
+    return points
+
+
+def _curved(model: Any) -> Any:
+    """Give a ReLU network the second derivatives that attacking its map needs."""
+    base = base_model(model)
+    if not isinstance(base, keras.Model) or not any(map(has_relu, walk(base))):
+        return model
+    return BorrowedCurvature(model, with_smooth_activations(base, "softplus"))
+
+
+# The parts of a measurement, in the order of the report.
+MEASURES: dict[str, Callable[[MapContext], Figures]] = {
+    "faithfulness": faithfulness,
+    "agreement": agreements,
+    "sparsity": sparsity,
+    "alignment": alignments,
+    "localisation": localization,
+    "smoothness": smoothness,
+    "uniform_noise": partial(
+        stability, condition="uniform noise", perturb=uniform_noise
+    ),
+    "gaussian_noise": partial(
+        stability, condition="Gaussian noise", perturb=gaussian_noise
+    ),
+    "pgd": partial(stability, condition="PGD, class kept", perturb=attacked_decision),
+    "saliency_attack": partial(
+        stability, condition="saliency attack", perturb=attacked_map
+    ),
+    "sanity": sanity,
+}
+
+# ---- what the figures say
+
+_SAME, _ALL = "Same map with shuffled weights", "all layers"
 # Shuffled weights leave the architecture: borders and strides alone correlate maps.
 _SAME_MAP = 0.8
 
@@ -366,7 +549,7 @@ def findings(figures: Sequence[SaliencyFigure]) -> list[Finding]:
 
 
 def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
-    found = [f for f in figures if (f.metric, f.condition) == (METRIC, ALL)]
+    found = [f for f in figures if (f.metric, f.condition) == (_SAME, _ALL)]
     if not found:
         return []
     rule, title = "weights_matter", "The maps depend on the weights"
@@ -395,7 +578,7 @@ def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
 def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
     means: dict[str, dict[tuple[str, str], float]] = {}
     for figure in figures:
-        if figure.group == GROUP:
+        if figure.group == "Faithfulness":
             baseline, order = figure.condition.split(", ")
             value = math.nan if figure.mean is None else figure.mean
             means.setdefault(baseline, {})[figure.metric, order] = value
@@ -440,228 +623,3 @@ def _skipped(rule: str, title: str, says: str) -> Finding:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptLabelPGD(PGD):
-    """Attack the decision, and return the last iterate that still has the class `y`."""
-
-    random_start: bool = False
-
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attack one batch; see `Attack.search`."""
-        origin = problem.origin
-        ball = BALLS[self.norm](origin, self.epsilon, self.input_range, problem.region)
-
-        def keep(x: tf.Tensor, kept: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            lost = misclassified(logits, problem.targets)
-            rows = tf.reshape(lost, [-1] + [1] * (x.shape.rank - 1))
-            return tf.ensure_shape(tf.where(rows, kept, x), x.shape)
-
-        def one_step(step: tf.Tensor, x: tf.Tensor, kept: Any, finite: Any) -> Any:
-            gradient, logits = self.gradient(logits_fn, x, problem, state=(), seed=seed)
-            kept = keep(x, kept, logits)
-            gradient, healthy = usable_part(gradient)
-            finite &= healthy
-            moved = x + self.step_length * ball.steepest(gradient)
-            return step + 1, ball.project(moved), kept, finite
-
-        finite = tf.ones(tf.shape(origin)[:1], tf.bool)
-        _, x, kept, finite = tf.while_loop(
-            lambda step, *_: step < self.steps,
-            one_step,
-            (tf.constant(0), origin, origin, finite),
-            maximum_iterations=self.steps,
-        )
-        return problem.see(keep(x, kept, problem.logits(logits_fn, x))), finite
-
-
-def sparsity(context: MapContext) -> list[SaliencyFigure]:
-    """Measure on how few pixels the maps are concentrated."""
-    values = BatchedFunction(gini, context.settings.batch_size)(context.maps)
-    known = context.finite
-    return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
-
-
-def smoothness(context: MapContext) -> list[SaliencyFigure]:
-    """Measure how fast the maps change around the inputs."""
-    settings = context.settings
-
-    def constant(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return local_lipschitz(
-            lambda x: context.explain.core(x, y),
-            x,
-            radius=settings.epsilon,
-            samples=settings.samples,
-            seed=(settings.seed, 1),
-            input_range=settings.input_range,
-        )
-
-    values = BatchedFunction(constant, settings.batch_size)(context.x, context.y)
-    name = "Local Lipschitz constant"
-    known = context.finite
-    return [figure_of(values, "Stability", name, better="lower", known=known)]
-
-
-def alignments(context: MapContext) -> list[SaliencyFigure]:
-    """Measure how well the gradient of the logit is aligned with the image."""
-    size = context.settings.batch_size
-    gradient = gradient_explainer(
-        context.model, context.x[:1], score="logit", reduce=False, batch_size=size
-    )
-    program = BatchedFunction(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
-    length, cosine = program(context.x, gradient(context.x, context.y)).T
-    group, name = "Alignment", "Alignment of gradient and image"
-    return [
-        figure_of(length, group, name, "length, input units", better="higher"),
-        figure_of(cosine, group, name, "cosine", better="higher"),
-    ]
-
-
-def localisation(context: MapContext) -> list[SaliencyFigure]:
-    """Measure whether the maps lie on the objects, beside the level of chance."""
-    if context.boxes is None:
-        return []
-    group, size = "Localisation", context.settings.batch_size
-    hit, mass, area = (
-        BatchedFunction(metric, size)(maps, context.boxes)
-        for metric, maps in (
-            (pointing_game, context.maps),
-            (relevance_mass, context.maps),
-            (relevance_mass, np.ones_like(context.maps)),
-        )
-    )
-    known = context.finite
-    return [
-        figure_of(hit, group, "Pointing game", better="higher", known=known),
-        figure_of(mass, group, "Relevance mass", better="higher", known=known),
-        figure_of(
-            area, group, "Area of the boxes", "what chance gives both", known=known
-        ),
-    ]
-
-
-_HALVINGS = 40  # of the interval that holds a scale: to twelve digits
-STABILITY_GROUP = "Stability"
-Points = npt.NDArray[Any]
-
-
-def stability(
-    context: MapContext, *, condition: str, perturb: Callable[[MapContext], Points]
-) -> list[SaliencyFigure]:
-    """Compare the maps at the inputs and at perturbed inputs of the same class."""
-    settings = context.settings
-    points = perturb(context)
-    logits = predict_logits(context.model, points, settings.batch_size)
-    changes = (points - context.x).reshape(len(points), -1)
-    used = classified_rightly(logits, context.y)
-    if perturb is attacked_decision:
-        # Where already the first step lost the class, there is nothing to compare.
-        used &= changes.any(axis=1)
-    metrics: dict[str, Any] = {
-        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=settings.top),
-        "Rank correlation": rank_correlation,
-    }
-    if context.maps.ndim == 3:
-        metrics["SSIM"] = ssim
-    program = BatchedFunction(
-        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
-        settings.batch_size,
-    )
-    moved = np.asarray(context.explain(points, context.y))
-    found = program(context.maps, moved)
-    known = context.finite & finite_rows(moved)
-    figures = [
-        figure_of(
-            values,
-            STABILITY_GROUP,
-            name,
-            condition,
-            better="higher",
-            used=used,
-            known=known,
-        )
-        for name, values in zip(metrics, found.T, strict=True)
-    ]
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[settings.norm]
-    lengths = np.linalg.norm(changes.astype(np.float64), order, axis=1)
-    name = "Length of the perturbation"
-    return [*figures, figure_of(lengths, STABILITY_GROUP, name, condition, used=used)]
-
-
-def uniform_noise(context: MapContext) -> Points:
-    """Draw a point of the ball per example."""
-    settings, x = context.settings, tf.convert_to_tensor(context.x)
-    origin = tf.cast(x, working_dtype(x.dtype))
-    ball = BALLS[settings.norm](origin, settings.epsilon, settings.input_range)
-    drawn = ball.sample(tf.constant([settings.seed, 2]))
-    points: Points = round_towards(drawn, origin, x.dtype).numpy()
-    return points
-
-
-def gaussian_noise(context: MapContext) -> Points:
-    """Add Gaussian noise as long, in the L2 norm, as the uniform noise."""
-    settings, x = context.settings, context.x.astype(np.float64)
-    noise = tf.random.stateless_normal(
-        x.shape, (settings.seed, 3), dtype=x.dtype
-    ).numpy()
-
-    def length(points: Any) -> Any:
-        axes = tuple(range(1, x.ndim))
-        return np.sqrt(np.sum(np.square(points - x), axes, keepdims=True))
-
-    def moved(scale: Any) -> Any:
-        return (x + scale * noise).clip(*settings.input_range)
-
-    wanted = length(uniform_noise(context).astype(np.float64))
-    # The length grows with the scale: halve the interval that holds the right one.
-    low, high = (
-        np.zeros_like(wanted),
-        64.0 * wanted / np.maximum(length(x + noise), 1e-12),
-    )
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        short = length(moved(middle)) < wanted
-        low, high = np.where(short, middle, low), np.where(short, high, middle)
-    points: Points = moved(low).astype(context.x.dtype)
-    return points
-
-
-def attacked_decision(context: MapContext) -> Points:
-    """Attack the decision by PGD as far as the class is kept."""
-    return _attacked(KeptLabelPGD, context, context.model, context.y)
-
-
-def attacked_map(context: MapContext) -> Points:
-    """Attack the gradient map and keep the class."""
-    return _attacked(
-        SaliencyAttack, context, _curved(context.model), None, top=context.settings.top
-    )
-
-
-def _attacked(
-    kind: Any, context: MapContext, model: Any, y: Any, **more: Any
-) -> Points:
-    settings = context.settings
-    attack = kind(
-        epsilon=settings.epsilon,
-        norm=settings.norm,
-        input_range=settings.input_range,
-        steps=settings.attack_steps,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        verbose=0,
-        **more,
-    )
-    points: Points = attack(model, context.x, y)
-    return points
-
-
-def _curved(model: Any) -> Any:
-    """Give a ReLU network the second derivatives that attacking its map needs."""
-    base = base_model(model)
-    if not isinstance(base, keras.Model) or not any(map(has_relu, walk(base))):
-        return model
-    return BorrowedCurvature(model, with_smooth_activations(base, "softplus"))

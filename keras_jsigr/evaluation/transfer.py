@@ -56,45 +56,38 @@ class Cell(NamedTuple):
     fingerprint: str = ""
 
 
+@dataclass(frozen=True)
 class TransferBench:
     """Make and judge transferred examples of a fixed set of models and data."""
 
-    def __init__(
-        self,
-        models: Mapping[str, Any],
-        x: npt.NDArray[Any],
-        y: npt.NDArray[np.int64],
-        labels: Labels,
-        batch_size: int,
-        cache: ResultCache,
-    ) -> None:
-        self._models = models
-        self._x, self._y = x, y
-        self._labels = labels
-        self._batch_size = batch_size
-        self._cache = cache
+    models: Mapping[str, Any]
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+    labels: Labels
+    batch_size: int
+    cache: ResultCache
 
     @cached_property
     def _identities(self) -> dict[str, str]:
-        return {name: model_identity(m, self._x) for name, m in self._models.items()}
+        return {name: model_identity(m, self.x) for name, m in self.models.items()}
 
     @cached_property
     def _data(self) -> str:
-        return data_identity(self._x, self._y)
+        return data_identity(self.x, self.y)
 
     def _logits(self, name: str, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return predict_logits(self._models[name], points, self._batch_size)
+        return predict_logits(self.models[name], points, self.batch_size)
 
     def cell(self, source: str, attack: Any, targets: Sequence[str]) -> Cell:
         """Make examples against one model and try them on others."""
 
         def compute() -> CachedResult:
-            x, y = self._x, self._y
-            if self._labels == "own":
+            x, y = self.x, self.y
+            if self.labels == "own":
                 y = self._logits(source, x).argmax(-1)
             rows = np.arange(len(x))
             done = attacked(
-                attack, self._models[source], partial(self._logits, source), x, y, rows
+                attack, self.models[source], partial(self._logits, source), x, y, rows
             )
             if done.crashed:
                 raise RuntimeError(done.error)
@@ -105,9 +98,7 @@ class TransferBench:
                 x_adv[~valid] = x[~valid]
             # By number: a name may hold what no archive can.
             arrays = {
-                f"right_{number}": classified_rightly(
-                    self._logits(name, x_adv), self._y
-                )
+                f"right_{number}": classified_rightly(self._logits(name, x_adv), self.y)
                 for number, name in enumerate(targets)
             }
             info = {"seconds": done.seconds, "error": first_line(done.error)}
@@ -115,12 +106,12 @@ class TransferBench:
 
         wanted = {
             "attack": describe(attack),
-            "labels": self._labels,
+            "labels": self.labels,
             "data": self._data,
             "source": self._identities[source],
             "targets": [self._identities[name] for name in targets],
         }
-        found = self._cache.get_or_compute("transfer", wanted, compute)
+        found = self.cache.get_or_compute("transfer", wanted, compute)
         right = {name: found.arrays[f"right_{i}"] for i, name in enumerate(targets)}
         return Cell(
             source=source,
@@ -353,8 +344,8 @@ def transfer_matrix(
     for name, model in models.items():
         check_model_fits(f"model '{name}'", model, x, classes)
     if epsilons is None:
-        threat = (None, norm, input_range, x.shape[1:])
-        epsilons = [check_threat_model(*threat, *models.values())[0]]
+        limits = check_threat_model(x, None, norm, input_range, *models.values())[1]
+        epsilons = [limits[0]]
     radii = check_radii("epsilons", epsilons)
     made = attacks_of(
         attacks,

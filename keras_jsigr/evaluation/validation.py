@@ -17,13 +17,16 @@ from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
 from keras_jsigr.evaluation.run import model_name, widest_radius
 
+Threat = tuple[float, str, tuple[float, float]]
+
 
 def check_threat_model(
-    epsilon: Any, norm: Any, input_range: Any, shape: Sequence[int], *models: Any
-) -> tuple[float, str, tuple[float, float]]:
-    """Check radius, norm and range; those of hardened models stand for `None`."""
+    x: Any, epsilon: Any, norm: Any, input_range: Any, *models: Any
+) -> tuple[Any, Threat]:
+    """Check inputs, radius, norm and range; hardened models fill in for `None`."""
     name = arguments.norm(norm)
     ends = known_range(input_range, *models)
+    x = check_inputs(x, ends)
     if epsilon is None:
         epsilon = known_epsilon(*models) if name == "linf" else None
         if epsilon is None:
@@ -32,14 +35,14 @@ def check_threat_model(
                 "since no hardened model knows one. Pass for instance epsilon=8/255."
             )
     radius = arguments.number("epsilon", epsilon, minimum=0.0, above=True)
-    widest = widest_radius(name, ends, math.prod(shape))
+    widest = widest_radius(name, ends, math.prod(x.shape[1:]))
     if radius >= widest:
         raise ValueError(
             f"`epsilon` is too large: got {radius:g} under {name} for inputs in "
             f"{ends}, expected less than {widest:g}, where every input may "
             "become any other. Give it in input units: 8/255 for inputs in 0..1."
         )
-    return radius, name, ends
+    return x, (radius, name, ends)
 
 
 def known_range(given: Any, *models: Any) -> tuple[float, float]:

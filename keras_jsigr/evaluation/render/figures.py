@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
-from xml.etree.ElementTree import Element, SubElement, tostring
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from keras_jsigr.evaluation.records import CurvePoint, ReportData
 from keras_jsigr.evaluation.render.tables import (
     DASH,
     Matrix,
-    between,
     labels,
     number,
     numbered,
@@ -52,7 +51,7 @@ COLORS: dict[Theme, dict[str, str]] = {
 }
 
 
-# One line per report; dashes and marks differ too, for those who see no colours.
+# One line per report; dashes and marks differ too, for those who see no colors.
 LINES: dict[Theme, list[str]] = {
     "light": ["#0b6570", "#b0431e", "#6b4ba3", "#7a6200", "#2f6d2f", "#a02c6d"],
     "dark": ["#67c6d0", "#f29a72", "#b9a1ee", "#d9bf4d", "#8fce8a", "#f08fc4"],
@@ -70,25 +69,20 @@ STEPS = 11
 
 
 class Cell(NamedTuple):
-    """Name the colours of one step of the heat map."""
+    """Name the colors of one step of the heat map."""
 
     ground: str
     text: str
 
 
-def contrast(a: str, b: str) -> float:
-    """Measure how well two colours can be told apart, as WCAG 2.2 defines it."""
-    low, high = sorted((_luminance(a), _luminance(b)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def heat(share: float, theme: Theme) -> Cell:
-    """Choose the colours of a heat map's cell."""
+    """Choose the colors of a cell of the heat map."""
     none_lost, all_lost = (_channels(color) for color in HEAT[theme])
     lost = 1 - heat_step(share) / (STEPS - 1)
     mixed = (a + lost * (b - a) for a, b in zip(none_lost, all_lost, strict=True))
     ground = "#" + "".join(f"{round(channel):02x}" for channel in mixed)
-    return Cell(ground, max("#000000", "#ffffff", key=lambda c: contrast(c, ground)))
+    # Black or white, whichever has the larger contrast by WCAG 2.2.
+    return Cell(ground, "#000000" if _luminance(ground) > 0.179 else "#ffffff")
 
 
 def heat_step(share: float) -> int:
@@ -97,7 +91,7 @@ def heat_step(share: float) -> int:
 
 
 def theme_css() -> str:
-    """Write the colours as custom properties of CSS."""
+    """Write the colors as custom properties of CSS."""
     light, dark = _properties("light"), _properties("dark")
     return (
         f":root {{ {light} }}\n"
@@ -133,138 +127,70 @@ def _luminance(color: str) -> float:
 # ---- the chart of the HTML page
 
 DASHES = ("", "7 4", "3 3", "9 4 2 4", "4 5", "12 5")
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 26.0, 44.0
 
 
-class Line(NamedTuple):
-    """Name the points of one line; ascending in epsilon."""
+@dataclass(frozen=True)
+class Chart:
+    """Where the curves of reports go in a drawing, which chart.html makes of them."""
 
-    name: str
-    points: Sequence[CurvePoint]
+    LEFT: ClassVar = 46
+    RIGHT: ClassVar = 14
+    TOP: ClassVar = 26
 
+    lines: list[tuple[str, list[CurvePoint]]]
+    marked: list[float]
+    chances: list[float]
+    width: int
+    height: int
 
-class _Plane(NamedTuple):
-    x: Callable[[float], float]
-    y: Callable[[float], float]
-    limit: float
-    width: float
-    height: float
+    @property
+    def limit(self) -> float:
+        """The largest radius."""
+        radii = [p.epsilon for _, points in self.lines for p in points]
+        return max([0.0, *radii, *self.marked]) or 1.0
 
+    @property
+    def bottom(self) -> int:
+        """The height of accuracy 0."""
+        return self.height - 44
 
-def line_chart(
-    lines: Sequence[Line],
-    *,
-    title: str,
-    marked: Sequence[float] = (),
-    chances: Sequence[float] = (),
-    width: int = 760,
-    height: int = 340,
-) -> str:
-    """Draw lines with their 95 % intervals."""
-    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
-    largest = max((p.epsilon for line in lines for p in line.points), default=0.0)
-    limit = max([largest, *marked]) or 1.0
-    plane = _Plane(
-        lambda epsilon: _LEFT + inner_width * epsilon / limit,
-        lambda share: _TOP + inner_height * (1 - share),
-        limit,
-        width,
-        height,
-    )
-    size = {"viewBox": f"0 0 {width} {height}", "class": "chart", "role": "img"}
-    svg = Element("svg", {**size, "aria-label": title})
-    _axes(svg, plane, 6 if width > 500 else 3)
-    for chance in sorted(set(chances)):
-        _rule(svg, plane, (0, chance), (limit, chance), "chance")
-    for epsilon in sorted(set(marked)):
-        _rule(svg, plane, (epsilon, 0), (epsilon, 1), "marked")
-        anchor = "end" if epsilon > 0.8 * limit else "middle"
-        x = plane.x(epsilon) + (4 if anchor == "end" else 0)
-        _text(svg, f"ε = {number(epsilon)}", x, _TOP - 9, anchor, "marked-label")
-    for place, line in enumerate(lines):
-        _band(svg, plane, line, place)
-    for place, line in enumerate(lines):
-        _line(svg, plane, line, place)
-    for chance in sorted(set(chances)):
-        left = _room(lines, chance, 0, 0.25 * limit)
-        on_left = left > _room(lines, chance, 0.75 * limit, limit)
-        x, anchor = (_LEFT + 6, "start") if on_left else (width - _RIGHT, "end")
-        text = f"guessing {percent(chance)}"
-        _text(svg, text, x, plane.y(chance) - 5, anchor, "chance-label")
-    return tostring(svg, encoding="unicode")
+    def x(self, epsilon: float) -> float:
+        """Return the place of a radius."""
+        inner = self.width - self.LEFT - self.RIGHT
+        return round(self.LEFT + inner * epsilon / self.limit, 1)
 
+    def y(self, share: float) -> float:
+        """Return the height of an accuracy."""
+        return round(self.bottom - (self.bottom - self.TOP) * share, 1)
 
-def _axes(svg: Element, plane: _Plane, most: int) -> None:
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        _rule(svg, plane, (0, share), (plane.limit, share), "grid")
-        _text(svg, f"{share:.0%}", _LEFT - 8, plane.y(share) + 4, "end", "tick")
-    for epsilon in ticks(plane.limit, most):
-        y = plane.height - _BOTTOM + 18
-        _text(svg, number(epsilon), plane.x(epsilon), y, "middle", "tick")
-    middle = plane.x(plane.limit / 2)
-    label = "radius ε of the attack, in input units"
-    _text(svg, label, middle, plane.height - 6, "middle", "axis")
-
-
-def _band(svg: Element, plane: _Plane, line: Line, place: int) -> None:
-    high = [_at(plane, p.epsilon, p.accuracy.high) for p in line.points]
-    low = [_at(plane, p.epsilon, p.accuracy.low) for p in reversed(line.points)]
-    points = " ".join(high + low)
-    SubElement(svg, "polygon", {"class": f"band-{place % 6}", "points": points})
-
-
-def _line(svg: Element, plane: _Plane, line: Line, place: int) -> None:
-    group = SubElement(svg, "g", {"class": f"line-{place % 6}"})
-    points = " ".join(_at(plane, p.epsilon, p.accuracy.accuracy) for p in line.points)
-    dashes = {"stroke-dasharray": DASHES[place % 6]} if place % 6 else {}
-    SubElement(group, "polyline", {"points": points, **dashes})
-    for point in line.points:
-        x, y = plane.x(point.epsilon), plane.y(point.accuracy.accuracy)
-        centre = {"cx": f"{x:.1f}", "cy": f"{y:.1f}"}
-        SubElement(group, "circle", {**centre, "r": "3.2"})
-        # A larger ground to hit with the mouse; its title is the tooltip.
-        hit = SubElement(group, "circle", {**centre, "r": "12", "class": "hit"})
-        SubElement(hit, "title").text = (
-            f"{line.name}, ε = {number(point.epsilon)}: "
-            f"{percent(point.accuracy.accuracy)} (95 % interval "
-            f"{between(point.accuracy)})"
+    def path(self, points: Sequence[CurvePoint], end: str) -> str:
+        """Return the places of an accuracy, or of an end of its interval."""
+        return " ".join(
+            f"{self.x(p.epsilon)},{self.y(getattr(p.accuracy, end))}" for p in points
         )
 
+    @property
+    def ticks(self) -> list[float]:
+        """Round numbers from 0 to the limit."""
+        rough = self.limit / (6 if self.width > 500 else 3)
+        power = 10 ** math.floor(math.log10(rough))
+        step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+        count = int(self.limit / step * 1.001) + 1
+        return [float(f"{i * step:.10g}") for i in range(count)]
 
-def ticks(limit: float, most: int) -> list[float]:
-    """Choose round numbers from 0 to a limit."""
-    rough = limit / most
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
-    return [float(f"{i * step:.10g}") for i in range(int(limit / step * 1.001) + 1)]
+    def free_at_left(self, share: float) -> bool:
+        """Tell whether the lines leave more room at the left of a level."""
 
+        def room(start: float, end: float) -> float:
+            found = [
+                abs(p.accuracy.accuracy - share)
+                for _, points in self.lines
+                for p in points
+                if start <= p.epsilon <= end
+            ]
+            return min(found, default=1.0)
 
-def _rule(
-    svg: Element,
-    plane: _Plane,
-    a: tuple[float, float],
-    b: tuple[float, float],
-    kind: str,
-) -> None:
-    places = {"x1": plane.x(a[0]), "y1": plane.y(a[1])}
-    places |= {"x2": plane.x(b[0]), "y2": plane.y(b[1])}
-    attributes = {name: f"{value:.1f}" for name, value in places.items()}
-    SubElement(svg, "line", {"class": kind, **attributes})
-
-
-def _text(svg: Element, text: str, x: float, y: float, anchor: str, kind: str) -> None:
-    place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": kind}
-    SubElement(svg, "text", place).text = text
-
-
-def _room(lines: Sequence[Line], share: float, start: float, end: float) -> float:
-    """Measure how far the lines stay from a level between two radii."""
-    points = [p for line in lines for p in line.points if start <= p.epsilon <= end]
-    return min((abs(p.accuracy.accuracy - share) for p in points), default=1.0)
-
-
-def _at(plane: _Plane, epsilon: float, share: float) -> str:
-    return f"{plane.x(epsilon):.1f},{plane.y(share):.1f}"
+        return room(0, 0.25 * self.limit) > room(0.75 * self.limit, self.limit)
 
 
 # ---- the PNG picture

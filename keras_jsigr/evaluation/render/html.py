@@ -16,9 +16,8 @@ from keras_jsigr.evaluation.render import tables
 from keras_jsigr.evaluation.render.figures import (
     DASHES,
     STEPS,
-    Line,
+    Chart,
     heat_step,
-    line_chart,
     theme_css,
 )
 from keras_jsigr.evaluation.render.tables import (
@@ -138,7 +137,6 @@ def html_page(reports: Sequence[ReportData]) -> str:
 def _environment() -> jinja2.Environment:
     try:
         import jinja2
-        import markupsafe
     except ImportError as error:
         raise ImportError(f"{error}; {HINT}") from error
     environment = jinja2.Environment(
@@ -152,7 +150,6 @@ def _environment() -> jinja2.Environment:
         environment.filters[name] = getattr(tables, name)
     environment.filters |= {
         "heat_step": heat_step,
-        "markup": markupsafe.Markup,
         "picture": picture,
         "mean": tables.mean,
         "spread": tables.spread,
@@ -179,24 +176,19 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _charts(reports: Sequence[ReportData]) -> list[str]:
-    """Draw the curves for a wide and for a narrow window; [] without curves."""
+def _charts(reports: Sequence[ReportData]) -> list[Chart]:
+    """Return the curves for a wide and for a narrow window; [] without curves."""
     lines = [
-        Line(name, [p for p in report.curve if math.isfinite(p.epsilon)])
+        (name, [p for p in report.curve if math.isfinite(p.epsilon)])
         for name, report in zip(labels(reports), reports, strict=True)
     ]
-    if not any(line.points for line in lines):
+    if not any(points for _, points in lines):
         return []
-    limits = [report.threat_model.get("epsilon") for report in reports]
+    limits = {report.threat_model.get("epsilon") for report in reports}
     marked = [x for x in limits if isinstance(x, int | float) and math.isfinite(x)]
-    title = "Accuracy over the radius of the attack. The table below has the figures."
-    chances = [report.chance for report in reports]
-    return [
-        line_chart(
-            lines, title=title, marked=marked, chances=chances, width=w, height=h
-        )
-        for w, h in ((1040, 380), (350, 290))
-    ]
+    chances = sorted({report.chance for report in reports})
+    sizes = ((1040, 380), (350, 290))
+    return [Chart(lines, sorted(marked), chances, *size) for size in sizes]
 
 
 def _kind(reports: Sequence[ReportData]) -> str:
