@@ -19,11 +19,16 @@ from keras_jsigr import (
     serving,
 )
 from keras_jsigr.activations import Swish, with_smooth_activations
-from keras_jsigr.config import preset
-from keras_jsigr.evaluation import Report, compare, evaluate, evaluate_saliency
+from keras_jsigr.config import JSIGRConfig, LiveMaps
+from keras_jsigr.config import preset as preset
+from keras_jsigr.evaluation import (
+    Report,
+    compare,
+    evaluate_robustness,
+    evaluate_saliency,
+)
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import PenaltySettings
 from keras_jsigr.saliency import (
     PerturbationCache,
     explain,
@@ -36,8 +41,9 @@ from keras_jsigr.saliency import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "JSIGRConfig",
     "JSIGRModel",
-    "PenaltySettings",
+    "LiveMaps",
     "PerturbationCache",
     "Report",
     "Swish",
@@ -45,7 +51,7 @@ __all__ = [
     "callbacks",
     "compare",
     "datasets",
-    "evaluate",
+    "evaluate_robustness",
     "evaluate_saliency",
     "evaluation",
     "explain",
@@ -55,9 +61,14 @@ __all__ = [
     "penalties",
     "perturbation_map",
     "plot_saliency",
-    "preset",
     "saliency",
     "serving",
     "unwrap",
     "with_smooth_activations",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "evaluate":  # the old name warns there
+        return getattr(evaluation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,69 +1,520 @@
-"""Settings of `harden` that were found by measurement, scaled to a threat model."""
+"""The recipe of a hardened model: every expert setting, checked once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+import keras
+
 from keras_jsigr.core import arguments
+from keras_jsigr.core.arguments import BASELINES, CHANGES, BaselineName, ChangeName
+from keras_jsigr.core.scores import SCORES, ScoreName
+from keras_jsigr.penalties.alignment import SaliencyAlignment
+from keras_jsigr.penalties.base import Penalty
+from keras_jsigr.penalties.jacobian import (
+    ESTIMATORS,
+    NORMS,
+    REVERSE_MODE,
+    TARGETS,
+    EstimatorName,
+    JacobianNorm,
+    NormName,
+    TargetName,
+)
+from keras_jsigr.penalties.selective import (
+    SELECTIONS,
+    DirectionalNorm,
+    SelectionName,
+    SelectiveInputGradient,
+)
 
-PresetName = Literal["fast", "balanced", "faithful"]
+RecipeName = Literal["balanced", "fast", "interpretable"]
+RECIPES: tuple[str, ...] = get_args(RecipeName)
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "selective_target": TARGETS,
+    "norm": NORMS,
+    "estimator": ESTIMATORS,
+    "class_score": SCORES,
+    "selection": SELECTIONS,
+}
+_WEIGHTS = ("jacobian_weight", "selective_weight", "alignment_weight")
 
 
-PRESETS: tuple[str, ...] = get_args(PresetName)
+def _set(instance: Any, values: Mapping[str, Any]) -> None:
+    """Set fields of a frozen dataclass to checked, plain Python values."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
 
 
-def preset(
-    name: PresetName,
-    *,
-    epsilon: float,
-    input_range: tuple[float, float] = (0.0, 1.0),
-) -> dict[str, Any]:
-    """Return arguments of `harden` for a maximum-norm radius.
+def _changed(instance: Any) -> str:
+    """Return the fields that differ from their defaults, as they would be written."""
+    default = type(instance)()
+    told = [
+        f"{f.name}={_written(getattr(instance, f.name))}"
+        for f in fields(instance)
+        if getattr(instance, f.name) != getattr(default, f.name)
+    ]
+    return f"{type(instance).__name__}({', '.join(told)})"
 
-    With `r = epsilon / width of input_range`:
 
-    - `"balanced"`, the most robust: `form="separate"`,
-      `3 r^2 * 1/2 ||J||_F^2 + 1.2 r * sum_i M_i |d log p(y) / dx_i|`. The second sum is
-      how much the loss grows, to first order, at the worst point of the ball, over the
-      pixels that the perturbation map leaves unmarked.
-    - `"fast"`: `form="guided"`, `0.2 r sum_i |g_i| + 0.8 r sum_i M_i |g_i|`, both from
-      one projection `g` near the direction of the score, in four fifths of the time.
-    - `"faithful"`: `form="fused"` with `selection="hard"`,
-      `0.05 r sum_i ||J_:i||_2 + 0.15 r sum_i M_i ||J_:i||_2`: gradient maps that agree
-      most with perturbation maps, and the least loss of clean accuracy. It needs whole
-      maps: `maps=` of a trained network, or the slow `masks_per_step=None`.
+def _written(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
-    All take the step at random points of the ball: `noise=epsilon`; those of
-    `"balanced"` differ from the example in patches of pixels. The weights scale with
-    the radius as the loss within it does: by `r` where the penalty is a norm of
-    the gradient, by `r^2` where it is a square. Where the hardened network learns its
-    training images by heart, as it does with few, or hardly learns them, as on hard
-    tasks, add `score="margin"`.
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LiveMaps:
+    """How perturbation maps of the training model itself are made in every step.
 
     Args:
-        name: `"balanced"`, `"fast"` or `"faithful"`.
-        epsilon: Maximum-norm radius of the attacks to withstand, in units of the
-            inputs, > 0.
-        input_range: Range of the inputs that `fit` receives.
-
-    Returns:
-        Keywords for `harden`; change them as you would any dict.
+        samples: Random occlusions per image and step (each costs a seventh to a half
+            of a plain step); `None` means the whole grid.
+        grid: Cells of the grid of occlusions per side.
+        baseline: What an occlusion shows: `"blur"`, `"mean"` or `"zero"`.
+        score: How a change of the answer is scored: `"squared_logits"`,
+            `"probability_drop"` or `"sarfa"`.
 
     Raises:
-        ValueError: If `name` is unknown, or the radius or the range cannot be.
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range.
 
     Reference:
-        Measured by `benchmarks/study.py`, docs/presets.md.
+        arXiv 1711.00138 (perturbation saliency).
 
     Example:
         >>> import keras_jsigr as kj
-        >>> arguments = kj.preset("balanced", epsilon=0.1)
-        >>> arguments["form"], arguments["noise"]
-        ('separate', 0.1)
-        >>> # robust = kj.harden(model, **arguments)
+        >>> kj.LiveMaps(samples=None)
+        LiveMaps(samples=None)
     """
-    arguments.choice("preset", name, PRESETS)
+
+    samples: int | None = 1
+    grid: int = 5
+    baseline: BaselineName = "blur"
+    score: ChangeName = "squared_logits"
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        arguments.choice("baseline", self.baseline, BASELINES)
+        arguments.choice("score", self.score, CHANGES)
+        _set(self, {"grid": arguments.count("grid", self.grid)})
+        if self.samples is not None:
+            _set(self, {"samples": arguments.count("samples", self.samples)})
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready keywords."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LiveMaps:
+        """Make settings from what `get_config` returned."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return _changed(self)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True, repr=False)
+class JSIGRConfig:
+    """Every setting of the J-SIGR objective.
+
+    The objective is `task loss + lambda_J R_J + lambda_S R_S + lambda_A R_A`, with the
+    Jacobian `J = dz/dx` of the logits, the score `s` of the true class, a perturbation
+    saliency map `S` in 0..1 and the selection `M` made of it:
+
+    - `selective_target="score"`: `R_J = 1/2 ||J||_F^2` and
+      `R_S = sum_i M_i |ds/dx_i|`, or for `norm="squared"`
+      `1/2 sum_i M_i (ds/dx_i)^2` (3x the cost of a plain step);
+    - `selective_target="jacobian"`: `R_J = sum_i ||J_:i||_2` and
+      `R_S = sum_i M_i ||J_:i||_2`, or for `norm="squared"` half the squares, both from
+      the same random projections (2x);
+    - `selective_target="mixed"`: `R_J = sum_i |g_i|` and `R_S = sum_i M_i |g_i|`, or
+      half the squares, with `g = (ds/dz + projection_std xi)^T J` and normal `xi` (2x);
+    - `R_A = 1 - cos(|ds/dx|, S)`.
+
+    All are means over examples of per-example values, and gradients are taken per unit
+    of the input range: a weight means the same at any batch size, replica count, number
+    of projections and input scale.
+
+    The recipes that were found by measurement are made by `JSIGRConfig.balanced`,
+    `.fast` and `.interpretable`; `.replace` changes some of their settings.
+
+    Args:
+        epsilon: The maximum-norm radius to withstand, in input units, > 0, or `None`.
+            Attacks and evaluations take it as their default; training itself uses the
+            weights and `start_radius`, which the recipes derive from it.
+        jacobian_weight: `lambda_J >= 0`; 0 switches the term off.
+        selective_weight: `lambda_S >= 0`; 0 switches the term off.
+        alignment_weight: `lambda_A >= 0`; 0 switches the term off.
+        selective_target: `"jacobian"`, `"mixed"` or `"score"`, see above.
+        norm: `"l1"`, the dual norm of a maximum-norm adversary, or `"squared"`.
+        estimator: `"random_projection"`; `"exact"` (C products; few classes);
+            `"finite_difference"`, for layers without second derivatives; or `"jvp"`,
+            forward mode. The last two need `norm="squared"`, no mixed target and no
+            alignment.
+        num_projections: Random projections per step, >= 1.
+        projection_std: Standard deviation of `xi` in logits, >= 0.
+        class_score: The score `s`. `"log_prob"`; `"margin"`, the log odds, for training
+            sets so small that the network learns them by heart (there the gradient of
+            `"log_prob"` vanishes) and for tasks so hard that it stays unsure (there it
+            is at its largest); or `"logit"`.
+        selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
+            `selection_quantile`), `"threshold"`; controls `"random"`, `"inverted"`,
+            `"all"`, `"none"`. `"hard"`, `"threshold"`, `"inverted"` and the alignment
+            need whole maps: cached ones, or `live_maps=LiveMaps(samples=None)`.
+        selection_quantile: Share of the inputs for the hard selections, 0..1.
+        selection_threshold: Level of `S` for `selection="threshold"`, 0..1; `None`
+            means each map's mean plus one standard deviation.
+        live_maps: How the maps are made where `harden` gets no cached ones.
+        start_radius: Radius, in input units, >= 0, of the maximum-norm ball around each
+            example from which every step draws the point where it takes loss and
+            penalties, clipped to the input range; 0 means the example itself.
+        start_patch_sizes: Sides, in pixels or steps, >= 1, of the patches that share
+            one number of this noise; patterns of several sides are added and clipped to
+            the ball. `(1,)`: every entry is drawn for itself.
+        check_gradients: Whether `harden` verifies the derivatives that the estimator
+            needs (a few eager passes).
+        penalties: Further penalties, see `keras_jsigr.penalties.Penalty`.
+
+    Raises:
+        TypeError: If a setting has the wrong type.
+        ValueError: If a setting is out of range, or two exclude each other.
+
+    Reference:
+        arXiv 2207.13036 (abstract); 1908.02729 (random projections); 1711.09404
+        (input gradient regularization); 1711.00138 (perturbation saliency).
+
+    Example:
+        >>> import keras_jsigr as kj
+        >>> config = kj.JSIGRConfig.balanced(epsilon=0.1)
+        >>> config.selective_target, config.start_radius
+        ('score', 0.1)
+        >>> kj.JSIGRConfig(jacobian_weight=0.03, selection="all")
+        JSIGRConfig(jacobian_weight=0.03, selection='all')
+        >>> # robust = kj.harden(model, recipe=config.replace(class_score="margin"))
+    """
+
+    epsilon: float | None = None
+    jacobian_weight: float = 0.005
+    selective_weight: float = 0.015
+    alignment_weight: float = 0.0
+    selective_target: TargetName = "jacobian"
+    norm: NormName = "l1"
+    estimator: EstimatorName = "random_projection"
+    num_projections: int = 1
+    projection_std: float = 0.2
+    class_score: ScoreName = "log_prob"
+    selection: SelectionName = "soft"
+    selection_quantile: float = 0.5
+    selection_threshold: float | None = None
+    live_maps: LiveMaps = field(default_factory=LiveMaps)
+    start_radius: float = 0.0
+    start_patch_sizes: tuple[int, ...] = (1,)
+    check_gradients: bool = True
+    penalties: tuple[Penalty, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every value and every pair that excludes each other."""
+        for name, options in _CHOICES.items():
+            arguments.choice(name, getattr(self, name), options)
+        _set(self, self._plain_numbers())
+        if not isinstance(self.live_maps, LiveMaps):
+            raise TypeError(
+                f"Got {type(self.live_maps).__name__} as live_maps, expected "
+                "keras_jsigr.LiveMaps(...)."
+            )
+        if not isinstance(self.check_gradients, bool):
+            raise TypeError(
+                f"`check_gradients` is no switch: got {self.check_gradients!r}, "
+                "expected True or False."
+            )
+        self._check_penalties()
+        self._check_pairs()
+
+    def _plain_numbers(self) -> dict[str, Any]:
+        """Check the numbers and return them as Python's own, which JSON can carry."""
+        off = "A weight of 0 switches its term off."
+        numbers: dict[str, Any] = {
+            name: arguments.number(name, getattr(self, name), minimum=0.0, advice=off)
+            for name in _WEIGHTS
+        }
+        radius = "It is a radius in units of the inputs."
+        if self.epsilon is not None:
+            numbers["epsilon"] = arguments.number(
+                "epsilon", self.epsilon, minimum=0.0, above=True, advice=radius
+            )
+        if self.selection_threshold is not None:
+            numbers["selection_threshold"] = arguments.share(
+                "selection_threshold", self.selection_threshold
+            )
+        return numbers | {
+            "selection_quantile": arguments.share(
+                "selection_quantile", self.selection_quantile
+            ),
+            "num_projections": arguments.count("num_projections", self.num_projections),
+            "projection_std": arguments.number(
+                "projection_std",
+                self.projection_std,
+                minimum=0.0,
+                advice="It is a standard deviation in units of the logits.",
+            ),
+            "start_radius": arguments.number(
+                "start_radius", self.start_radius, minimum=0.0, advice=radius
+            ),
+            "start_patch_sizes": arguments.counts(
+                "start_patch_sizes", self.start_patch_sizes
+            ),
+        }
+
+    def _check_penalties(self) -> None:
+        given = self.penalties
+        if isinstance(given, Penalty) or not isinstance(given, tuple | list):
+            raise TypeError(
+                f"Got {type(given).__name__} as penalties, expected a tuple of objects "
+                "such as `(MyPenalty(0.1),)`."
+            )
+        wrong = [each for each in given if not isinstance(each, Penalty)]
+        if wrong:
+            raise TypeError(
+                f"Got {wrong[0]!r} among the penalties, expected an object whose class "
+                "is derived from keras_jsigr.penalties.Penalty."
+            )
+        _set(self, {"penalties": tuple(given)})
+
+    def _check_pairs(self) -> None:
+        needs = {
+            "norm='l1' needs the rows of the Jacobian": self.norm == "l1",
+            "selective_target='mixed' needs the gradient of the score": (
+                self.selective_target == "mixed"
+            ),
+            "alignment_weight > 0 needs the gradient map": self.alignment_weight > 0,
+        }
+        for need, present in needs.items():
+            if present and self.estimator not in REVERSE_MODE:
+                raise ValueError(
+                    f"{need}: got estimator={self.estimator!r}, expected one of "
+                    f"{REVERSE_MODE}. Use norm='squared', selective_target='jacobian' "
+                    "or 'score', and alignment_weight=0 with this estimator."
+                )
+        names = [penalty.name for penalty in self.build_penalties()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"Penalties have different names: got {names}, expected {twice} once. "
+                "Pass another `name` to yours."
+            )
+
+    @classmethod
+    def balanced(
+        cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)
+    ) -> JSIGRConfig:
+        """Return the recipe that makes networks most robust.
+
+        With `r = epsilon / width of input_range`: `selective_target="score"`,
+        `3 r^2 * 1/2 ||J||_F^2 + 1.2 r * sum_i M_i |d log p(y) / dx_i|`. The second sum
+        is how much the loss grows, to first order, at the worst point of the ball, over
+        the pixels that the perturbation map leaves unmarked. Steps are taken at random
+        points of the ball that differ from the example in patches of pixels. Where the
+        network learns its training images by heart, as it does with few, or hardly
+        learns them, as on hard tasks, add `.replace(class_score="margin")`.
+
+        Args:
+            epsilon: Maximum-norm radius of the attacks to withstand, in input units.
+            input_range: Range of the inputs that `fit` receives.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: If the radius or the range cannot be.
+
+        Reference:
+            Measured by `benchmarks/study.py`, docs/presets.md.
+
+        Example:
+            >>> import keras_jsigr as kj
+            >>> kj.JSIGRConfig.balanced(0.1).start_patch_sizes
+            (2, 4, 7)
+        """
+        radius = _relative_radius(epsilon, input_range)
+        return cls(
+            epsilon=epsilon,
+            jacobian_weight=3.0 * radius**2,
+            selective_weight=1.2 * radius,
+            selective_target="score",
+            start_radius=epsilon,
+            start_patch_sizes=(2, 4, 7),
+        )
+
+    @classmethod
+    def fast(
+        cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)
+    ) -> JSIGRConfig:
+        """Return the recipe that takes four fifths of the time of `balanced`.
+
+        `selective_target="mixed"`, `0.2 r sum_i |g_i| + 0.8 r sum_i M_i |g_i|`, both
+        from one projection `g` near the direction of the score, at random points of the
+        ball. Arguments and errors are those of `balanced`.
+
+        Example:
+            >>> import keras_jsigr as kj
+            >>> kj.JSIGRConfig.fast(0.1).selective_target
+            'mixed'
+        """
+        radius = _relative_radius(epsilon, input_range)
+        return cls(
+            epsilon=epsilon,
+            jacobian_weight=0.2 * radius,
+            selective_weight=0.8 * radius,
+            selective_target="mixed",
+            start_radius=epsilon,
+        )
+
+    @classmethod
+    def interpretable(
+        cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)
+    ) -> JSIGRConfig:
+        """Return the recipe whose gradient maps agree most with perturbation maps.
+
+        `selective_target="jacobian"` with `selection="hard"`,
+        `0.05 r sum_i ||J_:i||_2 + 0.15 r sum_i M_i ||J_:i||_2`, at random points of the
+        ball: it costs the least clean accuracy. It needs whole maps: pass
+        `saliency_maps=` of a trained network to `harden`, or take the slow
+        `.replace(live_maps=LiveMaps(samples=None))`. Arguments and errors are those of
+        `balanced`.
+
+        Example:
+            >>> import keras_jsigr as kj
+            >>> kj.JSIGRConfig.interpretable(0.1).selection
+            'hard'
+        """
+        radius = _relative_radius(epsilon, input_range)
+        return cls(
+            epsilon=epsilon,
+            jacobian_weight=0.05 * radius,
+            selective_weight=0.15 * radius,
+            selection="hard",
+            start_radius=epsilon,
+        )
+
+    def replace(self, **changes: Any) -> JSIGRConfig:
+        """Return the same settings but for some, checked again.
+
+        Args:
+            **changes: New values by the names of the settings.
+
+        Returns:
+            A new object.
+
+        Raises:
+            TypeError: If there is no such setting.
+            ValueError: If a value is out of range.
+
+        Example:
+            >>> import keras_jsigr as kj
+            >>> kj.JSIGRConfig().replace(norm="squared").norm
+            'squared'
+        """
+        unknown = sorted(set(changes) - {f.name for f in fields(self)})
+        if unknown:
+            raise TypeError(
+                f"Unknown settings: got {unknown}, expected among "
+                f"{[f.name for f in fields(self)]}."
+            )
+        return replace(self, **changes)
+
+    def build_penalties(self) -> list[Penalty]:
+        """Make the penalties of the objective, those with a weight of 0 left out.
+
+        Example:
+            >>> import keras_jsigr as kj
+            >>> [type(p).__name__ for p in kj.JSIGRConfig().build_penalties()]
+            ['JacobianNorm', 'SelectiveInputGradient']
+        """
+        selection: dict[str, Any] = {
+            "selection": self.selection,
+            "selection_quantile": self.selection_quantile,
+            "selection_threshold": self.selection_threshold,
+        }
+        common: dict[str, Any] = {
+            "estimator": self.estimator,
+            "num_projections": self.num_projections,
+        }
+        target: dict[str, Any] = {
+            "target": self.selective_target,
+            "norm": self.norm,
+            "projection_std": self.projection_std,
+            "class_score": self.class_score,
+        }
+        selects = self.selective_weight > 0 and self.selection != "none"
+        own: list[Penalty] = []
+        shared = self.selective_target == "jacobian"
+        if shared and self.estimator not in REVERSE_MODE:
+            if self.jacobian_weight > 0 or selects:
+                weights = (self.jacobian_weight, self.selective_weight)
+                own.append(DirectionalNorm(*weights, **common, **selection))
+            return [*own, *self.penalties]
+        if self.jacobian_weight > 0:
+            whole = {"norm": "squared"} if self.selective_target == "score" else target
+            own.append(JacobianNorm(self.jacobian_weight, **common, **whole))
+        if selects:
+            own.append(
+                SelectiveInputGradient(
+                    self.selective_weight, **common, **target, **selection
+                )
+            )
+        if self.alignment_weight > 0:
+            own.append(
+                SaliencyAlignment(self.alignment_weight, class_score=self.class_score)
+            )
+        return [*own, *self.penalties]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready keywords."""
+        config = {f.name: getattr(self, f.name) for f in fields(self)}
+        config["live_maps"] = self.live_maps.get_config()
+        config["start_patch_sizes"] = list(self.start_patch_sizes)
+        serialize = keras.saving.serialize_keras_object
+        config["penalties"] = [serialize(penalty) for penalty in self.penalties]
+        return config
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: dict[str, Any] | None = None,
+    ) -> JSIGRConfig:
+        """Make settings from what `get_config` returned, here or in version 0.1.0."""
+        config = dict(config)
+        if "form" in config:
+            config = from_v0_1(config)[0]
+        unknown = sorted(set(config) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"Unknown settings: got {unknown}, expected among "
+                f"{[f.name for f in fields(cls)]}. The file may come from a newer "
+                "version of keras_jsigr."
+            )
+        if isinstance(config.get("live_maps"), Mapping):
+            config["live_maps"] = LiveMaps(**config["live_maps"])
+        if "start_patch_sizes" in config:
+            config["start_patch_sizes"] = tuple(config["start_patch_sizes"])
+        config["penalties"] = tuple(
+            keras.saving.deserialize_keras_object(each, custom_objects=custom_objects)
+            for each in config.get("penalties", ())
+        )
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return _changed(self)
+
+
+def _relative_radius(epsilon: Any, input_range: Any) -> float:
+    """Return the radius as a share of the width of the range, both checked."""
     low, high = arguments.interval("input_range", input_range)
     advice = "It is the radius to withstand, in units of the inputs."
     epsilon = arguments.number(
@@ -75,40 +526,100 @@ def preset(
             f"of input_range {high - low:g}. Pass the range of what `fit` receives, "
             "such as input_range=(0, 255)."
         )
-    return {
-        **_SETTINGS[name](epsilon / (high - low)),
-        "noise": epsilon,
-        "input_range": (low, high),
-    }
+    return epsilon / (high - low)
 
 
-def _balanced(radius: float) -> dict[str, Any]:
-    return {
-        "form": "separate",
-        "jacobian_weight": 3.0 * radius**2,
-        "selective_weight": 1.2 * radius,
-        "noise_patches": (2, 4, 7),
-    }
+def named_recipe(
+    name: Any, epsilon: Any, input_range: tuple[float, float]
+) -> JSIGRConfig:
+    """Return the recipe of a name."""
+    advice = "Or pass a keras_jsigr.JSIGRConfig."
+    arguments.choice("recipe", name, RECIPES, advice=advice)
+    make: Callable[..., JSIGRConfig] = getattr(JSIGRConfig, name)
+    return make(epsilon, input_range)
 
 
-def _fast(radius: float) -> dict[str, Any]:
-    return {
-        "form": "guided",
-        "jacobian_weight": 0.2 * radius,
-        "selective_weight": 0.8 * radius,
-    }
-
-
-def _faithful(radius: float) -> dict[str, Any]:
-    return {
-        "selection": "hard",
-        "jacobian_weight": 0.05 * radius,
-        "selective_weight": 0.15 * radius,
-    }
-
-
-_SETTINGS: dict[str, Callable[[float], dict[str, Any]]] = {
-    "balanced": _balanced,
-    "fast": _fast,
-    "faithful": _faithful,
+# Of version 0.1.0: its keywords of `harden`, by what they became.
+_RENAMED = {
+    "jacobian_weight": "jacobian_weight",
+    "selective_weight": "selective_weight",
+    "align_weight": "alignment_weight",
+    "form": "selective_target",
+    "norm": "norm",
+    "estimator": "estimator",
+    "projections": "num_projections",
+    "spread": "projection_std",
+    "score": "class_score",
+    "selection": "selection",
+    "quantile": "selection_quantile",
+    "threshold": "selection_threshold",
+    "noise": "start_radius",
+    "noise_patches": "start_patch_sizes",
+    "probe": "check_gradients",
 }
+_LIVE_MAPS = {
+    "masks_per_step": "samples",
+    "grid": "grid",
+    "baseline": "baseline",
+    "saliency_score": "score",
+}
+_VALUES = {
+    "form": {"fused": "jacobian", "guided": "mixed", "separate": "score"},
+    "estimator": {"vjp": "random_projection"},
+}
+# Settings of the model or of training, not of the recipe.
+_ELSEWHERE = (
+    "penalty_weights",
+    "accuracy_drop",
+    "reference_accuracy",
+    "maps",
+    "delay_steps",
+    "ramp_steps",
+    "input_range",
+    "inputs",
+    "seed",
+)
+OLD_KEYWORDS = (*_RENAMED, *_LIVE_MAPS, *_ELSEWHERE)
+
+
+def from_v0_1(old: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split settings of version 0.1.0 into those of a recipe and the others."""
+    unknown = sorted(set(old) - set(OLD_KEYWORDS))
+    if unknown:
+        raise ValueError(f"Unknown settings: got {unknown}, of no version before.")
+    new: dict[str, Any] = {
+        _RENAMED[name]: _VALUES[name].get(value, value) if name in _VALUES else value
+        for name, value in old.items()
+        if name in _RENAMED
+    }
+    if "start_patch_sizes" in new:
+        new["start_patch_sizes"] = tuple(new["start_patch_sizes"])
+    maps = {_LIVE_MAPS[name]: old[name] for name in old if name in _LIVE_MAPS}
+    if maps:
+        new["live_maps"] = LiveMaps(**maps)
+    return new, {name: old[name] for name in old if name in _ELSEWHERE}
+
+
+def preset(
+    name: Literal["fast", "balanced", "faithful"],
+    *,
+    epsilon: float,
+    input_range: tuple[float, float] = (0.0, 1.0),
+) -> dict[str, Any]:
+    """Return a recipe as keywords of version 0.1.0. Use `JSIGRConfig` instead."""
+    recipe = {"faithful": "interpretable"}.get(name, name)
+    warnings.warn(
+        f"`preset` is deprecated and will go with the next release. Write "
+        f"harden(model, epsilon={epsilon}, recipe='{recipe}'), or JSIGRConfig."
+        f"{recipe}(epsilon={epsilon}).replace(...) to change settings.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    config, default = named_recipe(recipe, epsilon, input_range), JSIGRConfig()
+    old: dict[str, Any] = {"input_range": input_range}
+    for before, now in _RENAMED.items():
+        value = getattr(config, now)
+        if value != getattr(default, now):
+            spelled = {new: was for was, new in _VALUES.get(before, {}).items()}
+            old[before] = spelled[value] if before in _VALUES else value
+    return old

@@ -5,334 +5,73 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.config import JSIGRConfig
+from keras_jsigr.core import arguments
 from keras_jsigr.core.heads import (
     Head,
     averages_over_weights,
-    find_head,
     head_kind,
     ignored_labels,
 )
-from keras_jsigr.core.inputs import input_specs, probe_batch, probe_size
+from keras_jsigr.core.inputs import input_specs
 from keras_jsigr.core.keras_compat import exact_moments, uncompiled
 from keras_jsigr.core.scores import (
+    HeadKind,
     class_targets,
     ignore_class_weights,
-    valid_label_mask,
 )
 from keras_jsigr.core.variables import add_scalar_variable, read_scalar
-from keras_jsigr.penalties.objective import PenaltyBatch, batch_mean, ramp_factor
-from keras_jsigr.penalties.settings import PenaltySettings
-from keras_jsigr.training.accuracy_constraint import (
-    AccuracyConstraint,
-    Validation,
-    clearly_trained,
-    measure_accuracy,
-    next_factor,
-    right_answers,
-    standard_error,
-    validation_of,
-)
+from keras_jsigr.penalties.base import Penalty, PenaltyBatch
+from keras_jsigr.penalties.objective import batch_mean, warmup_factor
 from keras_jsigr.training.introspection import ModelSpec, inspect_model
 from keras_jsigr.training.saliency_targets import SaliencyTargets
-from keras_jsigr.training.step import Forward, TapedForward
+from keras_jsigr.training.step import Forward, TapedForward, step_seed
 from keras_jsigr.training.validation import (
     check_adversary,
     check_loss,
+    check_precision,
+    check_start_radius,
     check_training_data,
 )
 
-_WEIGHTS = ("jacobian_weight", "selective_weight", "align_weight")
+# The warm-up where a share of the steps of `fit` is not known: without `fit`, or with
+# data of unknown length.
+DEFAULT_WARMUP_STEPS = 200
+_UNRESOLVED = -1
 
-
-_STEPS = ("delay_steps", "ramp_steps")
-
-
-_ADJUSTABLE = (*_WEIGHTS, *_STEPS)
-
-
-class AdjustableModel(keras.Model):
-    """A model whose penalty weights and ramp are variables, saved with its weights."""
-
-    settings: PenaltySettings
-
-    def make_adjustable(self) -> None:
-        """Create the variables, at the values of the settings."""
-        for name in _ADJUSTABLE:
-            dtype = "int64" if name in _STEPS else "float32"
-            value = getattr(self.settings, name)
-            setattr(self, name, add_scalar_variable(self, name, value, dtype=dtype))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        exchanged = vars(self).get(name, value) is not value
-        if exchanged and name == "settings":
-            raise TypeError(
-                "`settings` are those that the training steps were made of: got others "
-                "in their place. Harden `unwrap(model)` again with what shall change."
-            )
-        if exchanged and name in _ADJUSTABLE:
-            raise TypeError(
-                f"`{name}` is a variable that training steps read: got a plain "
-                f"attribute in its place. Use `model.{name}.assign({value!r})`."
-            )
-        super().__setattr__(name, value)
-
-    def adjusted(self) -> dict[str, float]:
-        """Return what the variables hold now, by the names of the settings."""
-        values = {name: read_scalar(getattr(self, name)) for name in _ADJUSTABLE}
-        # In the few digits of float32: 0.005 and not 0.004999999888.
-        return {
-            name: int(value) if name in _STEPS else float(str(np.float32(value)))
-            for name, value in values.items()
-        }
-
-    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load weights as Keras does, and tell which settings came with them."""
-        before = self.adjusted()
-        result = super().load_weights(filepath, *args, **kwargs)
-        after = self.adjusted()
-        changed = [name for name in _ADJUSTABLE if before[name] != after[name]]
-        if changed:
-            told = ", ".join(f"{n} {before[n]:g} by {after[n]:g}" for n in changed)
-            again = "; ".join(f"model.{n}.assign({before[n]:g})" for n in changed)
-            warnings.warn(
-                f"The file replaced settings of this model: {told}. They are saved "
-                f"with the weights. To keep those of before: `{again}`.",
-                stacklevel=2,
-            )
-        return result
-
-
-def base_config(model: keras.Model) -> dict[str, Any]:
-    """Serialize a model that only its wrapper trains."""
-    with uncompiled(model):
-        config: dict[str, Any] = without_compile_config(
-            keras.saving.serialize_keras_object(model)
-        )
-    return config
-
-
-def without_compile_config(config: Any) -> Any:
-    """Leave out how models were compiled: files of earlier versions hold it."""
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(without_compile_config, config))
-    if not isinstance(config, dict):
-        return config
-    drop = {"compile_config"} if "class_name" in config else set()
-    return {k: without_compile_config(v) for k, v in config.items() if k not in drop}
-
-
-class CheckedModel(keras.Model):
-    """A classifier whose `fit` refuses what would train something else than meant."""
-
-    base: keras.Model
-    settings: PenaltySettings
-    classes: int
-
-    @property
-    @abstractmethod
-    def head(self) -> Head:
-        """The softmax, sigmoid or linear head."""
-
-    @property
-    @abstractmethod
-    def input_specs(self) -> Any:
-        """The structure of the inputs, a `tf.TensorSpec` at every leaf."""
-
-    @property
-    @abstractmethod
-    def regularized(self) -> list[int]:
-        """Positions of the regularized inputs among the flattened inputs."""
-
-    @property
-    @abstractmethod
-    def padding(self) -> tuple[tuple[float, ...], ...]:
-        """For each regularized input what is padding in it."""
-
-    @abstractmethod
-    def check_samples(self, x: Any) -> None:
-        """Refuse inputs the model cannot train on for reasons of its own."""
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Check the compiled loss against the head, then do as Keras does."""
-        check_loss(self, self.head)
-        return super().make_train_function(force)
-
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Look at the training data, then train as `keras.Model.fit` does."""
-        # An uncompiled model is left to Keras' own message.
-        if getattr(self, "optimizer", None) is not None:
-            check_loss(self, self.head)
-            seen = check_training_data(
-                x,
-                y,
-                specs=self.input_specs,
-                regularized=self.regularized,
-                classes=self.classes,
-                input_range=self.settings.input_range,
-                ignored=ignored_labels(self),
-                padding=self.padding,
-                exclusive=self.head.kind == "linear"
-                and head_kind(self, self.head, self.classes) == "softmax",
-            )
-            if seen is not None:
-                self.check_samples(seen)
-        return super().fit(x, y, *args, **kwargs)
-
-
-_HOW = (
-    "Train the plain model first and harden it then, or pass reference_accuracy= to "
-    "`harden`: a number in 0..1, or a plain model that is trained."
+_RANDOM_STATE = "random_state_"
+# The scalars of a file of version 0.1.0, which numbers them in this order.
+_V0_1_SCALARS = (
+    "jacobian_weight",
+    "selective_weight",
+    "alignment_weight",
+    "delay_steps",
+    "warmup_steps",
+    "steps_taken",
+    "mean_change",
+    "penalty_factor",
+    "reference_accuracy",
+    "accuracy_slack",
 )
 
 
-@dataclass(frozen=True)
-class _Twin:
-    """The plain model whose accuracy counts. Not a layer, so Keras does not save it."""
-
-    model: keras.Model
-    head: Head
-
-
-class ConstrainedModel(CheckedModel):
-    """A classifier that adapts a common factor of its penalty weights in `fit`."""
-
-    penalty_factor: Any = None
-
-    def make_constraint(self, reference: keras.Model | None) -> None:
-        """Create the state, if the settings ask for it."""
-        self._twin = None
-        if self.settings.penalty_weights == "fixed":
-            return
-        if reference is not None:
-            probe = probe_batch(
-                self.input_specs, self.settings.input_range, probe_size(reference)
-            )
-            self._twin = _Twin(reference, find_head(reference, probe))
-        known = self.settings.reference_accuracy
-        self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
-        self.reference_accuracy = add_scalar_variable(
-            self, "reference_accuracy", math.nan if known is None else known
-        )
-        self.accuracy_slack = add_scalar_variable(self, "accuracy_slack", math.nan)
-        self.clean_accuracy = keras.metrics.Mean(name="clean_accuracy")
-
-    def factor(self) -> Any:
-        """Return the factor of all penalty weights, 1 with fixed weights."""
-        return 1.0 if self.penalty_factor is None else self.penalty_factor.value
-
-    def constraint_state(self) -> dict[str, float | None]:
-        """Return what the constraint chose; empty with fixed weights."""
-        if self.penalty_factor is None:
-            return {}
-        names = ("penalty_factor", "reference_accuracy")
-        values = {name: read_scalar(getattr(self, name)) for name in names}
-        return {n: None if math.isnan(v) else float(v) for n, v in values.items()}
-
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as `keras.Model.fit` does, with the constraint watched if there is one."""
-        if self.penalty_factor is None:
-            return super().fit(x, y, *args, **kwargs)
-        bound = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
-        given = {k: v for k, v in bound.arguments.items() if k != "self"}
-        callbacks = given.pop("callbacks", None)
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            raise TypeError(
-                "penalty_weights='auto' adds a callback of its own: got a "
-                "CallbackList, expected a list of callbacks."
-            )
-        watch = AccuracyConstraint(validation_of(given))
-        return super().fit(
-            **given, callbacks=[watch, *keras.tree.flatten(callbacks or [])]
-        )
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        """Count the right answers, then do as Keras does."""
-        if self.penalty_factor is not None:
-            right = right_answers(y_pred, y, self._kind, self.head)
-            weights = valid_label_mask(y_pred, y, ignored_labels(self))
-            self.clean_accuracy.update_state(right, weights)
-        results: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
-        return results
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """Return the user's metrics: the count of right answers is our own."""
-        results: dict[str, Any] = super().get_metrics_result()
-        results.pop("clean_accuracy", None)
-        return results
-
-    def measure_reference(self, validation: Validation) -> None:
-        """Measure the reference accuracy unless it is known."""
-        if not math.isnan(read_scalar(self.reference_accuracy)):
-            return
-        if hasattr(validation.x, "__next__"):
-            raise ValueError(
-                "Measuring the reference would use up the validation data: got a "
-                "generator. Pass arrays or a dataset, or reference_accuracy=<number>."
-            )
-        twin = self._twin or _Twin(self.base, self.head)
-        accuracy, examples = measure_accuracy(
-            twin.model, validation, self._kind, twin.head, ignored_labels(self)
-        )
-        # Independent classes are graded one by one: a coin gets half of them right.
-        classes = 2 if self._kind == "sigmoid" else self.classes
-        if not clearly_trained(accuracy, examples, classes):
-            raise ValueError(
-                f"`{twin.model.name}` is no reference: got accuracy {accuracy:.3f} on "
-                f"{examples:.0f} validation examples, expected clearly more than "
-                f"chance. {_HOW}"
-            )
-        self.reference_accuracy.assign(accuracy)
-        if self._twin is None:
-            self.accuracy_slack.assign(self.settings.accuracy_drop)
-
-    def follow_accuracy(self, accuracy: float, examples: float) -> float:
-        """Choose the next penalty factor from the accuracy of a validation."""
-        drop = self.settings.accuracy_drop
-        slack = accuracy - (read_scalar(self.reference_accuracy) - drop)
-        last = read_scalar(self.accuracy_slack)
-        self.accuracy_slack.assign(slack)
-        # Before the penalties are there, their price cannot be seen.
-        full = read_scalar(self.delay_steps) + read_scalar(self.ramp_steps)
-        if read_scalar(self.optimizer.iterations) >= full:
-            self.penalty_factor.assign(
-                next_factor(
-                    read_scalar(self.penalty_factor),
-                    slack,
-                    None if math.isnan(last) else last,
-                    drop=drop,
-                    error=standard_error(accuracy, examples),
-                )
-            )
-        return slack
-
-    def check_savable(self) -> None:
-        """Refuse to write a model whose reference would be lost."""
-        if self._twin is not None and math.isnan(read_scalar(self.reference_accuracy)):
-            raise ValueError(
-                "The reference model is not saved, and its accuracy is not measured "
-                "yet: got a model that was never fitted. Call `fit` first, or pass "
-                "reference_accuracy=<number> to `harden`."
-            )
-
-    @property
-    def _kind(self) -> Any:
-        return head_kind(self, self.head, self.classes)
-
-
 class LossParts(NamedTuple):
-    """What the loss of a step is made of."""
+    """What the loss of a step is made of.
+
+    Attributes:
+        task: The compiled loss, a scalar.
+        penalties: Means over the batch, by the names of the penalties.
+        y_pred: The model's outputs `(B, C)`.
+        hits: Float32 `(B,)`, whether a cached map was found, or `None`.
+    """
 
     task: Any
     penalties: dict[str, Any]
@@ -340,94 +79,51 @@ class LossParts(NamedTuple):
     hits: Any
 
 
-_PREFIX = "random_state_"
-
-
-class ResumableModel(keras.Model):
-    """A wrapper whose saved training goes on as if it had not been interrupted."""
-
-    base: keras.Model
-
-    def save_own_variables(self, store: Any) -> None:
-        """Save the wrapper's variables and the base's random states."""
-        super().save_own_variables(store)
-        for index, state in enumerate(self._random_states()):
-            store[f"{_PREFIX}{index}"] = keras.ops.convert_to_numpy(state)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Load what `save_own_variables` saved; files without states load too."""
-        entries = {name: store[name] for name in store.keys()}  # noqa: SIM118
-        super().load_own_variables(
-            {k: v for k, v in entries.items() if not k.startswith(_PREFIX)}
-        )
-        for index, state in enumerate(self._random_states()):
-            if f"{_PREFIX}{index}" in entries:
-                state.assign(entries[f"{_PREFIX}{index}"])
-
-    def _random_states(self) -> list[Any]:
-        return [v for v in self.base.variables if v.name == "seed_generator_state"]
-
-
-def step_seed(seed: int, step: Any) -> Any:
-    """Derive the seed of a step: a resumed run draws what an unbroken one does."""
-    pair = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
-    context = tf.distribute.get_replica_context()
-    replica = context.replica_id_in_sync_group if context else 0
-    return tf.random.experimental.stateless_fold_in(pair, replica)
-
-
-class TrackedModel(keras.Model):
-    """A model that reports the parts of its training loss."""
-
-    def make_trackers(self, names: list[str]) -> None:
-        """Create a running mean for every name; Keras resets them every epoch."""
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
-
-    def track(self, loss: Any, parts: dict[str, Any], count: Any) -> None:
-        """Take the values of a step into the running means."""
-        for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss, sample_weight=count)
-        for name, value in parts.items():
-            self._trackers[name].update_state(value, sample_weight=count)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """Evaluate as the base does; the trackers stay out of it."""
-        results = super().test_step(data)
-        return {k: v for k, v in results.items() if k not in self._trackers}
-
-
 @keras.saving.register_keras_serializable(package="keras_jsigr")
-class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel):
+class JSIGRModel(keras.Model):
     """A Keras classifier whose `fit` trains it with J-SIGR.
 
-    `L = task loss + r f (lambda_J R_J + lambda_S R_S + lambda_A R_A)` with the ramp `r`
-    and, for `penalty_weights="auto"`, the factor `f` (else 1).
-    `call`, `predict` and `evaluate` are the base model's; the weights are shared with
-    it. Make one with `keras_jsigr.harden`.
+    `L = task loss + r f sum_k lambda_k R_k` with the penalties `R_k` of the recipe, the
+    warm-up `r` in 0..1 and the factor `f`, 1 unless `callbacks.AccuracyConstraint`
+    adapts it. `call`, `predict` and `evaluate` are the base model's; the weights are
+    shared with it. Make one with `keras_jsigr.harden`.
 
     Attributes:
         base: The very model that was hardened.
-        settings: The `PenaltySettings` of the objective.
-        jacobian_weight: Scalar variable `lambda_J`; `assign` to it while training. A
-            term whose weight was 0 in the settings is not computed, and stays off.
-        selective_weight: Scalar variable `lambda_S`.
-        align_weight: Scalar variable `lambda_A`.
-        delay_steps: Scalar variable: optimizer steps before the penalties start.
-        ramp_steps: Scalar variable: optimizer steps over which they grow in.
+        config: The `JSIGRConfig` of the objective.
+        penalties: The penalties, as objects.
+        input_range: Range of the inputs that `fit` receives.
+        seed: Seed of the random projections and masks.
+        warmup: Share of the steps of `fit`, or number of steps, as given.
+        jacobian_weight: Scalar variable, as `<name>_weight` of every penalty: `assign`
+            to it while training. A penalty whose weight is 0 in the recipe is left out
+            and has none.
+        penalty_factor: Scalar variable `f`.
+        warmup_steps: Scalar variable: the training steps of the warm-up, -1 until
+            `fit` resolves a share.
+        delay_steps: Scalar variable: training steps before the warm-up starts.
         steps_taken: Scalar variable: training steps so far.
+        adversary: The attack at whose points the model trains, or `None`.
+        map_table: The cached maps, or `None`.
 
     Args:
         base: A built Keras classifier with one output `(B, C)`.
-        settings: The objective; `None` means `PenaltySettings()`, without a ramp.
+        config: The objective; `None` means `JSIGRConfig()`.
+        input_range: Range of the inputs that `fit` receives.
+        inputs: Names of the inputs to regularize; `None` means those with a gradient.
+        warmup: A float in 0..1 as a share of the training steps of the first `fit`, or
+            an integer as a number of steps.
+        seed: Seed of the random projections and masks.
         adversary: Optional attack; loss and penalties are taken at its points.
         map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps; without
             one the maps are the live, stochastic ones.
-        reference: Optional plain model whose validation accuracy is the reference of
-            `penalty_weights="auto"`; measured when `fit` starts, not saved.
-        known: What trying the base told before, when it is loaded.
+        spec: Result of `inspect_model(base)`, restored from the saved config so that
+            loading does not call the model.
         name: Name of the model.
         **kwargs: Passed to `keras.Model`.
+
+    Raises:
+        ValueError: If the settings do not fit the model or each other.
 
     Reference:
         arXiv 2207.13036.
@@ -443,12 +139,15 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
     def __init__(
         self,
         base: keras.Model,
-        settings: PenaltySettings | None = None,
+        config: JSIGRConfig | None = None,
         *,
+        input_range: tuple[float, float] = (0.0, 1.0),
+        inputs: Sequence[str] | None = None,
+        warmup: float = 0,
+        seed: int = 0,
         adversary: Any = None,
         map_table: Any = None,
-        reference: keras.Model | None = None,
-        known: ModelSpec | None = None,
+        spec: ModelSpec | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -456,56 +155,118 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         # The base casts what it wants cast: its first layer may ask for float32.
         kwargs.setdefault("autocast", False)
         super().__init__(name=name or f"hardened_{base.name}", **kwargs)
+        config = config or JSIGRConfig()
         self.base = base
-        self.settings = settings or PenaltySettings()
+        self.config = config
+        self.penalties: list[Penalty] = config.build_penalties()
+        self.input_range = arguments.interval("input_range", input_range)
+        self.warmup = _checked_warmup(warmup)
+        self.seed = arguments.count("seed", seed, minimum=-(2**31))
         self.adversary = adversary
         self.map_table = map_table
+        check_start_radius(config, self.input_range)
+        check_precision(base, config)
         specs = input_specs(base)
-        known = known or inspect_model(base, specs, self.settings)
-        self.classes = known.classes
-        self._forward = Forward(base, known, specs, self.settings)
+        self._input_names = None if inputs is None else tuple(inputs)
+        self._spec = spec or inspect_model(
+            base, specs, self.input_range, self._input_names
+        )
+        self.classes = self._spec.classes
+        self._forward = Forward(
+            base,
+            self._spec,
+            specs,
+            penalties=self.penalties,
+            input_range=self.input_range,
+            start_radius=config.start_radius,
+            start_patch_sizes=config.start_patch_sizes,
+        )
         if adversary is not None:
-            check_adversary(adversary, self.settings, self.regularized)
+            check_adversary(
+                adversary, config.start_radius, self.input_range, self.regularized
+            )
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
-        self.make_adjustable()
+        self._make_scalars()
+        self._maps = SaliencyTargets(
+            self._forward, config.live_maps, map_table, self.mean_change
+        )
+        reported = [f"{penalty.name}_penalty" for penalty in self.penalties]
+        hits = ["map_hits"] if self._maps.reports_hits else []
+        # Keras resets them every epoch.
+        self._trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("task_loss", *reported, *hits)
+        }
+
+    def _make_scalars(self) -> None:
+        """Create the scalar variables, which are saved with the weights."""
+        weights: dict[str, float] = {}
+        for penalty in self.penalties:
+            for name, value in penalty.weights().items():
+                if hasattr(self, name) and name not in weights:
+                    raise ValueError(
+                        f"The weight of the penalty `{penalty.name}` has a name that "
+                        f"is taken: got `{name}`. Pass another `name` to it."
+                    )
+                weights[name] = value
+        self._weight_names = tuple(weights)
+        for name, value in weights.items():
+            setattr(self, name, add_scalar_variable(self, name, value))
+        steps = _UNRESOLVED
+        if isinstance(self.warmup, int) or self.warmup == 0.0:
+            steps = int(self.warmup)
+        self.delay_steps = add_scalar_variable(self, "delay_steps", 0, dtype="int64")
+        self.warmup_steps = add_scalar_variable(
+            self, "warmup_steps", steps, dtype="int64"
+        )
         self.steps_taken = add_scalar_variable(
             self, "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
-        typical = add_scalar_variable(self, "typical_change", 1e-3, aggregation="mean")
-        self._maps = SaliencyTargets(self._forward, self.settings, map_table, typical)
-        self.make_trackers(["task_loss", *self._reported()])
-        self.make_constraint(reference)
+        self.mean_change = add_scalar_variable(
+            self, "mean_change", 1e-3, aggregation="mean"
+        )
+        self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
+        # Of `callbacks.AccuracyConstraint`, which goes on after a reload.
+        self.reference_accuracy = add_scalar_variable(
+            self, "reference_accuracy", math.nan
+        )
+        self.accuracy_slack = add_scalar_variable(self, "accuracy_slack", math.nan)
 
-    def _reported(self) -> list[str]:
-        names = [f"{term}_penalty" for term in self._forward.terms]
-        return [*names, "map_hits"] if self._maps.reports_hits else names
+    def __setattr__(self, name: str, value: Any) -> None:
+        exchanged = vars(self).get(name, value) is not value
+        if exchanged and name == "config":
+            raise TypeError(
+                "`config` holds the settings that the training steps were made of: got "
+                "others in their place. Harden `unwrap(model)` again with what shall "
+                "change."
+            )
+        weights = vars(self).get("_weight_names", ())
+        if exchanged and name in (*weights, "warmup_steps", "delay_steps"):
+            raise TypeError(
+                f"`{name}` is a variable that training steps read: got a plain "
+                f"attribute in its place. Use `model.{name}.assign({value!r})`."
+            )
+        super().__setattr__(name, value)
 
-    def check_samples(self, x: Any) -> None:
-        """Refuse inputs of which the cached maps know nothing."""
-        self._maps.check_hits(x)
+    # ---- what the model is
 
     @property
     def head(self) -> Head:
         """The softmax, sigmoid or linear head of the base."""
-        return self._forward.head
+        return self._spec.head
 
     @property
     def epsilon(self) -> float | None:
         """The maximum-norm radius to withstand, in input units; `None`: not named."""
-        return getattr(self.settings, "epsilon", None)
-
-    @property
-    def input_range(self) -> tuple[float, float]:
-        """The range of the inputs that `fit` receives."""
-        return self.settings.input_range
+        return self.config.epsilon
 
     @property
     def input_specs(self) -> Any:
         """The structure of the base's inputs, a `tf.TensorSpec` at every leaf."""
-        return self._forward.specs
+        return self._forward.input_specs
 
     @property
     def output_names(self) -> list[str]:
@@ -521,12 +282,38 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
     @property
     def padding(self) -> tuple[tuple[float, ...], ...]:
         """For each regularized input the values of steps that are padding."""
-        return self._forward.probed.padding
+        return self._spec.padding
 
     @property
     def connected(self) -> list[int]:
         """Positions of the regularized inputs that the logits have a gradient for."""
-        return list(self._forward.probed.connected)
+        return list(self._spec.connected)
+
+    @property
+    def penalty_weights(self) -> dict[str, float]:
+        """The present weights of the penalties by their names, without warm-up."""
+        weights = {
+            name: read_scalar(getattr(self, name)) for name in self._weight_names
+        }
+        return {each.name: each.weighted(1.0, weights) for each in self.penalties}
+
+    def warmup_progress(self) -> float:
+        """Return how far the penalties have grown in, 0..1, at the next step."""
+        return float(self._warmup_factor())
+
+    def training_state(self) -> dict[str, float | int | None]:
+        """Return the present values of weights, warm-up and factor, JSON-ready."""
+        steps = ("delay_steps", "warmup_steps", "steps_taken")
+        state: dict[str, float | int | None] = {
+            name: int(read_scalar(getattr(self, name))) for name in steps
+        }
+        for name in (*self._weight_names, "penalty_factor", "reference_accuracy"):
+            value = read_scalar(getattr(self, name))
+            # In the few digits of float32: 0.005 and not 0.004999999888.
+            state[name] = None if math.isnan(value) else float(str(np.float32(value)))
+        return state
+
+    # ---- calls
 
     def build(self, input_shape: Any = None) -> None:
         """Do nothing: the base is built, and so is its wrapper."""
@@ -542,7 +329,7 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         """Return nothing: there is one answer per example, whatever was masked."""
 
     def logits(self, inputs: Any, training: bool = False) -> Any:
-        """Return the logits behind the head, `(B, C)`.
+        """Return the logits before the head, `(B, C)`.
 
         Args:
             inputs: What the model takes.
@@ -562,29 +349,95 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
         """
         return self._forward(inputs, training=training)
 
+    # ---- training
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Check the compiled loss against the head, then do as Keras does."""
+        check_loss(self, self.head)
+        return super().make_train_function(force)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Check the training data, then train as `keras.Model.fit` does."""
+        bound = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
+        given = {k: v for k, v in bound.arguments.items() if k != "self"}
+        # An uncompiled model is left to Keras' own message.
+        if getattr(self, "optimizer", None) is not None:
+            check_loss(self, self.head)
+            self._check_data(x, y)
+        callbacks = given.get("callbacks")
+        first_epoch = given.get("initial_epoch", 0)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            watchers = list(callbacks.callbacks)
+            self._resolve_warmup(getattr(callbacks, "params", None), first_epoch)
+        else:
+            watchers = keras.tree.flatten(callbacks or [])
+            given["callbacks"] = [_WarmupResolver(first_epoch), *watchers]
+        for each in watchers:
+            # Callbacks do not see the validation data otherwise.
+            if hasattr(each, "read_fit_arguments"):
+                each.read_fit_arguments(given)
+        return super().fit(**given)
+
+    def _check_data(self, x: Any, y: Any) -> None:
+        kind = head_kind(self, self.head, self.classes)
+        seen = check_training_data(
+            x,
+            y,
+            specs=self.input_specs,
+            regularized=self.regularized,
+            classes=self.classes,
+            input_range=self.input_range,
+            ignored=ignored_labels(self),
+            padding=self.padding,
+            exclusive=self.head.kind == "linear" and kind == "softmax",
+        )
+        if seen is not None:
+            self._maps.check_hits(seen)
+
+    def _resolve_warmup(self, params: Mapping[str, Any] | None, first: int) -> None:
+        """Turn the share of the steps of `fit` into a number, the first time."""
+        if read_scalar(self.warmup_steps) >= 0:
+            return
+        params = params or {}
+        steps, epochs = params.get("steps"), params.get("epochs")
+        if steps is None or epochs is None:
+            arguments.tell(
+                f"the length of the data is unknown: the penalties grow in over "
+                f"{DEFAULT_WARMUP_STEPS} steps. Pass steps_per_epoch to `fit`, or "
+                "`harden(..., warmup=<steps>)`."
+            )
+            self.warmup_steps.assign(DEFAULT_WARMUP_STEPS)
+            return
+        self.warmup_steps.assign(round(self.warmup * steps * max(epochs - first, 1)))
+
+    def _warmup_factor(self) -> Any:
+        steps = self.warmup_steps.value
+        steps = tf.where(steps < 0, tf.cast(DEFAULT_WARMUP_STEPS, steps.dtype), steps)
+        # Not `optimizer.iterations`, which a new optimizer starts at zero.
+        return warmup_factor(self.steps_taken.value, self.delay_steps.value, steps)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         # Not from `optimizer.iterations`: those pause while gradients accumulate.
-        seed = step_seed(self.settings.seed, self.steps_taken.value)
-        with self.recorded_loss(x, y, sample_weight, seed) as (tape, parts):
-            scale = self.factor() * ramp_factor(
-                self.optimizer.iterations, self.delay_steps, self.ramp_steps
-            )
-            penalty = scale * tf.add_n([tf.zeros(()), *self._weighted(parts.penalties)])
-            # As Keras does with its own extra losses: the sum over the replicas is
-            # the loss, each holds its share of the batch mean.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = tf.cast(parts.task, tf.float32) + penalty / replicas
-            scaled = self.optimizer.scale_loss(loss)
-        self._apply(tape, scaled)
-        count = tf.shape(parts.y_pred)[0]
-        shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
-        if parts.hits is not None:
-            shown["map_hits"] = batch_mean(parts.hits, None)
-        self.track(
-            loss * replicas, {"task_loss": parts.task * replicas, **shown}, count
-        )
+        seed = step_seed(self.seed, self.steps_taken.value)
+        # A rematerialized layer runs its forward pass again in the backward pass.
+        with exact_moments():
+            with self.recorded_loss(x, y, sample_weight, seed) as (tape, parts):
+                scale = self.penalty_factor.value * self._warmup_factor()
+                weights = self._weights()
+                weighted = [
+                    each.weighted(parts.penalties[each.name], weights)
+                    for each in self.penalties
+                ]
+                penalty = scale * tf.add_n([tf.zeros(()), *weighted])
+                # As Keras does with its own extra losses: the sum over the replicas is
+                # the loss, each holds its share of the batch mean.
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                loss = tf.cast(parts.task, tf.float32) + penalty / replicas
+                scaled = self.optimizer.scale_loss(loss)
+            self._apply(tape, scaled)
+        self._track(loss * replicas, parts._replace(task=parts.task * replicas))
         results: dict[str, Any] = self.compute_metrics(
             x, y, parts.y_pred, sample_weight=sample_weight
         )
@@ -607,26 +460,39 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             The tuple of the tape, which records inside the block, and the parts.
         """
         targets = class_targets(keras.tree.flatten(y)[0], tf.zeros((1, self.classes)))
-        place = self._forward.place(x, targets, seed, self.adversary)
+        step = self._forward.perturbed_inputs(x, targets, seed, self.adversary)
         with exact_moments(), tf.GradientTape(persistent=persistent) as tape:
-            point = self._forward.record(place, self.classes)
+            point = self._forward.taped_forward(step)
             y_pred = self.head.activate(point.logits)
             # Now: the next pass of the base replaces the losses its layers added.
             task = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
             with tape.stop_recording():
-                batch = self._batch(point, targets, seed)
-            penalties = self._forward.penalties(point, batch, self._term_weights())
+                batch = self._penalty_batch(point, targets, seed)
+            penalties = self._forward.penalty_values(point, batch)
             share = ignore_class_weights(point.logits, y, ignored_labels(self))
             over_weights = averages_over_weights(self)
             means = {
-                k: batch_mean(
-                    v if share is None else share * v, sample_weight, over_weights
+                name: batch_mean(
+                    value if share is None else share * value,
+                    sample_weight,
+                    over_weights,
                 )
-                for k, v in penalties.items()
+                for name, value in penalties.items()
             }
             yield tape, LossParts(task, means, y_pred, batch.hits)
+
+    def _penalty_batch(
+        self, point: TapedForward, targets: Any, seed: Any
+    ) -> PenaltyBatch:
+        """Gather what the penalties need beside the forward pass: no gradient."""
+        kind: HeadKind = head_kind(self, self.head, self.classes)
+        maps, hits = self._maps(point, targets, seed, kind)
+        return PenaltyBatch(targets, kind, maps, seed, hits, self._weights())
+
+    def _weights(self) -> dict[str, Any]:
+        return {name: getattr(self, name).value for name in self._weight_names}
 
     def _apply(self, tape: tf.GradientTape, loss: Any) -> None:
         variables = self.trainable_variables
@@ -643,23 +509,24 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
             )
         self.steps_taken.assign_add(1)
 
-    def _batch(self, point: TapedForward, targets: Any, seed: Any) -> PenaltyBatch:
-        """Gather what the penalties need beside the forward pass: no gradient."""
-        kind = head_kind(self, self.head, self.classes)
-        maps, hits = self._maps(point, targets, seed, kind)
-        return PenaltyBatch(self.settings, targets, kind, maps, seed, hits)
+    def _track(self, loss: Any, parts: LossParts) -> None:
+        """Update the running means of the loss and its parts."""
+        count = tf.shape(parts.y_pred)[0]
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=count)
+        shown = {f"{name}_penalty": mean for name, mean in parts.penalties.items()}
+        if parts.hits is not None:
+            shown["map_hits"] = batch_mean(parts.hits, None)
+        for name, value in {"task_loss": parts.task, **shown}.items():
+            self._trackers[name].update_state(value, sample_weight=count)
 
-    def _term_weights(self) -> dict[str, Any]:
-        return {
-            "jacobian": self.jacobian_weight.value,
-            "selective": self.selective_weight.value,
-            "align": self.align_weight.value,
-        }
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluate as the base does, without the parts of the training loss."""
+        results = super().test_step(data)
+        return {k: v for k, v in results.items() if k not in self._trackers}
 
-    def _weighted(self, means: dict[str, Any]) -> list[Any]:
-        # The directional estimators weigh the fused term themselves.
-        weights = {**self._term_weights(), "fused": 1.0}
-        return [weights[k] * mean for k, mean in means.items() if k in weights]
+    # ---- files
 
     def export(
         self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any
@@ -681,33 +548,134 @@ class JSIGRModel(AdjustableModel, ResumableModel, ConstrainedModel, TrackedModel
 
         return export(self, filepath, **kwargs)
 
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights as Keras does, and warn of settings that came with them."""
+        names = (*self._weight_names, "delay_steps", "warmup_steps")
+        before = {name: read_scalar(getattr(self, name)) for name in names}
+        result = super().load_weights(filepath, *args, **kwargs)
+        after = {name: read_scalar(getattr(self, name)) for name in names}
+        changed = [n for n in names if before[n] not in (after[n], _UNRESOLVED)]
+        if changed:
+            told = ", ".join(f"{n} {before[n]:g} by {after[n]:g}" for n in changed)
+            again = "; ".join(f"model.{n}.assign({before[n]:g})" for n in changed)
+            warnings.warn(
+                f"The file replaced settings of this model: {told}. They are saved "
+                f"with the weights. To keep those of before: `{again}`.",
+                stacklevel=2,
+            )
+        return result
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the scalar variables by name, and the base's random states."""
+        for variable in self._scalars():
+            store[variable.name] = keras.ops.convert_to_numpy(variable)
+        for index, state in enumerate(self._random_states()):
+            store[f"{_RANDOM_STATE}{index}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` saved, here or in version 0.1.0."""
+        found = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        for number, name in enumerate(_V0_1_SCALARS):
+            if str(number) in found:
+                found[name] = found.pop(str(number))
+        for variable in self._scalars():
+            if variable.name in found:
+                variable.assign(found[variable.name])
+        for index, state in enumerate(self._random_states()):
+            if f"{_RANDOM_STATE}{index}" in found:
+                state.assign(found[f"{_RANDOM_STATE}{index}"])
+
+    def _scalars(self) -> list[Any]:
+        own = ("delay_steps", "warmup_steps", "steps_taken", "mean_change")
+        constraint = ("penalty_factor", "reference_accuracy", "accuracy_slack")
+        names = (*self._weight_names, *own, *constraint)
+        return [getattr(self, name) for name in names]
+
+    def _random_states(self) -> list[Any]:
+        return [v for v in self.base.variables if v.name == "seed_generator_state"]
+
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, the base included."""
-        self.check_savable()
         serialize = keras.saving.serialize_keras_object
+        # The base is trained by this model: its own losses may not be loadable.
+        with uncompiled(self.base):
+            base = _without_compile_config(serialize(self.base))
         return {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "base": base_config(self.base),
-            "settings": self.settings.get_config(),
+            "base": base,
+            "config": self.config.get_config(),
+            "input_range": list(self.input_range),
+            "inputs": None if self._input_names is None else list(self._input_names),
+            "warmup": self.warmup,
+            "seed": self.seed,
             "adversary": self.adversary and serialize(self.adversary),
             "map_table": self.map_table and serialize(self.map_table),
-            "known": self._forward.probed.get_config(),
+            "spec": self._spec.get_config(),
         }
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> JSIGRModel:
-        """Make a hardened model from what `get_config` returned."""
-        config = {**config, "base": without_compile_config(config["base"])}
+        """Make a hardened model from what `get_config` returned, here or in 0.1.0."""
+        config = {**config, "base": _without_compile_config(config["base"])}
         for part in ("base", "adversary", "map_table"):
             if config[part] is not None:
                 config[part] = keras.saving.deserialize_keras_object(
                     config[part], custom_objects=custom_objects
                 )
-        config["settings"] = PenaltySettings.from_config(config["settings"])
-        if "known" in config:  # not in files of earlier versions
-            config["known"] = ModelSpec.from_config(config["base"], config["known"])
+        if "settings" in config:
+            config |= _read_v0_1_settings(config.pop("settings"))
+            config["spec"] = config.pop("known", None)
+        config["config"] = JSIGRConfig.from_config(config["config"], custom_objects)
+        if config["spec"] is not None:
+            config["spec"] = ModelSpec.from_config(config["base"], config["spec"])
         return cls(**config)
+
+
+class _WarmupResolver(keras.callbacks.Callback):
+    """Tell a hardened model the number of steps of `fit` before the first one."""
+
+    def __init__(self, first_epoch: int) -> None:
+        super().__init__()
+        self._first_epoch = first_epoch
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._resolve_warmup(self.params, self._first_epoch)
+
+
+def _checked_warmup(warmup: Any) -> float | int:
+    """Return a share in 0..1 as a float, a number of steps as an integer."""
+    try:
+        return arguments.count("warmup", warmup, minimum=0)
+    except TypeError:
+        return arguments.share("warmup", warmup)
+
+
+def _read_v0_1_settings(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the constructor for settings of version 0.1.0."""
+    if old.get("penalty_weights") == "auto":
+        arguments.tell(
+            "this file was saved with penalty_weights='auto': to go on adapting the "
+            "weights, pass keras_jsigr.callbacks.AccuracyConstraint(max_drop="
+            f"{old.get('accuracy_drop', 0.02)}) to `fit`."
+        )
+    return {
+        "config": old,
+        "input_range": tuple(old["input_range"]),
+        "inputs": old.get("inputs"),
+        "warmup": int(old.get("ramp_steps", 0)),
+        "seed": old.get("seed", 0),
+    }
+
+
+def _without_compile_config(config: Any) -> Any:
+    """Leave out how models were compiled: files of earlier versions hold it."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_without_compile_config, config))
+    if not isinstance(config, dict):
+        return config
+    drop = {"compile_config"} if "class_name" in config else set()
+    return {k: _without_compile_config(v) for k, v in config.items() if k not in drop}

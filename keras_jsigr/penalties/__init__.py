@@ -1,35 +1,42 @@
-"""The penalties of J-SIGR as free functions on tensors, per example."""
+"""The penalties of J-SIGR, and what to write others with."""
 
-from keras_jsigr.penalties.jacobian import (
+from keras_jsigr.penalties.alignment import SaliencyAlignment, alignment_penalty
+from keras_jsigr.penalties.base import (
     Linearization,
+    Penalty,
+    PenaltyBatch,
+    per_example_sum,
+)
+from keras_jsigr.penalties.jacobian import (
+    JacobianNorm,
     exact,
     finite_difference,
     jvp,
     projected,
 )
-from keras_jsigr.penalties.objective import (
-    PenaltyBatch,
-    batch_mean,
-    directional_penalties,
-    ramp_factor,
-    reverse_mode_penalties,
+from keras_jsigr.penalties.objective import batch_mean, penalty_values, warmup_factor
+from keras_jsigr.penalties.selective import (
+    DirectionalNorm,
+    SelectiveInputGradient,
+    selection_weights,
 )
-from keras_jsigr.penalties.selective import alignment_penalty, selection_weights
-from keras_jsigr.penalties.settings import PenaltySettings
 
 __all__ = [
+    "DirectionalNorm",
+    "JacobianNorm",
     "Linearization",
+    "Penalty",
     "PenaltyBatch",
-    "PenaltySettings",
+    "SaliencyAlignment",
+    "SelectiveInputGradient",
     "alignment_penalty",
     "batch_mean",
-    "directional_penalties",
     "exact",
     "finite_difference",
-    "guided",
     "jvp",
+    "penalty_values",
+    "per_example_sum",
     "projected",
-    "ramp_factor",
-    "reverse_mode_penalties",
     "selection_weights",
+    "warmup_factor",
 ]

@@ -1,15 +1,36 @@
-"""Norms of the input-output Jacobian by reverse-mode products."""
+"""Norms of the input-output Jacobian `J = dz/dx`: estimators and the penalty."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, get_args
 
+import keras
 import tensorflow as tf
 
-ForwardFn = Callable[[list[Any]], Any]
+from keras_jsigr.core import arguments
+from keras_jsigr.core.random import named_seed
+from keras_jsigr.core.scores import SCORES, ScoreName, score_cotangent
+from keras_jsigr.penalties.base import (
+    ForwardFn,
+    Linearization,
+    Penalty,
+    PenaltyBatch,
+    per_example_sum,
+    safe_sqrt,
+)
+
+NormName = Literal["squared", "l1"]
+NORMS: tuple[str, ...] = get_args(NormName)
+
+EstimatorName = Literal["random_projection", "exact", "finite_difference", "jvp"]
+ESTIMATORS: tuple[str, ...] = get_args(EstimatorName)
+# Estimators by vector-Jacobian products: the others take steps in input space.
+REVERSE_MODE = ("random_projection", "exact")
+
+TargetName = Literal["jacobian", "mixed", "score"]
+TARGETS: tuple[str, ...] = get_args(TargetName)
 
 
 def random_tangents(
@@ -115,86 +136,6 @@ def jvp(
     return outputs, tf.reduce_sum(tf.square(tf.cast(product, tf.float32)), axis=-1)
 
 
-# Input gradients of float16 networks are often below 6e-8, the smallest float16
-# number. Cotangents are therefore multiplied by a power of two on the way in and the
-# gradients divided by it on the way out, in float32: exact where nothing underflows.
-FLOAT16_PRESCALE = 256.0
-
-
-@dataclass(frozen=True)
-class Linearization:
-    """The network at one batch of inputs, seen as `z + J dx`.
-
-    Attributes:
-        inputs: The inputs that are regularized, float, each `(B, *S)`.
-        logits: The recorded logits `(B, C)`.
-        tape: The tape that watched exactly `inputs`; persistent if several products
-            are asked for.
-        unit: Width of the input range: gradients are per unit of the range, so that a
-            penalty weight means the same for inputs in 0..1 and in 0..255.
-    """
-
-    inputs: list[Any]
-    logits: Any
-    tape: tf.GradientTape
-    unit: float = 1.0
-
-    def vjp(self, cotangent: Any) -> list[Any]:
-        """Compute `v^T J` for every example.
-
-        Args:
-            cotangent: Float32 `(B, C)`, one `v` per example.
-
-        Returns:
-            For every regularized input a float32 tensor in the input's shape.
-
-        Example:
-            >>> import tensorflow as tf
-            >>> from keras_jsigr.penalties.jacobian import Linearization
-            >>> x = tf.ones((1, 2))
-            >>> with tf.GradientTape(watch_accessed_variables=False) as tape:
-            ...     tape.watch(x)
-            ...     z = x * tf.constant([2.0, 3.0])
-            >>> Linearization([x], z, tape).vjp(tf.ones((1, 2)))[0].numpy().tolist()
-            [[2.0, 3.0]]
-        """
-        scale = FLOAT16_PRESCALE if self.logits.dtype == tf.float16 else 1.0
-        gradients = self.tape.gradient(
-            self.logits,
-            self.inputs,
-            output_gradients=tf.cast(cotangent * scale, self.logits.dtype),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return [
-            tf.cast(tf.convert_to_tensor(g), tf.float32) * (self.unit / scale)
-            for g in gradients
-        ]
-
-
-def per_example_sum(values: list[Any], weights: list[Any] | None = None) -> Any:
-    """Sum over everything but the batch: `sum_i w_bi a_bi`."""
-    if weights is not None:
-        values = [value * weight for value, weight in zip(values, weights, strict=True)]
-    return tf.add_n(
-        [
-            tf.reduce_sum(value, axis=list(range(1, value.shape.rank)))
-            for value in values
-        ]
-    )
-
-
-NormName = Literal["squared", "l1"]
-
-
-NORMS: tuple[str, ...] = get_args(NormName)
-
-
-def safe_sqrt(x: Any) -> Any:
-    """Compute `sqrt(x)` with derivative zero, not infinity, at `x = 0`."""
-    positive = x > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, x, tf.ones_like(x))), 0.0)
-
-
 def random_cotangent(logits: Any, seed: Any, norm: NormName) -> Any:
     """Draw one direction `v` per example in logit space."""
     v = tf.random.stateless_normal(tf.shape(logits), seed)
@@ -295,29 +236,29 @@ def reduce_terms(
     return per_example_sum(terms, weights) * (0.5 if norm == "squared" else 1.0)
 
 
-def projected_guided(
+def projected_mixed(
     linearization: Linearization,
     cotangent: Any,
     seed: Any,
     *,
-    spread: float,
+    std: float,
     norm: NormName = "l1",
 ) -> list[Any]:
     """Compute per-entry terms from one projection near the direction of the score."""
     noise = random_cotangent(linearization.logits, seed, "l1")
-    return gradient_terms(linearization.vjp(cotangent + spread * noise), norm)
+    return gradient_terms(linearization.vjp(cotangent + std * noise), norm)
 
 
-def exact_guided(
+def exact_mixed(
     linearization: Linearization,
     cotangent: Any,
     *,
-    spread: float,
+    std: float,
     norm: NormName = "l1",
 ) -> list[Any]:
     """Compute the expectation of the terms of `projected`, from all C rows."""
     means = linearization.vjp(cotangent)
-    deviations = [spread * c for c in exact(linearization, "l1")]
+    deviations = [std * c for c in exact(linearization, "l1")]
     pairs = zip(means, deviations, strict=True)
     if norm == "squared":
         return [tf.square(mean) + tf.square(deviation) for mean, deviation in pairs]
@@ -330,3 +271,196 @@ def folded_normal_mean(mean: Any, deviation: Any) -> Any:
     ratio = mean / (math.sqrt(2.0) * tf.where(spreads, deviation, 1.0))
     folded = deviation * math.sqrt(2.0 / math.pi) * tf.exp(-tf.square(ratio))
     return tf.where(spreads, folded + mean * tf.math.erf(ratio), tf.abs(mean))
+
+
+def directional_norm(
+    linearization: Linearization,
+    seeds: list[Any],
+    estimator: EstimatorName,
+    weights: list[Any] | None = None,
+    outputs_of: Callable[[Any], Any] = lambda logits: logits,
+) -> Any:
+    """Estimate `1/2 sum_i w_i ||J_:i||^2` along one random input direction per seed.
+
+    `outputs_of` turns logits into the outputs `(B, K)` whose Jacobian it is.
+    """
+    forward, inputs = linearization.forward, linearization.inputs
+    if forward is None:
+        raise ValueError(
+            f"estimator={estimator!r} asks the network at other inputs: got a "
+            "linearization without `forward`. Pass forward=<inputs to logits>."
+        )
+
+    def outputs(moved: list[Any]) -> Any:
+        return outputs_of(forward(moved))
+
+    unit, values = linearization.unit, []
+    for seed in seeds:
+        if estimator == "jvp":
+            values.append(jvp(outputs, inputs, weights, seed, unit=unit)[1])
+            continue
+        here = outputs_of(linearization.inference_logits())
+        values.append(
+            finite_difference(outputs, inputs, here, weights, seed, unit=unit)
+        )
+    return 0.5 * tf.add_n(values) / len(values)
+
+
+class JacobianPenalty(Penalty):
+    """What penalties have in common that estimate terms of the Jacobian."""
+
+    def __init__(
+        self,
+        weight: float,
+        name: str,
+        *,
+        target: TargetName = "jacobian",
+        norm: NormName = "l1",
+        estimator: EstimatorName = "random_projection",
+        num_projections: int = 1,
+        projection_std: float = 0.2,
+        class_score: ScoreName = "log_prob",
+    ) -> None:
+        super().__init__(weight, name)
+        arguments.choice("target", target, TARGETS)
+        arguments.choice("norm", norm, NORMS)
+        arguments.choice("estimator", estimator, ESTIMATORS)
+        arguments.choice("class_score", class_score, SCORES)
+        if estimator not in REVERSE_MODE and (norm != "squared" or target == "mixed"):
+            raise ValueError(
+                f"estimator={estimator!r} sees squares of whole columns only: got "
+                f"norm={norm!r} and target={target!r}, expected norm='squared' and "
+                f"target='jacobian' or 'score'. Else take one of {REVERSE_MODE}."
+            )
+        self.target: TargetName = target
+        self.norm: NormName = norm
+        self.estimator: EstimatorName = estimator
+        self.num_projections = arguments.count("num_projections", num_projections)
+        self.projection_std = arguments.number(
+            "projection_std", projection_std, minimum=0.0
+        )
+        self.class_score: ScoreName = class_score
+
+    @property
+    def needs_gradients(self) -> bool:  # type: ignore[override]
+        """Whether the estimator is one by vector-Jacobian products."""
+        return self.estimator in REVERSE_MODE
+
+    def terms(self, linearization: Linearization, batch: PenaltyBatch) -> list[Any]:
+        """Compute the per-entry terms of the norm; equal penalties share them."""
+        if self.target == "score":
+            gradients = linearization.score_gradient(batch, self.class_score)
+            return gradient_terms(gradients, self.norm)
+        found: list[Any] = linearization.shared(
+            self._key, lambda: self._projected(linearization, batch)
+        )
+        return found
+
+    def products(self, classes: int) -> dict[Hashable, int]:
+        """Count the vector-Jacobian products."""
+        if not self.needs_gradients:
+            return {}
+        if self.target == "score":
+            return {("score_gradient", self.class_score): 1}
+        count = self.num_projections
+        if self.estimator == "exact":  # the mixed target has a mean beside the C rows
+            count = classes + (self.target == "mixed")
+        return {self._key: count}
+
+    @property
+    def _key(self) -> Hashable:
+        own = (self.target, self.norm, self.estimator, self.num_projections)
+        mixed = self.target == "mixed"
+        return (*own, (self.projection_std, self.class_score) if mixed else None)
+
+    def _projected(
+        self, linearization: Linearization, batch: PenaltyBatch
+    ) -> list[Any]:
+        norm, mixed = self.norm, self.target == "mixed"
+        if self.estimator == "exact" and not mixed:
+            return exact(linearization, norm)
+        seeds = self.seeds(batch)
+        if mixed:
+            logits = tf.cast(linearization.logits, tf.float32)
+            score = score_cotangent(logits, batch.targets, self.class_score, batch.kind)
+            std = self.projection_std
+            if self.estimator == "exact":
+                return exact_mixed(linearization, score, std=std, norm=norm)
+            draws = [
+                projected_mixed(linearization, score, seed, std=std, norm=norm)
+                for seed in seeds
+            ]
+        else:
+            draws = [projected(linearization, seed, norm) for seed in seeds]
+        return [tf.add_n(list(t)) / len(draws) for t in zip(*draws, strict=True)]
+
+    def seeds(self, batch: PenaltyBatch, first: int = 0) -> list[Any]:
+        """Return the seeds of the random projections of a step."""
+        numbers = range(first, first + self.num_projections)
+        return [named_seed(batch.seed, "projections", number) for number in numbers]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "target": self.target,
+            "norm": self.norm,
+            "estimator": self.estimator,
+            "num_projections": self.num_projections,
+            "projection_std": self.projection_std,
+            "class_score": self.class_score,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+class JacobianNorm(JacobianPenalty):
+    """The norm of the Jacobian of the logits, for a network that is flat nearby.
+
+    - `norm="l1"`: `sum_i ||J_:i||_2`, the dual of the maximum norm;
+    - `norm="squared"`: `1/2 ||J||_F^2`.
+
+    Args:
+        weight: Weight of the term.
+        name: Name of the variable and the log.
+        target: `"jacobian"`, or `"mixed"`: random projections near the direction of
+            the score's gradient, `(ds/dz + projection_std xi)^T J`.
+        norm: `"l1"` or `"squared"`.
+        estimator: `"random_projection"`; `"exact"`, C products; or, for
+            `norm="squared"`, `"finite_difference"` and `"jvp"`, along random
+            directions of input space.
+        num_projections: Random projections per step, >= 1.
+        projection_std: Standard deviation, in logits, for `target="mixed"`.
+        class_score: The score, for `target="mixed"`.
+
+    Raises:
+        ValueError: If a setting is unknown or two exclude each other.
+
+    Reference:
+        arXiv 1908.02729 (random projections).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import *
+        >>> x = tf.ones((1, 2))
+        >>> with tf.GradientTape(persistent=True) as tape:
+        ...     tape.watch(x)
+        ...     z = x * tf.constant([2.0, 3.0])
+        >>> batch = PenaltyBatch(tf.eye(1, 2), "softmax", [], [0, 1])
+        >>> JacobianNorm(1.0, estimator="exact")(Linearization([x], z, tape), batch)
+        <tf.Tensor: shape=(1,), dtype=float32, numpy=array([5.], dtype=float32)>
+    """
+
+    def __init__(self, weight: float, name: str = "jacobian", **settings: Any) -> None:
+        super().__init__(weight, name, **settings)
+        if self.target == "score":
+            raise ValueError(
+                "JacobianNorm penalizes all logits: got target='score', expected "
+                "'jacobian' or 'mixed'. Use SelectiveInputGradient(selection='all')."
+            )
+
+    def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
+        """Compute the penalty of each example."""
+        if not self.needs_gradients:
+            seeds = self.seeds(batch)
+            return directional_norm(linearization, seeds, self.estimator)
+        return reduce_terms(self.terms(linearization, batch), self.norm)

@@ -1,59 +1,26 @@
-"""Saliency imitation read literally: turn the gradient map towards the target map."""
+"""Selective input gradient regularization: flat where the map marks nothing."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Literal, get_args
 
+import keras
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.penalties.jacobian import safe_sqrt
-
-
-def alignment_penalty(gradients: Any, saliency: Any) -> Any:
-    """Compute `1 - cos(|g|, S)` per example.
-
-    `|g|` is the gradient's magnitude summed over channels; `S` carries no gradient.
-    Where either is all zero the penalty is one, with gradient zero.
-
-    Args:
-        gradients: Float32 `(B, *map_shape)` or `(B, *map_shape, channels)`.
-        saliency: Float32 `(B, *map_shape)`, non-negative.
-
-    Returns:
-        Float32 `(B,)` in 0..1.
-
-    Reference:
-        arXiv 1912.03430 (interpretation regularization by cosine).
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import alignment_penalty
-        >>> g = tf.constant([[3.0, 0.0]])
-        >>> alignment_penalty(g, tf.constant([[0.0, 1.0]])).numpy().tolist()
-        [1.0]
-    """
-    magnitude = tf.abs(gradients)
-    target = tf.stop_gradient(tf.convert_to_tensor(saliency))
-    if magnitude.shape.rank > target.shape.rank:
-        magnitude = tf.reduce_sum(magnitude, axis=-1)
-    axes = list(range(1, target.shape.rank))
-    product = tf.reduce_sum(magnitude * target, axes)
-    norms = safe_sqrt(tf.reduce_sum(tf.square(magnitude), axes)) * safe_sqrt(
-        tf.reduce_sum(tf.square(target), axes)
-    )
-    return 1.0 - tf.math.divide_no_nan(product, norms)
-
+from keras_jsigr.core.random import named_seed
+from keras_jsigr.penalties.base import Linearization, PenaltyBatch
+from keras_jsigr.penalties.jacobian import (
+    JacobianPenalty,
+    directional_norm,
+    reduce_terms,
+)
 
 SelectionName = Literal[
     "hard", "soft", "threshold", "random", "inverted", "all", "none"
 ]
-
-
 SELECTIONS: tuple[str, ...] = get_args(SelectionName)
-
-
 # Selections that are linear in the map, so an unbiased estimate of it is enough; the
 # others need the whole map, or none.
 LINEAR_SELECTIONS = ("soft", "random", "all", "none")
@@ -119,8 +86,8 @@ def selection_weights(
     if level is None:
         axes = list(range(1, s.shape.rank))
         mean = tf.reduce_mean(s, axes, keepdims=True)
-        spread = tf.reduce_mean(tf.square(s - mean), axes, keepdims=True)
-        level = mean + tf.sqrt(spread)
+        variance = tf.reduce_mean(tf.square(s - mean), axes, keepdims=True)
+        level = mean + tf.sqrt(variance)
     return tf.cast(s < level, tf.float32)
 
 
@@ -138,3 +105,221 @@ def _least(s: Any, quantile: float) -> Any:
     flat = tf.reshape(s, (tf.shape(s)[0], size))
     level = tf.sort(flat, axis=1)[:, count - 1 : count]
     return tf.reshape(tf.cast(flat <= level, tf.float32), tf.shape(s))
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+class SelectiveInputGradient(JacobianPenalty):
+    """Input gradients where the perturbation map says that nothing matters.
+
+    `sum_i M_i a_i` for `norm="l1"` and `1/2 sum_i M_i a_i^2` for `norm="squared"`,
+    with the selection `M` of `selection_weights` and, by `target`,
+
+    - `"jacobian"`: `a_i = ||J_:i||_2`, from the same projections as `JacobianNorm`;
+    - `"mixed"`: `a_i = |g_i|` with `g = (ds/dz + projection_std xi)^T J`;
+    - `"score"`: `a_i = |ds/dx_i|`, the gradient of the class score itself.
+
+    Args:
+        weight: Weight of the term.
+        name: Name of the variable and the log.
+        selection: How maps become `M`, see `selection_weights`.
+        selection_quantile: Share of each map for the hard selections, 0..1.
+        selection_threshold: Level for `selection="threshold"`, 0..1, or `None`.
+        **settings: Those of `JacobianNorm`: `target` (here `"score"`, too), `norm`,
+            `estimator`, `num_projections`, `projection_std`, `class_score`.
+
+    Raises:
+        ValueError: If a setting is unknown or two exclude each other.
+
+    Reference:
+        arXiv 2207.13036 (abstract), 1711.09404.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import *
+        >>> x, salient = tf.ones((1, 2)), tf.constant([[1.0, 0.0]])
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(x)
+        ...     z = x * tf.constant([2.0, 3.0])
+        >>> batch = PenaltyBatch(tf.eye(1, 2), "softmax", [salient], [0, 1])
+        >>> penalty = SelectiveInputGradient(1.0, target="score", class_score="margin")
+        >>> penalty(Linearization([x], z, tape), batch).numpy().tolist()
+        [3.0]
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        name: str = "selective",
+        *,
+        selection: SelectionName = "soft",
+        selection_quantile: float = 0.5,
+        selection_threshold: float | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(weight, name, **settings)
+        arguments.choice("selection", selection, SELECTIONS)
+        self.selection: SelectionName = selection
+        self.selection_quantile = arguments.share(
+            "selection_quantile", selection_quantile
+        )
+        self.selection_threshold = (
+            None
+            if selection_threshold is None
+            else arguments.share("selection_threshold", selection_threshold)
+        )
+
+    @property
+    def needs_map(self) -> bool:  # type: ignore[override]
+        """Whether the selection looks at a map."""
+        return self.selection not in ("all", "none", "random")
+
+    @property
+    def needs_whole_map(self) -> bool:  # type: ignore[override]
+        """Whether the selection is not linear in the map."""
+        return self.selection not in LINEAR_SELECTIONS
+
+    @property
+    def needs_layout(self) -> bool:
+        """Whether a map, or a random one in its place, has no axis of channels."""
+        return self.needs_map or self.selection == "random"
+
+    def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
+        """Compute the penalty of each example."""
+        if self.needs_gradients:
+            terms = self.terms(linearization, batch)
+            selected = self.select(linearization.inputs, batch)
+            return reduce_terms(terms, self.norm, selected)
+        # The projections before `first` are those of the Jacobian's norm.
+        seeds = self.seeds(batch, first=self.num_projections)
+        return directional_norm(
+            linearization,
+            seeds,
+            self.estimator,
+            self.select(linearization.inputs, batch),
+            lambda logits: batch.score(logits, self.class_score)[:, None],
+        )
+
+    def select(self, inputs: list[Any], batch: PenaltyBatch) -> list[Any]:
+        """Return `M` for every input, in a shape that broadcasts against it."""
+        # "all" and "random" look at no map, only at its shape.
+        maps = batch.maps if self.needs_map else [_blank_map(x) for x in inputs]
+        weights = [
+            selection_weights(
+                saliency,
+                self.selection,
+                quantile=self.selection_quantile,
+                threshold=self.selection_threshold,
+                seed=named_seed(batch.seed, "selection", index),
+            )
+            for index, saliency in enumerate(maps)
+        ]
+        return [
+            w[..., None] if w.shape.rank < x.shape.rank else w
+            for w, x in zip(weights, inputs, strict=True)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "selection": self.selection,
+            "selection_quantile": self.selection_quantile,
+            "selection_threshold": self.selection_threshold,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+class DirectionalNorm(SelectiveInputGradient):
+    """`JacobianNorm` and `SelectiveInputGradient` along one direction of input space.
+
+    `1/2 sum_i w_i ||J_:i||^2` with `w = jacobian_weight + selective_weight M`: one
+    random direction of this density estimates both terms. The value is weighted, and
+    the model has a variable for each of the two weights.
+
+    Args:
+        jacobian_weight: Weight of all inputs.
+        selective_weight: Weight of the selected inputs.
+        estimator: `"finite_difference"`, for layers without second derivatives, or
+            `"jvp"`, forward mode.
+        name: Name of the log.
+        **settings: `num_projections` and those of the selection.
+
+    Raises:
+        ValueError: If a setting is unknown or two exclude each other.
+
+    Example:
+        >>> from keras_jsigr.penalties import DirectionalNorm
+        >>> DirectionalNorm(0.1, 0.2, selection="all").weights()
+        {'jacobian_weight': 0.1, 'selective_weight': 0.2}
+    """
+
+    def __init__(
+        self,
+        jacobian_weight: float,
+        selective_weight: float,
+        name: str = "fused",
+        *,
+        estimator: Literal["finite_difference", "jvp"] = "jvp",
+        **settings: Any,
+    ) -> None:
+        arguments.choice("estimator", estimator, ("finite_difference", "jvp"))
+        off = "A weight of 0 switches the term off."
+        super().__init__(
+            arguments.number(
+                "selective_weight", selective_weight, minimum=0.0, advice=off
+            ),
+            name,
+            estimator=estimator,
+            norm="squared",
+            **settings,
+        )
+        self.jacobian_weight = arguments.number(
+            "jacobian_weight", jacobian_weight, minimum=0.0, advice=off
+        )
+
+    @property
+    def needs_map(self) -> bool:  # type: ignore[override]
+        """Whether the selection looks at a map."""
+        return self.weight > 0 and super().needs_map
+
+    @property
+    def needs_whole_map(self) -> bool:  # type: ignore[override]
+        """Whether the selection is not linear in the map."""
+        return self.weight > 0 and super().needs_whole_map
+
+    def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
+        """Compute the weighted sum of both terms for each example."""
+        inputs = linearization.inputs
+        overall = tf.cast(batch.weights["jacobian_weight"], tf.float32)
+        density = [tf.fill(tf.shape(x), overall) for x in inputs]
+        if self.weight > 0 and self.selection != "none":
+            pairs = zip(density, self.select(inputs, batch), strict=True)
+            density = [d + batch.weights["selective_weight"] * m for d, m in pairs]
+        seeds = self.seeds(batch)
+        return directional_norm(linearization, seeds, self.estimator, density)
+
+    def weights(self) -> dict[str, float]:
+        """Return both weights."""
+        return {
+            "jacobian_weight": self.jacobian_weight,
+            "selective_weight": self.weight,
+        }
+
+    def weighted(self, mean: Any, weights: dict[str, Any]) -> Any:
+        """Return the mean: the weights are in it."""
+        return mean
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        config = super().get_config()
+        left = ("weight", "target", "norm", "projection_std", "class_score")
+        return {
+            "jacobian_weight": self.jacobian_weight,
+            "selective_weight": self.weight,
+            **{name: value for name, value in config.items() if name not in left},
+        }
+
+
+def _blank_map(x: Any) -> Any:
+    """Return zeros in the shape of the map of an input: channels have no map."""
+    return tf.zeros_like(x[..., 0] if x.shape.rank > 2 else x, tf.float32)

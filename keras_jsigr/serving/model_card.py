@@ -51,7 +51,7 @@ def model_card(
     threat_model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a hardened model."""
-    low, high = (float(bound) for bound in model.settings.input_range)
+    low, high = (float(bound) for bound in model.input_range)
     return {
         "format": CARD_FORMAT,
         "name": model.base.name,
@@ -64,9 +64,10 @@ def model_card(
             "it rests on",
         },
         "settings": {
-            **model.settings.get_config(),
-            **model.adjusted(),
-            **model.constraint_state(),
+            **model.config.get_config(),
+            **model.training_state(),
+            "warmup": model.warmup,
+            "seed": model.seed,
         },
         "adversary": model.adversary and _described(model.adversary),
         "inputs": inputs,

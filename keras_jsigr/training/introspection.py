@@ -1,4 +1,4 @@
-"""Whether layers of a model do in training what they do not do in inference."""
+"""What `harden` finds out about a classifier by looking at it and calling it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from keras_jsigr.core.inputs import (
 )
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.core.padding import padding_of_inputs
-from keras_jsigr.penalties.settings import PenaltySettings
 from keras_jsigr.training.validation import check_head
 
-# Settings of Keras' random layers; a layer is still where all that it has are zero.
+# Settings of Keras' random layers: a layer is deterministic where all of them are 0.
 _LEVELS = ("rate", "stddev", "dropout", "recurrent_dropout")
 
 
-def acts_in_training(model: keras.Model) -> bool:
-    """Tell whether some layer depends on `training`, as far as Keras' layers say."""
-    return any(_acts(layer) for layer in leaf_layers(model))
+def has_training_behavior(model: keras.Model) -> bool:
+    """Tell whether some layer computes something else in training than in inference.
+
+    True for random layers with a non-zero rate, unfrozen BatchNormalization, and custom
+    layers whose `call` accepts `training`.
+    """
+    return any(_layer_has_training_behavior(layer) for layer in leaf_layers(model))
 
 
-def _acts(layer: keras.Layer) -> bool:
+def _layer_has_training_behavior(layer: keras.Layer) -> bool:
     if not type(layer).__module__.startswith("keras."):
         return "training" in inspect.signature(layer.call).parameters
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -48,7 +51,7 @@ def _acts(layer: keras.Layer) -> bool:
 def connected_inputs(
     function: Callable[[Any], Any], x: Any, positions: list[int]
 ) -> list[int]:
-    """Leave out the inputs that are read as indices, as an `Embedding` does."""
+    """Return the positions of the inputs that the outputs have a gradient for."""
     leaves = list(keras.tree.flatten(x))
     inputs = [leaves[index] for index in positions]
     try:
@@ -102,12 +105,22 @@ def check_connected(specs: Any, regularized: list[int], connected: list[int]) ->
     )
 
 
-_PROBES = 8  # so many that a random layer rarely leaves all of them as they are
+# Enough examples that a random layer rarely leaves all of them unchanged.
+_PROBES = 8
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What trying a classifier told of it."""
+    """What `inspect_model` found.
+
+    Attributes:
+        head: The last activation.
+        classes: Number of logits.
+        regularized: Positions of the regularized inputs among the flattened inputs.
+        connected: Those of them that the logits have a gradient for.
+        answers_alike: Whether training mode computed what inference mode does.
+        padding: For each regularized input the values of steps that are padding.
+    """
 
     head: Head
     classes: int
@@ -130,7 +143,7 @@ class ModelSpec:
 
     @classmethod
     def from_config(cls, base: keras.Model, config: dict[str, Any]) -> ModelSpec | None:
-        """Return what was found of a model before it was saved."""
+        """Restore a spec; `None` if its head is no longer found by its name."""
         kind, name = config["head"]
         named = [each for each in leaf_layers(base) if each.name == name]
         if len(named) != (name is not None):
@@ -146,23 +159,29 @@ class ModelSpec:
 
 
 def inspect_model(
-    base: keras.Model, specs: Any, settings: PenaltySettings
+    base: keras.Model,
+    specs: Any,
+    input_range: tuple[float, float],
+    inputs: tuple[str, ...] | None = None,
 ) -> ModelSpec:
-    """Try a classifier, and leave it as it is."""
+    """Call a classifier on small random batches to find its head, classes and inputs.
+
+    `inputs` names the inputs to regularize, `None` those that have a gradient.
+    """
 
     def batch(size: int) -> Any:
-        return probe_batch(specs, settings.input_range, probe_size(base, size))
+        return probe_batch(specs, input_range, probe_size(base, size))
 
     with unchanged_state(base):
         head = find_head(base, batch(2))
-        regularized = regularized_inputs(specs, settings.inputs)
+        regularized = regularized_inputs(specs, inputs)
 
         def logits(x: Any, training: bool = False) -> Any:
             with head.removed():
                 return base(x, training=training)
 
         connected = connected_inputs(logits, batch(2), regularized)
-        if settings.inputs is None and len(regularized) > 1:
+        if inputs is None and len(regularized) > 1:
             regularized = connected or regularized
         classes = int(logits(batch(2)).shape[-1])
         check_head(head, classes)

@@ -1,4 +1,4 @@
-"""Where the perturbation maps of a step come from: live, or a table of cached ones."""
+"""The perturbation maps of a training step: live ones, or a table of cached ones."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_jsigr.config import LiveMaps
 from keras_jsigr.core.inputs import in_structure
 from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.random import named_seed
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.penalties.settings import PenaltySettings
 from keras_jsigr.saliency.masks import MaskBank, make_mask_bank
 from keras_jsigr.saliency.perturbation import expected_map, sampled_map
 from keras_jsigr.training.step import Forward, TapedForward
 
-_KEEP = 0.98  # memory of the typical change score: fifty steps
-
-
-_FEW_HITS = 0.9  # below this share of known samples the selection is another one
+# Decay of the moving average of the change scores: about fifty steps.
+_DECAY = 0.98
+# Below this share of samples with a cached map, warn.
+_FEW_HITS = 0.9
 
 
 class SaliencyTargets:
     """The perturbation maps of the regularized inputs of a batch."""
 
     def __init__(
-        self, forward: Forward, settings: PenaltySettings, table: Any, typical: Any
+        self, forward: Forward, live_maps: LiveMaps, table: Any, mean_change: Any
     ) -> None:
         self._forward = forward
-        self._settings = settings
+        self._live_maps = live_maps
         self._table = table
-        self._typical = typical
-        self._needed = settings.uses_map
+        self._mean_change = mean_change
+        self._needed = any(penalty.needs_map for penalty in forward.penalties)
         self.reports_hits = self._needed and table is not None
         self._banks: list[MaskBank] = []
         if not self._needed:
@@ -44,7 +44,7 @@ class SaliencyTargets:
                     f"Cached maps belong to one input: got {len(forward.regularized)} "
                     "regularized inputs. Choose one with `harden(..., inputs=[name])`."
                 )
-            spec = keras.tree.flatten(forward.specs)[forward.regularized[0]]
+            spec = keras.tree.flatten(forward.input_specs)[forward.regularized[0]]
             shape = table.bank.input_shape
             if not spec.shape[1:].is_compatible_with(shape):
                 raise ValueError(
@@ -53,14 +53,16 @@ class SaliencyTargets:
                     f"`{spec.name}`. Build it from arrays of the model's shape."
                 )
             return
-        if settings.needs_whole_map and settings.masks_per_step is not None:
+        whole = [each.name for each in forward.penalties if each.needs_whole_map]
+        if whole and live_maps.samples is not None:
             raise ValueError(
-                f"selection={settings.selection!r} (or `align_weight`) needs whole "
-                "maps: got live maps of `masks_per_step="
-                f"{settings.masks_per_step}` random masks. Use masks_per_step=None "
-                "(the full grid, every step) or cached maps, or selection='soft'."
+                f"The penalties {whole} need whole maps: got live maps of "
+                f"{live_maps.samples} random occlusions. Pass cached maps, "
+                "`harden(..., saliency_maps=PerturbationCache.build(model, x, y))`; "
+                "or take `live_maps=LiveMaps(samples=None)`, the full grid in every "
+                "step; or selection='soft'."
             )
-        flat = keras.tree.flatten(forward.specs)
+        flat = keras.tree.flatten(forward.input_specs)
         for index in forward.regularized:
             shape = flat[index].shape[1:]
             if not shape.is_fully_defined() or shape.rank > 3:
@@ -69,11 +71,11 @@ class SaliencyTargets:
                     f"(H, W, C) of fixed sides: got {shape} for `{flat[index].name}`. "
                     "Build the model with such an input, or use selection='all'."
                 )
-            bank = make_mask_bank(tuple(shape), settings.grid)
-            if (settings.masks_per_step or 1) > bank.size:
+            bank = make_mask_bank(tuple(shape), live_maps.grid)
+            if (live_maps.samples or 1) > bank.size:
                 raise ValueError(
-                    f"More masks than there are: got masks_per_step="
-                    f"{settings.masks_per_step}, expected at most {bank.size} for "
+                    f"More masks than there are: got LiveMaps(samples="
+                    f"{live_maps.samples}), expected at most {bank.size} for "
                     f"`{flat[index].name}`. None takes them all."
                 )
             self._banks.append(bank)
@@ -85,12 +87,14 @@ class SaliencyTargets:
         if not self._needed:
             return [], None
         if self._table is not None:
-            # Cached maps belong to the sample, also where an adversary moved it.
+            # Cached maps are found by the data, not by the perturbed inputs.
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
             maps, found = self._table(sample)
             return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
         forward = self._forward
-        logits = point.logits if forward.one_mode else forward.at(point, point.inputs)
+        logits = (
+            point.logits if forward.one_mode else forward.logits_at(point, point.inputs)
+        )
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         return [
             self._live(point, logits, targets, seed, kind, index)
@@ -106,43 +110,45 @@ class SaliencyTargets:
         kind: HeadKind,
         index: int,
     ) -> Any:
-        settings, forward = self._settings, self._forward
+        live_maps, forward = self._live_maps, self._forward
 
-        def logits_of(value: Any) -> Any:
+        def logits_fn(value: Any) -> Any:
             inputs = list(point.inputs)
             inputs[index] = value
-            return tf.cast(forward.at(point, inputs), tf.float32)
+            return tf.cast(forward.logits_at(point, inputs), tf.float32)
 
         bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
-        evidence = logit_energy(logits, settings.saliency_score, kind)
+        evidence = logit_energy(logits, live_maps.score, kind)
         common: dict[str, Any] = {
-            "baseline": settings.baseline,
-            "score": settings.saliency_score,
-            "scale": self._typical.value * evidence,
+            "baseline": live_maps.baseline,
+            "score": live_maps.score,
+            "scale": self._mean_change.value * evidence,
             "kind": kind,
         }
-        if settings.masks_per_step is None:
-            saliency, mean = expected_map(logits_of, x, targets, bank, **common)
+        if live_maps.samples is None:
+            saliency, mean = expected_map(logits_fn, x, targets, bank, **common)
         else:
             saliency, mean = sampled_map(
-                logits_of,
+                logits_fn,
                 x,
                 logits,
                 targets,
                 bank,
                 seed=named_seed(seed, "masks", index),
-                samples=settings.masks_per_step,
+                samples=live_maps.samples,
                 **common,
             )
         share = tf.math.divide_no_nan(mean, tf.reduce_mean(evidence))
         # A batch that overflows, as float16 may, must not be remembered.
-        share = tf.where(tf.math.is_finite(share), share, self._typical.value)
-        self._typical.assign(self._typical.value * _KEEP + share * (1.0 - _KEEP))
+        share = tf.where(tf.math.is_finite(share), share, self._mean_change.value)
+        self._mean_change.assign(
+            self._mean_change.value * _DECAY + share * (1.0 - _DECAY)
+        )
         return saliency
 
     def check_hits(self, x: Any) -> None:
         """Refuse inputs of which the cached maps know nothing; warn if little."""
-        leaves = keras.tree.flatten(in_structure(x, self._forward.specs))
+        leaves = keras.tree.flatten(in_structure(x, self._forward.input_specs))
         index = self._forward.regularized[0]
         if not self.reports_hits:
             return
@@ -166,7 +172,7 @@ class SaliencyTargets:
 
 
 def logit_energy(logits: Any, score: str, kind: HeadKind = "softmax") -> Any:
-    """Compute the unit of change scores of each example."""
+    """Compute the scale of the change scores of each example."""
     if score != "squared_logits":
         return tf.ones_like(logits[:, 0])
     if kind == "softmax" or logits.shape[-1] == 1:

@@ -1,4 +1,4 @@
-"""Noise that neighbouring entries share."""
+"""A training step's inputs, its recorded forward pass, and passes beside it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,28 @@ from keras_jsigr.core.inputs import (
 )
 from keras_jsigr.core.padding import leave_padding
 from keras_jsigr.core.random import ALGORITHM, fold_in, named_seed
-from keras_jsigr.penalties.jacobian import Linearization
-from keras_jsigr.penalties.objective import (
-    PenaltyBatch,
-    directional_penalties,
-    products,
-    reverse_mode_penalties,
-)
-from keras_jsigr.penalties.settings import REVERSE_MODE, PenaltySettings
-from keras_jsigr.training.introspection import ModelSpec, acts_in_training
+from keras_jsigr.penalties.base import Linearization, Penalty, PenaltyBatch
+from keras_jsigr.penalties.objective import count_products, penalty_values
+from keras_jsigr.training.introspection import ModelSpec, has_training_behavior
 
-# Patterns take the streams 0, 1, ... of the seed, their places those from here on.
-_PLACES = 1000
+# Pattern k folds k into the seed; where its grid begins folds in this number + k.
+_OFFSET_SEEDS = 1000
 
 
 def patch_noise(x: Any, seed: Any, sides: Sequence[int] = (1,)) -> Any:
     """Draw noise in -1..1 that is constant on square patches."""
     patterns = [
         # The first is what a ball draws: side 1 alone is its uniform sample.
-        _pattern(x, fold_in(seed, number) if number else seed, side, _PLACES + number)
+        _pattern(
+            x, fold_in(seed, number) if number else seed, side, _OFFSET_SEEDS + number
+        )
         for number, side in enumerate(sides)
     ]
     return tf.clip_by_value(tf.add_n(patterns), -1.0, 1.0)
 
 
-def _pattern(x: Any, seed: Any, side: int, place: int) -> Any:
-    """Draw one number per patch, and with the stream `place` where the grid begins."""
+def _pattern(x: Any, seed: Any, side: int, offset: int) -> Any:
+    """Draw one number per patch of a grid that begins at a random pixel."""
     shape = tf.shape(x)
     axes = range(1, x.shape.rank - 1) if side > 1 else ()
     # As many patches as cover the example wherever the grid begins.
@@ -55,7 +51,7 @@ def _pattern(x: Any, seed: Any, side: int, place: int) -> Any:
     for axis in axes:
         noise = tf.repeat(noise, side, axis)
     first = tf.random.stateless_uniform(
-        (len(axes),), fold_in(seed, place), 0, side, tf.int32, alg=ALGORITHM
+        (len(axes),), fold_in(seed, offset), 0, side, tf.int32, alg=ALGORITHM
     )
     begin = tf.concat([[0], first, [0]], 0)
     return tf.ensure_shape(tf.slice(noise, begin, shape), x.shape)
@@ -63,7 +59,13 @@ def _pattern(x: Any, seed: Any, side: int, place: int) -> Any:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Where a step is taken."""
+    """The inputs of a step, moved to where loss and penalties are taken.
+
+    Attributes:
+        leaves: All inputs, flattened.
+        structure: The inputs as they came, in the model's structure.
+        inputs: The regularized inputs among the leaves.
+    """
 
     leaves: list[Any]
     structure: Any
@@ -72,36 +74,41 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class TapedForward(StepInputs):
-    """A place and the recorded forward pass there."""
+    """The inputs of a step and the forward pass in training mode there.
+
+    Attributes:
+        logits: Logits `(B, C)`.
+        tape: The tape that watched `inputs`, or `None` if nobody needs it.
+    """
 
     logits: Any
     tape: tf.GradientTape | None
 
 
 class Forward:
-    """The base model as a function of its regularized inputs."""
+    """The base model as a function from its regularized inputs to logits."""
 
     def __init__(
         self,
         base: keras.Model,
-        probed: ModelSpec,
-        specs: Any,
-        settings: PenaltySettings,
+        spec: ModelSpec,
+        input_specs: Any,
+        *,
+        penalties: Sequence[Penalty],
+        input_range: tuple[float, float],
+        start_radius: float,
+        start_patch_sizes: Sequence[int],
     ) -> None:
         self._base = base
-        self.probed = probed
-        self.head = probed.head
-        self.specs = specs
-        self.settings = settings
-        self.regularized = list(probed.regularized)
-        half = base.compute_dtype in ("float16", "bfloat16")
-        if settings.estimator == "finite_difference" and half:
-            raise ValueError(
-                "Differences between logits in half precision measure their rounding: "
-                f"got estimator='finite_difference' and a model that computes in "
-                f"{base.compute_dtype}, expected float32. Use estimator='jvp'."
-            )
-        self.unit = settings.input_range[1] - settings.input_range[0]
+        self.spec = spec
+        self.head = spec.head
+        self.input_specs = input_specs
+        self.penalties = penalties
+        self.regularized = list(spec.regularized)
+        self.unit = input_range[1] - input_range[0]
+        self._input_range = input_range
+        self._start_radius = start_radius
+        self._start_patch_sizes = start_patch_sizes
         self._states = rnn_state_variables(base)
 
     def __call__(self, x: Any, training: bool) -> Any:
@@ -109,51 +116,54 @@ class Forward:
         with self.head.removed():
             return self._base(x, training=training)
 
-    def at(self, point: TapedForward, inputs: list[Any]) -> Any:
-        """Return inference logits with the regularized inputs of a point exchanged."""
+    def logits_at(self, point: TapedForward, inputs: list[Any]) -> Any:
+        """Return inference logits with the regularized inputs of a step exchanged."""
         inputs = [
             leave_padding(moved, tf.cast(x, moved.dtype), values)
             for moved, x, values in zip(
-                inputs, point.inputs, self.probed.padding, strict=True
+                inputs, point.inputs, self.spec.padding, strict=True
             )
         ]
         with restore_after(self._states):
             return self(self._pack(point.structure, point.leaves, inputs), False)
 
-    def place(self, x: Any, targets: Any, seed: Any, adversary: Any) -> StepInputs:
-        """Find where the step is taken: at the inputs, or at points near them."""
-        x = self._with_sides(in_structure(x, self.specs))
+    def perturbed_inputs(
+        self, x: Any, targets: Any, seed: Any, adversary: Any
+    ) -> StepInputs:
+        """Return the inputs where the step is taken: the data, or points near them."""
+        x = self._with_sides(in_structure(x, self.input_specs))
         # Keras refuses a mixture of arrays, which eager steps receive, and tensors.
         leaves = [
             leaf if leaf is None or tf.is_tensor(leaf) else tf.convert_to_tensor(leaf)
             for leaf in keras.tree.flatten(x)
         ]
-        specs = keras.tree.flatten(self.specs)
-        for index, padding in zip(self.regularized, self.probed.padding, strict=True):
+        specs = keras.tree.flatten(self.input_specs)
+        for index, padding in zip(self.regularized, self.spec.padding, strict=True):
             if leaves[index] is None:
                 raise ValueError(
                     f"The input `{specs[index].name}` is regularized: got None, "
                     "expected data. Name the others by `harden(..., inputs=[...])`."
                 )
             dtype, wanted = leaves[index].dtype, specs[index].dtype
-            # In fewer bits than the model has a small move of the inputs is none.
+            # In a narrower dtype than the model's, small perturbations would round to
+            # zero.
             if not dtype.is_floating or dtype.size < wanted.size:
                 leaves[index] = tf.cast(leaves[index], wanted)
-            if self.settings.noise > 0:
-                moved = self._beside(leaves[index], seed, index)
+            if self._start_radius > 0:
+                moved = self._random_start(leaves[index], seed, index)
                 leaves[index] = leave_padding(moved, leaves[index], padding)
         if adversary is not None:
             index = self.regularized[0]
-            origin, padding = leaves[index], self.probed.padding[0]
+            origin, padding = leaves[index], self.spec.padding[0]
 
-            def logits_of(moved: Any) -> Any:
+            def logits_fn(moved: Any) -> Any:
                 moved = leave_padding(moved, origin, padding)
                 with restore_after(self._states):
                     logits = self(self._pack(x, leaves, [moved]), False)
                 return tf.cast(logits, tf.float32)
 
             moved = adversary.perturb(
-                logits_of, origin, targets, seed=named_seed(seed, "adversary")
+                logits_fn, origin, targets, seed=named_seed(seed, "adversary")
             )
             moved = tf.ensure_shape(moved, origin.shape)
             leaves[index] = leave_padding(moved, origin, padding)
@@ -162,73 +172,52 @@ class Forward:
     def _with_sides(self, x: Any) -> Any:
         """Give the regularized inputs the sides of their maps, where maps are used."""
         # Elsewhere batches may differ in their sides, as far as the model takes them.
-        if not (self.settings.uses_map or self.settings.selection == "random"):
+        if not any(penalty.needs_layout for penalty in self.penalties):
             return x
-        leaves, specs = keras.tree.flatten(x), keras.tree.flatten(self.specs)
+        leaves, specs = keras.tree.flatten(x), keras.tree.flatten(self.input_specs)
         for index in self.regularized:
             leaves[index] = with_known_sides(leaves[index], specs[index])
         return keras.tree.pack_sequence_as(x, leaves)
 
-    def _beside(self, x: Any, seed: Any, index: int) -> Any:
+    def _random_start(self, x: Any, seed: Any, index: int) -> Any:
         """Draw points of the maximum-norm balls around the inputs."""
-        settings, origin = self.settings, tf.cast(x, tf.float32)
-        ball = LinfBall(origin, settings.noise, settings.input_range)
-        noise = patch_noise(x, named_seed(seed, "noise", index), settings.noise_patches)
-        return tf.cast(ball.project(origin + settings.noise * noise), x.dtype)
+        radius, origin = self._start_radius, tf.cast(x, tf.float32)
+        ball = LinfBall(origin, radius, self._input_range)
+        own_seed = named_seed(seed, "noise", index)
+        noise = patch_noise(x, own_seed, self._start_patch_sizes)
+        return tf.cast(ball.project(origin + radius * noise), x.dtype)
 
-    def record(self, place: StepInputs, classes: int) -> TapedForward:
+    def taped_forward(self, step: StepInputs) -> TapedForward:
         """Run the forward pass of the step, in training mode."""
-        inputs = self._pack(place.structure, place.leaves, place.inputs)
-        if not (self.terms and self.settings.estimator in REVERSE_MODE):
-            logits = self(inputs, True)
-            return TapedForward(
-                place.leaves, place.structure, place.inputs, logits, None
-            )
+        inputs = self._pack(step.structure, step.leaves, step.inputs)
+        parts = (step.leaves, step.structure, step.inputs)
+        if not any(penalty.needs_gradients for penalty in self.penalties):
+            return TapedForward(*parts, self(inputs, True), None)
         tape = tf.GradientTape(
-            persistent=products(self.settings, classes) > 1,
+            persistent=count_products(self.penalties, self.spec.classes) > 1,
             watch_accessed_variables=False,
         )
         with tape:
-            for value in place.inputs:
+            for value in step.inputs:
                 tape.watch(value)
             logits = self(inputs, True)
-        return TapedForward(place.leaves, place.structure, place.inputs, logits, tape)
+        return TapedForward(*parts, logits, tape)
 
-    def penalties(
-        self, point: TapedForward, batch: PenaltyBatch, weights: dict[str, Any]
+    def penalty_values(
+        self, point: TapedForward, batch: PenaltyBatch
     ) -> dict[str, Any]:
-        """Compute the penalties of a point, float32 `(B,)` each."""
-        if not self.terms:
-            return {}
-        if point.tape is not None:
-            return reverse_mode_penalties(
-                batch,
-                Linearization(point.inputs, point.logits, point.tape, self.unit),
-            )
-        # A second pass in training mode would move BatchNormalization's statistics
-        # again and draw other dropout masks: differences are taken in inference mode.
-        logits = point.logits if self.one_mode else self.at(point, point.inputs)
-        return directional_penalties(
-            batch,
-            lambda inputs: self.at(point, inputs),
+        """Compute the penalties at a recorded forward pass, float32 `(B,)` each."""
+        linearization = Linearization(
             point.inputs,
-            logits,
-            weights=weights,
-            unit=self.unit,
+            point.logits,
+            point.tape,
+            self.unit,
+            # A second pass in training mode would move BatchNormalization's statistics
+            # again and draw other dropout masks.
+            forward=lambda inputs: self.logits_at(point, inputs),
+            forward_matches_logits=self.one_mode,
         )
-
-    @property
-    def terms(self) -> list[str]:
-        """Names of the penalties the settings ask for."""
-        settings = self.settings
-        present = {
-            "jacobian": settings.jacobian_weight > 0,
-            "selective": settings.selects,
-            "align": settings.align_weight > 0,
-        }
-        names = [name for name, on in present.items() if on]
-        fused = settings.form == "fused" and settings.estimator not in REVERSE_MODE
-        return ["fused"] if fused and names else names
+        return penalty_values(self.penalties, linearization, batch)
 
     def _pack(self, structure: Any, leaves: list[Any], inputs: list[Any]) -> Any:
         leaves = list(leaves)
@@ -239,5 +228,13 @@ class Forward:
     @property
     def one_mode(self) -> bool:
         """Whether training mode computes what inference mode does."""
-        # What a layer of the user's does itself, only its answers tell.
-        return self.probed.answers_alike and not acts_in_training(self._base)
+        # Of custom layers only their answers tell.
+        return self.spec.answers_alike and not has_training_behavior(self._base)
+
+
+def step_seed(seed: int, step: Any) -> Any:
+    """Derive the seed of a step: a resumed run draws what an unbroken one does."""
+    pair = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
+    context = tf.distribute.get_replica_context()
+    replica = context.replica_id_in_sync_group if context else 0
+    return tf.random.experimental.stateless_fold_in(pair, replica)

@@ -1,4 +1,4 @@
-"""The adversary against the model and the objective it is to train with."""
+"""Checks before training: the adversary, the layers, the loss and the data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.config import JSIGRConfig
 from keras_jsigr.core.heads import Head
 from keras_jsigr.core.inputs import in_structure
 from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
-from keras_jsigr.penalties.settings import PenaltySettings
 
 
 def check_adversary(
-    adversary: Any, settings: PenaltySettings, regularized: list[int]
+    adversary: Any,
+    start_radius: float,
+    input_range: tuple[float, float],
+    regularized: list[int],
 ) -> None:
     """Refuse an adversary that cannot perturb the inputs a model trains on."""
     if isinstance(adversary, type):
@@ -30,10 +33,11 @@ def check_adversary(
             f"Got {type(adversary).__name__} as adversary, expected an attack with "
             "`perturb`, such as keras_jsigr.attacks.FGSM(epsilon=0.1)."
         )
-    if settings.noise > 0:
+    if start_radius > 0:
         raise ValueError(
-            f"An adversary starts at the inputs: got noise={settings.noise} "
-            "beside it, expected 0. Attacks have a random start of their own."
+            f"An adversary starts at the inputs: got start_radius={start_radius} "
+            "beside it, expected 0. Attacks have a random start of their own: use "
+            "`config.replace(start_radius=0.0)`."
         )
     if len(regularized) != 1:
         raise ValueError(
@@ -41,12 +45,12 @@ def check_adversary(
             "regularized inputs. Choose one with `harden(..., inputs=[name])`."
         )
     given = getattr(adversary, "input_range", None)
-    # It clips its points: in another range they leave the ball around the inputs.
-    if isinstance(given, tuple | list) and tuple(given) != settings.input_range:
+    # An attack clips to its range: another one would leave the ball.
+    if isinstance(given, tuple | list) and tuple(given) != input_range:
         raise ValueError(
             "The adversary belongs to inputs of another range: got input_range="
-            f"{tuple(given)}, expected {settings.input_range} as in the training. "
-            f"Pass `input_range={settings.input_range}` to the attack, or the range "
+            f"{tuple(given)}, expected {input_range} as in the training. "
+            f"Pass `input_range={input_range}` to the attack, or the range "
             "of the inputs to `harden`."
         )
     if getattr(adversary, "targeted", False) is True:
@@ -57,15 +61,16 @@ def check_adversary(
         )
 
 
-def check_channels(model: keras.Model, settings: PenaltySettings) -> None:
+def check_channels(model: keras.Model, config: JSIGRConfig) -> None:
     """Refuse layers with channels first, where maps or patches take them for last."""
     first = [
         layer.name
         for layer in leaf_layers(model)
         if getattr(layer, "data_format", None) == "channels_first"
     ]
-    masks = settings.uses_map or settings.selection == "random"
-    if first and (masks or max(settings.noise_patches) > 1):
+    reads = any(penalty.needs_layout for penalty in config.build_penalties())
+    patches = config.start_radius > 0 and max(config.start_patch_sizes) > 1
+    if first and (reads or patches):
         raise ValueError(
             f"Maps and patches take the last axis for the channels: got channels first "
             f"in {first}, expected channels last. Build the layers so, and put a "
@@ -73,8 +78,30 @@ def check_channels(model: keras.Model, settings: PenaltySettings) -> None:
         )
 
 
+def check_start_radius(config: JSIGRConfig, input_range: tuple[float, float]) -> None:
+    """Refuse start points farther away than the inputs are wide."""
+    width = input_range[1] - input_range[0]
+    if config.start_radius > width:
+        raise ValueError(
+            f"`start_radius` is wider than the inputs: got {config.start_radius:g}, "
+            f"expected at most {width:g}, the width of input_range={input_range}. Both "
+            "are in the units of the inputs."
+        )
+
+
+def check_precision(model: keras.Model, config: JSIGRConfig) -> None:
+    """Refuse differences between logits in half precision: they are rounding."""
+    half = model.compute_dtype in ("float16", "bfloat16")
+    if config.estimator == "finite_difference" and half:
+        raise ValueError(
+            "Differences between logits in half precision measure their rounding: "
+            f"got estimator='finite_difference' and a model that computes in "
+            f"{model.compute_dtype}, expected float32. Use estimator='jvp'."
+        )
+
+
 def warn_of_own_steps(model: keras.Model) -> None:
-    """Warn of what the class of a model defines and its hardened model does not call."""
+    """Warn of methods of the model's class that its hardened model does not call."""
     own = [
         name
         for name in (
@@ -403,7 +430,7 @@ def _check_labels(
 
 
 def check_head(head: Head, classes: int) -> None:
-    """Refuse a softmax or sigmoid layer with an activity regularizer, or of one class."""
+    """Refuse a head with an activity regularizer, and a softmax of one unit."""
     if head.kind == "softmax" and classes == 1:
         raise ValueError(
             "The softmax of one unit is always 1: got one output, expected two classes "
