@@ -43,14 +43,13 @@ def main() -> None:
     surrogate = train(network(data, options.seed + 1), data, options)
 
     print("\n2. The same network, hardened: one call, then fit as usual")
-    steps = options.epochs * -(-len(data.x_train) // options.batch_size)
-    robust = kj.harden(network(data, options.seed), ramp_steps=steps // 5)
+    robust = kj.harden(network(data, options.seed), epsilon=options.epsilon)
     robust = train(robust, data, options)
 
     print("\n3. Attacks")
     x, y = data.x_test, data.y_test
-    pgd = kj.attacks.PGD(epsilon=options.epsilon, steps=20)
-    mi = kj.attacks.MIFGSM(epsilon=options.epsilon, steps=10)
+    pgd = kj.attacks.PGD(options.epsilon, steps=20)
+    mi = kj.attacks.MIFGSM(options.epsilon, steps=10)
     transferred = mi(surrogate, x, y)
     metrics: dict[str, object] = {}
     for name, model in (("plain", plain), ("hardened", robust)):
@@ -81,7 +80,7 @@ def main() -> None:
         },
         "attacks": {"pgd20": pgd.get_config(), "transfer": mi.get_config()},
         "images": len(x),
-        "harden": robust.settings.get_config(),
+        "harden": robust.config.get_config(),
     }  # fmt: skip
     write_json(out / "metrics.json", metrics)
     print_table(metrics, options.epsilon, len(x))
@@ -144,29 +143,14 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def draw_maps(plain: keras.Model, robust: keras.Model, x: np.ndarray, to: Path) -> None:
-    """Draw images beside the gradient maps of both models and the occlusion map."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Draw images beside the gradient maps of both models and the perturbation map."""
     x = x[:6]
-    columns = {
-        "image": x.mean(-1),
+    maps = {
         "gradient, plain": kj.gradient_map(plain, x),
         "gradient, hardened": kj.gradient_map(robust, x),
         "perturbation, hardened": kj.perturbation_map(robust, x, grid=7),
     }
-    figure, axes = plt.subplots(len(x), len(columns), figsize=(8, 1.9 * len(x)))
-    for column, (title, images) in enumerate(columns.items()):
-        axes[0, column].set_title(title, fontsize=10)
-        for axis, image in zip(axes[:, column], images, strict=True):
-            top = np.quantile(image, 0.99) if column else 1.0
-            axis.imshow(image, cmap="magma" if column else "gray", vmin=0, vmax=top)
-            axis.set_axis_off()
-    figure.tight_layout()
-    figure.savefig(to, dpi=110)
-    plt.close(figure)
+    kj.plot_saliency(x, maps).savefig(to, dpi=110)
 
 
 FRESH = """

@@ -8,7 +8,7 @@ with other weights in every trial. A trial is worth its PGD-10 accuracy (Linf, e
 0.1, inputs in 0..1, 500 validation images) if its clean accuracy stays within `--drop`
 of the plain network's, and less than nothing if not.
 
-`harden(penalty_weights="auto")` finds a common factor of the weights in one training;
+`kj.callbacks.AccuracyConstraint` finds a common factor of the weights in one training;
 this searches their ratio too, at the price of a training per trial.
 """
 
@@ -50,20 +50,17 @@ class HardenedModel(keras_tuner.HyperModel):
         self.plain = plain
         self.validation = validation
         self.bound = accuracy(plain, *validation) - drop
-        self.attack = kj.attacks.PGD(epsilon=EPSILON, steps=10, verbose=0)
+        self.attack = kj.attacks.PGD(EPSILON, steps=10, verbose=0)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Harden a copy of the plain model with weights on a log scale."""
         model = keras.models.clone_model(self.plain)
         model.set_weights(self.plain.get_weights())
-        robust = kj.harden(
-            model,
-            jacobian_weight=hp.Float("jacobian_weight", 5e-4, 0.05, sampling="log"),
-            selective_weight=hp.Float("selective_weight", 5e-4, 0.05, sampling="log"),
-            ramp_steps=20,
-            verbose=0,
+        config = kj.JSIGRConfig.balanced(EPSILON).replace(
+            jacobian_weight=hp.Float("jacobian_weight", 3e-3, 0.3, sampling="log"),
+            selective_weight=hp.Float("selective_weight", 0.012, 1.2, sampling="log"),
         )
-        return compiled(robust)
+        return compiled(kj.harden(model, recipe=config, verbose=0))
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args, **kwargs

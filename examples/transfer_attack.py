@@ -57,7 +57,7 @@ def main() -> None:
             for source, its_family in family.items()
             if its_family != training
         }
-        report = kj.evaluate(
+        report = kj.evaluate_robustness(
             target, x, y,
             epsilon=options.epsilon,
             surrogates=others,
@@ -112,7 +112,7 @@ def trained(
     options: argparse.Namespace,
 ) -> keras.Model:
     """Train a network, or load it if an earlier run did."""
-    radius = f"-{options.epsilon:g}" if training == "PGD-7" else ""
+    radius = "" if training == "plain" else f"-{options.epsilon:g}"
     parts = (architecture, training + radius, seed, options.epochs, options.source)
     name = f"{'-'.join(map(str, parts))}.keras"
     path = Path(options.out) / "networks" / name
@@ -122,13 +122,12 @@ def trained(
     model = build(architecture, f"{training}_{architecture}".replace("-", "_"), seed)
     steps = options.epochs * -(-len(data.x_train) // 128)
     if training == "hardened":
-        model = kj.harden(model, ramp_steps=steps // 5, verbose=0)
+        model = kj.harden(model, epsilon=options.epsilon, verbose=0)
     elif training == "PGD-7":
         model = kj.harden(
             model,
-            adversary=kj.attacks.PGD(epsilon=options.epsilon, steps=7),
-            jacobian_weight=0.0,
-            selective_weight=0.0,
+            recipe=kj.JSIGRConfig(jacobian_weight=0.0, selective_weight=0.0),
+            adversary=kj.attacks.PGD(options.epsilon, steps=7),
             verbose=0,
         )
     rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
