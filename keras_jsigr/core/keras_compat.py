@@ -8,8 +8,8 @@ module: what a block exchanges is held in context variables, which no other thre
 Nothing is written to layers.
 
 Keras has no public way to list every layer of a model, for `Model.layers` stops at the
-first level, nor the seeds of its random layers: `all_layers`, `leaf_layers` and
-`seed_states` ask private names.
+first level, nor the seeds of its random layers, nor to keep a Functional model from
+casting its inputs: the functions for that ask private names, and are tested for each.
 """
 
 from __future__ import annotations
@@ -200,6 +200,23 @@ def leaf_layers(model: keras.Model) -> list[keras.Layer]:
         seen.add(id(layer))
         leaves.append(layer)
     return leaves
+
+
+def with_functional_parts(layers: list[keras.Layer]) -> list[keras.Layer]:
+    """Add the Functional models by which Sequential models run, which are no layers."""
+    parts = [getattr(layer, "_functional", None) for layer in layers]
+    return [*layers, *(part for part in parts if part is not None)]
+
+
+def without_input_casts(layer: keras.Layer) -> dict[str, Any]:
+    """Return attributes by which a model leaves the dtype of its inputs alone."""
+    if not isinstance(layer, keras.Model):
+        return {}
+    as_tensors = {
+        "_convert_inputs_to_tensors": lambda x: [*map(tf.convert_to_tensor, x)]
+    }
+    functional = hasattr(layer, "_convert_inputs_to_tensors")
+    return {"_convert_input_args": False, **(as_tensors if functional else {})}
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:

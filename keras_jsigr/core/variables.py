@@ -26,7 +26,9 @@ def stateless(values: Iterable[tuple[Any, Any]] = ()) -> Iterator[keras.Stateles
     known = {**_VALUES.get(), **{id(pair[0]): pair for pair in values}}
     token = _VALUES.set(known)
     try:
-        with keras.StatelessScope(state_mapping=list(known.values())) as scope:
+        with keras.StatelessScope() as scope:
+            for pair in known.values():
+                scope.add_update(pair)  # unlike `state_mapping`, in their own dtype
             yield scope
     finally:
         _VALUES.reset(token)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.arguments import tell
 from keras_jsigr.core.keras_compat import (
     Hook,
     all_layers,
@@ -18,6 +20,8 @@ from keras_jsigr.core.keras_compat import (
     exact_moments,
     layer_calls,
     leaf_layers,
+    with_functional_parts,
+    without_input_casts,
 )
 from keras_jsigr.core.variables import stateless
 from keras_jsigr.penalties.jacobian import jvp
@@ -38,8 +42,12 @@ class UpwardPolicy(keras.DTypePolicy):
 @contextmanager
 def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
     """Let the layers of a model compute in float64 inside the block."""
-    policy = {"_dtype_policy": UpwardPolicy()}
-    with altered_layers(all_layers(model), lambda _: policy):
+    attributes = {"_dtype_policy": UpwardPolicy()}
+
+    def of(layer: keras.Layer) -> dict[str, Any]:
+        return {**attributes, **without_input_casts(layer)}
+
+    with altered_layers(with_functional_parts(all_layers(model)), of):
         yield
 
 
@@ -63,12 +71,18 @@ def first_line(error: Exception) -> str:
     return told[0] if told else type(error).__name__
 
 
-# A relative step: small enough for the difference to be a derivative, large enough
-# for float64 to leave six digits of it.
-_STEP = 3e-6
-
+# Relative to the size of the weights: the first as a rule, the second where layers
+# round to float32, the third where there are kinks close by.
+_STEPS = (1e-5, 1e-3, 1e-7)
 
 _TOLERANCE = 0.02
+
+# Random directions of all weights at once. A derivative that is wrong is right along
+# one of them by chance, not along all.
+_DIRECTIONS = 3
+
+# Networks with few weights, and few layers of the user's own, are tried one by one.
+_FEW_VARIABLES, _FEW_LAYERS = 16, 16
 
 
 @dataclass(frozen=True)
@@ -85,14 +99,25 @@ class Finding:
 
 
 def second_order(
-    network: Callable[[Any], Any], x: Any, variables: list[Any]
+    network: Callable[[Any], Any],
+    x: Any,
+    variables: list[keras.Variable],
+    groups: Sequence[Sequence[int]] = (),
+    verbose: int = 0,
 ) -> Finding:
-    """Compare a second derivative by nested tapes with a finite difference."""
+    """Compare second derivatives by nested tapes with finite differences.
+
+    `groups` lists positions of variables that are also moved alone. In single precision
+    the derivatives are only computed: differences would measure rounding.
+    """
     rng = np.random.default_rng(1)
     cotangents: dict[tuple[int, ...], Any] = {}
 
-    def penalty() -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+    def penalty(values: list[Any]) -> Any:
+        with (
+            stateless(zip(variables, values, strict=True)),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
             tape.watch(x)
             z = network(x)
         shape = tuple(z.shape)
@@ -103,69 +128,89 @@ def second_order(
         )
         return tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64)))
 
-    def penalty_at(values: list[Any]) -> Any:
-        with stateless(zip(variables, values, strict=True)):
-            return penalty()
-
-    def differentiated(values: list[Any]) -> tuple[float, Any]:
-        with tf.GradientTape() as outer:
+    def differentiated(values: list[Any]) -> tuple[float, list[Any]]:
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(values)
-            value = penalty_at(values)
-        return float(value), outer.gradient(value, values)
+            value = penalty(values)
+        slopes = outer.gradient(value, values)
+        dense = [
+            0.0 if s is None else np.float64(tf.convert_to_tensor(s)) for s in slopes
+        ]
+        return float(value), dense
 
-    def steps_from(centre: list[Any]) -> list[Any]:
+    def difference(direction: list[Any], step: float) -> float:
+        ends = []
+        for sign in (0.5, -0.5):
+            moved = [
+                v + sign * step * d for v, d in zip(centre, direction, strict=True)
+            ]
+            ends.append(float(penalty(moved)))
+        return ends[0] - ends[1]
+
+    def random_direction(moving: Sequence[int]) -> list[Any]:
         return [
-            _STEP
-            * (c * (1.0 + 0.5 * rng.standard_normal(c.shape)) + 0.01 * _spread(c, rng))
-            for c in map(np.array, centre)
+            max(_size(v), 0.01) * rng.standard_normal(v.shape)
+            if index in moving
+            else np.zeros(v.shape)
+            for index, v in enumerate(centre)
         ]
 
-    def moved(centre: list[Any], steps: list[Any], share: float = 1.0) -> list[Any]:
-        pairs = zip(centre, steps, strict=True)
-        return [tf.constant(np.array(c) + share * s, c.dtype) for c, s in pairs]
+    def error_along(direction: list[Any]) -> float | None:
+        slope = sum(np.sum(s * d) for s, d in zip(slopes, direction, strict=True))
+        found = []
+        for step in _STEPS:
+            predicted, measured = slope * step, difference(direction, step)
+            scale = max(abs(measured), abs(predicted), 1e-2 * step * value)
+            error = float(abs(measured - predicted) / scale)
+            if error <= _TOLERANCE:
+                return error
+            half = 2.0 * difference(direction, 0.5 * step)
+            found.append((float(abs(half - measured) / scale), error))
+        # Kinks and rounding make the difference of the half step another one.
+        doubt, error = min(found)
+        return error if doubt <= 0.1 * error else None
 
-    def compare(fraction: float) -> tuple[float, float]:
-        """Return the measured and the predicted change over part of the step."""
-        up, down = (moved(centre, steps, sign * fraction) for sign in (0.5, -0.5))
-        # float32 weights round the step: take the step that was really made.
-        predicted = sum(
-            float(
-                np.sum(
-                    np.float64(tf.convert_to_tensor(d))
-                    * (np.float64(u) - np.float64(v))
-                )
-            )
-            for d, u, v in zip(derivative, up, down, strict=True)
-            if d is not None
-        )
-        return float(penalty_at(up)) - float(penalty_at(down)), predicted
-
-    start = [tf.convert_to_tensor(keras.ops.convert_to_numpy(v)) for v in variables]
-    centre = start
+    double = x.dtype == tf.float64
+    dtypes = [
+        tf.float64 if double else keras.backend.standardize_dtype(v.dtype)
+        for v in variables
+    ]
+    centre = [
+        tf.constant(keras.ops.convert_to_numpy(v), dtype)
+        for v, dtype in zip(variables, dtypes, strict=True)
+    ]
+    everything = range(len(variables))
+    started = time.monotonic()
     try:
-        value, derivative = differentiated(centre)
+        value, slopes = differentiated(centre)
         if value == 0.0:
             # A head of zeros, as in transfer learning: look beside it.
-            centre = moved(start, steps_from(start))
-            value, derivative = differentiated(centre)
+            moves = random_direction(everything)
+            centre = [
+                v + tf.cast(m, v.dtype) for v, m in zip(centre, moves, strict=True)
+            ]
+            value, slopes = differentiated(centre)
     except (LookupError, tf.errors.OpError, NotImplementedError) as error:
         return Finding(None, first_line(error))
     if value == 0.0:
         return Finding(None, "the outputs do not depend on the inputs")
-    steps = steps_from(centre)
-    measured, predicted = compare(1.0)
-    scale = max(abs(measured), abs(predicted), 1e-2 * _STEP * value)
-    distance = abs(measured - predicted) / scale
-    if distance > _TOLERANCE:
-        # Where a unit changes sides in between, the difference measures the jump.
-        half = 2.0 * compare(0.5)[0]
-        if abs(half - measured) > 0.5 * abs(measured - predicted):
-            return Finding(0.0, "too many kinks to compare")
-    return Finding(distance)
+    if not double:
+        return Finding(0.0, "in single precision, not compared")
+    moving = [everything] * _DIRECTIONS + list(groups)
+    seconds = (time.monotonic() - started) * len(moving)
+    if seconds > _WORTH_A_WORD:
+        tell(f"checks second derivatives, for about {seconds:.0f} seconds.", verbose)
+    errors = [error_along(random_direction(each)) for each in moving]
+    found = [error for error in errors if error is not None]
+    return Finding(max(found)) if found else Finding(0.0, "too many kinks to compare")
 
 
-def _spread(c: Any, rng: np.random.Generator) -> Any:
-    return rng.standard_normal(c.shape)
+_WORTH_A_WORD = 5.0
+
+
+def _size(values: Any) -> float:
+    """Return the root mean square of an array."""
+    return float(np.sqrt(np.mean(np.square(values)))) if np.size(values) else 0.0
 
 
 _KINKED = {
@@ -215,7 +260,55 @@ def _smooth_activations(layer: keras.Layer) -> dict[str, Any]:
     }
 
 
+def _grouped(layer: Any, call: Any, inputs: Any) -> Any:
+    """Convolve group by group: Keras compiles a grouped convolution in every call."""
+    kernels = tf.split(tf.convert_to_tensor(layer.kernel), layer.groups, axis=-1)
+    parts = tf.split(inputs, layer.groups, axis=-1)
+    if (
+        len(parts) == inputs.shape[-1]
+        and layer.rank == 2
+        and len(set(layer.strides)) == 1
+    ):
+        depthwise = tf.reshape(
+            tf.transpose(tf.stack(kernels), (1, 2, 0, 3, 4)),
+            (*layer.kernel_size, len(parts), -1),
+        )
+        outputs = tf.nn.depthwise_conv2d(
+            inputs,
+            depthwise,
+            (1, *layer.strides, 1),
+            layer.padding.upper(),
+            dilations=layer.dilation_rate,
+        )
+    else:
+        convolved = [
+            tf.nn.convolution(
+                part,
+                kernel,
+                layer.strides,
+                layer.padding.upper(),
+                dilations=layer.dilation_rate,
+            )
+            for part, kernel in zip(parts, kernels, strict=True)
+        ]
+        outputs = tf.concat(convolved, -1)
+    if layer.use_bias:
+        outputs += tf.convert_to_tensor(layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def _is_grouped(layer: keras.Layer) -> bool:
+    return (
+        type(layer) in (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
+        and layer.groups > 1
+        and layer.data_format == "channels_last"
+        and layer.padding in ("same", "valid")
+    )
+
+
 def _stand_in(layer: keras.Layer) -> Hook | None:
+    if _is_grouped(layer):
+        return _grouped
     if isinstance(layer, _RECTIFIERS):
         return lambda layer, call, inputs: keras.activations.silu(inputs)
     if isinstance(layer, _layers.SpectralNormalization):
@@ -227,9 +320,6 @@ def _stand_in(layer: keras.Layer) -> Hook | None:
             # In the dtype it meets.
             return lambda layer, call, inputs: pooling.call(inputs)
     return None
-
-
-_SUSPECT = 0.1
 
 
 # TensorFlow differentiates their interpolation as if the inverse movement undid it:
@@ -248,8 +338,9 @@ _MOVES_PIXELS = tuple(
 )
 
 
-# Of two examples batch normalization of maps of one pixel leaves a sign, and no slope.
-_FEW, _SEVERAL = 2, 16
+# With two examples and maps of one pixel, batch normalization outputs +-1 and has no
+# gradient.
+_EXAMPLES, _EXAMPLES_TO_NORMALIZE = 2, 8
 
 
 def check_second_order(
@@ -257,18 +348,14 @@ def check_second_order(
     forward: Callable[[Any, bool], Any],
     batch: Callable[[int], Any],
     index: int,
+    verbose: int = 0,
 ) -> None:
-    """Refuse a network whose second derivatives are missing or wrong."""
-    variables = list(model.trainable_variables)
+    """Refuse a network whose second derivatives are missing or wrong.
 
-    def tried(size: int) -> Finding:
-        x = batch(size)
-        network = of_one_input(lambda full: forward(full, True), x, index)
-        return _try(model, network, keras.tree.flatten(x)[index], variables)
-
-    if not variables:
-        return
-    moving = [each for each in leaf_layers(model) if isinstance(each, _MOVES_PIXELS)]
+    All weights are looked at, frozen ones too: they may be trained later.
+    """
+    leaves = leaf_layers(model)
+    moving = [each for each in leaves if isinstance(each, _MOVES_PIXELS)]
     if moving:
         raise ValueError(
             f"TensorFlow's derivative of {_named(moving)} for the pixels is wrong, by "
@@ -276,16 +363,13 @@ def check_second_order(
             "would train on it. Augment in the data pipeline, or use "
             "estimator='finite_difference' with norm='squared', which needs none."
         )
-    finding = tried(_FEW)
+    normalizes = any(isinstance(x, keras.layers.BatchNormalization) for x in leaves)
+    x = batch(_EXAMPLES_TO_NORMALIZE if normalizes else _EXAMPLES)
+    network = of_one_input(lambda full: forward(full, True), x, index)
+    finding = _try(model, network, keras.tree.flatten(x)[index], verbose)
     if finding.passed:
         return
-    if finding.error is not None:
-        finding = tried(_SEVERAL)
-        if finding.passed:
-            return
-    culprits = [layer for layer in leaf_layers(model) if not layer_passes(layer)]
-    if finding.error is not None and finding.error <= _SUSPECT and not culprits:
-        return  # rounding in a deep network, not a wrong derivative: those are larger
+    culprits = [layer for layer in leaves if not layer_passes(layer)]
     what = (
         f"raises: {finding.reason}"
         if finding.error is None
@@ -295,7 +379,7 @@ def check_second_order(
     way = (
         "or exchange the layer"
         if culprits
-        else "or, as no layer fails alone, probe=False if you know better"
+        else "or, as no layer fails alone, check_gradients=False if you know better"
     )
     raise ValueError(
         f"TensorFlow's second derivative{where} {what}. J-SIGR by double "
@@ -309,7 +393,7 @@ def _named(layers: list[keras.Layer]) -> str:
 
 
 def _try(
-    model: keras.Model, network: Callable[[Any], Any], x: Any, variables: list[Any]
+    model: keras.Model, network: Callable[[Any], Any], x: Any, verbose: int
 ) -> Finding:
     def replayed(value: Any) -> Any:
         with stateless():  # same dropout mask, same statistics every time
@@ -320,25 +404,52 @@ def _try(
         for layer in all_layers(model)
         if isinstance(layer, keras.layers.SpectralNormalization)
     ]
+    variables = [v for v in model.weights if _is_float(v)]
+    groups = _groups(model, variables)
     with smooth_stand_ins([*leaf_layers(model), *wrappers]):
-        return _in_double_or_single(model, replayed, x, variables)
+        return _in_double_or_single(model, replayed, x, variables, groups, verbose)
+
+
+def _is_float(variable: keras.Variable) -> bool:
+    return "float" in keras.backend.standardize_dtype(variable.dtype)
+
+
+def _groups(
+    model: keras.Model, variables: list[keras.Variable]
+) -> list[tuple[int, ...]]:
+    """Choose which weights are moved alone: all if they are few, else the user's own."""
+    if len(variables) <= _FEW_VARIABLES:
+        return [(index,) for index in range(len(variables))]
+    positions = {id(v): index for index, v in enumerate(variables)}
+    own = [x for x in leaf_layers(model) if not type(x).__module__.startswith("keras.")]
+    key = id if len(own) <= _FEW_LAYERS else type
+    found: dict[Any, list[int]] = {}
+    for layer in own:
+        held = [positions[id(v)] for v in layer.weights if id(v) in positions]
+        found.setdefault(key(layer), []).extend(held)
+    return [tuple(group) for group in found.values() if group]
 
 
 def _in_double_or_single(
-    model: keras.Layer, network: Callable[[Any], Any], x: Any, variables: list[Any]
+    model: keras.Layer,
+    network: Callable[[Any], Any],
+    x: Any,
+    variables: list[keras.Variable],
+    groups: Sequence[Sequence[int]] = (),
+    verbose: int = 0,
 ) -> Finding:
     with exact_moments():
         try:
             with double_precision(model):
-                finding = second_order(network, tf.cast(x, tf.float64), variables)
+                wide = tf.cast(x, tf.float64)
+                finding = second_order(network, wide, variables, groups, verbose)
             if finding.error is not None:
                 return finding
         except (TypeError, ValueError, tf.errors.InvalidArgumentError):
             pass
         # A layer that insists on float32, or an operation without a kernel for more
         # digits: numbers are then too coarse to compare, but a missing gradient shows.
-        finding = second_order(network, x, variables)
-        return finding if finding.error is None else Finding(0.0)
+        return second_order(network, x, variables)
 
 
 def _input_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
