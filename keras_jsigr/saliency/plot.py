@@ -420,6 +420,9 @@ class _Lettering:
     """Measure, shorten, wrap and write lines, in fonts that have their characters."""
 
     def __init__(self, texts: str) -> None:
+        from matplotlib.backends.backend_agg import RendererAgg
+
+        self._renderer: Any = RendererAgg(1, 1, DPI)
         special = frozenset(c for c in texts if c.isprintable() and not c.isascii())
         self._fonts, self._missing = find_fonts(special)
 
@@ -469,12 +472,10 @@ class _Lettering:
 
     def width(self, line: Line, text: str) -> float:
         """Return the width of a text in the style of a line, in pixels."""
-        from matplotlib.textpath import text_to_path
-
-        measured = text_to_path.get_text_width_height_descent(
+        measured = self._renderer.get_text_width_height_descent(
             text or " ", self._font(line), ismath=False
         )
-        return float(measured[0]) * DPI / 72.0
+        return float(measured[0])
 
     def _font(self, line: Line) -> Any:
         from matplotlib.font_manager import FontProperties
