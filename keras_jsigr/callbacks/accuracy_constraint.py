@@ -139,6 +139,8 @@ class AccuracyConstraint(keras.callbacks.Callback):
         """Measure the accuracy and choose the factor of the next epoch."""
         logs = {} if logs is None else logs
         logs["penalty_factor"] = read_scalar(self.model.penalty_factor)
+        if not any(name.startswith("val_") for name in logs):
+            return  # `validation_freq` left this epoch out
         accuracy, examples = self._graded.measure(self._data())
         error = standard_error(accuracy, examples)
         slack = self._follow(accuracy, error)
