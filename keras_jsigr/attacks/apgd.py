@@ -1,25 +1,27 @@
-"""The best iterate so far, per example, and the gradient there."""
+"""Auto-PGD: gradient steps whose size is found, towards any or towards each class."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     GradientAttack,
-    Iterate,
-    ascend,
+    StepState,
     expand_dims_like,
+    keep_stronger,
+    nonzero_rows,
+    run_restarts,
     scatter_rows,
-    stronger,
+    take_rows,
     where_rows,
 )
 from keras_jsigr.attacks.losses import (
@@ -28,9 +30,8 @@ from keras_jsigr.attacks.losses import (
     misclassified,
     targeted_dlr_loss,
 )
-from keras_jsigr.attacks.norms import Ball, L1Ball, sparse_sign
+from keras_jsigr.attacks.norms import L1Ball, sparse_sign
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import fold_in
 
 
@@ -43,28 +44,26 @@ class Best(NamedTuple):
 
     @classmethod
     def none(cls, x: tf.Tensor) -> Best:
-        """Return what every iterate is better than, for a search from `x`."""
+        """Return the state before the search from `x`: value `-inf`."""
         lowest = tf.fill(tf.shape(x)[:1], float("-inf"))
         return cls(x, tf.zeros_like(x), lowest)
 
-    def seen(self, x: tf.Tensor, gradient: tf.Tensor, value: tf.Tensor) -> Best:
+    def or_better(self, now: StepState, value: tf.Tensor) -> Best:
         """Return the better of this and another iterate; of equals the earlier."""
-        better = value > self.value
-        return Best(
-            where_rows(better, x, self.x),
-            where_rows(better, gradient, self.gradient),
-            tf.where(better, value, self.value),
-        )
+        new = Best(now.x, now.gradient, value)
+        return where_rows(value > self.value, new, self)
 
+
+# ---- steps with momentum, of the L-inf and L2 norms
 
 # The weight of the new step against the last one, and the share of steps that have to
 # climb for the step size to be kept.
-_NEW, _CLIMBING = 0.75, 0.75
+_STEP_WEIGHT, _CLIMBING = 0.75, 0.75
 
 
 # The spans between checkpoints in hundredths of all steps: the first, by how much each
 # is shorter than the one before, and the shortest.
-_FIRST, _MOMENTUM_ASCENT_SHORTER, _MOMENTUM_ASCENT_SHORTEST = 22, 3, 6
+_FIRST_SPAN, _SPAN_DECREASE, _SHORTEST_SPAN = 22, 3, 6
 
 
 class MomentumState(NamedTuple):
@@ -81,11 +80,11 @@ class MomentumState(NamedTuple):
 
 def checkpoints(steps: int) -> list[int]:
     """Return the steps before which the step size is reconsidered."""
-    found, place, span = [0], _FIRST, _FIRST
+    found, place, span = [0], _FIRST_SPAN, _FIRST_SPAN
     while (step := -(-place * steps // 100)) < steps:
         if step > found[-1]:
             found.append(step)
-        span = max(span - _MOMENTUM_ASCENT_SHORTER, _MOMENTUM_ASCENT_SHORTEST)
+        span = max(span - _SPAN_DECREASE, _SHORTEST_SPAN)
         place += span
     return found
 
@@ -101,29 +100,29 @@ def start_momentum(x: tf.Tensor, step_size: Any) -> MomentumState:
 
 
 def momentum_step(
-    ball: Ball, iterate: Iterate, value: tf.Tensor, steps: int
+    now: StepState, value: tf.Tensor, steps: int
 ) -> tuple[tf.Tensor, MomentumState]:
     """Take a step along the gradient and along the last step."""
-    before: MomentumState = iterate.state
-    state, halve = _review(iterate, value, steps)
-    x = where_rows(halve, state.best.x, iterate.x)
-    gradient = where_rows(halve, state.best.gradient, iterate.gradient)
-    move = expand_dims_like(state.step_size, x) * ball.steepest(gradient)
-    target = ball.project(x + move)
-    # Nothing went before the first step.
-    new = tf.cast(tf.where(iterate.step == 0, 1.0, _NEW), x.dtype)
+    before: MomentumState = now.state
+    state, halve = _review(now, value, steps)
+    x = where_rows(halve, state.best.x, now.x)
+    gradient = where_rows(halve, state.best.gradient, now.gradient)
+    move = expand_dims_like(state.step_size, x) * now.ball.steepest(gradient)
+    target = now.ball.project(x + move)
+    # No step went before the first one.
+    new = tf.cast(tf.where(now.step == 0, 1.0, _STEP_WEIGHT), x.dtype)
     moved = x + new * (target - x) + (1.0 - new) * (x - before.previous)
-    return ball.project(moved), state._replace(previous=x)
+    return now.ball.project(moved), state._replace(previous=x)
 
 
 def _review(
-    iterate: Iterate, value: tf.Tensor, steps: int
+    now: StepState, value: tf.Tensor, steps: int
 ) -> tuple[MomentumState, tf.Tensor]:
     """Note the iterate; tell where to go back to the best with half the step size."""
-    state, start = iterate.state, iterate.step == 0
-    best = state.best.seen(iterate.x, iterate.gradient, value)
+    state, start = now.state, now.step == 0
+    best = state.best.or_better(now, value)
     climbs = state.climbs + tf.cast((value > state.value) & ~start, tf.float32)
-    span = tf.constant(_spans(steps))[iterate.step]
+    span = tf.constant(_spans(steps))[now.step]
     slow = climbs < _CLIMBING * tf.cast(span, tf.float32)
     stuck = ~state.halved & (best.value <= state.best_value)
     halve = (span > 0) & (slow | stuck)
@@ -149,6 +148,8 @@ def _spans(steps: int) -> list[int]:
     return [lengths.get(step, 0) for step in range(steps)]
 
 
+# ---- sparse steps, of the L1 norm
+
 # The share of components that the first steps move, the part of the steps between
 # checkpoints, and what counts as a sparser perturbation.
 _SHARE, _SPAN, _SPARSER = 0.2, 0.04, 0.95
@@ -156,7 +157,7 @@ _SHARE, _SPAN, _SPARSER = 0.2, 0.04, 0.95
 
 # What the number of components and the step size are divided by, and how far the step
 # size may fall.
-_FEWER, _SPARSE_ASCENT_SHORTER, _SPARSE_ASCENT_SHORTEST = 1.5, 1.5, 10.0
+_FEWER_COMPONENTS, _SHORTER_STEP, _SHORTEST_STEP = 1.5, 1.5, 10.0
 
 
 class SparseState(NamedTuple):
@@ -176,36 +177,36 @@ def start_sparse(x: tf.Tensor, step_size: Any) -> SparseState:
 
 
 def sparse_step(
-    ball: Ball, iterate: Iterate, value: tf.Tensor, steps: int, step_size: Any
+    now: StepState, value: tf.Tensor, steps: int, step_size: Any
 ) -> tuple[tf.Tensor, SparseState]:
     """Take a step along the signs of the largest components of the gradient."""
-    state: SparseState = iterate.state
-    best = state.best.seen(iterate.x, iterate.gradient, value)
+    state: SparseState = now.state
+    best = state.best.or_better(now, value)
     span = max(int(_SPAN * steps), 1)
-    start = iterate.step == 0
-    check = ~start & (iterate.step % span == 0)
+    start = now.step == 0
+    check = ~start & (now.step % span == 0)
 
-    features = tf.cast(cast(L1Ball, ball).dimensions, tf.float32)
-    axes = list(range(1, iterate.x.shape.rank))
+    ball = cast(L1Ball, now.ball)
+    features = tf.cast(ball.dimensions, tf.float32)
+    axes = list(range(1, now.x.shape.rank))
     changed = tf.math.count_nonzero(best.x - ball.origin, axes, dtype=tf.float32)
     sparser = check & (changed < _SPARSER * state.changed)
-    shorter = tf.maximum(
-        state.step_size / _SPARSE_ASCENT_SHORTER, step_size / _SPARSE_ASCENT_SHORTEST
-    )
+    shorter = tf.maximum(state.step_size / _SHORTER_STEP, step_size / _SHORTEST_STEP)
     length = tf.where(check, shorter, state.step_size)
+    fewer = tf.where(check, changed / _FEWER_COMPONENTS, state.count)
     state = SparseState(
         best,
         tf.where(sparser, tf.zeros_like(length) + step_size, length),
-        tf.where(
-            start, _SHARE * features, tf.where(check, changed / _FEWER, state.count)
-        ),
+        tf.where(start, _SHARE * features, fewer),
         tf.where(start, features, tf.where(check, changed, state.changed)),
     )
-    x = where_rows(sparser, best.x, iterate.x)
-    gradient = where_rows(sparser, best.gradient, iterate.gradient)
+    x = where_rows(sparser, best.x, now.x)
+    gradient = where_rows(sparser, best.gradient, now.gradient)
     step = expand_dims_like(state.step_size, x) * sparse_sign(gradient, state.count)
     return ball.project(x + step), state
 
+
+# ---- the attacks
 
 _NAMES = {"cross_entropy": "APGD-CE", "dlr": "APGD-DLR", "margin": "APGD-margin"}
 
@@ -221,46 +222,31 @@ class APGD(GradientAttack):
     """Take gradient steps with momentum whose size nobody has to choose.
 
     Steps of twice the radius first; where they do not climb any more, steps of half the
-    size from the best point so far, per example (see `momentum_step`). Under
-    `norm="l1"`, steps along few components, as many as the best perturbation so far
-    needs (see `sparse_step`), from the best point of balls of three and of two times
-    the radius, which take 0.3 of the steps each.
+    size from the best point so far, per example. Under `norm="l1"`, steps along few
+    components, as many as the best perturbation so far needs, from the best point of
+    balls of three and of two times the radius, which take 0.3 of the steps each.
 
     Args:
         epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps, >= 1.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"` (APGD-CE), `"dlr"` (APGD-DLR) or `"margin"`.
-        targeted: Whether `y` is the class to reach.
         step_size: The first step size, in input units; default `2 * epsilon`, under
             `"l1"` `epsilon`.
-        random_start: Whether to start at a random point of the ball.
-        restarts: Number of random starts; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        loss: `"cross_entropy"` (APGD-CE), `"dlr"` (APGD-DLR) or `"margin"`.
+        random_start, restarts, early_stop: See `GradientAttack`.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 2003.01690; arXiv 2103.01208 (L1).
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.apgd import APGD
+        >>> from keras_jsigr.attacks import APGD
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> APGD(epsilon=0.25, steps=10)(lambda x: x, x, [1]).tolist()
         [[0.75, 0.5]]
     """
 
     keep_best: ClassVar[bool] = True
-    # What a search in wider balls comes before: factor of the radius, and steps.
-    _wider: ClassVar[tuple[tuple[float, int], ...]] = ()
-    _start: ClassVar[tf.Tensor | None] = None
 
     steps: int = 100
     random_start: bool = True
@@ -270,91 +256,69 @@ class APGD(GradientAttack):
         """What the attack is called in reports."""
         return _NAMES[self.loss]
 
-    def default_step_size(self) -> float:
+    def default_step_size(self, epsilon: Any) -> Any:
         """Return `2 * epsilon`, under the L1 norm `epsilon`."""
-        return self.epsilon if self.norm == "l1" else 2.0 * self.epsilon
+        return epsilon if self.norm == "l1" else 2.0 * epsilon
 
-    def strength(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def strength(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return the objective, which confident models do not saturate."""
-        return self.objective(logits, problem)
+        return self.objective(logits, context)
 
-    def last_phase(self) -> Self:
-        """Return the attack whose search starts from wider balls, if the norm asks."""
-        early = math.ceil(_EARLY * self.steps)
-        if self.norm != "l1" or self.steps < _ENOUGH:
-            return self
-        phases = tuple((factor, early) for factor in _WIDER)
-        return self._changed(_wider=phases, steps=self.steps - early * len(_WIDER))
-
-    def start_point(
-        self, logits_fn: LogitsFn, problem: AttackBatch, ball: Ball, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """Return where the search starts: if asked, at the best of the wider balls."""
-        if self._start is not None:
-            return ball.project(self._start)
-        x = super().start_point(logits_fn, problem, ball, seed)
-        for number, (factor, steps) in enumerate(self._wider):
-            wide = self._changed(
-                epsilon=factor * self.epsilon,
-                steps=steps,
-                restarts=1,
-                random_start=False,
-                early_stop=False,
-                _start=x,
-                _wider=(),
-            )
-            seed_now = fold_in(seed, number + 1)
-            x = ascend(wide, logits_fn, problem, seed_now, remember=True)[0].x
-        return ball.project(x)
-
-    def start_state(self, x: tf.Tensor) -> Any:
+    def start_state(self, context: AttackContext, x: tf.Tensor) -> Any:
         """Return the state of the norm's method."""
         start = start_sparse if self.norm == "l1" else start_momentum
-        return start(x, self.step_length)
+        return start(x, self.step_length(context.epsilon))
 
     def gradient(
-        self,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
-        problem: AttackBatch,
-        *,
-        state: Any,
-        seed: tf.Tensor,
+        self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the gradient, and always the logits at `x`, which steps go by."""
-        gradient, logits = super().gradient(
-            logits_fn, x, problem, state=state, seed=seed
-        )
-        if logits is None:
-            logits = problem.logits(logits_fn, x)
-        return gradient, logits
+        gradient, logits = super().gradient(context, x, state=state, seed=seed)
+        return gradient, context.logits(x) if logits is None else logits
 
-    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+    def update(self, context: AttackContext, now: StepState) -> tuple[tf.Tensor, Any]:
         """Return the next point and state."""
-        value = self.objective(iterate.logits, iterate.problem)
+        value = self.objective(now.logits, context)
         if self.norm == "l1":
-            return sparse_step(ball, iterate, value, self.steps, self.step_length)
-        return momentum_step(ball, iterate, value, self.steps)
+            first = self.step_length(context.epsilon)
+            return sparse_step(now, value, self.steps, first)
+        return momentum_step(now, value, self.steps)
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch and keep the strongest point; see `Attack.search`."""
-        last = self.last_phase()
-        found, finite = ascend(last, logits_fn, problem, seed, remember=True)
-        return problem.see(found.x), finite
+        found, finite = self.all_phases(context)
+        return context.to_model_input(found.x), finite
 
-    def _changed(self, **settings: Any) -> Self:
-        # Not a `replace`, which would refuse the tensor that the radius is inside.
-        other = copy.copy(self)
-        for name, value in settings.items():
-            other._set(name, value)
-        return other
+    def all_phases(self, context: AttackContext) -> tuple[BestPoint, tf.Tensor]:
+        """Take all steps, under the L1 norm in balls that get smaller."""
+        early = math.ceil(_EARLY * self.steps)
+        if self.norm != "l1" or self.steps < _ENOUGH:
+            return run_restarts(self, context)
+        last = dataclasses.replace(self, steps=self.steps - early * len(_WIDER))
+        one = dataclasses.replace(
+            self, steps=early, restarts=1, random_start=False, early_stop=False
+        )
+
+        def start(part: AttackContext, seed: tf.Tensor) -> tf.Tensor:
+            x = self.start_point(part, seed)
+            for number, factor in enumerate(_WIDER):
+                wide = part._replace(
+                    epsilon=factor * part.epsilon, seed=fold_in(seed, number + 1)
+                )
+                x = run_restarts(one, wide, start=_at(wide.ball.project(x)))[0].x
+            return part.ball.project(x)
+
+        return run_restarts(last, context, start=start)
+
+
+def _at(x: tf.Tensor) -> Any:
+    return lambda context, seed: x
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
+@keras.saving.register_keras_serializable(package="keras_jsigr", name="APGDT")
 @dataclass(frozen=True, kw_only=True)
-class APGDT(APGD):
+class TargetedAPGD(APGD):
     """Run Auto-PGD towards each of the most likely wrong classes until one succeeds.
 
     Per example and wrong class `t`, in the order of their logits at `x`, the difference
@@ -366,29 +330,21 @@ class APGDT(APGD):
         steps: Number of gradient steps per class, >= 1.
         target_classes: Number of wrong classes to try, >= 1; all of them if there are
             fewer.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
         step_size: The first step size, in input units; see `APGD`.
-        random_start: Whether to start at a random point of the ball.
         restarts: Number of random starts per class.
         early_stop: Whether to leave an example alone once it is misclassified; without
             it, the steps towards that class are all taken.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        random_start: See `GradientAttack`.
+        norm, input_range, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 2003.01690, section 5.
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.apgd import APGDT
+        >>> from keras_jsigr.attacks import TargetedAPGD
         >>> x = np.array([[0.75, 0.5, 0.0]], "float32")
-        >>> APGDT(epsilon=0.25, steps=10)(lambda x: x, x, [0])[0, :2].tolist()
+        >>> TargetedAPGD(epsilon=0.25, steps=10)(lambda x: x, x, [0])[0, :2].tolist()
         [0.5, 0.75]
     """
 
@@ -400,8 +356,7 @@ class APGDT(APGD):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        count = arguments.count("target_classes", self.target_classes)
-        self._set("target_classes", count)
+        self._normalize(arguments.count, "target_classes")
 
     @property
     def name(self) -> str:
@@ -413,45 +368,41 @@ class APGDT(APGD):
         """Number of gradients per example that no class succeeds for."""
         return super().passes * self.target_classes
 
-    def objective(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def objective(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return the loss to climb: towards the goal, if there is one."""
-        if problem.goals is None:
-            return dlr_loss(logits, problem.targets)
-        return targeted_dlr_loss(logits, problem.targets, problem.goals)
+        if context.goals is None:
+            return dlr_loss(logits, context.targets)
+        return targeted_dlr_loss(logits, context.targets, context.goals)
 
-    def strength(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def strength(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return the untargeted ratio, by which all goals compare."""
-        return dlr_loss(logits, problem.targets)
+        return dlr_loss(logits, context.targets)
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch class by class; see `Attack.search`."""
-        logits = problem.logits(logits_fn, problem.origin)
+        logits = context.logits(context.origin)
         classes = logits.shape[-1]
         best = BestPoint(
-            problem.origin,
-            misclassified(logits, problem.targets),
-            self.strength(logits, problem),
+            context.origin,
+            misclassified(logits, context.targets),
+            self.strength(logits, context),
         )
         # The true class ranks last, and the last rank is never tried.
-        true = tf.one_hot(tf.argmax(problem.targets, axis=-1), classes, True, False)
+        true = tf.one_hot(tf.argmax(context.targets, axis=-1), classes, True, False)
         wrong = tf.where(true, tf.fill(tf.shape(logits), logits.dtype.min), logits)
         ranks = min(self.target_classes, classes - 1)
         ranking = tf.math.top_k(wrong, ranks).indices
-        last = self.last_phase()
 
         def towards(rank: tf.Tensor, best: BestPoint, finite: tf.Tensor) -> Any:
-            rows = tf.cast(tf.where(~best.success)[:, 0], tf.int32)
+            rows = nonzero_rows(~best.success)
             goals = tf.one_hot(tf.gather(ranking[:, rank], rows), classes)
-            part = problem.take(rows)._replace(goals=goals)
-            new, healthy = ascend(
-                last, logits_fn, part, fold_in(seed, rank), remember=True
+            part = context.take(rows)
+            new, healthy = self.all_phases(
+                part._replace(goals=goals, seed=fold_in(context.seed, rank))
             )
-            finite = tf.tensor_scatter_nd_update(
-                finite, rows[:, None], healthy & tf.gather(finite, rows)
-            )
-            best = scatter_rows(stronger(new, best.take(rows)), rows, best)
+            new = keep_stronger(new, take_rows(best, rows))
+            healthy &= tf.gather(finite, rows)
+            best, finite = scatter_rows((new, healthy), rows, (best, finite))
             return rank + 1, best, finite
 
         start = (tf.constant(0), best, tf.ones_like(best.success))
@@ -461,4 +412,4 @@ class APGDT(APGD):
             start,
             maximum_iterations=ranks,
         )
-        return problem.see(best.x), finite
+        return context.to_model_input(best.x), finite

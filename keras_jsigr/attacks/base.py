@@ -1,4 +1,4 @@
-"""Whether points are in the ball and the range, measured apart from the search."""
+"""What attacks share: checks of a call, the context of a search, batches, settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -17,10 +17,24 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.losses import LossName, attack_loss
-from keras_jsigr.attacks.norms import BALLS, SPACING, round_towards, working_dtype
+from keras_jsigr.attacks.norms import (
+    BALLS,
+    SPACING,
+    Ball,
+    round_towards,
+    working_dtype,
+)
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import CompiledCache, side_by_side, workers_for
-from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.batching import (
+    PROGRAMS,
+    join_batches,
+    open_batch,
+    owner_of,
+    parallel_batches,
+    probe_rows,
+    workers_for,
+)
+from keras_jsigr.core.logits import LogitsFn, known_epsilon, known_input_range
 from keras_jsigr.core.scores import (
     check_class_indices,
     class_targets,
@@ -197,12 +211,18 @@ def _check_rows(labels: np.ndarray[Any, Any]) -> None:
         )
 
 
-class AttackBatch(NamedTuple):
-    """Hold the inputs of one batch, their labels, and where they may change.
+class AttackContext(NamedTuple):
+    """What the search of an attack is given: a model, a batch, and what is allowed.
 
     Attributes:
+        logits_fn: Maps inputs to float logits `(B, C)`.
         x: Float `(B, *S)`, the inputs as the model takes them.
         targets: Float32 `(B, C)`: the class to leave or, targeted, to reach.
+        epsilon: Radius in input units: a scalar tensor, so that one program serves all
+            radii, or a Python number.
+        seed: Int32 `(2,)`, of everything random.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        input_range: `(low, high)` of valid inputs.
         region: Like `x` in the working dtype, one where the input may change and zero
             elsewhere; `None`: it may change everywhere.
         goals: Float32 `(B, C)`: the class that an untargeted attack heads for, if it
@@ -210,15 +230,22 @@ class AttackBatch(NamedTuple):
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.base import AttackBatch
+        >>> from keras_jsigr.attacks import AttackContext
+        >>> x, seed = tf.zeros((1, 2)), tf.constant([0, 0])
         >>> region = tf.constant([[1.0, 0.0]])
-        >>> problem = Problem(tf.zeros((1, 2)), tf.constant([[0.0, 1.0]]), region)
-        >>> problem.see(tf.ones((1, 2))).numpy().tolist()
-        [[1.0, 0.0]]
+        >>> targets = tf.constant([[0.0, 1.0]])
+        >>> context = AttackContext(lambda x: x, x, targets, 0.5, seed, region=region)
+        >>> context.to_model_input(context.ball.project(tf.ones((1, 2)))).numpy()
+        array([[0.5, 0. ]], dtype=float32)
     """
 
+    logits_fn: LogitsFn
     x: tf.Tensor
     targets: tf.Tensor
+    epsilon: Any
+    seed: tf.Tensor
+    norm: str = "linf"
+    input_range: tuple[float, float] = (0.0, 1.0)
     region: tf.Tensor | None = None
     goals: tf.Tensor | None = None
 
@@ -227,14 +254,16 @@ class AttackBatch(NamedTuple):
         """The inputs in the dtype that the attack computes in."""
         return tf.cast(self.x, working_dtype(self.x.dtype))
 
-    def see(self, point: tf.Tensor) -> tf.Tensor:
-        """Return what the model receives for a point of the search.
+    @property
+    def ball(self) -> Ball:
+        """The points that are allowed; built at each access, so keep it for a loop."""
+        ball = BALLS[self.norm]
+        return ball(self.origin, self.epsilon, self.input_range, self.region)
 
-        Args:
-            point: Like `origin`.
+    def to_model_input(self, point: tf.Tensor) -> tf.Tensor:
+        """Return what the model receives for a point of the search, like `x`.
 
-        Returns:
-            Like `x`: unchanged outside the region, rounded towards `origin`.
+        It is unchanged outside of the region and rounded towards `origin`.
         """
         # At the start `point` may be the very tensor that `origin` is.
         origin = tf.stop_gradient(self.origin)
@@ -242,87 +271,74 @@ class AttackBatch(NamedTuple):
             point = tf.where(self.region > 0, point, origin)
         return round_towards(point, origin, self.x.dtype)
 
-    def logits(self, logits_fn: LogitsFn, point: tf.Tensor) -> tf.Tensor:
+    def logits(self, point: tf.Tensor) -> tf.Tensor:
         """Return the model's logits `(B, C)` in float32 at a point of the search."""
-        return tf.cast(logits_fn(self.see(point)), tf.float32)
+        return tf.cast(self.logits_fn(self.to_model_input(point)), tf.float32)
 
-    def take(self, rows: tf.Tensor) -> AttackBatch:
-        """Return the problem of some examples.
-
-        Args:
-            rows: Int32 `(A,)`, their numbers.
-
-        Returns:
-            The problem with `A` examples.
-        """
-        return AttackBatch(*(None if t is None else tf.gather(t, rows) for t in self))
+    def take(self, rows: tf.Tensor) -> AttackContext:
+        """Return the context of the examples with these numbers, int32 `(A,)`."""
+        columns = ("x", "targets", "region", "goals")
+        held = {name: getattr(self, name) for name in columns}
+        return self._replace(
+            **{k: tf.gather(t, rows) for k, t in held.items() if t is not None}
+        )
 
 
 # A progress bar for fewer than these is noise.
 _BAR_BATCHES, _BAR_PASSES = 4, 10
 
 
-_PROBES = 16
-
-
-def run_batches(
-    attack: Attack,
-    programs: CompiledCache,
-    model: Any,
-    x: Any,
-    y: Any,
-    *,
-    region: Any = None,
-) -> Any:
+def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> Any:
     """Attack all of `x`, batch by batch, with one compiled program."""
     check_model(model)
-    x = check_inputs(x, attack.input_range)
+    attack = attack.for_model(model)
+    input_range: Any = attack.input_range
+    x = check_inputs(x, input_range)
     if attack.targeted and y is None:
         raise ValueError(
             "`targeted=True` needs `y`: got None, expected the class to reach for each "
             "example. Pass labels, or use an attack with targeted=False."
         )
-    # Several rows: one row of logits may happen to look like probabilities.
-    probe = tf.convert_to_tensor(x[:_PROBES])
+    probe = probe_rows(x)
     dtype = working_dtype(probe.dtype)
     region = None if region is None else check_region(region, tuple(x.shape))
-    name = "search" if region is None else "search in a region"
-    program = programs.get(name, _search_of(attack, region), model, probe)
+    key = (attack.program_key(), region is not None)
+    program = PROGRAMS.get(key, _search_of(attack, region), model, probe)
     if y is None:
-        decide = programs.get("decide", _decide, model, probe).run
+        decide = PROGRAMS.get("decide", _decide, model, probe).run
     else:
-        rows = target_rows(y, len(x), program.classes)
+        targets = target_rows(y, len(x), program.classes)
     if attack.epsilon == 0.0:
         return x.copy() if isinstance(x, np.ndarray) else tf.identity(x)
-
     epsilon = tf.constant(attack.epsilon, dtype)
-    starts = range(0, len(x), attack.batch_size)
 
-    def attack_batch(number: int) -> tuple[tf.Tensor, tf.Tensor]:
-        part = slice(starts[number], starts[number] + attack.batch_size)
-        batch = tf.convert_to_tensor(x[part])
-        seed = tf.constant([attack.seed, number], tf.int32)
-        targets = decide(batch) if y is None else rows[part]
-        where = [] if region is None else [tf.convert_to_tensor(region[part], dtype)]
-        x_adv, finite = program.run(batch, targets, seed, epsilon, *where)
+    def attack_batch(rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = tf.convert_to_tensor(x[rows])
+        seed = tf.constant([attack.seed, rows.start // attack.batch_size], tf.int32)
+        where = [] if region is None else [tf.convert_to_tensor(region[rows], dtype)]
+        goal = decide(batch) if y is None else targets[rows]
+        x_adv, finite = program.run(batch, goal, seed, epsilon, *where)
         return x_adv, finite
 
     values = math.prod(x.shape[1:]) * min(attack.batch_size, len(x))
     workers = 1 if program.ordered else workers_for(values)
     results, healthy = [], []
-    bar = _progress_bar(attack, len(starts))
-    for x_adv, finite in side_by_side(attack_batch, len(starts), workers):
+    bar = _progress_bar(attack, math.ceil(len(x) / attack.batch_size))
+    for x_adv, finite in parallel_batches(
+        attack_batch, len(x), attack.batch_size, workers
+    ):
         results.append(x_adv)
         healthy.append(finite)
         if bar is not None:
             bar.add(1)
     _warn_if_broken(tf.concat(healthy, axis=0))
-    if isinstance(x, np.ndarray):
-        return np.concatenate([result.numpy() for result in results])
-    return tf.concat(results, axis=0)
+    return join_batches(results, x)
 
 
 def _search_of(attack: Attack, region: Any) -> Any:
+    attack = attack.without_radius()
+    norm, input_range = attack.norm, attack.input_range
+
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
         dtype = working_dtype(probe.dtype)
 
@@ -333,11 +349,14 @@ def _search_of(attack: Attack, region: Any) -> Any:
             epsilon: tf.Tensor,
             *where: tf.Tensor,
         ) -> Any:
-            problem = AttackBatch(x, targets, *where)
-            return attack.traced_at(epsilon).search(logits_fn, problem, seed)
+            return attack.search(
+                AttackContext(
+                    logits_fn, x, targets, epsilon, seed, norm, input_range, *where
+                )
+            )
 
         signature = [
-            _spec(probe),
+            open_batch(probe),
             tf.TensorSpec((None, classes), tf.float32),
             tf.TensorSpec((2,), tf.int32),
             tf.TensorSpec((), dtype),
@@ -351,16 +370,13 @@ def _search_of(attack: Attack, region: Any) -> Any:
 
 def _decide(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
     del classes
-    return (lambda x: predicted_targets(logits_fn(x))), [_spec(probe)]
-
-
-def _spec(probe: tf.Tensor) -> Any:
-    return tf.TensorSpec((None, *probe.shape[1:]), probe.dtype)
+    return (lambda x: predicted_targets(logits_fn(x))), [open_batch(probe)]
 
 
 def _progress_bar(attack: Attack, batches: int) -> Any:
     long = batches >= _BAR_BATCHES and attack.passes >= _BAR_PASSES
-    if attack.verbose == 1 or (attack.verbose == "auto" and long):
+    wanted = attack.verbose == 1 or (attack.verbose == "auto" and long)
+    if wanted and arguments.is_verbose(1):
         return keras.utils.Progbar(batches, unit_name="batch")
     return None
 
@@ -380,6 +396,9 @@ def _warn_if_broken(healthy: tf.Tensor) -> None:
 # What an attack sees of the model: all of it, outputs, only decisions, or nothing.
 Access = Literal["white box", "black box", "decision", "noise"]
 
+# Settings that one program serves all values of.
+_NOT_TRACED = ("epsilon", "batch_size", "seed", "verbose")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
@@ -390,19 +409,26 @@ class Attack(ABC):
 
     Calling: `attack(model, x, y=None, *, epsilons=None, region=None)`. `model` is a
     hardened model, a Keras classifier (a softmax head is seen behind) or a callable
-    that returns `(B, C)`; it is traced once per input shape and assumed not to change
-    but for its weights. `x` is float `(N, *S)`; `y` holds class indices `(N,)` or
-    `(N, 1)`, or one-hot rows; `None` stands for the model's own decisions at `x`.
-    `region` is 1 where an input may change and 0 elsewhere, of shape `(N, *S)` or one
-    that broadcasts to it; an image may leave out its channels. Returns an array or
-    tensor like `x`, the same for the same seed, in the ball and the range to 1e-6 (of
-    the range's larger end if that is above one: float32 is no finer at 255); with
-    `epsilons` a list of them, one per radius, by the same compiled program.
+    that returns `(B, C)`. It is traced once per input shape and settings of an attack,
+    and assumed not to change but for its weights, layers and activations. `x` is float
+    `(N, *S)`; `y` holds class indices `(N,)` or `(N, 1)`, or one-hot rows; `None`
+    stands for the model's own decisions at `x`. `region` is 1 where an input may change
+    and 0 elsewhere, of shape `(N, *S)` or one that broadcasts to it; an image may leave
+    out its channels. Returns an array or tensor like `x`, the same for the same seed,
+    in the ball and the range to 1e-6 (of the range's larger end if that is above one:
+    float32 is no finer at 255); with `epsilons` a list of them, one per radius, by the
+    same compiled program.
+
+    A new attack is a frozen dataclass with one method, `search(context)`: a pure
+    function of tensors, see `AttackContext`. A gradient method derives from
+    `GradientAttack`, one that looks for the closest point from `MinimumNormAttack`.
 
     Args:
-        epsilon: Radius in input units, >= 0; 0 returns `x`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
+        epsilon: Radius in input units, >= 0; 0 returns `x`. `None`: that of the
+            hardened model that is attacked.
+        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, 2 or 1.
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model
+            that is attacked, and `(0, 1)` for any other.
         loss: `"cross_entropy"`, `"margin"` (largest other logit minus target logit) or
             `"dlr"` (the margin over the spread of the largest logits).
         targeted: Whether `y` is the class to reach instead of the one to leave.
@@ -412,20 +438,21 @@ class Attack(ABC):
 
     Raises:
         TypeError: If a setting, or `x` in a call, has the wrong type.
-        ValueError: If a setting is out of range; in a call, if `x` or `y` do not fit.
+        ValueError: If a setting is out of range; in a call, if `x` or `y` do not fit,
+            or if there is no radius.
 
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.attacks import PGD
-        >>> attack = PGD(epsilon=0.25, steps=10, norm="l2")
+        >>> attack = PGD(0.25, steps=10, norm="l2")
         >>> x_adv = attack(lambda x: x, np.array([[0.5, 0.5]], "float32"), [0])
         >>> PGD.from_config(attack.get_config()) == attack
         True
     """
 
-    epsilon: float
-    norm: str = "linf"
-    input_range: tuple[float, float] = (0.0, 1.0)
+    epsilon: float | None = field(default=None, kw_only=False)
+    norm: Any = "linf"
+    input_range: tuple[float, float] | None = None
     loss: LossName = "cross_entropy"
     targeted: bool = False
     batch_size: int = 128
@@ -435,24 +462,27 @@ class Attack(ABC):
     # Whether the method knows a search without limit (minimum-norm attacks).
     unlimited: ClassVar[bool] = False
 
-    _programs: CompiledCache = field(
-        default_factory=CompiledCache, init=False, repr=False, compare=False
-    )
-
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         if not (self.unlimited and self.epsilon == math.inf):
-            self._set("epsilon", arguments.number("epsilon", self.epsilon, minimum=0.0))
-        self._set("input_range", arguments.interval("input_range", self.input_range))
-        self._set("batch_size", arguments.count("batch_size", self.batch_size))
-        self._set("seed", arguments.count("seed", self.seed, minimum=0))
-        arguments.choice("norm", self.norm, BALLS)
+            self._normalize(arguments.number, "epsilon", minimum=0.0)
+        self._normalize(arguments.interval, "input_range")
+        self._normalize(arguments.count, "batch_size")
+        self._normalize(arguments.count, "seed", minimum=0)
+        self._set("norm", arguments.norm(self.norm))
         arguments.choice("loss", self.loss, get_args(LossName))
         arguments.choice("targeted", self.targeted, (False, True))
         arguments.choice("verbose", self.verbose, ("auto", 0, 1))
 
     def _set(self, name: str, value: Any) -> None:
+        # Of use in `__post_init__` alone: an attack does not change once it is made.
         object.__setattr__(self, name, value)
+
+    def _normalize(self, check: Callable[..., Any], *names: str, **limits: Any) -> None:
+        """Check settings, and keep what the check makes of them; `None` stays."""
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                self._set(name, check(name, value, **limits))
 
     @property
     def name(self) -> str:
@@ -464,9 +494,9 @@ class Attack(ABC):
         """Minus one if the loss of the target is driven down, else one."""
         return -1.0 if self.targeted else 1.0
 
-    def strength(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def strength(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return how strong points with these logits are, float32 `(B,)`."""
-        return self.sign * attack_loss(logits, problem.targets, self.loss)
+        return self.sign * attack_loss(logits, context.targets, self.loss)
 
     @property
     def passes(self) -> int:
@@ -474,20 +504,17 @@ class Attack(ABC):
         return 1
 
     @abstractmethod
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch, as a pure function of tensors that can be traced.
 
-        Inside, `self.epsilon` is a scalar tensor: one program serves all radii.
+        The radius is `context.epsilon`, a tensor: here `self.epsilon` is `None`, or
+        infinity if the method knows a search without limit.
 
         Args:
-            logits_fn: Maps inputs to float32 logits `(B, C)`.
-            problem: The batch.
-            seed: Int32 `(2,)`.
+            context: The batch, the model and what is allowed.
 
         Returns:
-            The tuple of `x_adv`, like `problem.x`, and bool `(B,)`: the gradient was
+            The tuple of `x_adv`, like `context.x`, and bool `(B,)`: the gradient was
             finite.
         """
 
@@ -502,12 +529,12 @@ class Attack(ABC):
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
         if epsilons is None:
-            return run_batches(self, self._programs, model, x, y, region=region)
+            return run_batches(self, model, x, y, region=region)
         attacks = [self.at(epsilon) for epsilon in epsilons]
         return [attack(model, x, y, region=region) for attack in attacks]
 
     def at(self, epsilon: float) -> Self:
-        """Return the same attack at another radius; compiled programs are shared.
+        """Return the same attack at another radius; its compiled programs are shared.
 
         Args:
             epsilon: Radius in input units, >= 0.
@@ -517,25 +544,58 @@ class Attack(ABC):
 
         Example:
             >>> from keras_jsigr.attacks import PGD
-            >>> PGD(epsilon=0.1).at(0.2).epsilon
+            >>> PGD(0.1).at(0.2).epsilon
             0.2
         """
-        other = dataclasses.replace(self, epsilon=epsilon)
-        other._set("_programs", self._programs)
-        return other
+        return dataclasses.replace(self, epsilon=epsilon)
 
-    def traced_at(self, epsilon: tf.Tensor) -> Self:
-        """Return the attack with a tensor for its radius, as `search` needs it.
+    def for_model(self, *models: Any) -> Self:
+        """Return the attack with the radius and range it has against a model.
 
         Args:
-            epsilon: Scalar of the dtype the search computes in.
+            models: The first hardened one of them tells what was not named.
 
         Returns:
-            A copy that only `search` may be called on.
+            The attack, with neither `epsilon` nor `input_range` left out.
+
+        Raises:
+            ValueError: If no radius was named and no model is hardened with one.
+
+        Example:
+            >>> from keras_jsigr.attacks import PGD
+            >>> PGD(0.1).for_model(lambda x: x).input_range
+            (0.0, 1.0)
         """
+        models, attack = tuple(map(owner_of, models)), self
+        if attack.input_range is None:
+            known = known_input_range(*models) or (0.0, 1.0)
+            attack = dataclasses.replace(attack, input_range=known)
+        if attack.epsilon is not None:
+            return attack
+        epsilon = known_epsilon(*models)
+        if epsilon is None:
+            raise ValueError(
+                f"`{type(self).__name__}` has no radius: got epsilon None and a model "
+                "that was not hardened with one, expected a radius in input units. "
+                f"Name it, `{type(self).__name__}(epsilon=...)`."
+            )
+        return attack.at(epsilon)
+
+    def without_radius(self) -> Self:
+        """Return the attack as it is traced: its radius is a tensor of the context."""
         other = copy.copy(self)
-        other._set("epsilon", epsilon)
+        other._set("epsilon", math.inf if self.unlimited else None)
         return other
+
+    def program_key(self) -> Hashable:
+        """Return what attacks that share one compiled program have in common."""
+        settings = {k: v for k, v in vars(self).items() if k not in _NOT_TRACED}
+        key = (type(self), *sorted(settings.items()))
+        try:
+            hash(key)
+        except TypeError:
+            return _Same(self)
+        return key
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings as plain values that JSON can hold."""
@@ -547,7 +607,17 @@ class Attack(ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Make an attack of the settings that `get_config` returned."""
-        config = dict(config)
-        if config.get("epsilon", 0.0) is None:
-            config["epsilon"] = math.inf
         return cls(**config)
+
+
+class _Same:
+    """The key of an attack with settings that cannot be compared: itself alone."""
+
+    def __init__(self, attack: Attack) -> None:
+        self._attack = attack
+
+    def __hash__(self) -> int:
+        return id(self._attack)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._attack is self._attack

@@ -1,4 +1,4 @@
-"""Binary search, per example, of the weight of fooling against distance."""
+"""The attack of Carlini and Wagner: distance and margin minimised together by Adam."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     expand_dims_like,
     nonzero_rows,
     scaled_gradient,
     scatter_rows,
-    usable_part,
+    take_rows,
+    zero_nonfinite,
 )
-from keras_jsigr.attacks.minimum_norm import NO_GRADIENT, Closest, MinimumNormAttack
+from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 
 # No upper bound is known above this.
 _OPEN = 1e10
@@ -114,11 +114,6 @@ class Descent(NamedTuple):
     success: tf.Tensor
     finite: tf.Tensor
 
-    def take(self, rows: tf.Tensor) -> Descent:
-        """Return the state of some examples, int32 `(A,)`."""
-        part: Descent = tf.nest.map_structure(lambda t: tf.gather(t, rows), self)
-        return part
-
     def judged(self, fools: tf.Tensor, check: tf.Tensor) -> Descent:
         """Note who was fooled; on a check, who gained too little to go on."""
         gained = self.loss <= (1.0 - _GAIN) * self.checked
@@ -154,7 +149,7 @@ def descend(
     width = input_range[1] - input_range[0]
     axes = list(range(1, origin.shape.rank))
     w = state.adam.w
-    uphill, healthy = usable_part(uphill)
+    uphill, healthy = zero_nonfinite(uphill)
     delta = (to_box(w, input_range) - origin) / width
     loss = tf.reduce_sum(tf.square(delta), axes) + constant * tf.maximum(-margin, 0.0)
     pull = expand_dims_like(
@@ -181,11 +176,8 @@ class CarliniWagner(MinimumNormAttack):
     constant `c` is found by binary search for each example.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
-            no limit.
+        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         norm: `"l2"`.
-        input_range: `(low, high)` of valid inputs.
-        targeted: Whether `y` is the class to reach.
         steps: Largest number of steps of Adam for a constant, >= 1.
         searches: Number of constants tried, >= 1.
         initial_constant: The first of them, > 0.
@@ -194,22 +186,15 @@ class CarliniWagner(MinimumNormAttack):
         learning_rate: Length of Adam's steps in `w`, > 0.
         abort_early: Whether to give a constant up for an example where a tenth of the
             steps made the loss less than a ten-thousandth smaller.
-        search_passes: Number of forward passes that move a point towards its input in
-            the end; 0 returns what the method itself arrives at.
-        batch_size: Number of examples worked on at once.
-        seed: Not used: nothing is random.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        search_passes: See `MinimumNormAttack`.
+        input_range, targeted, batch_size, verbose: See `Attack`. Nothing is random.
 
     Reference:
         arXiv 1608.04644, sections V and VI-A; arXiv 1412.6980 (Adam).
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.carlini_wagner import CarliniWagner
+        >>> from keras_jsigr.attacks import CarliniWagner
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> attack = CarliniWagner(steps=50, searches=5, learning_rate=0.05)
         >>> attack(lambda x: x, x, [1]).round(2).tolist()
@@ -229,14 +214,10 @@ class CarliniWagner(MinimumNormAttack):
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2",))
         arguments.choice("abort_early", self.abort_early, (False, True))
-        for name in ("steps", "searches"):
-            self._set(name, arguments.count(name, getattr(self, name)))
-        for name in ("initial_constant", "confidence", "learning_rate"):
-            above = name != "confidence"
-            value = arguments.number(
-                name, getattr(self, name), minimum=0.0, above=above
-            )
-            self._set(name, value)
+        self._normalize(arguments.count, "steps", "searches")
+        self._normalize(arguments.number, "confidence", minimum=0.0)
+        positive = ("initial_constant", "learning_rate")
+        self._normalize(arguments.number, *positive, minimum=0.0, above=True)
 
     @property
     def name(self) -> str:
@@ -248,32 +229,24 @@ class CarliniWagner(MinimumNormAttack):
         """Largest number of steps per example."""
         return self.steps * self.searches
 
-    def margin(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return the margin beyond the confidence asked for, float32 `(B,)`."""
-        return super().margin(logits, problem) - self.confidence
+        return super().margin(logits, context) - self.confidence
 
     def approach(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        logits: tf.Tensor,
-        known: Closest,
-        seed: tf.Tensor,
+        self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Minimise with all constants; see `MinimumNormAttack.approach`."""
-        del logits, seed
+        del logits
 
         def one_try(search: Any, best: Closest, finite: tf.Tensor) -> Any:
-            best, state = self._minimise(logits_fn, problem, search.constant, best)
-            return (
-                constant_next(search, state.success),
-                best,
-                finite & state.finite,
-            )
+            best, state = self._minimise(context, search.constant, best)
+            search = constant_next(search, state.success)
+            return search, best, finite & state.finite
 
         start = constant_start(known.distance, self.initial_constant)
         _, best, finite = tf.while_loop(
-            lambda search, best, finite: tf.reduce_any(self.unfinished(best)),
+            lambda search, best, finite: tf.reduce_any(self.unfinished(context, best)),
             one_try,
             (start, known, tf.ones_like(known.found)),
             maximum_iterations=self.searches,
@@ -281,40 +254,37 @@ class CarliniWagner(MinimumNormAttack):
         return best, finite
 
     def _minimise(
-        self, logits_fn: LogitsFn, problem: AttackBatch, constant: Any, known: Closest
+        self, context: AttackContext, constant: Any, known: Closest
     ) -> tuple[Closest, Descent]:
         """Run Adam with one constant per example, each as long as it gains."""
+        input_range = context.input_range
 
         def one_step(step: tf.Tensor, state: Descent, best: Closest) -> Any:
             rows = nonzero_rows(state.running)
-            part, old = problem.take(rows), state.take(rows)
-            point = to_box(old.adam.w, self.input_range)
+            part, old = context.take(rows), take_rows(state, rows)
+            point = to_box(old.adam.w, input_range)
             with tf.GradientTape(
                 persistent=True, watch_accessed_variables=False
             ) as tape:
                 tape.watch(point)
-                near, fools, margin = self.judge(
-                    logits_fn, part, point, best.take(rows)
-                )
-            uphill = scaled_gradient(tape, margin, point, tf.ones_like(margin))
-            if uphill is None:
-                raise ValueError(NO_GRADIENT)
+                near, fools, margin = self.judge(part, point, take_rows(best, rows))
             new = descend(
                 old,
                 part.origin,
-                uphill,
+                scaled_gradient(tape, margin, point, tf.ones_like(margin)),
                 tf.cast(margin, point.dtype),
                 tf.gather(constant, rows),
-                input_range=self.input_range,
+                input_range=input_range,
                 step=step,
                 learning_rate=self.learning_rate,
             )
             check = (step % max(self.steps // 10, 1) == 0) & self.abort_early
             new = new.judged(fools, check)
-            new = new._replace(running=new.running & self.unfinished(near))
+            new = new._replace(running=new.running & self.unfinished(part, near))
             return step + 1, *scatter_rows((new, near), rows, (state, best))
 
-        start = descent_start(problem.origin, self.input_range, self.unfinished(known))
+        running = self.unfinished(context, known)
+        start = descent_start(context.origin, input_range, running)
         _, state, best = tf.while_loop(
             lambda step, state, best: tf.reduce_any(state.running),
             one_step,

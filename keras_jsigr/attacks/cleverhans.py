@@ -1,76 +1,77 @@
-"""Import cleverhans, and keep it free of hidden state while it is traced."""
+"""Attacks of cleverhans, traced without hidden state; cleverhans stays as it is."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import math
+import types
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Attack, AttackBatch
-from keras_jsigr.attacks.gradient_attack import usable_part
+from keras_jsigr.attacks.base import Attack, AttackContext
+from keras_jsigr.attacks.gradient_attack import zero_nonfinite
 from keras_jsigr.attacks.losses import LossName
-from keras_jsigr.attacks.norms import BALLS
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import fold_in
-
-_LOCK = threading.RLock()
 
 
 def cleverhans_attack(method: str) -> Any:
     """Import an attack of cleverhans."""
-    return getattr(_module(method), method)
-
-
-def _module(name: str) -> Any:
     try:
-        return importlib.import_module(f"cleverhans.tf2.attacks.{name}")
+        module = importlib.import_module(f"cleverhans.tf2.attacks.{method}")
     except ImportError as error:
         raise ImportError(
             "CleverHansAttack needs cleverhans, which could not be imported: "
             f"{error}. Run pip install cleverhans."
         ) from error
+    return getattr(module, method)
 
 
-@contextmanager
-def pure(start: tf.Tensor) -> Iterator[list[tf.Tensor]]:
-    """Keep cleverhans free of hidden state and NaN while it is traced."""
-    modules = (_module("fast_gradient_method"), _module("momentum_iterative_method"))
-    plain = modules[0].compute_gradient.python_function
+def private_copy(method: str, start: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
+    """Copy an attack of cleverhans, with a given random start and no NaN in gradients.
+
+    The copy calls other functions than the original, which stays as it is. The list is
+    filled while the copy is traced: per step, where the gradient was finite.
+    """
     healthy: list[tf.Tensor] = []
+    plain = cleverhans_attack("fast_gradient_method").__globals__["compute_gradient"]
 
     def compute_gradient(*args: Any) -> tf.Tensor:
-        gradient, whole = usable_part(plain(*args))
+        # Without its tf.function, which would keep the model for ever.
+        gradient, whole = zero_nonfinite(plain.python_function(*args))
         healthy.append(whole)
         return gradient
 
-    def random_lp_vector(*_: Any, **__: Any) -> tf.Tensor:
-        return start
+    def copied(name: str, **called: Any) -> Any:
+        f = cleverhans_attack(name)
+        names = {**f.__globals__, **called}
+        copy = types.FunctionType(
+            f.__code__, names, name, f.__defaults__, f.__closure__
+        )
+        copy.__kwdefaults__ = f.__kwdefaults__
+        return copy
 
-    with _LOCK, ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(_replaced(module, compute_gradient))
-        pgd = _module("projected_gradient_descent")
-        stack.enter_context(_replaced(pgd, random_lp_vector))
-        yield healthy
-
-
-@contextmanager
-def _replaced(module: Any, function: Any) -> Iterator[None]:
-    name = function.__name__
-    before = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
+    one = copied("fast_gradient_method", compute_gradient=compute_gradient)
+    many = copied(
+        "projected_gradient_descent",
+        fast_gradient_method=one,
+        random_lp_vector=lambda *_, **__: start,
+    )
+    copies = {
+        "fast_gradient_method": one,
+        "projected_gradient_descent": many,
+        "basic_iterative_method": copied(
+            "basic_iterative_method", projected_gradient_descent=many
+        ),
+        "momentum_iterative_method": copied(
+            "momentum_iterative_method", compute_gradient=compute_gradient
+        ),
+    }
+    return copies[method], healthy
 
 
 _NAMES = {
@@ -119,22 +120,17 @@ class CleverHansAttack(Attack):
         random_start: Whether `"projected_gradient_descent"` starts at a random point
             of the ball (Madry's attack).
         norm: `"linf"` or `"l2"`.
-        input_range: `(low, high)` of valid inputs.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random start.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Raises:
         ImportError: In a call, if cleverhans is missing.
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range or does not belong to the method.
 
     Reference:
         arXiv 1610.00768 (cleverhans).
 
     Example:
-        >>> from keras_jsigr.attacks.cleverhans import CleverHansAttack
+        >>> from keras_jsigr.attacks import CleverHansAttack
         >>> CleverHansAttack(epsilon=0.1).name
         'cleverhans PGD'
     """
@@ -145,10 +141,6 @@ class CleverHansAttack(Attack):
     step_size: float | None = None
     momentum: float = 1.0
     random_start: bool = False
-
-    _radii: dict[float, Self] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
@@ -165,20 +157,13 @@ class CleverHansAttack(Attack):
                 f"`random_start=True` does not belong to {self.method}: expected "
                 "method='projected_gradient_descent'. Leave it out."
             )
-        self._set("steps", arguments.count("steps", self.steps))
-        self._set("momentum", arguments.number("momentum", self.momentum, minimum=0.0))
-        if self.step_size is not None:
-            step_size = arguments.number(
-                "step_size", self.step_size, minimum=0.0, above=True
-            )
-            self._set("step_size", step_size)
-            self._check_step_size(step_size)
-
-    def _check_step_size(self, step_size: float) -> None:
+        self._normalize(arguments.count, "steps")
+        self._normalize(arguments.number, "momentum", minimum=0.0)
+        self._normalize(arguments.number, "step_size", minimum=0.0, above=True)
         free = self.method in ("fast_gradient_method", "momentum_iterative_method")
-        if step_size > self.epsilon > 0 and not free:
+        if not free and self.step_size and (self.epsilon or math.inf) < self.step_size:
             raise ValueError(
-                f"`step_size` exceeds the radius: got {step_size:g} with epsilon "
+                f"`step_size` exceeds the radius: got {self.step_size:g} with epsilon "
                 f"{self.epsilon:g}, expected at most that. cleverhans refuses longer "
                 "steps."
             )
@@ -193,75 +178,50 @@ class CleverHansAttack(Attack):
         """Number of gradients per example."""
         return 1 if self.method == "fast_gradient_method" else self.steps
 
-    @property
-    def step_length(self) -> float:
-        """The step length in input units that is used."""
+    def step_length(self, epsilon: float) -> float:
+        """Return the step length in input units that is used at a radius."""
         if self.step_size is not None:
             return self.step_size
         factor = 2.5 if self.method == "projected_gradient_descent" else 1.0
-        return min(factor / self.steps, 1.0) * self.epsilon
+        return min(factor / self.steps, 1.0) * epsilon
 
-    def at(self, epsilon: float) -> Self:
-        """Return the same attack at another radius, compiled once for it.
-
-        Args:
-            epsilon: Radius in input units, >= 0.
-
-        Returns:
-            The attack.
-
-        Example:
-            >>> from keras_jsigr.attacks.cleverhans import CleverHansAttack
-            >>> CleverHansAttack(epsilon=0.1).at(0.2).epsilon
-            0.2
-        """
-        if epsilon not in self._radii:
-            other = dataclasses.replace(self, epsilon=epsilon)
-            other._set("_radii", self._radii)
-            self._radii[epsilon] = other
-        return self._radii[epsilon]
-
-    def traced_at(self, epsilon: tf.Tensor) -> Self:
+    def without_radius(self) -> Self:
         """Return the attack itself: cleverhans compares radii as Python numbers."""
-        del epsilon
         return self
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def program_key(self) -> Hashable:
+        """Return the key of other attacks, and the radius."""
+        return super().program_key(), self.epsilon
+
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch; see `Attack.search`."""
-        origin = problem.origin
-        ball = BALLS[self.norm](origin, self.epsilon, self.input_range, problem.region)
-        low, high = self.input_range
+        origin, ball = context.origin, context.ball
+        low, high = context.input_range
 
         def model_fn(x: tf.Tensor) -> tf.Tensor:
-            return problem.logits(logits_fn, tf.cast(x, origin.dtype))
+            return context.logits(tf.cast(x, origin.dtype))
 
-        start = tf.cast(ball.sample(fold_in(seed, 0)) - origin, tf.float32)
-        method, own = cleverhans_attack(self.method), self._own_arguments()
-        with pure(start) as healthy:
-            x = method(
-                model_fn,
-                tf.cast(problem.x, tf.float32),
-                **own,
-                norm=_ORDERS[self.norm],
-                clip_min=low,
-                clip_max=high,
-                y=tf.argmax(problem.targets, axis=-1),
-                targeted=self.targeted,
-                sanity_checks=False,
-            )
+        start = ball.sample(fold_in(context.seed, 0)) - origin
+        method, healthy = private_copy(self.method, tf.cast(start, tf.float32))
+        x = method(
+            model_fn,
+            tf.cast(context.x, tf.float32),
+            **self._own_arguments(),
+            norm=_ORDERS[self.norm],
+            clip_min=low,
+            clip_max=high,
+            y=tf.argmax(context.targets, axis=-1),
+            targeted=self.targeted,
+            sanity_checks=False,
+        )
         x = ball.project(tf.cast(x, origin.dtype))
-        return problem.see(x), tf.reduce_all(healthy, axis=0)
+        return context.to_model_input(x), tf.reduce_all(healthy, axis=0)
 
     def _own_arguments(self) -> dict[str, Any]:
-        if self.method == "fast_gradient_method":
-            return {"eps": self.epsilon}
-        own: dict[str, Any] = {
-            "eps": self.epsilon,
-            "eps_iter": self.step_length,
-            "nb_iter": self.steps,
-        }
+        epsilon: Any = self.epsilon
+        own: dict[str, Any] = {"eps": epsilon}
+        if self.method != "fast_gradient_method":
+            own |= {"eps_iter": self.step_length(epsilon), "nb_iter": self.steps}
         if self.method == "momentum_iterative_method":
             own["decay_factor"] = self.momentum
         if self.method == "projected_gradient_descent":

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     expand_dims_like,
     nonzero_rows,
     scatter_rows,
+    take_rows,
 )
 from keras_jsigr.attacks.minimum_norm import (
     Closest,
@@ -22,10 +23,9 @@ from keras_jsigr.attacks.minimum_norm import (
     linear_projection,
     nearest_boundary,
     refuse_targeted,
-    rival_classes,
+    top_other_classes,
 )
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 
 # Where many components have no room left, the whole way to the plane within the range
 # is so long that the plane means nothing there: steps are clipped after they are taken.
@@ -48,22 +48,17 @@ class DeepFool(MinimumNormAttack):
     is fooled takes no more. FAB gets closer.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
-            no limit.
+        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         norm: `"l2"` or `"linf"`.
-        input_range: `(low, high)` of valid inputs.
         steps: Largest number of steps, >= 1.
         candidates: Number of rivals, >= 1: the other classes with the largest logits
             at `x`. A step takes one backward pass for each.
         overshoot: Share of the perturbation that is added to cross the boundary, >= 0.
         search_passes: Number of forward passes that move a point towards its input in
             the end, which takes the overshoot back; 0 returns the method's own point.
-        batch_size: Number of examples worked on at once.
-        seed: Not used: nothing is random.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        input_range, batch_size, verbose: See `Attack`. Nothing is random.
 
     Raises:
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range, or with `targeted=True`.
 
     Reference:
@@ -71,7 +66,7 @@ class DeepFool(MinimumNormAttack):
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.deepfool import DeepFool
+        >>> from keras_jsigr.attacks import DeepFool
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> DeepFool()(lambda x: x, x, [1]).round(3).tolist()
         [[0.625, 0.625]]
@@ -87,10 +82,8 @@ class DeepFool(MinimumNormAttack):
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2", "linf"))
         refuse_targeted(self)
-        for name in ("steps", "candidates"):
-            self._set(name, arguments.count(name, getattr(self, name)))
-        overshoot = arguments.number("overshoot", self.overshoot, minimum=0.0)
-        self._set("overshoot", overshoot)
+        self._normalize(arguments.count, "steps", "candidates")
+        self._normalize(arguments.number, "overshoot", minimum=0.0)
 
     @property
     def passes(self) -> int:
@@ -98,38 +91,29 @@ class DeepFool(MinimumNormAttack):
         return self.steps
 
     def approach(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        logits: tf.Tensor,
-        known: Closest,
-        seed: tf.Tensor,
+        self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Take steps until all are fooled; see `MinimumNormAttack.approach`."""
-        del seed
-        origin = problem.origin
-        least = _LEAST * (self.input_range[1] - self.input_range[0])
-        rivals = rival_classes(logits, problem.targets, self.candidates)
+        origin, (low, high) = context.origin, context.input_range
+        rivals = top_other_classes(logits, context.targets, self.candidates)
+
+        def beyond(foot: tf.Tensor, origin: tf.Tensor) -> tf.Tensor:
+            point = origin + (1.0 + self.overshoot) * (foot - origin)
+            return tf.clip_by_value(point, low, high)
 
         def one_step(on_plane: tf.Tensor, best: Closest, finite: tf.Tensor) -> Any:
             rows = nonzero_rows(~best.found)
-            part, near = problem.take(rows), best.take(rows)
-            foot = tf.gather(on_plane, rows)
-            plane = nearest_boundary(
-                logits_fn,
-                part,
-                self._beyond(foot, part.origin),
-                tf.gather(rivals, rows),
-                _UNLIMITED,
-                self.norm,
-            )
+            part, near = context.take(rows), take_rows(best, rows)
+            foot, against = take_rows((on_plane, rivals), rows)
+            point = beyond(foot, part.origin)
+            plane = nearest_boundary(part, point, against, _UNLIMITED)
             way = -foot + linear_projection(
                 foot, plane.weights, plane.gap, _UNLIMITED, self.norm
             )
+            least = _LEAST * (high - low)
             extra = tf.math.divide_no_nan(least, lengths(way, self.norm))
             foot += (1.0 + expand_dims_like(extra, way)) * way
-            point = self._beyond(foot, part.origin)
-            near, _, _ = self.judge(logits_fn, part, point, near)
+            near, _, _ = self.judge(part, beyond(foot, part.origin), near)
             healthy = plane.finite & tf.gather(finite, rows)
             return scatter_rows((foot, near, healthy), rows, (on_plane, best, finite))
 
@@ -139,8 +123,4 @@ class DeepFool(MinimumNormAttack):
             (origin, known, tf.ones_like(known.found)),
             maximum_iterations=self.steps,
         )
-        return self.touched(logits_fn, problem, best), finite
-
-    def _beyond(self, foot: tf.Tensor, origin: tf.Tensor) -> tf.Tensor:
-        point = origin + (1.0 + self.overshoot) * (foot - origin)
-        return tf.clip_by_value(point, *self.input_range)
+        return self.refined(context, best), finite

@@ -1,4 +1,4 @@
-"""Logits of a model whose head is found at the first call."""
+"""Several classifiers as one: ensembles of surrogates for transfer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.logits import LogitsFn, as_logits
 
 
-class MemberLogits:
-    """Map inputs to the logits of a model that another callable is made of."""
+class LazyLogits:
+    """Map inputs to the logits of a model whose head is found at the first call."""
 
     def __init__(self, model: Any) -> None:
         if not callable(model):
@@ -96,7 +96,7 @@ class LogitsEnsemble:
                 "for instance [surrogate_a, surrogate_b]."
             )
         arguments.choice("fuse", fuse, get_args(FuseName))
-        self._members = [MemberLogits(model) for model in models]
+        self._members = [LazyLogits(model) for model in models]
         self.weights = _normalized(weights, len(models))
         self.fuse = fuse
         _check_input_shapes(models)

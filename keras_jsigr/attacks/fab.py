@@ -1,4 +1,4 @@
-"""One step of the fast adaptive boundary attack."""
+"""FAB: the fast adaptive boundary attack."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackBatch
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     expand_dims_like,
     nonzero_rows,
     scatter_rows,
+    take_rows,
+    where_rows,
 )
 from keras_jsigr.attacks.minimum_norm import (
     Boundary,
@@ -22,11 +24,10 @@ from keras_jsigr.attacks.minimum_norm import (
     linear_projection,
     nearest_boundary,
     refuse_targeted,
-    rival_classes,
+    top_other_classes,
     value_at,
 )
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
@@ -55,14 +56,10 @@ def fab_step(
 
 
 def sphere_point(
-    problem: AttackBatch,
-    radius: tf.Tensor,
-    norm: str,
-    input_range: tuple[float, float],
-    seed: tf.Tensor,
+    context: AttackContext, radius: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
     """Draw a point at the distance `radius` per example, then clip to the range."""
-    origin, (low, high) = problem.origin, input_range
+    origin, norm, (low, high) = context.origin, context.norm, context.input_range
     shape, dtype = tf.shape(origin), origin.dtype
     if norm == "l2":
         noise = tf.random.stateless_normal(shape, seed, dtype=dtype, alg=ALGORITHM)
@@ -72,7 +69,7 @@ def sphere_point(
         )
     if norm == "l1":
         noise = -tf.sign(noise) * tf.math.log1p(-tf.abs(noise))
-    free = tf.ones_like(origin) if problem.region is None else problem.region
+    free = tf.ones_like(origin) if context.region is None else context.region
     noise *= free
     radius = tf.minimum(radius, (high - low) * lengths(free, norm) / 2)
     scale = tf.math.divide_no_nan(radius, lengths(noise, norm))
@@ -95,10 +92,7 @@ class FAB(MinimumNormAttack):
     for many classes.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
-            no limit.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
+        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         steps: Number of steps per start (and class), >= 1.
         restarts: Number of starts, >= 1: `x` itself, then random points at half the
             distance known.
@@ -107,14 +101,10 @@ class FAB(MinimumNormAttack):
         alpha_max: Largest share of the step from `x` instead of the iterate, 0 to 1.
         eta: How far across the boundary a step goes, >= 1.
         beta: Share of the perturbation that is kept in stepping back, above 0, below 1.
-        search_passes: Number of forward passes that move a point towards its input in
-            the end; 0 returns what the method itself arrives at.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        search_passes: See `MinimumNormAttack`.
+        norm, input_range, batch_size, seed, verbose: See `Attack`.
 
     Raises:
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range, or with `targeted=True`.
 
     Reference:
@@ -122,7 +112,7 @@ class FAB(MinimumNormAttack):
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.fab import FAB
+        >>> from keras_jsigr.attacks import FAB
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> FAB(steps=5)(lambda x: x, x, [1]).round(3).tolist()
         [[0.625, 0.625]]
@@ -138,25 +128,20 @@ class FAB(MinimumNormAttack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        arguments.choice("norm", self.norm, ("linf", "l2", "l1"))
         refuse_targeted(self)
-        for name in ("steps", "restarts"):
-            self._set(name, arguments.count(name, getattr(self, name)))
-        if self.target_classes is not None:
-            classes = arguments.count("target_classes", self.target_classes)
-            self._set("target_classes", classes)
+        self._normalize(arguments.count, "steps", "restarts", "target_classes")
         for name, least, most in (
             ("alpha_max", 0.0, 1.0),
             ("eta", 1.0, float("inf")),
             ("beta", 0.0, 1.0),
         ):
-            value = arguments.number(name, getattr(self, name), minimum=least)
+            self._normalize(arguments.number, name, minimum=least)
+            value = getattr(self, name)
             if value > most or (name == "beta" and value in (0.0, 1.0)):
                 raise ValueError(
                     f"`{name}` is out of range: got {value:g}, expected a number "
                     f"between {least:g} and {most:g}. The default suits most models."
                 )
-            self._set(name, value)
 
     @property
     def name(self) -> str:
@@ -169,24 +154,17 @@ class FAB(MinimumNormAttack):
         return self.steps * self.restarts * (self.target_classes or 1)
 
     def approach(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        logits: tf.Tensor,
-        known: Closest,
-        seed: tf.Tensor,
+        self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Take all steps of all runs; see `MinimumNormAttack.approach`."""
-        origin, one_by_one = problem.origin, self.target_classes is not None
+        origin, one_by_one = context.origin, self.target_classes is not None
         count = self.target_classes or logits.shape[-1]
-        rivals = rival_classes(logits, problem.targets, count)
+        rivals = top_other_classes(logits, context.targets, count)
         runs = self.restarts * (rivals.shape[-1] if one_by_one else 1)
 
         def start(run: tf.Tensor, best: Closest) -> tf.Tensor:
-            radius = tf.minimum(best.distance, self.epsilon) / 2
-            point = sphere_point(
-                problem, radius, self.norm, self.input_range, fold_in(seed, run)
-            )
+            radius = tf.minimum(best.distance, context.epsilon) / 2
+            point = sphere_point(context, radius, fold_in(context.seed, run))
             return tf.where(run % self.restarts > 0, point, origin)
 
         def one_step(
@@ -195,37 +173,36 @@ class FAB(MinimumNormAttack):
             run = number // self.steps
             anew = (number % self.steps == 0) & (number > 0)
             x = tf.cond(anew, lambda: start(run, best), lambda: x)
-            rows = nonzero_rows(self.unfinished(best))
-            part, near = problem.take(rows), best.take(rows)
-            point, against = tf.gather(x, rows), tf.gather(rivals, rows)
+            rows = nonzero_rows(self.unfinished(context, best))
+            part, near = context.take(rows), take_rows(best, rows)
+            point, against = take_rows((x, rivals), rows)
             if one_by_one:
                 against = against[:, run // self.restarts, None]
-            plane = nearest_boundary(
-                logits_fn, part, point, against, self.input_range, self.norm
-            )
+            plane = nearest_boundary(part, point, against, part.input_range)
             point = fab_step(
                 point,
                 part.origin,
                 plane,
-                self.input_range,
+                part.input_range,
                 self.norm,
                 alpha_max=self.alpha_max,
                 eta=self.eta,
             )
-            near, fools, _ = self.judge(logits_fn, part, point, near)
+            near, fools, _ = self.judge(part, point, near)
             back = part.origin + self.beta * (point - part.origin)
-            point = tf.where(expand_dims_like(fools, point), back, point)
+            point = where_rows(fools, back, point)
             healthy = plane.finite & tf.gather(finite, rows)
             x, best, finite = scatter_rows(
                 (point, near, healthy), rows, (x, best, finite)
             )
             return number + 1, x, best, finite
 
-        steps = self.steps * runs
         _, _, best, finite = tf.while_loop(
-            lambda number, x, best, finite: tf.reduce_any(self.unfinished(best)),
+            lambda number, x, best, finite: tf.reduce_any(
+                self.unfinished(context, best)
+            ),
             one_step,
             (tf.constant(0), origin, known, tf.ones_like(known.found)),
-            maximum_iterations=steps,
+            maximum_iterations=self.steps * runs,
         )
-        return self.touched(logits_fn, problem, best), finite
+        return self.refined(context, best), finite

@@ -1,4 +1,4 @@
-"""Find the boundary between an input and a fooling point by decisions alone."""
+"""HopSkipJump: a walk along the decision boundary by decisions alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, AttackBatch
+from keras_jsigr.attacks.base import Access, AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     expand_dims_like,
     nonzero_rows,
     scatter_rows,
+    take_rows,
+    where_rows,
 )
 from keras_jsigr.attacks.losses import misclassified
-from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack, closer, lengths
+from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack, lengths
 from keras_jsigr.attacks.norms import safe_normalize
-from keras_jsigr.attacks.square import Propose, random_search
+from keras_jsigr.attacks.square import random_search
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import sum_over_draws
-from keras_jsigr.core.logits import LogitsFn, has_valid_logits
+from keras_jsigr.core.batching import chunked_sum, draws_at_once
+from keras_jsigr.core.logits import has_valid_logits
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 # Takes points (B, *S), returns whether they fool the model, bool (B,).
@@ -55,9 +57,7 @@ def bisect(
     _, _, high = tf.while_loop(
         lambda turn, *_: turn < passes, body, start, maximum_iterations=passes
     )
-    return tf.ensure_shape(
-        tf.where(expand_dims_like(high < 1.0, x), at(high), x), x.shape
-    )
+    return where_rows(high < 1.0, at(high), x)
 
 
 # Points (m * B, *S), the draws one after the other: whether they fool the model, bool
@@ -100,18 +100,19 @@ def decision_gradient(
             tf.reduce_sum(phi, axis=0),
         )
 
-    examples = shape[0]
-    signed, moved, phi = sum_over_draws(count, examples, draw, (x, x, radius))
+    signed, moved, phi = chunked_sum(
+        count, draws_at_once(shape[0]), draw, (x, x, radius)
+    )
     mean = phi / tf.cast(count, x.dtype)
     mixed = signed - expand_dims_like(mean, x) * moved
-    return tf.where(expand_dims_like(tf.abs(mean) < 1.0, x), mixed, signed)
+    return where_rows(tf.abs(mean) < 1.0, mixed, signed)
 
 
 def _column(shape: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
 
 
-def fooling_step(
+def geometric_step_search(
     decide: Decide,
     x: tf.Tensor,
     direction: tf.Tensor,
@@ -129,9 +130,7 @@ def fooling_step(
             x + expand_dims_like(length, x) * direction, *input_range
         )
         fools = decide(point) & ~done
-        moved = tf.ensure_shape(
-            tf.where(expand_dims_like(fools, x), point, moved), x.shape
-        )
+        moved = where_rows(fools, point, moved)
         return asked + 1, length / 2, moved, done | fools
 
     start = (tf.constant(0), length, x, tf.zeros_like(length, tf.bool))
@@ -143,15 +142,15 @@ def fooling_step(
     return moved, asked
 
 
-# Takes the problem of some examples and points; returns which fool, bool (A,), and the
+# Takes the context of some examples and points; returns which fool, bool (A,), and the
 # points as the model saw them.
-starting_points_Ask = Callable[[AttackBatch, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+AskAbout = Callable[[AttackContext, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def other_examples(
     x: tf.Tensor, decisions: tf.Tensor, targets: tf.Tensor, *, targeted: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose, for each example, the nearest of the batch that the model puts elsewhere."""
+    """Choose the nearest example of the batch that the model puts elsewhere."""
     classes = tf.argmax(targets, axis=-1, output_type=decisions.dtype)
     fits = (classes[:, None] == decisions[None, :]) == targeted
     flat = tf.reshape(x, [tf.shape(x)[0], -1])
@@ -164,31 +163,27 @@ def other_examples(
 
 
 def noise_that_fools(
-    ask: starting_points_Ask,
-    problem: AttackBatch,
+    ask: AskAbout,
+    context: AttackContext,
     start: BestPoint,
     *,
-    input_range: tuple[float, float],
     tries: int,
     seed: tf.Tensor,
 ) -> BestPoint:
     """Draw uniform noise for the examples that have no point yet, until it fools."""
-    low, high = input_range
+    low, high = context.input_range
 
-    def look(part: AttackBatch, x: tf.Tensor) -> BestPoint:
+    def look(part: AttackContext, x: tf.Tensor) -> BestPoint:
         fools, seen = ask(part, x)
         return BestPoint(seen, fools, tf.zeros(tf.shape(fools)))
 
-    def moves(part: AttackBatch) -> Propose:
-        def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
-            now = fold_in(seed, query)
-            return tf.random.stateless_uniform(
-                tf.shape(x), now, low, high, dtype=x.dtype, alg=ALGORITHM
-            )
+    def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+        now = fold_in(seed, query)
+        return tf.random.stateless_uniform(
+            tf.shape(x), now, low, high, dtype=x.dtype, alg=ALGORITHM
+        )
 
-        return propose
-
-    return random_search(look, problem, start, moves, tries)
+    return random_search(look, context, start, lambda part: propose, tries)
 
 
 _HALVINGS = 15
@@ -220,51 +215,42 @@ _RESOLUTION = {
 class BoundaryWalk:
     """What HopSkipJump does with one batch."""
 
-    def __init__(
-        self, attack: HopSkipJump, logits_fn: LogitsFn, problem: AttackBatch
-    ) -> None:
-        self._attack, self._logits_fn, self._problem = attack, logits_fn, problem
-        self._d = math.prod(problem.x.shape[1:])
+    def __init__(self, attack: HopSkipJump, context: AttackContext) -> None:
+        self._attack, self._context = attack, context
+        self._d = math.prod(context.x.shape[1:])
         # The paper's thresholds: d^-1.5 and d^-2 of the distance.
         power = 1.5 if attack.norm == "l2" else 2.0
         wanted = math.ceil(power * math.log2(self._d))
         self._bisections = min(max(wanted, _BISECTIONS[0]), _BISECTIONS[1])
         self.most_queries = _HALVINGS + self._bisections
 
-    def ask(self, part: AttackBatch, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def ask(self, part: AttackContext, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which points fool the model, bool `(A,)`, and how it saw them."""
-        seen = part.see(x)
-        logits = tf.cast(self._logits_fn(seen), tf.float32)
+        seen = part.to_model_input(x)
+        logits = tf.cast(part.logits_fn(seen), tf.float32)
         return self._attack.margin(logits, part) > 0, tf.cast(seen, x.dtype)
 
     def going_on(self, best: Closest) -> tf.Tensor:
         """Tell which examples to work on, bool `(B,)`."""
-        return best.found & self._attack.unfinished(best)
+        return best.found & self._attack.unfinished(self._context, best)
 
     def start(
         self, known: Closest, decisions: tf.Tensor, seed: tf.Tensor
     ) -> tuple[Closest, int]:
         """Find a point at the boundary for each example."""
-        problem, origin = self._problem, self._problem.origin
+        context, origin = self._context, self._context.origin
         other, there = other_examples(
-            origin, decisions, problem.targets, targeted=self._attack.targeted
+            origin, decisions, context.targets, targeted=self._attack.targeted
         )
         # With a region, only a part of the other example is taken over.
-        fools, seen = self.ask(problem, other)
+        fools, seen = self.ask(context, other)
         there &= fools & ~known.found
         x = tf.where(expand_dims_like(there, origin), seen, origin)
         first = BestPoint(x, there | known.found, tf.zeros(tf.shape(there)))
-        found = noise_that_fools(
-            self.ask,
-            problem,
-            first,
-            input_range=self._attack.input_range,
-            tries=_TRIES,
-            seed=seed,
-        )
+        found = noise_that_fools(self.ask, context, first, tries=_TRIES, seed=seed)
         rows = nonzero_rows(found.success & ~known.found)
         near = self.to_boundary(
-            problem.take(rows), tf.gather(found.x, rows), known.take(rows)
+            context.take(rows), tf.gather(found.x, rows), take_rows(known, rows)
         )[1]
         return scatter_rows(near, rows, known), 2 + _TRIES + self._bisections
 
@@ -284,43 +270,42 @@ class BoundaryWalk:
     ) -> tuple[tf.Tensor, Closest, tf.Tensor]:
         """Go along the normal and back to the boundary."""
         rows = nonzero_rows(self.going_on(best))
-        part, here = self._problem.take(rows), tf.gather(x, rows)
+        part, here = self._context.take(rows), tf.gather(x, rows)
         distance = lengths(here - part.origin, self._attack.norm)
-        normal = self._normal(part, here, distance, draws, seed)
-        moved, halvings = fooling_step(
+        moved, halvings = geometric_step_search(
             self._decide(part),
             here,
-            normal,
+            self._normal(part, here, distance, draws, seed),
             distance / tf.sqrt(tf.cast(number, x.dtype)),
-            input_range=self._attack.input_range,
+            input_range=part.input_range,
             halvings=_HALVINGS,
         )
-        here, near = self.to_boundary(part, moved, best.take(rows))
+        here, near = self.to_boundary(part, moved, take_rows(best, rows))
         x, best = scatter_rows((here, near), rows, (x, best))
         return x, best, draws + halvings + self._bisections
 
     def to_boundary(
-        self, part: AttackBatch, x: tf.Tensor, best: Closest
+        self, part: AttackContext, x: tf.Tensor, best: Closest
     ) -> tuple[tf.Tensor, Closest]:
         """Return the points of the boundary below fooling points, and the closest."""
         norm, passes = self._attack.norm, self._bisections
         x = bisect(self._decide(part), part.origin, x, norm=norm, passes=passes)
-        x = tf.ensure_shape(tf.cast(part.see(x), x.dtype), x.shape)
-        fools = tf.ones_like(best.found)
-        return x, closer(best, x, fools, part.origin, norm)
+        x = tf.ensure_shape(tf.cast(part.to_model_input(x), x.dtype), x.shape)
+        return x, best.or_closer(x, tf.ones_like(best.found), part.origin, norm)
 
-    def _decide(self, part: AttackBatch) -> Decide:
+    def _decide(self, part: AttackContext) -> Decide:
         return lambda points: self.ask(part, points)[0]
 
     def _normal(
         self,
-        part: AttackBatch,
+        part: AttackContext,
         x: tf.Tensor,
         distance: tf.Tensor,
         draws: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        low, high = self._attack.input_range
+        """Estimate the boundary's normal at points on it."""
+        low, high = part.input_range
         finest = _RESOLUTION[part.x.dtype] * (high - low) * math.sqrt(self._d)
         rows = tf.range(tf.shape(x)[0])
 
@@ -356,26 +341,17 @@ class HopSkipJump(MinimumNormAttack):
     to reach in the batch.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
-            no limit.
+        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         queries: The largest number of decisions asked for per example, >= 200.
         norm: `"l2"` or `"linf"`.
-        input_range: `(low, high)` of valid inputs.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the noise and the directions.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1904.02144.
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.hopskipjump import HopSkipJump
+        >>> from keras_jsigr.attacks import HopSkipJump
         >>> x = np.array([[0.5, 0.75], [0.75, 0.25]], "float32")
         >>> x_adv = HopSkipJump(queries=500)(lambda x: x, x)
         >>> [round(float(r), 2) for r in np.linalg.norm(x_adv - x, axis=1)]
@@ -393,28 +369,23 @@ class HopSkipJump(MinimumNormAttack):
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2", "linf"))
-        self._set("queries", arguments.count("queries", self.queries, minimum=200))
+        self._normalize(arguments.count, "queries", minimum=200)
 
     @property
     def passes(self) -> int:
         """Number of queries per example."""
         return self.queries
 
-    def margin(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return one where the decision fools and minus one elsewhere, `(B,)`."""
-        fools = misclassified(logits, problem.targets) != self.targeted
+        fools = misclassified(logits, context.targets) != self.targeted
         return tf.where(fools, 1.0, -1.0)
 
     def approach(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        logits: tf.Tensor,
-        known: Closest,
-        seed: tf.Tensor,
+        self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Walk along the boundary; see `MinimumNormAttack.approach`."""
-        walk = BoundaryWalk(self, logits_fn, problem)
+        walk, seed = BoundaryWalk(self, context), context.seed
         # Where the model names no class, none: also no class to reach.
         decisions = tf.where(has_valid_logits(logits), tf.argmax(logits, axis=-1), -1)
         best, asked = walk.start(known, decisions, fold_in(seed, 0))

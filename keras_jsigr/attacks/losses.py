@@ -1,4 +1,4 @@
-"""The distance of logits from the decision for another class."""
+"""The losses that attacks drive up, and which points count as misclassified."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def targeted_dlr_loss(
     logits: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor
 ) -> tf.Tensor:
-    """Compute the difference of logits ratio between a class to reach and one to leave."""
+    """Compute the difference of logits ratio of the class to reach and the other."""
     z = tf.cast(logits, tf.float32)
     if z.shape[-1] < 4:
         return _difference(z, targets, goals)
@@ -93,7 +93,7 @@ def attack_loss(
 def ascent_loss(
     logits: tf.Tensor, targets: tf.Tensor, loss: LossName = "cross_entropy"
 ) -> tf.Tensor:
-    """Compute a loss with the gradient direction of `attack_loss` that cannot vanish."""
+    """Compute a loss of the same gradient direction that cannot vanish."""
     if loss != "cross_entropy":
         return attack_loss(logits, targets, loss)
     z = tf.cast(logits, tf.float32)
@@ -128,7 +128,7 @@ _SMALLEST = -60.0
 def loss_slope(
     logits: tf.Tensor, targets: tf.Tensor, loss: LossName = "cross_entropy"
 ) -> tf.Tensor:
-    """Compute the factor from the gradient of `ascent_loss` to that of `attack_loss`."""
+    """Compute the gradient of `attack_loss` over that of `ascent_loss`."""
     targets = tf.cast(targets, tf.float32)
     odds = class_score(logits, targets, "margin")
     if loss != "cross_entropy":

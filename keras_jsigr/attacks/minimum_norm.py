@@ -1,4 +1,4 @@
-"""The closest fooling point found so far, per example."""
+"""Attacks that look for the closest fooling point: planes, projections, the base."""
 
 from __future__ import annotations
 
@@ -8,57 +8,49 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Attack, AttackBatch, run_batches
+from keras_jsigr.attacks.base import Attack, AttackContext, run_batches
 from keras_jsigr.attacks.gradient_attack import (
     expand_dims_like,
     nonzero_rows,
     scaled_gradient,
     scatter_rows,
-    usable_part,
+    take_rows,
     where_rows,
+    zero_nonfinite,
 )
 from keras_jsigr.attacks.losses import LossName, attack_loss
 from keras_jsigr.attacks.norms import BALLS, l2_norm, round_towards, working_dtype
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn, as_classes, has_valid_logits
+from keras_jsigr.core.batching import join_batches, parallel_batches
+from keras_jsigr.core.logits import as_classes, has_valid_logits
 from keras_jsigr.core.scores import masked_dot
 
 
 class Closest(NamedTuple):
-    """Hold one point per example and how far from the input it is."""
+    """Hold the closest fooling point per example and its distance from the input."""
 
     x: tf.Tensor
     distance: tf.Tensor
+
+    @classmethod
+    def none(cls, origin: tf.Tensor) -> Closest:
+        """Return the state before the search: no fooling point, infinite distance."""
+        infinite = tf.constant(float("inf"), origin.dtype)
+        return cls(origin, tf.fill(tf.shape(origin)[:1], infinite))
 
     @property
     def found(self) -> tf.Tensor:
         """Bool `(B,)`: a fooling point is known."""
         return tf.math.is_finite(self.distance)
 
-    def take(self, rows: tf.Tensor) -> Closest:
-        """Return the points of some examples."""
-        return Closest(tf.gather(self.x, rows), tf.gather(self.distance, rows))
-
-
-def none_closer(origin: tf.Tensor) -> Closest:
-    """Return what every fooling point is closer than."""
-    infinite = tf.constant(float("inf"), origin.dtype)
-    return Closest(origin, tf.fill(tf.shape(origin)[:1], infinite))
-
-
-def closer(
-    old: Closest, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str
-) -> Closest:
-    """Keep the points that fool and are closer than those known."""
-    distance = lengths(x - origin, norm)
-    take = fools & (distance < old.distance)
-    return Closest(
-        where_rows(take, x, old.x),
-        tf.where(take, distance, old.distance),
-    )
+    def or_closer(
+        self, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str
+    ) -> Closest:
+        """Take the points that fool and are closer than those known."""
+        new = Closest(x, lengths(x - origin, norm))
+        return where_rows(fools & (new.distance < self.distance), new, self)
 
 
 def lengths(delta: tf.Tensor, norm: str) -> tf.Tensor:
@@ -118,14 +110,14 @@ def _l2_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
 def _even_steps(
     slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Tensor
 ) -> tf.Tensor:
-    """Solve `sum_i slope_i * min(room_i, t * speed_i) = gap` for `t`; give the steps."""
+    """Solve `sum_i slope_i * min(room_i, t * speed_i) = gap`; return the steps."""
     gain, reach, zero = slope * room, slope * speed, tf.zeros_like(room)
 
     def next_time(full: tf.Tensor) -> tf.Tensor:
         rest = gap - tf.reduce_sum(tf.where(full, gain, zero), axis=-1)
         free = tf.reduce_sum(tf.where(full, zero, reach), axis=-1)
         t = tf.maximum(tf.math.divide_no_nan(rest, free), 0.0)
-        # Nobody is left to move: the plane is out of reach.
+        # No component is left to move: the plane is out of reach.
         return tf.where(free > 0, t, tf.fill(tf.shape(t), t.dtype.max))[:, None]
 
     def body(full: tf.Tensor, t: tf.Tensor, go_on: tf.Tensor) -> Any:
@@ -142,7 +134,7 @@ def _even_steps(
 _STEPS = {"linf": _linf_steps, "l2": _l2_steps, "l1": _l1_steps}
 
 
-def rival_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
+def top_other_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
     """Return the other classes with the largest logits, the largest first."""
     logits = as_classes(logits)
     classes = logits.shape[-1]
@@ -166,13 +158,6 @@ _SAFE = 1e-5
 _RULED_OUT = 104.0
 
 
-NO_GRADIENT = (
-    "The model's outputs do not depend on its input by TensorFlow operations: got no "
-    "gradient, expected one. Attack it with a method that needs none, or attack a "
-    "surrogate."
-)
-
-
 class Boundary(NamedTuple):
     """Hold a plane per example: `<weights, z - point> + gap = 0`."""
 
@@ -182,51 +167,45 @@ class Boundary(NamedTuple):
 
 
 def nearest_boundary(
-    logits_fn: LogitsFn,
-    problem: AttackBatch,
+    context: AttackContext,
     point: tf.Tensor,
     rivals: tf.Tensor | None,
     input_range: tuple[float, float],
-    norm: str,
 ) -> Boundary:
-    """Linearize the logits and return the plane of the nearest rival."""
+    """Linearize the logits and return the plane of the nearest rival.
+
+    `rivals` holds classes `(B, R)`; `None` stands for the likeliest other class. The
+    nearest is that of the plane nearest within `input_range`.
+    """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(point)
-        logits = as_classes(problem.logits(logits_fn, point))
+        logits = as_classes(context.logits(point))
     classes = logits.shape[-1]
-    label = tf.one_hot(label_of(problem.targets), classes)
+    label = tf.one_hot(label_of(context.targets), classes)
 
     def plane(rival: tf.Tensor) -> Boundary:
         difference = tf.one_hot(rival, classes) - label
         gradient = scaled_gradient(tape, logits, point, difference)
-        if gradient is None:
-            raise ValueError(NO_GRADIENT)
         gradient = tf.ensure_shape(gradient, point.shape)
         gap = masked_dot(logits, difference) - safe_margin(logits)
-        weights, healthy = usable_part(gradient)
+        weights, healthy = zero_nonfinite(gradient)
         # No boundary with a class that is ruled out.
         there = tf.math.is_finite(gap)
-        weights = tf.where(
-            expand_dims_like(there, weights), weights, tf.zeros_like(weights)
-        )
+        weights = where_rows(there, weights, tf.zeros_like(weights))
         gap = tf.where(there, gap, tf.zeros_like(gap))
         return Boundary(weights, tf.cast(gap, point.dtype), healthy)
 
     if rivals is None:
-        rivals = rival_classes(logits, problem.targets, 1)
+        rivals = top_other_classes(logits, context.targets, 1)
     if rivals.shape[-1] == 1:
         return plane(rivals[:, 0])
 
     def body(number: tf.Tensor, best: Boundary, nearest: tf.Tensor) -> Any:
         new = plane(rivals[:, number])
-        distance = _distance(new, point, input_range, norm)
+        distance = _distance(new, point, input_range, context.norm)
+        finite = best.finite & new.finite
         take = distance < nearest
-        weights = tf.where(expand_dims_like(take, point), new.weights, best.weights)
-        best = Boundary(
-            tf.ensure_shape(weights, point.shape),
-            tf.where(take, new.gap, best.gap),
-            best.finite & new.finite,
-        )
+        best = where_rows(take, new, best)._replace(finite=finite)
         return number + 1, best, tf.where(take, distance, nearest)
 
     each = tf.zeros(tf.shape(point)[:1], point.dtype)
@@ -272,7 +251,7 @@ Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 # Aimed at the zero itself, half of the points would land just before the boundary.
-_LINE_SEARCH_BEYOND = 0.02
+_AIM_BEYOND = 0.02
 
 
 def line_search(
@@ -295,7 +274,7 @@ def line_search(
         zero_at = low + (high - low) * tf.clip_by_value(
             tf.math.divide_no_nan(below, below - above), 0.0, 1.0
         )
-        aimed = zero_at + _LINE_SEARCH_BEYOND * (high - zero_at)
+        aimed = zero_at + _AIM_BEYOND * (high - zero_at)
         share = tf.where(turn % 2 == 0, aimed, (low + high) / 2.0)
         # The first two turns tell the margins at both ends.
         share = tf.where(turn == 0, zero, tf.where(turn == 1, zero + 1.0, share))
@@ -322,24 +301,21 @@ def line_search(
 
 # How far beyond the plane the points are, as shares of the way to it: far enough to
 # fool where the boundary bends, then as near as float32 can tell.
-_TOUCH_BEYOND = (3e-2, 1e-3, 1e-4)
+_SHARES_BEYOND = (3e-2, 1e-3, 1e-4)
 
 
 def project_to_linearized_boundary(
     judge: Callable[[tf.Tensor, Closest], Closest],
-    logits_fn: LogitsFn,
-    problem: AttackBatch,
+    context: AttackContext,
     known: Closest,
-    input_range: tuple[float, float],
-    norm: str,
 ) -> Closest:
     """Project the inputs onto the boundary, linearized at fooling points."""
-    origin = problem.origin
+    origin, norm, input_range = context.origin, context.norm, context.input_range
 
     def body(turn: tf.Tensor, best: Closest) -> Any:
-        plane = nearest_boundary(logits_fn, problem, best.x, None, input_range, norm)
+        plane = nearest_boundary(context, best.x, None, input_range)
         gap = value_at(plane, best.x, origin)
-        beyond = tf.gather(tf.constant(_TOUCH_BEYOND, gap.dtype), turn) * tf.abs(gap)
+        beyond = tf.gather(tf.constant(_SHARES_BEYOND, gap.dtype), turn) * tf.abs(gap)
         target = linear_projection(
             origin, plane.weights, gap - beyond, input_range, norm
         )
@@ -350,7 +326,7 @@ def project_to_linearized_boundary(
         lambda turn, best: tf.size(best.distance) > 0,
         body,
         (tf.constant(0), known),
-        maximum_iterations=len(_TOUCH_BEYOND),
+        maximum_iterations=len(_SHARES_BEYOND),
     )
     return closest
 
@@ -361,7 +337,7 @@ class MinimumNormAttack(Attack):
 
     `x_adv = argmin ||x' - x||` over the `x'` in `input_range` that fool the model.
     Returns per example the closest that was seen, `x` itself where none was. A method
-    implements `approach`; what it found is then moved towards `x` (`line_search`).
+    implements `approach`; what it found is then moved towards `x`.
 
     With a finite `epsilon` the question is only whether the ball holds a fooling point:
     an example is left alone as soon as one is known in it, and a point outside is
@@ -369,98 +345,91 @@ class MinimumNormAttack(Attack):
     call takes one search without limit for all radii.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`) sets
-            no limit.
+        epsilon: Radius in input units, >= 0; infinity (in a configuration `None`), the
+            default, sets no limit.
         search_passes: Number of forward passes that move a point towards its input in
             the end; 0 returns what the method itself arrives at.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Example:
-        >>> from keras_jsigr.attacks.deepfool import DeepFool
+        >>> from keras_jsigr.attacks import DeepFool
         >>> DeepFool().get_config()["epsilon"] is None
         True
     """
 
     unlimited: ClassVar[bool] = True
 
-    epsilon: float = math.inf
+    epsilon: float | None = field(default=math.inf, kw_only=False)
     loss: LossName = field(default="margin", init=False, repr=False)
     search_passes: int = 10
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
+        if self.epsilon is None:
+            self._set("epsilon", math.inf)
         super().__post_init__()
-        passes = arguments.count("search_passes", self.search_passes, minimum=0)
-        self._set("search_passes", passes)
+        self._normalize(arguments.count, "search_passes", minimum=0)
 
     # ---- hooks
 
     @abstractmethod
     def approach(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        logits: tf.Tensor,
-        known: Closest,
-        seed: tf.Tensor,
+        self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Search one batch, as a pure function of tensors that can be traced.
 
         Args:
-            logits_fn: Maps inputs to float32 logits `(B, C)`.
-            problem: The batch.
+            context: The batch, the model and what is allowed.
             logits: Float32 `(B, C)` at the inputs.
             known: The inputs themselves, at distance zero where they fool already.
-            seed: Int32 `(2,)`.
 
         Returns:
             The tuple of the closest points, and bool `(B,)`: the gradient was finite.
         """
 
-    def margin(self, logits: tf.Tensor, problem: AttackBatch) -> tf.Tensor:
+    def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return what has to be positive for a point to count, float32 `(B,)`.
 
         It is finite, and as large as can be where the model names no class.
         """
-        margin = attack_loss(logits, problem.targets, "margin")
+        margin = attack_loss(logits, context.targets, "margin")
         margin = tf.where(has_valid_logits(logits), margin, margin.dtype.max)
         return -margin if self.targeted else margin
 
     # ---- what methods are made of
 
     def judge(
-        self, logits_fn: LogitsFn, problem: AttackBatch, x: tf.Tensor, known: Closest
+        self, context: AttackContext, x: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor, tf.Tensor]:
         """Ask the model at points of the search.
 
         Args:
-            logits_fn: Maps inputs to float32 logits `(B, C)`.
-            problem: The batch.
-            x: Like `problem.origin`.
+            context: The batch, the model and what is allowed.
+            x: Like `context.origin`.
             known: The closest points so far.
 
         Returns:
             The closest points now; bool `(B,)`, `x` fools; float32 `(B,)`, by which
             margin.
         """
-        seen = problem.see(x)
-        logits = tf.cast(logits_fn(seen), tf.float32)
-        margin = self.margin(logits, problem) - safe_margin(logits)
+        seen = context.to_model_input(x)
+        logits = tf.cast(context.logits_fn(seen), tf.float32)
+        margin = self.margin(logits, context) - safe_margin(logits)
         seen, fools = tf.cast(seen, x.dtype), margin > 0
-        return closer(known, seen, fools, problem.origin, self.norm), fools, margin
+        known = known.or_closer(seen, fools, context.origin, self.norm)
+        return known, fools, margin
 
-    def unfinished(self, known: Closest) -> tf.Tensor:
+    def unfinished(self, context: AttackContext, known: Closest) -> tf.Tensor:
         """Tell which examples are still worth searching, bool `(B,)`."""
-        near_enough = tf.math.is_finite(self.epsilon) & (known.distance <= self.epsilon)
+        epsilon = context.epsilon
+        near_enough = tf.math.is_finite(epsilon) & (known.distance <= epsilon)
         return (known.distance > 0) & ~near_enough
 
-    def touched(
-        self, logits_fn: LogitsFn, problem: AttackBatch, known: Closest
-    ) -> Closest:
-        """Move what was found to where the boundary is nearest; see `touch`.
+    def refined(self, context: AttackContext, known: Closest) -> Closest:
+        """Move what was found to where the linearized boundary is nearest.
 
         Args:
-            logits_fn: Maps inputs to float32 logits `(B, C)`.
-            problem: The batch.
+            context: The batch, the model and what is allowed.
             known: The closest points so far.
 
         Returns:
@@ -468,43 +437,38 @@ class MinimumNormAttack(Attack):
         """
         if self.search_passes == 0:
             return known
-        rows = nonzero_rows(self.unfinished(known) & known.found)
-        part = problem.take(rows)
+        rows = nonzero_rows(self.unfinished(context, known) & known.found)
+        part = context.take(rows)
 
         def judge(x: tf.Tensor, best: Closest) -> Closest:
-            return self.judge(logits_fn, part, x, best)[0]
+            return self.judge(part, x, best)[0]
 
-        near = project_to_linearized_boundary(
-            judge, logits_fn, part, known.take(rows), self.input_range, self.norm
-        )
+        near = project_to_linearized_boundary(judge, part, take_rows(known, rows))
         return scatter_rows(near, rows, known)
 
     # ---- the contract of all attacks
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Find the closest fooling points of one batch; see `Attack.search`."""
-        origin = problem.origin
-        logits, nothing = problem.logits(logits_fn, origin), none_closer(origin)
-        wrong = self.margin(logits, problem) > 0
-        known = closer(nothing, origin, wrong, origin, self.norm)
-        closest, finite = self.approach(logits_fn, problem, logits, known, seed)
-        closest = self._moved_back(logits_fn, problem, closest)
-        x = within(closest.x, origin, self.epsilon, self.norm, self.input_range)
-        return problem.see(x), finite
+        origin = context.origin
+        logits = context.logits(origin)
+        wrong = self.margin(logits, context) > 0
+        known = Closest.none(origin).or_closer(origin, wrong, origin, self.norm)
+        closest, finite = self.approach(context, logits, known)
+        x = self._moved_back(context, closest).x
+        x = within(x, origin, context.epsilon, self.norm, context.input_range)
+        return context.to_model_input(x), finite
 
-    def _moved_back(
-        self, logits_fn: LogitsFn, problem: AttackBatch, known: Closest
-    ) -> Closest:
-        rows = nonzero_rows(self.unfinished(known) & known.found)
-        part, best = problem.take(rows), known.take(rows)
+    def _moved_back(self, context: AttackContext, known: Closest) -> Closest:
+        """Search the boundary on the way from the inputs to the points found."""
+        rows = nonzero_rows(self.unfinished(context, known) & known.found)
+        part, best = context.take(rows), take_rows(known, rows)
 
         def judge(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self.judge(logits_fn, part, x, best)[1:]
+            return self.judge(part, x, best)[1:]
 
         x = line_search(judge, part.origin, best.x, self.search_passes)
-        x = tf.cast(part.see(tf.ensure_shape(x, best.x.shape)), x.dtype)
+        x = tf.cast(part.to_model_input(tf.ensure_shape(x, best.x.shape)), x.dtype)
         distance = lengths(x - part.origin, self.norm)
         return scatter_rows(Closest(x, distance), rows, known)
 
@@ -520,35 +484,31 @@ class MinimumNormAttack(Attack):
         """Attack `model` at `x`; see the class for arguments and result."""
         if epsilons is None:
             return super().__call__(model, x, y, region=region)
-        radii = [self.at(epsilon).epsilon for epsilon in epsilons]
-        free = self.at(math.inf)
-        x_adv = run_batches(free, self._programs, model, x, y, region=region)
-        return [self._limited(x, x_adv, radius) for radius in radii]
+        limited = [self.at(epsilon).for_model(model) for epsilon in epsilons]
+        x_adv = run_batches(self.at(math.inf), model, x, y, region=region)
+        return [attack._into_ball(x, x_adv) for attack in limited]
 
-    def _limited(self, x: Any, x_adv: Any, epsilon: float) -> Any:
-        dtype = working_dtype(x_adv.dtype)
-        radius, parts = tf.constant(epsilon, dtype), []
-        for start in range(0, len(x_adv), self.batch_size):
-            rows = slice(start, start + self.batch_size)
+    def _into_ball(self, x: Any, x_adv: Any) -> Any:
+        """Project points onto the ball, batch by batch."""
+        dtype, input_range = working_dtype(x_adv.dtype), self.input_range
+        radius = tf.constant(self.epsilon, dtype)
+
+        def project(rows: slice) -> tf.Tensor:
             origin, point = (tf.cast(t[rows], dtype) for t in (x, x_adv))
-            near = within(point, origin, radius, self.norm, self.input_range)
-            parts.append(round_towards(near, origin, tf.as_dtype(x_adv.dtype)))
-        if isinstance(x_adv, np.ndarray):
-            return np.concatenate([part.numpy() for part in parts])
-        return tf.concat(parts, axis=0)
+            near = within(point, origin, radius, self.norm, input_range)
+            return round_towards(near, origin, tf.as_dtype(x_adv.dtype))
+
+        parts = parallel_batches(project, len(x_adv), self.batch_size)
+        return join_batches(list(parts), x_adv)
 
 
 def within(
-    x: tf.Tensor,
-    origin: tf.Tensor,
-    epsilon: tf.Tensor,
-    norm: str,
-    input_range: tuple[float, float],
+    x: tf.Tensor, origin: tf.Tensor, epsilon: tf.Tensor, norm: str, input_range: Any
 ) -> tf.Tensor:
     """Project the points that are farther than `epsilon`; leave the others alone."""
     far = lengths(x - origin, norm) > epsilon
     near = BALLS[norm](origin, epsilon, input_range).project(x)
-    return tf.ensure_shape(tf.where(expand_dims_like(far, x), near, x), x.shape)
+    return where_rows(far, near, x)
 
 
 def refuse_targeted(attack: MinimumNormAttack) -> None:

@@ -10,13 +10,12 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, Attack, AttackBatch
-from keras_jsigr.attacks.gradient_attack import BestPoint, judge
+from keras_jsigr.attacks.base import Access, Attack, AttackContext
+from keras_jsigr.attacks.gradient_attack import BestPoint, score_points
 from keras_jsigr.attacks.losses import LossName
-from keras_jsigr.attacks.norms import BALLS, Ball
+from keras_jsigr.attacks.norms import Ball
 from keras_jsigr.attacks.square import Propose, random_search
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
@@ -32,7 +31,7 @@ class Noise(Attack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set("draws", arguments.count("draws", self.draws))
+        self._normalize(arguments.count, "draws")
 
     @property
     def passes(self) -> int:
@@ -40,31 +39,26 @@ class Noise(Attack):
         return self.draws + 1
 
     @abstractmethod
-    def draw(self, ball: Ball, region: tf.Tensor | None, seed: tf.Tensor) -> tf.Tensor:
+    def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return a random point per example; it is projected onto the ball."""
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch; see `Attack.search`."""
 
-        def look(part: AttackBatch, x: tf.Tensor) -> BestPoint:
-            return judge(self, logits_fn, part, x)
+        def look(part: AttackContext, x: tf.Tensor) -> BestPoint:
+            return score_points(self, part, x)
 
-        def moves(part: AttackBatch) -> Propose:
-            ball = BALLS[self.norm](
-                part.origin, self.epsilon, self.input_range, part.region
-            )
+        def moves(part: AttackContext) -> Propose:
+            ball = part.ball
 
             def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
-                drawn = self.draw(ball, part.region, fold_in(seed, query))
-                return ball.project(drawn)
+                return ball.project(self.draw(part, ball, fold_in(part.seed, query)))
 
             return propose
 
-        clean = look(problem, problem.origin)
-        best = random_search(look, problem, clean, moves, self.draws)
-        return problem.see(best.x), tf.ones_like(best.success)
+        clean = look(context, context.origin)
+        best = random_search(look, context, clean, moves, self.draws)
+        return context.to_model_input(best.x), tf.ones_like(best.success)
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -78,24 +72,15 @@ class UniformNoise(Noise):
     Args:
         epsilon: Radius in input units, >= 0.
         draws: Number of points per example, >= 1.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
         loss: What ranks points that do not fool the model.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the noise.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.noise import UniformNoise
+        >>> from keras_jsigr.attacks import UniformNoise
         >>> x = np.array([[0.5, 0.625]], "float32")
         >>> x_adv = UniformNoise(epsilon=0.25)(lambda x: x, x, [1])
         >>> bool(x_adv[0, 0] > x_adv[0, 1])
@@ -107,7 +92,7 @@ class UniformNoise(Noise):
         """What the attack is called in reports."""
         return "uniform noise"
 
-    def draw(self, ball: Ball, region: tf.Tensor | None, seed: tf.Tensor) -> tf.Tensor:
+    def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return a point of the ball; see `Noise.draw`."""
         return ball.sample(seed)
 
@@ -126,24 +111,15 @@ class GaussianNoise(Noise):
             is about as long as the radius: over `d` components, `epsilon / sqrt(d)`
             under `"l2"`, `epsilon / (d * sqrt(2 / pi))` under `"l1"` and
             `epsilon / sqrt(2 * log(2 * d))` under `"linf"`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
         loss: What ranks points that do not fool the model.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the noise.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.noise import GaussianNoise
+        >>> from keras_jsigr.attacks import GaussianNoise
         >>> x = np.array([[0.5, 0.625]], "float32")
         >>> x_adv = GaussianNoise(epsilon=0.25, norm="l2")(lambda x: x, x, [1])
         >>> bool(x_adv[0, 0] > x_adv[0, 1])
@@ -155,27 +131,25 @@ class GaussianNoise(Noise):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        if self.sigma is not None:
-            sigma = arguments.number("sigma", self.sigma, minimum=0.0, above=True)
-            self._set("sigma", sigma)
+        self._normalize(arguments.number, "sigma", minimum=0.0, above=True)
 
     @property
     def name(self) -> str:
         """What the attack is called in reports."""
         return "Gaussian noise"
 
-    def draw(self, ball: Ball, region: tf.Tensor | None, seed: tf.Tensor) -> tf.Tensor:
+    def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return the noisy inputs; see `Noise.draw`."""
         x = ball.origin
         noise = tf.random.stateless_normal(
             tf.shape(x), seed, dtype=x.dtype, alg=ALGORITHM
         )
-        return x + self._deviation(x, region) * noise
+        return x + self._deviation(x, context) * noise
 
-    def _deviation(self, x: tf.Tensor, region: tf.Tensor | None) -> tf.Tensor:
+    def _deviation(self, x: tf.Tensor, context: AttackContext) -> tf.Tensor:
         if self.sigma is not None:
             return tf.constant(self.sigma, x.dtype)
-        free = tf.ones_like(x[:1]) if region is None else region
+        free = tf.ones_like(x[:1]) if context.region is None else context.region
         axes = list(range(1, x.shape.rank))
         d = tf.maximum(tf.reduce_sum(free, axes, keepdims=True), 1.0)
         # How long noise of deviation one is to be expected.
@@ -184,4 +158,4 @@ class GaussianNoise(Noise):
             "l2": tf.sqrt(d),
             "l1": math.sqrt(2.0 / math.pi) * d,
         }
-        return self.epsilon / lengths[self.norm]
+        return context.epsilon / lengths[self.norm]

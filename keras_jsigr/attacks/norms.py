@@ -1,4 +1,4 @@
-"""The L1 ball cut with the range of the inputs, and sparse steps inside it."""
+"""Norm balls cut with the input range: steepest step, projection, random points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARE = 0.05
 
 
 class L1Ball:
-    """Hold `{x : sum_i |x_i - origin_i| <= epsilon, low <= x_i <= high}` per example."""
+    """Hold `{x : ||x - origin||_1 <= epsilon, low <= x_i <= high}` per example."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ def mean_normalize(x: tf.Tensor) -> tf.Tensor:
 
 
 class Ball(Protocol):
-    """What the engine asks of a norm; a new norm is one class with these methods."""
+    """What attacks ask of a norm; a new norm is one class with these methods."""
 
     origin: tf.Tensor
 
@@ -163,7 +163,7 @@ class Ball(Protocol):
 
 
 class LinfBall:
-    """Hold `{x : max_i |x_i - origin_i| <= epsilon, low <= x_i <= high}` per example."""
+    """Hold `{x : |x_i - origin_i| <= epsilon, low <= x_i <= high}` per example."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where a patch does the most harm, and the pixels it covers."""
+"""Adversarial patches: a square of any content, where it does the most harm."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Attack, AttackBatch
+from keras_jsigr.attacks.base import Attack, AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
-    ascend,
-    nothing_found,
-    stronger,
-    usable_part,
+    keep_stronger,
+    run_restarts,
+    zero_nonfinite,
 )
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.transfer import image_sides
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
@@ -106,15 +104,9 @@ class Patch(Attack):
         steps: Number of gradient steps, >= 1.
         step_size: In input units; default `2.5 * (high - low) / steps`.
         restarts: Number of contents (and random places) tried; the strongest is kept.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the contents and places.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
     Raises:
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range; in a call, if the inputs are no images
             `(N, H, W, C)` or the patch does not fit on them.
 
@@ -123,16 +115,16 @@ class Patch(Attack):
 
     Example:
         >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.attacks.patch import Patch
+        >>> from keras_jsigr.attacks import Patch
         >>> x = np.full((1, 1, 3, 1), 0.5, "float32")
         >>> model = lambda x: tf.reshape(x, (-1, 3)) * [1.0, -1.0, 5.0]
         >>> Patch(size=1)(model, x, [2]).ravel().tolist()
         [0.5, 0.5, 0.0]
     """
 
-    epsilon: float = field(default=1.0, init=False, repr=False)
-    norm: str = field(default="linf", init=False, repr=False)
-    size: int | float
+    epsilon: float | None = field(default=None, init=False, repr=False)
+    norm: Any = field(default="linf", init=False, repr=False)
+    size: int | float = field(kw_only=False)
     location: Literal["gradient", "random"] | tuple[int, int] = "gradient"
     steps: int = 50
     step_size: float | None = None
@@ -140,18 +132,14 @@ class Patch(Attack):
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
-        low, high = arguments.interval("input_range", self.input_range)
-        self._set("epsilon", high - low)
+        if self.input_range is not None:
+            low, high = arguments.interval("input_range", self.input_range)
+            self._set("epsilon", high - low)
         super().__post_init__()
         self._set("size", _size(self.size))
         self._set("location", _location(self.location))
-        self._set("steps", arguments.count("steps", self.steps))
-        self._set("restarts", arguments.count("restarts", self.restarts))
-        if self.step_size is not None:
-            step_size = arguments.number(
-                "step_size", self.step_size, minimum=0.0, above=True
-            )
-            self._set("step_size", step_size)
+        self._normalize(arguments.count, "steps", "restarts")
+        self._normalize(arguments.number, "step_size", minimum=0.0, above=True)
 
     @property
     def passes(self) -> int:
@@ -169,63 +157,49 @@ class Patch(Attack):
             "pixels may take any value of `input_range`; vary `size` instead."
         )
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch and keep the strongest patch; see `Attack.search`."""
-        height, width = image_sides(problem.x.shape, "A patch")
+        height, width = image_sides(context.x.shape, "A patch")
         corner = self.location if isinstance(self.location, tuple) else (0, 0)
         side = patch_side(self.size, corner, height, width)
         most = (height - side, width - side)
         by_place = self.location == "random"
-        pgd = self._pgd(1 if by_place else self.restarts)
         tries = self.restarts if by_place else 1
-
-        def again(number: tf.Tensor, best: BestPoint, finite: tf.Tensor) -> Any:
-            stream = fold_in(seed, number)
-            corners = self._corners(logits_fn, problem, pgd, fold_in(stream, 0), most)
-            region = patch_region(corners, side, problem.origin)
-            if problem.region is not None:
-                region *= problem.region
-            part = problem._replace(region=region)
-            new, healthy = ascend(
-                pgd, logits_fn, part, fold_in(stream, 1), remember=True
-            )
-            return number + 1, stronger(new, best), finite & healthy
-
-        nothing = nothing_found(problem.origin)
-        start = (tf.constant(0), nothing, tf.ones_like(nothing.success))
-        _, found, finite = tf.while_loop(
-            lambda number, *_: number < tries, again, start, maximum_iterations=tries
-        )
-        return problem.see(found.x), finite
-
-    def _pgd(self, restarts: int) -> PGD:
-        low, high = self.input_range
-        return PGD(
-            epsilon=high - low,
+        low, high = context.input_range
+        pgd = PGD(
             steps=self.steps,
-            step_size=self.step_size,
-            restarts=restarts,
-            input_range=self.input_range,
+            step_size=self.step_size or 2.5 * (high - low) / self.steps,
+            restarts=1 if by_place else self.restarts,
             loss=self.loss,
             targeted=self.targeted,
         )
 
+        def again(number: tf.Tensor, best: BestPoint, finite: tf.Tensor) -> Any:
+            stream = fold_in(context.seed, number)
+            corners = self._corners(context, pgd, fold_in(stream, 0), most)
+            region = patch_region(corners, side, context.origin)
+            if context.region is not None:
+                region *= context.region
+            part = context._replace(region=region, seed=fold_in(stream, 1))
+            new, healthy = run_restarts(pgd, part)
+            return number + 1, keep_stronger(new, best), finite & healthy
+
+        nothing = BestPoint.none(context.origin)
+        start = (tf.constant(0), nothing, tf.ones_like(nothing.success))
+        _, found, finite = tf.while_loop(
+            lambda number, *_: number < tries, again, start, maximum_iterations=tries
+        )
+        return context.to_model_input(found.x), finite
+
     def _corners(
-        self,
-        logits_fn: LogitsFn,
-        problem: AttackBatch,
-        pgd: PGD,
-        seed: tf.Tensor,
-        most: tuple[int, int],
+        self, context: AttackContext, pgd: PGD, seed: tf.Tensor, most: tuple[int, int]
     ) -> tf.Tensor:
         """Return row and column of the top left pixels, int32 `(B, 2)`."""
-        x = problem.origin
+        x = context.origin
         if self.location == "gradient":
-            gradient, _ = pgd.gradient(logits_fn, x, problem, state=(), seed=seed)
-            gradient, _ = usable_part(gradient)
-            gain = patch_gain(gradient, x, self.input_range, problem.region)
+            gradient, _ = pgd.gradient(context, x, state=(), seed=seed)
+            gradient, _ = zero_nonfinite(gradient)
+            gain = patch_gain(gradient, x, context.input_range, context.region)
             return best_corner(gain, x.shape[1] - most[0])
         if self.location == "random":
             return random_corner(seed, most, tf.shape(x)[0])

@@ -1,53 +1,13 @@
-"""The basic iterative method."""
+"""PGD and its relatives of one and of many plain steps: FGSM and BIM."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
 from keras_jsigr.attacks.gradient_attack import GradientAttack
-
-
-@keras.saving.register_keras_serializable(package="keras_jsigr")
-@dataclass(frozen=True, kw_only=True)
-class BIM(GradientAttack):
-    """Take small steps of FGSM from the input itself.
-
-    `x_{t+1} = project(x_t + step_size * sign(dL/dx))` from `x_0 = x`: PGD without a
-    random start and with steps that just reach the edge of the ball.
-
-    Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of gradient steps, >= 1.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
-        step_size: In input units; default `epsilon / steps`.
-        random_start: Whether to start at a random point of the ball, as PGD does.
-        restarts: Number of random starts; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
-
-    Reference:
-        arXiv 1607.02533.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks.pgd import BIM
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> BIM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
-        [[0.75, 0.5]]
-    """
-
-    steps: int = 10
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -62,23 +22,13 @@ class FGSM(GradientAttack):
 
     Args:
         epsilon: Radius in input units, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
         step_size: In input units; default `epsilon`, with a random start
             `1.25 * epsilon`.
         random_start: Whether to start at a random point of the ball.
         restarts: Number of random starts; per example the strongest is kept.
         early_stop: Whether to leave an example alone in further restarts once it is
             misclassified.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1412.6572, arXiv 2001.03994 (random start).
@@ -93,9 +43,38 @@ class FGSM(GradientAttack):
 
     steps: int = field(default=1, init=False, repr=False)
 
-    def default_step_size(self) -> float:
+    def default_step_size(self, epsilon: Any) -> Any:
         """Return `epsilon`, with a random start `1.25 * epsilon`."""
-        return self.epsilon * (1.25 if self.random_start else 1.0)
+        return epsilon * (1.25 if self.random_start else 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
+@dataclass(frozen=True, kw_only=True)
+class BIM(GradientAttack):
+    """Take small steps of FGSM from the input itself: the basic iterative method.
+
+    `x_{t+1} = project(x_t + step_size * sign(dL/dx))` from `x_0 = x`: PGD without a
+    random start and with steps that just reach the edge of the ball.
+
+    Args:
+        epsilon: Radius in input units, >= 0.
+        steps: Number of gradient steps, >= 1.
+        step_size: In input units; default `epsilon / steps`.
+        random_start, restarts, early_stop: See `GradientAttack`.
+        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
+
+    Reference:
+        arXiv 1607.02533.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_jsigr.attacks import BIM
+        >>> x = np.array([[0.5, 0.75]], "float32")
+        >>> BIM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
+        [[0.75, 0.5]]
+    """
+
+    steps: int = 10
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -109,23 +88,12 @@ class PGD(GradientAttack):
     Args:
         epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps, >= 1.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
         step_size: In input units; default `2.5 * epsilon / steps`, so that the whole
             ball can be crossed.
         random_start: Whether to start at a random point of the ball; without it, this
             is the basic iterative method (arXiv 1607.02533).
-        restarts: Number of random starts; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        restarts, early_stop: See `GradientAttack`.
+        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1706.06083.
@@ -141,6 +109,6 @@ class PGD(GradientAttack):
     steps: int = 20
     random_start: bool = True
 
-    def default_step_size(self) -> float:
+    def default_step_size(self, epsilon: Any) -> Any:
         """Return `2.5 * epsilon / steps`."""
-        return 2.5 * self.epsilon / self.steps
+        return 2.5 * epsilon / self.steps

@@ -1,4 +1,4 @@
-"""Second derivatives for models that have none."""
+"""An attack on the gradient map, and the regions that maps mark."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Attack, AttackBatch
-from keras_jsigr.attacks.ensemble import MemberLogits
-from keras_jsigr.attacks.gradient_attack import usable_part
+from keras_jsigr.attacks.base import Attack, AttackContext
+from keras_jsigr.attacks.ensemble import LazyLogits
+from keras_jsigr.attacks.gradient_attack import (
+    where_rows,
+    with_gradient,
+    zero_nonfinite,
+)
 from keras_jsigr.attacks.losses import LossName, misclassified
-from keras_jsigr.attacks.norms import BALLS
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.scores import class_score, predicted_targets
 
 
-class BorrowedCurvature:
+class SmoothSecondOrder:
     """Give a model's logits and gradients, with the second derivatives of another one.
 
     A ReLU network is piecewise linear: its gradient map is a constant around almost
@@ -39,8 +41,8 @@ class BorrowedCurvature:
 
     Example:
         >>> import tensorflow as tf
-        >>> from keras_jsigr.attacks.saliency_attack import BorrowedCurvature
-        >>> f = BorrowedCurvature(lambda x: 3.0 * x, lambda x: x**2)
+        >>> from keras_jsigr.attacks import SmoothSecondOrder
+        >>> f = SmoothSecondOrder(lambda x: 3.0 * x, lambda x: x**2)
         >>> x = tf.constant([[1.0, 5.0]])
         >>> with tf.GradientTape() as outer:
         ...     outer.watch(x)
@@ -55,7 +57,7 @@ class BorrowedCurvature:
     """
 
     def __init__(self, model: Any, surrogate: Any) -> None:
-        self._model, self._surrogate = MemberLogits(model), MemberLogits(surrogate)
+        self._model, self._surrogate = LazyLogits(model), LazyLogits(surrogate)
 
     def __call__(self, x: Any) -> tf.Tensor:
         """Return the model's logits, float32 `(B, C)`."""
@@ -82,23 +84,16 @@ class BorrowedCurvature:
         return logits(tf.convert_to_tensor(x))
 
 
-def odds_gradient(
-    logits_fn: LogitsFn, x: tf.Tensor, problem: AttackBatch
-) -> tuple[tf.Tensor, tf.Tensor]:
+def odds_gradient(context: AttackContext, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Compute the gradient of the log odds of a class, and the logits."""
     # The whole map counts, also where the input must not change: watch what is seen.
-    point = tf.cast(problem.see(x), x.dtype)
+    point = tf.cast(context.to_model_input(x), x.dtype)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(point)
-        logits = tf.cast(logits_fn(tf.cast(point, problem.x.dtype)), tf.float32)
-        odds = class_score(logits, problem.targets, "margin")
-    gradient = tape.gradient(odds, point)
-    if gradient is None:
-        raise ValueError(
-            "The model's outputs do not depend on its input by TensorFlow operations: "
-            "got no gradient, expected one. Attack a surrogate."
-        )
-    return gradient, logits
+        inputs = tf.cast(point, context.x.dtype)
+        logits = tf.cast(context.logits_fn(inputs), tf.float32)
+        odds = class_score(logits, context.targets, "margin")
+    return with_gradient(tape.gradient(odds, point)), logits
 
 
 def flat_map(gradient: tf.Tensor) -> tf.Tensor:
@@ -106,10 +101,7 @@ def flat_map(gradient: tf.Tensor) -> tf.Tensor:
     size = tf.abs(gradient)
     if size.shape.rank > 2:
         size = tf.reduce_sum(size, axis=-1)
-    pixels = 1
-    for length in size.shape[1:]:
-        pixels *= length
-    return tf.reshape(size, (-1, pixels))
+    return tf.reshape(size, (-1, size.shape[1:].num_elements()))
 
 
 def mass_share(maps: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
@@ -143,7 +135,7 @@ class SaliencyAttack(Attack):
 
     This is no attack on the decision: `y` is not used, and there is no `targeted`. It
     needs second derivatives and hardly moves a ReLU network's map without them: attack
-    `BorrowedCurvature(model, with_smooth_activations(model, "softplus"))`, which has
+    `SmoothSecondOrder(model, with_smooth_activations(model, "softplus"))`, which has
     the outputs and maps of the model itself.
 
     Args:
@@ -151,22 +143,14 @@ class SaliencyAttack(Attack):
         top: Share of the pixels whose mass is moved, above 0, below 1.
         steps: Number of steps, >= 1.
         step_size: In input units; default `2.5 * epsilon / steps`.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        batch_size: Number of examples worked on at once.
-        seed: Not used; nothing is random.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        norm, input_range, batch_size, verbose: See `Attack`. Nothing is random.
 
     Reference:
         arXiv 1710.10547 (the top-k attack).
 
     Example:
         >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.attacks.saliency_attack import SaliencyAttack
+        >>> from keras_jsigr.attacks import SaliencyAttack
         >>> model = lambda x: tf.stack([x[:, 0] ** 2 + x[:, 1] ** 2, -x[:, 0]], 1)
         >>> x = np.array([[0.8, 0.7]], "float32")  # |gradient|: 2 x_0 + 1, 2 x_1
         >>> SaliencyAttack(epsilon=0.25, top=0.5)(model, x).round(3).tolist()
@@ -182,42 +166,32 @@ class SaliencyAttack(Attack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set("top", arguments.share("top", self.top, ends="()"))
-        self._set("steps", arguments.count("steps", self.steps))
-        if self.step_size is not None:
-            step_size = arguments.number(
-                "step_size", self.step_size, minimum=0.0, above=True
-            )
-            self._set("step_size", step_size)
+        self._normalize(arguments.share, "top", ends="()")
+        self._normalize(arguments.count, "steps")
+        self._normalize(arguments.number, "step_size", minimum=0.0, above=True)
 
     @property
     def passes(self) -> int:
         """Number of gradients per example: of the map, and of its mass."""
         return 2 * self.steps
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack the maps of one batch; see `Attack.search`."""
-        del seed
-        origin = problem.origin
-        ball = BALLS[self.norm](origin, self.epsilon, self.input_range, problem.region)
-        length = self.step_size or 2.5 * self.epsilon / self.steps
-        decided = predicted_targets(problem.logits(logits_fn, origin))
-        problem = problem._replace(targets=decided)
-        gradient, _ = odds_gradient(logits_fn, origin, problem)
+        origin, ball = context.origin, context.ball
+        length = self.step_size or 2.5 * context.epsilon / self.steps
+        decided = predicted_targets(context.logits(origin))
+        context = context._replace(targets=decided)
+        gradient, _ = odds_gradient(context, origin)
         pixels = top_share(flat_map(gradient), self.top)
 
         def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             """Return mass, gradient of the odds, and where the class is lost."""
-            gradient, logits = odds_gradient(logits_fn, x, problem)
-            lost = misclassified(logits, problem.targets)
+            gradient, logits = odds_gradient(context, x)
+            lost = misclassified(logits, context.targets)
             return mass_share(flat_map(gradient), pixels), gradient, lost
 
         def keep(x: tf.Tensor, mass: tf.Tensor, lost: tf.Tensor, best: Any) -> Any:
-            better = ~lost & (mass < best[1])
-            where = tf.ensure_shape(tf.where(_rows(better, x), x, best[0]), x.shape)
-            return where, tf.where(better, mass, best[1])
+            return where_rows(~lost & (mass < best[1]), (x, mass), best)
 
         def one_step(step: tf.Tensor, x: tf.Tensor, best: Any, finite: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -225,11 +199,9 @@ class SaliencyAttack(Attack):
                 mass, back, lost = look(x)
             best = keep(x, mass, lost, best)
             uphill = tape.gradient(mass, x, unconnected_gradients="zero")
-            direction = tf.where(_rows(lost, x), back, -uphill)
-            direction, healthy = usable_part(direction)
-            finite &= healthy
+            direction, healthy = zero_nonfinite(where_rows(lost, back, -uphill))
             moved = x + length * ball.steepest(direction)
-            return step + 1, ball.project(moved), best, finite
+            return step + 1, ball.project(moved), best, finite & healthy
 
         mass = mass_share(flat_map(gradient), pixels)
         start = (tf.constant(0), origin, (origin, mass), tf.ones_like(mass, tf.bool))
@@ -240,11 +212,7 @@ class SaliencyAttack(Attack):
             maximum_iterations=self.steps,
         )
         mass, _, lost = look(x)
-        return problem.see(keep(x, mass, lost, best)[0]), finite
-
-
-def _rows(flags: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(flags, [-1] + [1] * (x.shape.rank - 1))
+        return context.to_model_input(keep(x, mass, lost, best)[0]), finite
 
 
 def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> Any:
@@ -270,7 +238,7 @@ def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> An
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.saliency_attack import salient_region
+        >>> from keras_jsigr.attacks import salient_region
         >>> salient_region(np.array([[0.1, 0.9, 0.3, 0.3]])).tolist()
         [[0.0, 1.0, 1.0, 0.0]]
         >>> salient_region(np.array([[0.1, 0.9, 0.3, 0.3]]), salient=False).tolist()

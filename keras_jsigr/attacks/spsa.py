@@ -1,4 +1,4 @@
-"""A gradient from differences at random points: simultaneous perturbation."""
+"""SPSA: a gradient from differences at random points, simultaneous perturbation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any, ClassVar, Literal, get_args
 import keras
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, AttackBatch
-from keras_jsigr.attacks.gradient_attack import GradientAttack, Iterate
+from keras_jsigr.attacks.base import Access, AttackContext
+from keras_jsigr.attacks.gradient_attack import GradientAttack, StepState
 from keras_jsigr.attacks.losses import LossName
-from keras_jsigr.attacks.norms import Ball
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import sum_over_draws
-from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.batching import chunked_sum, draws_at_once
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 # Losses of points (m * B, *S), the draws one after the other, and the points as seen.
@@ -43,7 +41,7 @@ def spsa_gradient(
         rise = tf.reshape(rise, tf.concat([[size], _per_example(shape)], axis=0))
         return tf.reduce_sum(tf.math.divide_no_nan(rise, a - b), axis=0)
 
-    return sum_over_draws(pairs, 2 * examples, draw, x) / pairs
+    return chunked_sum(pairs, draws_at_once(2 * examples), draw, x) / pairs
 
 
 def _per_example(shape: tf.Tensor) -> tf.Tensor:
@@ -77,31 +75,21 @@ class SPSA(GradientAttack):
             `"linf"` and `g / ||g||_2` for the sign under `"l2"`; default Adam under
             `"linf"`, as in the paper, and else the steepest step, as Adam evens out
             components that these norms want uneven.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
         loss: `"margin"`, the paper's, or any other.
-        targeted: Whether `y` is the class to reach.
         step_size: In input units; default `5 * epsilon / steps`. A step of Adam changes
             most components by that under `"linf"`; it has about that length under the
             other norms.
-        random_start: Whether to start at a random point of the ball.
-        restarts: Number of runs; per example the strongest is kept.
         early_stop: Whether to leave an example alone once it is misclassified. Under
             XLA, which knows no changing number of examples, restarts need it off.
-        batch_size: Number of examples worked on at once.
-        seed: Of the signs and starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        random_start, restarts: See `GradientAttack`.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1802.05666.
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.spsa import SPSA
+        >>> from keras_jsigr.attacks import SPSA
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> SPSA(epsilon=0.25, early_stop=False)(lambda x: x, x, [1]).tolist()
         [[0.75, 0.5]]
@@ -120,15 +108,13 @@ class SPSA(GradientAttack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set("samples", arguments.count("samples", self.samples, minimum=2))
+        self._normalize(arguments.count, "samples", minimum=2)
+        self._normalize(arguments.number, "delta", minimum=0.0, above=True)
         if self.samples % 2:
             raise ValueError(
                 f"`samples` is odd: got {self.samples}, expected an even number, as "
                 f"points come in pairs. Pass {self.samples + 1}."
             )
-        if self.delta is not None:
-            delta = arguments.number("delta", self.delta, minimum=0.0, above=True)
-            self._set("delta", delta)
         arguments.choice("optimizer", self.optimizer, (None, *get_args(Optimizer)))
 
     @property
@@ -141,54 +127,48 @@ class SPSA(GradientAttack):
         default = "adam" if self.norm == "linf" else "steepest"
         return (self.optimizer or default) == "adam"
 
-    def default_step_size(self) -> float:
+    def default_step_size(self, epsilon: Any) -> Any:
         """Return `5 * epsilon / steps`."""
-        return 5.0 * self.epsilon / self.steps
+        return 5.0 * epsilon / self.steps
 
-    def start_state(self, x: tf.Tensor) -> Any:
+    def start_state(self, context: AttackContext, x: tf.Tensor) -> Any:
         """Return no running means yet."""
         return (tf.zeros_like(x), tf.zeros_like(x)) if self._adam else ()
 
     def gradient(
-        self,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
-        problem: AttackBatch,
-        *,
-        state: Any,
-        seed: tf.Tensor,
+        self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the estimated gradient, and the logits at `x`."""
-        low, high = self.input_range
+        low, high = context.input_range
         delta = 0.01 * (high - low) if self.delta is None else self.delta
         rows = tf.range(tf.shape(x)[0])
 
         def ask(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             again = tf.tile(rows, [tf.shape(points)[0] // tf.maximum(tf.size(rows), 1)])
-            part = problem.take(again)
-            seen = part.see(tf.clip_by_value(points, low, high))
-            logits = tf.cast(logits_fn(seen), tf.float32)
+            part = context.take(again)
+            seen = part.to_model_input(tf.clip_by_value(points, low, high))
+            logits = tf.cast(context.logits_fn(seen), tf.float32)
             return self.objective(logits, part), tf.cast(seen, x.dtype)
 
         gradient = spsa_gradient(
             ask, x, pairs=self.samples // 2, delta=delta, seed=seed
         )
-        return gradient, problem.logits(logits_fn, x)
+        return gradient, context.logits(x)
 
-    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+    def update(self, context: AttackContext, now: StepState) -> tuple[tf.Tensor, Any]:
         """Return the next point and running means."""
         if not self._adam:
-            return super().update(ball, iterate)
-        x, gradient = iterate.x, iterate.gradient
-        first, second = iterate.state
+            return super().update(context, now)
+        x, gradient = now.x, now.gradient
+        first, second = now.state
         first = _FIRST * first + (1.0 - _FIRST) * gradient
         second = _SECOND * second + (1.0 - _SECOND) * tf.square(gradient)
-        time = tf.cast(iterate.step + 1, x.dtype)
+        time = tf.cast(now.step + 1, x.dtype)
         m, u = first / (1.0 - _FIRST**time), second / (1.0 - _SECOND**time)
         # No constant added to the root, as it would have a scale: zero over zero is
         # where the gradient was zero all the time.
         direction = tf.math.divide_no_nan(m, tf.sqrt(u))
         d = math.prod(x.shape[1:])
         unit = {"linf": 1.0, "l2": d**-0.5, "l1": 1.0 / d}[self.norm]
-        moved = x + self.step_length * unit * direction
-        return ball.project(moved), (first, second)
+        moved = x + self.step_length(context.epsilon) * unit * direction
+        return now.ball.project(moved), (first, second)

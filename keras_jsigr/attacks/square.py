@@ -1,4 +1,4 @@
-"""The shapes that the Square attack builds perturbations of under L2 and L1."""
+"""The Square attack, and the random search that it and other queries go by."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, Attack, AttackBatch
+from keras_jsigr.attacks.base import Access, Attack, AttackContext
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     any_number_of_rows,
-    choose,
-    judge,
+    keep_stronger,
     nonzero_rows,
     scatter_rows,
-    stronger,
+    score_points,
+    take_rows,
+    where_rows,
 )
 from keras_jsigr.attacks.losses import LossName
-from keras_jsigr.attacks.norms import BALLS, Ball
 from keras_jsigr.core import arguments
-from keras_jsigr.core.logits import LogitsFn
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
@@ -85,7 +84,7 @@ def spread(delta: tf.Tensor, epsilon: Any, power: int) -> tf.Tensor:
     return tf.math.divide_no_nan(epsilon * delta, powers ** (1.0 / power))
 
 
-def carry(
+def transfer_mass(
     delta: tf.Tensor,
     shape: tf.Tensor,
     window: tf.Tensor,
@@ -95,7 +94,7 @@ def carry(
     epsilon: Any,
     power: int,
 ) -> tf.Tensor:
-    """Move the length of two windows and what is left of the budget into the first."""
+    """Move the mass of window `other` and the unused budget into `window`."""
     zero = tf.zeros_like(delta)
 
     def measure(t: tf.Tensor) -> tf.Tensor:
@@ -212,13 +211,13 @@ class Windows:
     """Draw windows; every example has its own stream of random numbers."""
 
     def __init__(
-        self, attack: Square, problem: AttackBatch, seed: Any, *, odd: bool
+        self, attack: Square, context: AttackContext, seed: Any, *, odd: bool
     ) -> None:
-        height, width, self.channels = as_image(tuple(problem.x.shape[1:]))
+        height, width, self.channels = as_image(tuple(context.x.shape[1:]))
         self.extent = height, width
         self.sides = all_window_sides(attack.p_init, self.extent, odd=odd)
         self._seed, self._queries = seed, attack.queries
-        self._examples = tf.shape(problem.x)[0]
+        self._examples = tf.shape(context.x)[0]
 
     def draw(self, query: tf.Tensor, rows: tf.Tensor, numbers: int) -> tf.Tensor:
         """Draw uniform numbers, float32 `(A, numbers)`, for the examples `rows`."""
@@ -234,7 +233,7 @@ class Windows:
         """Return the number of the window size at a query."""
         return stage(query, self._queries)
 
-    def weights(self, part: AttackBatch) -> tf.Tensor | None:
+    def weights(self, part: AttackContext) -> tf.Tensor | None:
         """Return the pixels that may change, float32 `(A, H * W)`; `None`: all."""
         if part.region is None:
             return None
@@ -288,30 +287,30 @@ _DONE = 8
 
 
 def random_search(
-    look: Callable[[AttackBatch, tf.Tensor], BestPoint],
-    problem: AttackBatch,
+    look: Callable[[AttackContext, tf.Tensor], BestPoint],
+    context: AttackContext,
     start: BestPoint,
-    moves: Callable[[AttackBatch], Propose],
+    moves: Callable[[AttackContext], Propose],
     queries: int,
 ) -> BestPoint:
     """Improve points by trying proposals, until each fools the model or queries end."""
 
     def with_the_rest(query: tf.Tensor, best: BestPoint) -> Any:
         rows = nonzero_rows(~best.success)
-        part = problem.take(rows)
+        part = context.take(rows)
         propose = moves(part)
 
         def ask(query: tf.Tensor, found: BestPoint) -> Any:
             new = look(part, tf.ensure_shape(propose(found.x, rows, query), x_shape))
             better = new.success | (new.value > found.value)
-            return query + 1, choose(better & ~found.success, new, found)
+            return query + 1, where_rows(better & ~found.success, new, found)
 
         def enough_left(query: tf.Tensor, found: BestPoint) -> tf.Tensor:
             done = tf.math.count_nonzero(found.success, dtype=tf.int32)
             return (query < queries) & ((done == 0) | (done * _DONE < tf.size(rows)))
 
-        x_shape = tf.TensorShape([None, *problem.x.shape[1:]])
-        begin = (query, best.take(rows))
+        x_shape = tf.TensorShape([None, *context.x.shape[1:]])
+        begin = (query, take_rows(best, rows))
         query, found = tf.while_loop(
             enough_left, ask, begin, shape_invariants=any_number_of_rows(begin)
         )
@@ -330,43 +329,37 @@ def random_search(
 class Moves(Protocol):
     """What the Square attack asks of a norm."""
 
-    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
+    def __init__(self, attack: Square, context: AttackContext, seed: tf.Tensor) -> None:
         """Prepare for one batch and restart."""
 
     def start(self) -> tf.Tensor:
         """Return the first points of the whole batch."""
 
-    def for_part(self, part: AttackBatch) -> Propose:
+    def for_part(self, part: AttackContext) -> Propose:
         """Return what proposes points for some examples of the batch."""
-
-
-def _ball(attack: Square, problem: AttackBatch) -> Ball:
-    return BALLS[attack.norm](
-        problem.origin, attack.epsilon, attack.input_range, problem.region
-    )
 
 
 class LinfMoves:
     """Paint stripes, then windows, at the edge of the box."""
 
-    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
-        self._attack, self._problem, self._seed = attack, problem, fold_in(seed, 0)
-        self._windows = Windows(attack, problem, fold_in(seed, 1), odd=False)
+    def __init__(self, attack: Square, context: AttackContext, seed: tf.Tensor) -> None:
+        self._context, self._seed = context, fold_in(seed, 0)
+        self._windows = Windows(attack, context, fold_in(seed, 1), odd=False)
 
-    def _box(self, problem: AttackBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        ball, far = _ball(self._attack, problem), 2.0 * self._attack.epsilon
+    def _box(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
+        ball, far = context.ball, 2.0 * context.epsilon
         lower, upper = ball.project(ball.origin - far), ball.project(ball.origin + far)
         return self._windows.images(lower), self._windows.images(upper)
 
     def start(self) -> tf.Tensor:
         """Return the stripes."""
-        examples, (height, width) = tf.shape(self._problem.x)[0], self._windows.extent
+        examples, (height, width) = tf.shape(self._context.x)[0], self._windows.extent
         shape = [examples, width if width > 1 else height, self._windows.channels]
         u = tf.random.stateless_uniform(shape, self._seed, alg=ALGORITHM)
-        painted = stripes(u, *self._box(self._problem))
-        return tf.reshape(painted, tf.shape(self._problem.x))
+        painted = stripes(u, *self._box(self._context))
+        return tf.reshape(painted, tf.shape(self._context.x))
 
-    def for_part(self, part: AttackBatch) -> Propose:
+    def for_part(self, part: AttackContext) -> Propose:
         """Return what paints a window."""
         windows, weights = self._windows, self._windows.weights(part)
         lower, upper = self._box(part)
@@ -383,35 +376,35 @@ class LinfMoves:
 
 
 class PowerMoves:
-    """Spread dipoles on a grid, then carry the length of one window into another."""
+    """Spread dipoles on a grid, then transfer the mass of one window into another."""
 
-    def __init__(self, attack: Square, problem: AttackBatch, seed: tf.Tensor) -> None:
-        self._attack, self._problem, self._seed = attack, problem, fold_in(seed, 0)
-        self._windows = Windows(attack, problem, fold_in(seed, 1), odd=True)
+    def __init__(self, attack: Square, context: AttackContext, seed: tf.Tensor) -> None:
+        self._context, self._seed = context, fold_in(seed, 0)
+        self._windows = Windows(attack, context, fold_in(seed, 1), odd=True)
         self._power = {"l1": 1, "l2": 2}[attack.norm]
         table = dipole_table(self._windows.sides, self._windows.extent)
-        self._table = tf.constant(table, problem.origin.dtype)
+        self._table = tf.constant(table, context.origin.dtype)
 
     def start(self) -> tf.Tensor:
         """Return dipoles on a grid, scaled to the radius."""
-        problem, windows = self._problem, self._windows
+        context, windows = self._context, self._windows
         above, beside, number = tiles(windows.extent)
-        shape = [tf.shape(problem.x)[0], int(number.max()) + 1, 1 + windows.channels]
+        shape = [tf.shape(context.x)[0], int(number.max()) + 1, 1 + windows.channels]
         u = tf.random.stateless_uniform(shape, self._seed, alg=ALGORITHM)
         # The margin has no dipole: any tile's numbers will do there.
         u = tf.gather(u, np.maximum(number, 0), axis=1)
         shapes = tf.where(u[..., :1] < 0.5, above[..., None], beside[..., None])
         delta = tf.cast(tf.where(u[..., 1:] < 0.5, shapes, -shapes), self._table.dtype)
-        if problem.region is not None:
-            delta *= windows.images(problem.region)
-        delta = spread(delta, self._attack.epsilon, self._power)
-        ball = _ball(self._attack, problem)
-        return ball.project(ball.origin + tf.reshape(delta, tf.shape(problem.x)))
+        if context.region is not None:
+            delta *= windows.images(context.region)
+        delta = spread(delta, context.epsilon, self._power)
+        ball = context.ball
+        return ball.project(ball.origin + tf.reshape(delta, tf.shape(context.x)))
 
-    def for_part(self, part: AttackBatch) -> Propose:
-        """Return what carries length from window to window."""
+    def for_part(self, part: AttackContext) -> Propose:
+        """Return what transfers mass from window to window."""
         windows, weights = self._windows, self._windows.weights(part)
-        ball, (height, width) = _ball(self._attack, part), self._windows.extent
+        ball, (height, width) = part.ball, self._windows.extent
 
         def propose(x: tf.Tensor, rows: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
             u = windows.draw(query, rows, 9 + windows.channels)
@@ -430,13 +423,13 @@ class PowerMoves:
             if part.region is not None:
                 free = windows.images(part.region) > 0
                 window, other = window & free, other & free
-            delta = carry(
+            delta = transfer_mass(
                 windows.images(x - ball.origin),
                 shape,
                 window,
                 other,
                 tf.cast(tf.where(u[:, 9:] < 0.5, 1.0, -1.0), x.dtype),
-                epsilon=self._attack.epsilon,
+                epsilon=part.epsilon,
                 power=self._power,
             )
             return ball.project(ball.origin + tf.reshape(delta, tf.shape(x)))
@@ -474,16 +467,10 @@ class Square(Attack):
         queries: Number of times the model is asked per example and restart, >= 2.
         p_init: Fraction of the image that the first windows cover, above 0, at most 1.
         restarts: Number of runs, each for the examples that still resist.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
         loss: `"margin"`, the paper's; for targeted attacks it has `"cross_entropy"`.
-        targeted: Whether `y` is the class to reach.
-        batch_size: Number of examples worked on at once.
-        seed: Of the windows and colours.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Raises:
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range; in a call, if an example has more
             than three axes.
 
@@ -492,7 +479,7 @@ class Square(Attack):
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.square import Square
+        >>> from keras_jsigr.attacks import Square
         >>> x = np.array([[0.5, 0.75]], "float32")
         >>> Square(epsilon=0.25, queries=20)(lambda x: x, x, [1]).tolist()
         [[0.75, 0.5]]
@@ -508,44 +495,34 @@ class Square(Attack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set(
-            "queries", arguments.count("queries", self.queries, minimum=_BEFORE_WINDOWS)
-        )
-        p_init = arguments.number("p_init", self.p_init, minimum=0.0, above=True)
-        if p_init > 1.0:
-            raise ValueError(
-                f"`p_init` is out of range: got {self.p_init!r}, expected a fraction "
-                "of the image, above 0 and at most 1. Keep the default if in doubt."
-            )
-        self._set("p_init", p_init)
-        self._set("restarts", arguments.count("restarts", self.restarts))
+        self._normalize(arguments.count, "queries", minimum=_BEFORE_WINDOWS)
+        self._normalize(arguments.count, "restarts")
+        self._normalize(arguments.share, "p_init", ends="(]")
 
     @property
     def passes(self) -> int:
         """Number of queries per example."""
         return self.queries * self.restarts
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch; see `Attack.search`."""
 
-        def look(part: AttackBatch, x: tf.Tensor) -> BestPoint:
-            return judge(self, logits_fn, part, x)
+        def look(part: AttackContext, x: tf.Tensor) -> BestPoint:
+            return score_points(self, part, x)
 
         def restart(number: tf.Tensor, best: BestPoint) -> Any:
-            moves = MOVES[self.norm](self, problem, fold_in(seed, number))
-            start = look(problem, moves.start())
+            moves = MOVES[self.norm](self, context, fold_in(context.seed, number))
+            start = look(context, moves.start())
             found = random_search(
                 look,
-                problem,
-                choose(best.success, best, start),
+                context,
+                where_rows(best.success, best, start),
                 moves.for_part,
                 self.queries - _BEFORE_WINDOWS,
             )
-            return number + 1, stronger(found, best)
+            return number + 1, keep_stronger(found, best)
 
-        best = look(problem, problem.origin)
+        best = look(context, context.origin)
         _, best = tf.while_loop(
             lambda number, best: (
                 (number < self.restarts) & tf.reduce_any(~best.success)
@@ -553,4 +530,4 @@ class Square(Attack):
             restart,
             (tf.constant(0), best),
         )
-        return problem.see(best.x), tf.ones_like(best.success)
+        return context.to_model_input(best.x), tf.ones_like(best.success)

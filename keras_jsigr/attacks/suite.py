@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.apgd import APGD, APGDT
+from keras_jsigr.attacks.apgd import APGD, TargetedAPGD
 from keras_jsigr.attacks.base import (
     Access,
     Attack,
@@ -36,8 +35,9 @@ from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
 from keras_jsigr.attacks.spsa import SPSA
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.transfer import DIFGSM, MIFGSM, NIFGSM, SIFGSM, TIFGSM, VMIFGSM
+from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import choice
-from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
+from keras_jsigr.core.batching import classified_rightly, predict_logits
 from keras_jsigr.core.files import to_json
 
 
@@ -63,17 +63,16 @@ def attacked(
     rows: npt.NDArray[np.int64],
     region: npt.NDArray[Any] | None = None,
 ) -> Outcome:
-    """Attack some examples; what the attack returns is judged anew."""
+    """Attack some examples, and judge anew what the attack returns."""
     start, error, crashed = time.perf_counter(), None, False
     some = x_adv = x[rows]
     broken = np.zeros(len(rows), bool)
+    limits: Any = (attack.epsilon, attack.norm, attack.input_range)
     if len(rows):
         part = None if region is None else region[rows]
         try:
             x_adv = np.asarray(attack(model, some, labels[rows], region=part))
-            valid = is_feasible(
-                x_adv, some, attack.epsilon, attack.norm, attack.input_range
-            )
+            valid = is_feasible(x_adv, some, *limits)
             broken = valid & ~classified_rightly(logits_of(x_adv), labels[rows])
             if not valid.all():
                 error = (
@@ -101,7 +100,7 @@ def check_same_threat_model(attacks: Iterable[Any]) -> tuple[Attack, ...]:
     if not given:
         raise ValueError(
             "`attacks` is empty: expected at least one attack. Use "
-            "`standard(epsilon)` for a suite that needs no choice."
+            "`AutoAttack(epsilon)` for a suite that needs no choice."
         )
     targeted = [attack.name for attack in given if attack.targeted]
     if targeted:
@@ -109,24 +108,28 @@ def check_same_threat_model(attacks: Iterable[Any]) -> tuple[Attack, ...]:
             f"A suite makes a model leave the class `y`: got the targeted {targeted}, "
             "expected attacks with targeted=False. Call targeted attacks themselves."
         )
-    limits = {attack.epsilon for attack in given} - {math.inf}
-    for name, values in (
-        ("epsilon", limits),
-        ("norm", {attack.norm for attack in given}),
-        ("input_range", {attack.input_range for attack in given}),
-    ):
+    ranges: set[Any] = {attack.input_range for attack in given} - {None}
+    if len(ranges) == 1:
+        (known,) = ranges
+        given = [a if a.input_range else replace(a, input_range=known) for a in given]
+    radii: set[Any] = {attack.epsilon for attack in given} - {None, math.inf}
+    norms = {attack.norm for attack in given}
+    for name, values in (("epsilon", radii), ("norm", norms), ("input_range", ranges)):
         if len(values) > 1:
             raise ValueError(
                 f"The attacks of a suite differ in `{name}`: got {sorted(values)}, "
                 "expected one value. Make one suite for each."
             )
-    radius = limits.pop() if limits else math.inf
+    if not radii:  # no limit, or that of the model that is attacked
+        return tuple(given)
+    (radius,) = radii
     return tuple(a if a.epsilon == radius else a.at(radius) for a in given)
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
+@keras.saving.register_keras_serializable(package="keras_jsigr", name="Suite")
 @dataclass(frozen=True)
-class Suite:
+class AttackSuite:
     """Attack with one method after the other: per example, one success is enough.
 
     The first attack gets the examples that are classified rightly, each further one
@@ -136,7 +139,8 @@ class Suite:
 
     Args:
         attacks: At least one, untargeted, all of one radius, norm and range; those
-            without a radius take that of the others.
+            without a radius or range take that of the others, or of the hardened model
+            that is attacked.
 
     Raises:
         TypeError: If something else than attacks is given.
@@ -147,36 +151,33 @@ class Suite:
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks import FGSM, PGD
-        >>> from keras_jsigr.attacks.suite import Suite
-        >>> suite = Suite([FGSM(epsilon=0.25), PGD(epsilon=0.25)])
+        >>> from keras_jsigr.attacks import FGSM, PGD, AttackSuite
+        >>> suite = AttackSuite([FGSM(0.25), PGD(0.25)])
         >>> x = np.array([[0.5, 0.75], [0.0, 0.875]], "float32")
         >>> suite(lambda x: x, x, [1, 1]).tolist()
         [[0.75, 0.5], [0.0, 0.875]]
     """
 
     attacks: Sequence[Attack]
-    _programs: CompiledCache = field(
-        default_factory=CompiledCache, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         """Check that the attacks search the same ball."""
         object.__setattr__(self, "attacks", check_same_threat_model(self.attacks))
 
     @property
-    def epsilon(self) -> float:
-        """The radius of all attacks, in input units."""
-        return self.attacks[0].epsilon
+    def epsilon(self) -> float | None:
+        """The radius of all attacks, in input units; `None` if none is named."""
+        radii = [attack.epsilon for attack in self.attacks]
+        return None if None in radii else radii[0]
 
     @property
     def norm(self) -> str:
         """The norm of all attacks."""
-        return self.attacks[0].norm
+        return str(self.attacks[0].norm)
 
     @property
-    def input_range(self) -> tuple[float, float]:
-        """The range of valid inputs of all attacks."""
+    def input_range(self) -> tuple[float, float] | None:
+        """The range of valid inputs of all attacks; `None` if none is named."""
         return self.attacks[0].input_range
 
     def at(self, epsilon: float) -> Self:
@@ -189,14 +190,30 @@ class Suite:
             The suite.
 
         Example:
-            >>> from keras_jsigr.attacks import PGD
-            >>> from keras_jsigr.attacks.suite import Suite
-            >>> Suite([PGD(epsilon=0.1)]).at(0.2).epsilon
+            >>> from keras_jsigr.attacks import PGD, AttackSuite
+            >>> AttackSuite([PGD(0.1)]).at(0.2).epsilon
             0.2
         """
-        other = type(self)([attack.at(epsilon) for attack in self.attacks])
-        object.__setattr__(other, "_programs", self._programs)
-        return other
+        return type(self)([attack.at(epsilon) for attack in self.attacks])
+
+    def for_model(self, *models: Any) -> Self:
+        """Return the suite with the radius and range it has against a model.
+
+        Args:
+            models: The first hardened one of them tells what was not named.
+
+        Returns:
+            The suite, with neither `epsilon` nor `input_range` left out.
+
+        Raises:
+            ValueError: If no radius was named and no model is hardened with one.
+
+        Example:
+            >>> from keras_jsigr.attacks import PGD, AttackSuite
+            >>> AttackSuite([PGD(0.1)]).for_model(lambda x: x).input_range
+            (0.0, 1.0)
+        """
+        return type(self)([attack.for_model(*models) for attack in self.attacks])
 
     def run(
         self, model: Any, x: Any, y: Any = None, *, region: Any = None
@@ -219,9 +236,8 @@ class Suite:
 
         Example:
             >>> import numpy as np
-            >>> from keras_jsigr.attacks import FGSM, PGD
-            >>> from keras_jsigr.attacks.suite import Suite
-            >>> suite = Suite([FGSM(epsilon=0.25), PGD(epsilon=0.25)])
+            >>> from keras_jsigr.attacks import FGSM, PGD, AttackSuite
+            >>> suite = AttackSuite([FGSM(0.25), PGD(0.25)])
             >>> x = np.array([[0.5, 0.75], [0.0, 0.875]], "float32")
             >>> for outcome in suite.run(lambda x: x, x, [1, 1]):
             ...     print(outcome.name, outcome.rows, outcome.broken)
@@ -229,12 +245,13 @@ class Suite:
             PGD [1] [False]
         """
         check_model(model)
-        x = _as_array(check_inputs(x, self.input_range))
+        attacks = self.for_model(model).attacks
+        input_range: Any = attacks[0].input_range
+        x = _as_array(check_inputs(x, input_range))
         where = None if region is None else check_region(region, x.shape)
 
         def logits_of(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            batch_size = self.attacks[0].batch_size
-            return predict_logits(model, points, batch_size, self._programs)
+            return predict_logits(model, points, attacks[0].batch_size)
 
         logits = logits_of(x)
         if y is None:
@@ -244,7 +261,7 @@ class Suite:
 
         def outcomes() -> Iterator[Outcome]:
             left = np.flatnonzero(classified_rightly(logits, labels))
-            for attack in self.attacks:
+            for attack in attacks:
                 outcome = attacked(attack, model, logits_of, x, labels, left, where)
                 yield outcome
                 left = left[~outcome.broken]
@@ -308,15 +325,15 @@ _STEPS, _CLASSES, _QUERIES = 100, 9, 5000
 _L1_RESTARTS, _L1_CLASSES = 5, 5
 
 
-def standard(
-    epsilon: float,
+def AutoAttack(  # noqa: N802, D417
+    epsilon: float | None = None,
     *,
-    norm: str = "linf",
-    input_range: tuple[float, float] = (0.0, 1.0),
+    norm: Any = "linf",
+    input_range: tuple[float, float] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     verbose: Literal["auto", 0, 1] = "auto",
-) -> Suite:
+) -> AttackSuite:
     """Make the suite of AutoAttack: two gradients, a boundary and no gradient at all.
 
     In turn, each on what is left: APGD-CE (100 steps), APGD-T (the 9 most likely wrong
@@ -325,12 +342,9 @@ def standard(
     is misclassified.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        batch_size: Number of examples worked on at once.
-        seed: Of everything random; an int >= 0.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        epsilon: Radius in input units, >= 0; `None`: that of the hardened model that is
+            attacked.
+        norm, input_range, batch_size, seed, verbose: See `Attack`.
 
     Returns:
         The suite.
@@ -344,8 +358,8 @@ def standard(
         authors' code, version "standard".
 
     Example:
-        >>> from keras_jsigr.attacks.suite import standard
-        >>> [attack.name for attack in standard(8 / 255).attacks]
+        >>> from keras_jsigr.attacks import AutoAttack
+        >>> [attack.name for attack in AutoAttack(8 / 255).attacks]
         ['APGD-CE', 'APGD-T', 'FAB-T', 'Square']
     """
     shared: dict[str, Any] = {
@@ -356,13 +370,15 @@ def standard(
         "seed": seed,
         "verbose": verbose,
     }
-    sparse = norm == "l1"
+    sparse = arguments.norm(norm) == "l1"
     restarts = _L1_RESTARTS if sparse else 1
     classes = _L1_CLASSES if sparse else _CLASSES
-    return Suite(
+    return AttackSuite(
         [
             APGD(steps=_STEPS, restarts=restarts, early_stop=True, **shared),
-            APGDT(steps=_STEPS, target_classes=classes, early_stop=True, **shared),
+            TargetedAPGD(
+                steps=_STEPS, target_classes=classes, early_stop=True, **shared
+            ),
             FAB(steps=_STEPS, target_classes=_CLASSES, **shared),
             Square(queries=_QUERIES, **shared),
         ]
@@ -376,7 +392,7 @@ _NAMED: dict[str, Callable[..., Attack]] = {
     "pgd": partial(PGD, steps=50, early_stop=True),
     "apgd-ce": partial(APGD, early_stop=True),
     "apgd-dlr": partial(APGD, loss="dlr", early_stop=True),
-    "apgd-t": partial(APGDT, early_stop=True),
+    "apgd-t": partial(TargetedAPGD, early_stop=True),
     "fab": FAB,
     "fab-t": partial(FAB, target_classes=9),
     "deepfool": DeepFool,
@@ -427,9 +443,7 @@ def attacks_of(
         "verbose": 0,
     }
     if isinstance(given, str) and given == "standard":
-        pass
-
-        given = standard(epsilon, **shared)
+        given = AutoAttack(epsilon, **shared)
     given = getattr(given, "attacks", given)
     if isinstance(given, str | Attack):
         given = [given]
@@ -452,7 +466,7 @@ def attacks_of(
                 f"{attack.name} is targeted: got targeted=True, expected False. `y` "
                 "holds the true classes, which it would make the model predict."
             )
-        # Now, and not when the report is made of it after hours.
+        # Checked now: a report is made of it hours later.
         choice(f"{type(attack).__name__}.access", attack.access, get_args(Access))
         if not isinstance(attack.name, str) or not attack.name:
             raise TypeError(
@@ -460,10 +474,10 @@ def attacks_of(
             )
         to_json(attack.get_config(), f"{attack.name}.get_config()")
         _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
+        changed: dict[str, Any] = {"input_range": input_range}
         if transfer and getattr(attack, "early_stop", False):
-            changed: Any = {"early_stop": False}
-            attack = dataclasses.replace(attack, **changed)
-        made.append(attack.at(epsilon))
+            changed["early_stop"] = False
+        made.append(replace(attack, **changed).at(epsilon))
     return made
 
 
@@ -479,10 +493,10 @@ def _check_threat(
         ("norm", attack.norm, norm),
         ("input_range", attack.input_range, input_range),
     ]
-    if not any_radius and attack.epsilon != math.inf:
+    if not any_radius and attack.epsilon not in (None, math.inf):
         pairs.append(("epsilon", attack.epsilon, epsilon))
     for name, got, expected in pairs:
-        if got != expected:
+        if got not in (None, expected):
             raise ValueError(
                 f"{attack.name} belongs to another threat model: got {name} {got!r}, "
                 f"expected {expected!r}. Make it with `{name}={expected!r}`, or "
@@ -500,7 +514,7 @@ def by_name(attacks: Sequence[Any]) -> dict[str, Any]:
 
 def free_name(name: str, taken: Container[str]) -> str:
     """Return a name, numbered from two on if it is taken."""
-    # A numbered name, too, may be taken, by whoever made it.
+    # The user may have given a numbered name, too.
     others = (f"{name} ({number})" for number in itertools.count(2))
     names = itertools.chain([name], others)
     return next(each for each in names if each not in taken)

@@ -1,10 +1,9 @@
-"""Methods that need rows and columns: refuse inputs that have none."""
+"""Attacks whose examples are to fool other models: MI-FGSM and its relatives."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import keras
@@ -12,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackBatch
-from keras_jsigr.attacks.gradient_attack import GradientAttack, Iterate
+from keras_jsigr.attacks.base import AttackContext
+from keras_jsigr.attacks.gradient_attack import (
+    GradientAttack,
+    StepState,
+    expand_dims_like,
+)
 from keras_jsigr.attacks.losses import loss_slope
-from keras_jsigr.attacks.norms import Ball, mean_normalize
+from keras_jsigr.attacks.norms import mean_normalize
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import mean_over
-from keras_jsigr.core.logits import LogitsFn
+from keras_jsigr.core.batching import chunked_sum
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
@@ -38,7 +40,7 @@ _POWERS = {"linf": 0.0, "l2": 0.5, "l1": 1.0}
 
 
 def per_component_step(length: Any, x: tf.Tensor, norm: str) -> tf.Tensor:
-    """Compute `length / ||1||`: a perturbation of this magnitude everywhere is as long."""
+    """Compute the size of each component of an even perturbation of this length."""
     components = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), x.dtype)
     return tf.cast(length, x.dtype) / components ** _POWERS[norm]
 
@@ -61,7 +63,7 @@ def gaussian_kernel(length: int) -> npt.NDArray[np.float64]:
 
 
 def smooth_gradient(gradient: tf.Tensor, length: int) -> tf.Tensor:
-    """Convolve each channel with a Gaussian; what lies outside the image counts as 0."""
+    """Convolve each channel with a Gaussian, with zeros outside of the image."""
     image_sides(gradient.shape, "Gradient smoothing")
     channels = gradient.shape[3]
     kernel = tf.constant(gaussian_kernel(length), gradient.dtype)
@@ -80,7 +82,7 @@ def input_diversity(
     scale: float = 0.9,
     fill: float = 0.0,
 ) -> tf.Tensor:
-    """Shrink each image with some probability and put it anywhere on an empty canvas."""
+    """Shrink each image with some probability, anywhere on an empty canvas."""
     height, width = image_sides(x.shape, "Input diversity")
     examples = tf.shape(x)[:1]
 
@@ -105,7 +107,7 @@ def input_diversity(
 def _shrink(
     side: int, scale: float, apply: tf.Tensor, size: tf.Tensor, shift: tf.Tensor
 ) -> tf.Tensor:
-    """Draw a size and a place, and return the matrices `(B, side, side)` of the resize."""
+    """Return the matrices `(B, side, side)` that shrink and shift one axis."""
     dtype = size.dtype
     smallest = max(1, int(scale * side))
     kept = smallest + tf.floor(size * max(side - smallest, 0))
@@ -134,22 +136,11 @@ class MIFGSM(GradientAttack):
         epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps, >= 1.
         momentum: Weight of the former steps, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
         step_size: In input units; default `epsilon / steps`.
-        random_start: Whether to start at a random point of the ball.
-        restarts: Number of random starts; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
-            Keep it off for examples that are to fool another model.
-        batch_size: Number of examples worked on at once.
-        seed: Of the random starts.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
+        random_start, restarts: See `GradientAttack`.
+        early_stop: Whether to leave an example alone once it is misclassified. Keep it
+            off for examples that are to fool another model.
+        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
     Reference:
         arXiv 1710.06081.
@@ -168,7 +159,7 @@ class MIFGSM(GradientAttack):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
-        self._set("momentum", arguments.number("momentum", self.momentum, minimum=0.0))
+        self._normalize(arguments.number, "momentum", minimum=0.0)
 
     @classmethod
     def nips2017(
@@ -201,7 +192,7 @@ class MIFGSM(GradientAttack):
         epsilon = 16.0 * (high - low) / 255.0
         return cls(epsilon=epsilon, input_range=(low, high), **(fixed | others))
 
-    def start_state(self, x: tf.Tensor) -> Any:
+    def start_state(self, context: AttackContext, x: tf.Tensor) -> Any:
         """Return no momentum yet."""
         return tf.zeros_like(x)
 
@@ -229,11 +220,10 @@ class TransformedMIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         arguments.choice("nesterov", self.nesterov, (False, True))
-        self._set("diversity", arguments.share("diversity", self.diversity))
-        scale = arguments.share("diversity_scale", self.diversity_scale, ends="()")
-        self._set("diversity_scale", scale)
-        self._set("kernel_size", _odd("kernel_size", self.kernel_size))
-        self._set("scales", arguments.count("scales", self.scales))
+        self._normalize(arguments.share, "diversity")
+        self._normalize(arguments.share, "diversity_scale", ends="()")
+        self._normalize(_odd, "kernel_size")
+        self._normalize(arguments.count, "scales")
         self._set("stochastic", self.diversity > 0.0)
         super().__post_init__()
 
@@ -256,7 +246,7 @@ class TransformedMIFGSM(MIFGSM):
         if self.scales > 1:
             x = scale_copy(x, state)
         if self.diversity > 0.0:
-            low, high = self.input_range
+            low, high = self.input_range or (0.0, 1.0)
             x = input_diversity(
                 x,
                 seed,
@@ -267,21 +257,16 @@ class TransformedMIFGSM(MIFGSM):
         return x
 
     def gradient(
-        self,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
-        problem: AttackBatch,
-        *,
-        state: Any,
-        seed: tf.Tensor,
+        self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the mean gradient over the copies, and the logits if `x` was seen."""
         if not self.nesterov:
-            return self.mean_gradient(logits_fn, x, problem, seed)
+            return self.mean_gradient(context, x, seed)
         # The momentum has mean magnitude one per step it gathered.
-        length = self.momentum * per_component_step(self.step_length, x, self.norm)
+        length = self.step_length(context.epsilon)
+        length = self.momentum * per_component_step(length, x, self.norm)
         ahead = x + length * self.momentum_of(state)
-        return self.mean_gradient(logits_fn, ahead, problem, seed)[0], None
+        return self.mean_gradient(context, ahead, seed)[0], None
 
     def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         """Smooth the gradient and gather it."""
@@ -293,38 +278,32 @@ class TransformedMIFGSM(MIFGSM):
         return super().direction(gradient, state)
 
     def mean_gradient(
-        self, logits_fn: LogitsFn, x: tf.Tensor, problem: AttackBatch, seed: tf.Tensor
+        self, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the mean gradient over the copies of `x`, and the logits at `x`."""
         if self.scales == 1:
-            return self._gradient_of_copy(0, logits_fn, x, problem, seed)
+            return self._gradient_of_copy(0, context, x, seed)
 
-        def term(number: tf.Tensor) -> tf.Tensor:
-            stream = fold_in(seed, number)
-            return self._gradient_of_copy(number, logits_fn, x, problem, stream)[0]
+        def term(number: tf.Tensor, _: int) -> tf.Tensor:
+            return self._gradient_of_copy(number, context, x, fold_in(seed, number))[0]
 
-        return mean_over(self.scales, term, x), None
+        return chunked_sum(self.scales, 1, term, x) / self.scales, None
 
     def _gradient_of_copy(
-        self,
-        number: Any,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
-        problem: AttackBatch,
-        seed: tf.Tensor,
+        self, number: Any, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         seen: list[tf.Tensor] = []
 
         def noted(inputs: tf.Tensor) -> tf.Tensor:
-            seen.append(logits_fn(inputs))
+            seen.append(context.logits_fn(inputs))
             return seen[-1]
 
-        gradient, logits = super().gradient(noted, x, problem, state=number, seed=seed)
+        noting = context._replace(logits_fn=noted)
+        gradient, logits = super().gradient(noting, x, state=number, seed=seed)
         if self.sums_gradients:
             # In a sum the lengths count; alone, the direction is all.
-            slope = loss_slope(seen[0], problem.targets, self.loss)
-            rows = tf.reshape(slope, [-1] + [1] * (x.shape.rank - 1))
-            gradient *= tf.cast(rows, gradient.dtype)
+            slope = loss_slope(seen[0], context.targets, self.loss)
+            gradient *= tf.cast(expand_dims_like(slope, x), gradient.dtype)
         return gradient, logits
 
 
@@ -357,7 +336,7 @@ def gradient_variance(
     """Compute `V(x) = (1 / N) sum_i grad L(x + r_i) - gradient`."""
     side = per_component_step(radius, x, norm)
 
-    def near(number: Any) -> tf.Tensor:
+    def near(number: Any, _: int) -> tf.Tensor:
         stream = fold_in(seed, number)
         noise = tf.random.stateless_uniform(
             tf.shape(x), fold_in(stream, 0), -1.0, 1.0, x.dtype, alg=ALGORITHM
@@ -365,7 +344,7 @@ def gradient_variance(
         noise = noise if region is None else noise * region
         return gradient_at(x + side * noise, fold_in(stream, 1))
 
-    return mean_over(samples, near, x) - gradient
+    return chunked_sum(samples, 1, near, x) / samples - gradient
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
@@ -394,23 +373,11 @@ class TransferAttack(TransformedMIFGSM):
         scales: Number of copies `x / 2^i`, >= 1.
         variance_samples: Number of neighbours that tune the gradient; 0 for none.
         variance_range: Radius of their neighbourhood, in multiples of `epsilon`.
-        steps: Number of gradient steps, >= 1.
-        momentum: Weight of the former steps, >= 0.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        loss: `"cross_entropy"`, `"margin"` or `"dlr"`.
-        targeted: Whether `y` is the class to reach.
-        step_size: In input units; default `epsilon / steps`.
-        random_start: Whether to start at a random point of the ball.
-        restarts: Number of tries; per example the strongest is kept.
-        early_stop: Whether to leave an example alone once it is misclassified.
-            Keep it off for examples that are to fool another model.
-        batch_size: Number of examples worked on at once.
-        seed: Of everything random.
-        verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        steps, momentum, step_size, early_stop: See `MIFGSM`.
+        random_start, restarts: See `GradientAttack`.
+        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
     Raises:
-        TypeError: If a setting has the wrong type.
         ValueError: If a setting is out of range; in a call, if diversity or smoothing
             is on and the inputs are no images `(N, H, W, C)`.
 
@@ -420,7 +387,7 @@ class TransferAttack(TransformedMIFGSM):
 
     Example:
         >>> import numpy as np
-        >>> from keras_jsigr.attacks.transfer import TransferAttack
+        >>> from keras_jsigr.attacks import TransferAttack
         >>> attack = TransferAttack(
         ...     epsilon=0.1, nesterov=True, diversity=0.5, kernel_size="auto", scales=5
         ... )
@@ -434,17 +401,11 @@ class TransferAttack(TransformedMIFGSM):
 
     variance_samples: int = 0
     variance_range: float = 1.5
-    # Inside a search: the model and the seed, for the neighbours.
-    _run: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
-        samples = arguments.count("variance_samples", self.variance_samples, minimum=0)
-        self._set("variance_samples", samples)
-        radius = arguments.number(
-            "variance_range", self.variance_range, minimum=0.0, above=True
-        )
-        self._set("variance_range", radius)
+        self._normalize(arguments.count, "variance_samples", minimum=0)
+        self._normalize(arguments.number, "variance_range", minimum=0.0, above=True)
         super().__post_init__()
 
     @property
@@ -474,60 +435,38 @@ class TransferAttack(TransformedMIFGSM):
         """Return the gathered gradient, like `x`, out of the state."""
         return state[0] if self.variance_samples else state
 
-    def start_state(self, x: tf.Tensor) -> Any:
+    def start_state(self, context: AttackContext, x: tf.Tensor) -> Any:
         """Return no momentum yet, and no variance if it is tuned."""
-        momentum = super().start_state(x)
+        momentum = super().start_state(context, x)
         return (momentum, tf.zeros_like(x)) if self.variance_samples else momentum
 
-    def update(self, ball: Ball, iterate: Iterate) -> tuple[tf.Tensor, Any]:
+    def update(self, context: AttackContext, now: StepState) -> tuple[tf.Tensor, Any]:
         """Return the next point, momentum and variance."""
         if not self.variance_samples:
-            return super().update(ball, iterate)
-        momentum, variance = iterate.state
-        tuned = iterate._replace(gradient=iterate.gradient + variance, state=momentum)
-        x, momentum = super().update(ball, tuned)
+            return super().update(context, now)
+        momentum, variance = now.state
+        tuned = now._replace(gradient=now.gradient + variance, state=momentum)
+        x, momentum = super().update(context, tuned)
         variance = tf.cond(  # The last one would serve no step.
-            iterate.step + 1 < self.steps,
-            lambda: self._variance(iterate),
+            now.step + 1 < self.steps,
+            lambda: self._variance(context, now),
             lambda: tf.zeros_like(variance),
         )
         return x, (momentum, tf.ensure_shape(variance, x.shape))
 
-    def search(
-        self, logits_fn: LogitsFn, problem: AttackBatch, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attack one batch and keep the strongest point; see `Attack.search`."""
-        run = self._in_run(logits_fn, seed)
-        return super(TransferAttack, run).search(logits_fn, problem, seed)
-
-    def perturb(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """Return adversarial examples inside another function; see `MIFGSM.perturb`."""
-        run = self._in_run(logits_fn, seed)
-        return super(TransferAttack, run).perturb(logits_fn, x, targets, seed=seed)
-
-    def _in_run(self, logits_fn: LogitsFn, seed: tf.Tensor) -> Self:
-        run = copy.copy(self)
-        run._set("_run", (logits_fn, fold_in(seed, -1)))
-        return run
-
-    def _variance(self, iterate: Iterate) -> tf.Tensor:
-        logits_fn, seed = self._run
-        problem = iterate.problem
-
+    def _variance(self, context: AttackContext, now: StepState) -> tf.Tensor:
         def gradient_at(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return self.mean_gradient(logits_fn, x, problem, seed)[0]
+            return self.mean_gradient(context, x, seed)[0]
 
         variance = gradient_variance(
             gradient_at,
-            iterate.x,
-            iterate.gradient,
-            fold_in(seed, iterate.step),
-            radius=self.variance_range * self.epsilon,
+            now.x,
+            now.gradient,
+            fold_in(fold_in(context.seed, -1), now.step),
+            radius=self.variance_range * context.epsilon,
             samples=self.variance_samples,
             norm=self.norm,
-            region=problem.region,
+            region=context.region,
         )
         finite = tf.math.is_finite(variance)
         return tf.where(finite, variance, tf.zeros_like(variance))
@@ -544,7 +483,7 @@ class NIFGSM(TransferAttack):
         arXiv 1908.06281.
 
     Example:
-        >>> from keras_jsigr.attacks.transfer import NIFGSM
+        >>> from keras_jsigr.attacks import NIFGSM
         >>> NIFGSM(epsilon=0.1).name, NIFGSM(epsilon=0.1, scales=5).name
         ('NI-FGSM', 'SI-NI-FGSM')
     """
@@ -563,7 +502,7 @@ class DIFGSM(TransferAttack):
         arXiv 1803.06978 (with momentum, M-DI2-FGSM).
 
     Example:
-        >>> from keras_jsigr.attacks.transfer import DIFGSM
+        >>> from keras_jsigr.attacks import DIFGSM
         >>> DIFGSM(epsilon=0.1).name
         'MI-DI-FGSM'
     """
@@ -582,7 +521,7 @@ class TIFGSM(TransferAttack):
         arXiv 1904.02884.
 
     Example:
-        >>> from keras_jsigr.attacks.transfer import TIFGSM
+        >>> from keras_jsigr.attacks import TIFGSM
         >>> TIFGSM(epsilon=0.1).name
         'MI-TI-FGSM'
     """
@@ -601,7 +540,7 @@ class SIFGSM(TransferAttack):
         arXiv 1908.06281.
 
     Example:
-        >>> from keras_jsigr.attacks.transfer import SIFGSM
+        >>> from keras_jsigr.attacks import SIFGSM
         >>> SIFGSM(epsilon=0.1).name
         'SI-MI-FGSM'
     """
@@ -620,7 +559,7 @@ class VMIFGSM(TransferAttack):
         arXiv 2103.15571.
 
     Example:
-        >>> from keras_jsigr.attacks.transfer import VMIFGSM
+        >>> from keras_jsigr.attacks import VMIFGSM
         >>> VMIFGSM(epsilon=0.1).name
         'VMI-FGSM'
     """

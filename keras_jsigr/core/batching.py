@@ -1,15 +1,22 @@
-"""Run the batches of a call side by side, where nobody can tell the difference."""
+"""Compile a function of a model once, and run it batch by batch.
+
+Attacks, explanations, evaluation and diagnostics all go through this file: programs are
+compiled with an open batch axis, kept per model (`CompiledCache`) or per function
+(`BatchedFunction`), and run over any number of examples (`parallel_batches`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -21,6 +28,10 @@ from keras_jsigr.core.inputs import as_float, finite_rows
 from keras_jsigr.core.logits import LogitsFn, as_logits, has_valid_logits
 from keras_jsigr.core.scores import check_class_indices
 
+Value = TypeVar("Value")
+
+# ---- batches in parallel
+
 # Operations whose effect or result depends on what ran before: writes to variables,
 # random numbers with a hidden state, Python code, printing.
 _ORDERED = re.compile(
@@ -28,11 +39,9 @@ _ORDERED = re.compile(
     "(Random|Truncated|Multinomial|Parameterized|Stateful(?!PartitionedCall))"
 )
 
-
 # A small network leaves a core idle while another operation is dispatched: three
 # batches at once give 2.2 times the speed at one image per batch, 1.3 times at 64.
 _MOST_WORKERS = 4
-
 
 # Values in the inputs of a batch. Larger batches keep all cores busy by themselves, and
 # their activations would be held several times.
@@ -47,7 +56,7 @@ def is_stateful(function: Any) -> bool:
 
 
 def workers_for(values: int) -> int:
-    """Return how many batches to work on at once."""
+    """Return how many batches of so many values to work on at once."""
     cores = os.cpu_count() or 1
     alone = (
         values > _SMALL
@@ -58,16 +67,32 @@ def workers_for(values: int) -> int:
     return 1 if alone else min(cores + 1, _MOST_WORKERS)
 
 
-def side_by_side(call: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
-    """Yield `call(0)`, `call(1)`, ... in this order, several computed at once."""
-    if workers == 1 or count == 1:
-        yield from map(call, range(count))
+def parallel_batches(
+    call: Callable[[slice], Value], count: int, batch_size: int, workers: int = 1
+) -> Iterator[Value]:
+    """Yield `call(rows)` for each batch of `count` examples, in order.
+
+    With several workers, batches run in parallel threads: only for stateless programs.
+    """
+    batches = [slice(at, at + batch_size) for at in range(0, count, batch_size)]
+    if workers == 1 or len(batches) <= 1:
+        yield from map(call, batches)
         return
-    pool = ThreadPoolExecutor(min(workers, count), thread_name_prefix="attack")
+    pool = ThreadPoolExecutor(min(workers, len(batches)), thread_name_prefix="batch")
     try:
-        yield from pool.map(call, range(count))
+        yield from pool.map(call, batches)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def join_batches(parts: Sequence[Any], like: Any) -> Any:
+    """Concatenate the results of batches: a tensor if `like` is one, else an array."""
+    if tf.is_tensor(like):
+        return tf.concat(parts, axis=0)
+    return np.concatenate([part.numpy() for part in parts])
+
+
+# ---- compiled programs
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,32 @@ class Program:
 
 
 Build = Callable[[LogitsFn, tf.Tensor, int], tuple[Callable[..., Any], list[Any]]]
+
+
+class _Recent(OrderedDict[Hashable, Any]):
+    """Keep the values used last, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self._lock = size, threading.Lock()
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the value of `key`; make it once."""
+        with self._lock:
+            if key in self:
+                self.move_to_end(key)
+                return self[key]
+        value = make()  # not under the lock: another thread may ask for another key
+        with self._lock:
+            value = self.setdefault(key, value)
+            while len(self) > self._size:
+                self.popitem(last=False)
+        return value
+
+
+def open_batch(value: Any) -> tf.TensorSpec:
+    """Return the spec of batches of any size of the examples in `value`."""
+    return tf.TensorSpec((None, *value.shape[1:]), tf.as_dtype(value.dtype))
 
 
 def never_empty(logits_fn: LogitsFn) -> LogitsFn:
@@ -117,62 +168,89 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
 
 
 class CompiledCache:
-    """Keep compiled functions per model, as long as the model lives."""
+    """Keep the programs of a model that were used last, as long as the model lives.
 
-    def __init__(self) -> None:
-        self._by_owner: weakref.WeakKeyDictionary[Any, dict[Hashable, Program]] = (
+    A program is traced once per key, input shape and structure of a Keras model. Of a
+    callable nothing but its identity is known: `forget` it when it changes.
+    """
+
+    def __init__(self, size: int = 32) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._by_owner: weakref.WeakKeyDictionary[Any, _Recent] = (
             weakref.WeakKeyDictionary()
         )
 
-    def get(self, name: str, build: Build, model: Any, probe: tf.Tensor) -> Program:
-        """Return the program `name` for a model and a sample shape; compile it once."""
-        # `robust.logits` is a new object at every access: keep it with its model.
-        owner = _owner_of(model)
+    def get(self, key: Hashable, build: Build, model: Any, probe: tf.Tensor) -> Program:
+        """Return the program `key` for a model and a sample shape; compile it once."""
+        owner = owner_of(model)
         part = None if owner is model else model.__func__
         try:
-            programs = self._by_owner.setdefault(owner, {})
+            with self._lock:
+                programs = self._by_owner.setdefault(owner, _Recent(self._size))
         except TypeError:  # No weak reference or no hash: compiled for this call only.
             return _compile(build, model, probe)
-        key = (name, part, tuple(probe.shape[1:]), probe.dtype)
-        if key not in programs:
-            programs[key] = _compile(build, model, probe)
-        return programs[key]
+        whole = (key, part, tuple(probe.shape[1:]), probe.dtype, _structure(owner))
+        program: Program = programs.get_or_make(
+            whole, lambda: _compile(build, model, probe)
+        )
+        return program
 
     def forget(self, *models: Any) -> None:
         """Drop the programs of models, which may have changed since."""
         for model in models:
             try:
-                self._by_owner.pop(_owner_of(model), None)
-            except TypeError:  # of it nothing is kept
+                with self._lock:
+                    self._by_owner.pop(owner_of(model), None)
+            except TypeError:  # nothing is kept of it
                 continue
 
-    def __reduce__(self) -> tuple[type[CompiledCache], tuple[()]]:
-        # Copies and pickles of an attack start with nothing compiled.
-        return CompiledCache, ()
+    def __reduce__(self) -> tuple[type[CompiledCache], tuple[int]]:
+        # Copies and pickles start with nothing compiled.
+        return CompiledCache, (self._size,)
 
 
-def _owner_of(model: Any) -> Any:
+def owner_of(model: Any) -> Any:
+    """Return the object of a bound method, and anything else as it is."""
+    # `robust.logits` is a new object at every access: its owner stands for it.
     return model.__self__ if isinstance(model, types.MethodType) else model
+
+
+def _structure(model: Any) -> Hashable:
+    """Tell Keras models apart whose layers or activations were exchanged since."""
+    if not isinstance(model, keras.Model):
+        return None
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    return tuple((id(each), id(getattr(each, "activation", None))) for each in layers)
 
 
 PROGRAMS = CompiledCache()
 
-
 _PROBES = 16
+
+
+def probe_rows(x: Any) -> tf.Tensor:
+    """Return the first examples, to see by them how a model answers."""
+    # Several: one row of logits may happen to look like probabilities.
+    return tf.convert_to_tensor(x[:_PROBES])
 
 
 def predict_logits(
     model: Any, x: Any, batch_size: int = 128, programs: CompiledCache = PROGRAMS
 ) -> npt.NDArray[Any]:
     """Compute the logits of a model, compiled and batch by batch."""
-    program = programs.get("logits", _logits, model, tf.convert_to_tensor(x[:_PROBES]))
+    program = programs.get("logits", _logits, model, probe_rows(x))
     if len(x) == 0:
         return np.zeros((0, program.classes), np.float32)
-    parts = [
-        program.run(tf.convert_to_tensor(x[start : start + batch_size])).numpy()
-        for start in range(0, len(x), batch_size)
-    ]
-    return np.concatenate(parts)
+    parts = parallel_batches(
+        lambda rows: program.run(tf.convert_to_tensor(x[rows])), len(x), batch_size
+    )
+    logits: npt.NDArray[Any] = join_batches(list(parts), None)
+    return logits
+
+
+def _logits(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
+    del classes
+    return logits_fn, [open_batch(probe)]
 
 
 def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
@@ -183,89 +261,105 @@ def classified_rightly(logits: Any, labels: Any) -> npt.NDArray[np.bool_]:
     return right
 
 
-def _logits(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
-    del classes
-    return logits_fn, [tf.TensorSpec((None, *probe.shape[1:]), probe.dtype)]
+class BatchedFunction:
+    """Apply a function of tensors to arrays of any length, compiled once."""
+
+    def __init__(self, function: Callable[..., tf.Tensor], batch_size: int) -> None:
+        self._function = function
+        self.batch_size = batch_size
+        self._compiled = _Recent(8)
+
+    def __call__(self, *columns: Any) -> Any:
+        """Return the results of all examples, NumPy for NumPy."""
+        count = len(columns[0])
+        if count == 0:
+            # TensorFlow's fused convolutions fail on empty batches: one row for none.
+            kinds = [tf.as_dtype(c.dtype).as_numpy_dtype for c in columns]
+            rows = [
+                np.zeros((1, *c.shape[1:]), kind)
+                for c, kind in zip(columns, kinds, strict=True)
+            ]
+        else:
+            rows = list(columns)
+        specs = tuple(open_batch(column) for column in rows)
+        run = self._compiled.get_or_make(specs, lambda: self._compile(specs))
+        parts = parallel_batches(
+            lambda at: run(*(tf.convert_to_tensor(column[at]) for column in rows)),
+            max(count, 1),
+            self.batch_size,
+        )
+        return join_batches(list(parts), columns[0])[:count]
+
+    def _compile(self, specs: Sequence[tf.TensorSpec]) -> Any:
+        # The one concrete function: calling the `tf.function` itself would warn of
+        # retracing where many of these are made, each for another model. No AutoGraph:
+        # there is no Python control flow on tensors to convert.
+        compiled = tf.function(lambda *batch: self._function(*batch), autograph=False)
+        return compiled.get_concrete_function(*specs)
 
 
-def sum_in_groups(
+# ---- loops inside a program
+
+
+def chunked_sum(
     count: Any,
-    group: Any,
+    chunk: Any,
     part: Callable[[tf.Tensor, Any], Any],
     like: Any,
 ) -> Any:
-    """Add up what groups of copies contribute; the loop keeps the sum alone."""
+    """Compute `sum_n part(n)` in a loop that asks for `chunk` of the terms at once.
 
-    def plus(total: Any, first: tf.Tensor, size: Any) -> Any:
+    `part(first, size)` returns the sum of `size` terms, in the structure of `like`.
+    """
+
+    def add(first: tf.Tensor, total: Any, size: Any) -> Any:
         more = part(first, size)
         return tf.nest.map_structure(
             lambda a, b: tf.ensure_shape(a + b, a.shape), total, more
         )
 
-    nothing = tf.nest.map_structure(tf.zeros_like, like)
-    if isinstance(count, int) and isinstance(group, int):
-        rest = count % group
-        total = _loop(count - rest, lambda _: group, plus, nothing)
-        return plus(total, tf.constant(count - rest), rest) if rest else total
+    def loop(count: Any, size_at: Callable[[tf.Tensor], Any]) -> Any:
+        def body(first: tf.Tensor, total: Any) -> Any:
+            size = size_at(first)
+            return first + size, add(first, total, size)
+
+        start = (tf.constant(0), tf.nest.map_structure(tf.zeros_like, like))
+        return tf.while_loop(lambda first, _: first < count, body, start)[1]
+
+    if isinstance(count, int) and isinstance(chunk, int):
+        rest = count % chunk
+        total = loop(count - rest, lambda _: chunk)
+        return add(tf.constant(count - rest), total, rest) if rest else total
     count = tf.convert_to_tensor(count, tf.int32)
-    return _loop(count, lambda first: tf.minimum(group, count - first), plus, nothing)
-
-
-def _loop(
-    count: Any,
-    size_at: Callable[[tf.Tensor], Any],
-    plus: Callable[[Any, tf.Tensor, Any], Any],
-    nothing: Any,
-) -> Any:
-    def add(first: tf.Tensor, total: Any) -> Any:
-        size = size_at(first)
-        return first + size, plus(total, first, size)
-
-    start = (tf.constant(0), nothing)
-    end: tuple[tf.Tensor, Any] = tf.while_loop(
-        lambda first, _: first < count, add, start
-    )
-    return end[1]
+    return loop(count, lambda first: tf.minimum(chunk, count - first))
 
 
 # Enough examples per call of the model that its fixed cost does not count.
 _EXAMPLES_AT_ONCE = 512
 
 
-def sum_over_draws(
-    count: Any,
-    examples: Any,
-    draw: Callable[[tf.Tensor, Any], Any],
-    like: Any,
-) -> Any:
-    """Add up what groups of draws contribute."""
+def draws_at_once(examples: Any) -> Any:
+    """Return how many draws per example to ask a model about at once."""
     if isinstance(examples, int):
-        group = max(_EXAMPLES_AT_ONCE // max(examples, 1), 1)
-    else:
-        group = tf.maximum(_EXAMPLES_AT_ONCE // tf.maximum(examples, 1), 1)
-    return sum_in_groups(count, group, draw, like)
+        return max(_EXAMPLES_AT_ONCE // max(examples, 1), 1)
+    return tf.maximum(_EXAMPLES_AT_ONCE // tf.maximum(examples, 1), 1)
 
 
-def mean_over(
-    count: int, function: Callable[[Any], tf.Tensor], like: tf.Tensor
-) -> tf.Tensor:
-    """Compute `(1 / count) * sum_{n < count} function(n)`."""
-    if count == 1:
-        return function(tf.constant(0))
-
-    def add(number: tf.Tensor, total: tf.Tensor) -> Any:
-        return number + 1, total + function(number)
-
-    _, total = tf.while_loop(
-        lambda number, _: number < count,
-        add,
-        (tf.constant(0), tf.zeros_like(like)),
-        maximum_iterations=count,
-    )
-    return total / count
+# From here on a call is no faster per example: 128 x 5 images of 28 x 28 on 2 cores.
+VALUES_AT_ONCE = 2**19
 
 
-def map_each(
+def copies_at_once(x: tf.Tensor, chunk: int | None = None) -> tf.Tensor:
+    """Return how many copies of a batch to ask a model about at once.
+
+    `chunk` is the number of examples, by default as many as hold 2^19 values.
+    """
+    values = int(np.prod(x.shape[1:], dtype=np.int64))
+    examples = VALUES_AT_ONCE // max(values, 1) if chunk is None else chunk
+    return tf.maximum(examples // tf.maximum(tf.shape(x)[0], 1), 1)
+
+
+def sequential_map(
     function: Callable[[tf.Tensor], tf.Tensor], elements: Any, shape: Any
 ) -> tf.Tensor:
     """Stack `function(elements[i])` over all `i`, in constant memory besides."""
@@ -282,30 +376,14 @@ def map_each(
     return tf.ensure_shape(stacked, [elements.shape[0], *tf.TensorShape(shape)])
 
 
-class ColumnProgram:
-    """Apply a function of tensors to arrays of any length, compiled for any batch size."""
+def as_rows(copies: Any) -> tf.Tensor:
+    """Put the copies of a batch, `(k, B, *S)`, below each other, `(k * B, *S)`."""
+    shape = tf.shape(copies)
+    rows = tf.reshape(copies, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
+    return tf.ensure_shape(rows, (None, *copies.shape[2:]))
 
-    def __init__(self, function: Callable[..., tf.Tensor], batch_size: int) -> None:
-        self._function = function
-        self._batch_size = batch_size
-        self._compiled: Any = None
 
-    def __call__(self, *columns: Any) -> npt.NDArray[Any]:
-        """Return the results of all examples."""
-        if self._compiled is None:
-            specs = [
-                tf.TensorSpec((None, *column.shape[1:]), tf.as_dtype(column.dtype))
-                for column in columns
-            ]
-            compiled = tf.function(self._function, autograph=False)
-            self._compiled = compiled.get_concrete_function(*specs)
-        parts = [
-            self._compiled(
-                *(tf.convert_to_tensor(c[at : at + self._batch_size]) for c in columns)
-            ).numpy()
-            for at in range(0, len(columns[0]), self._batch_size)
-        ]
-        return np.concatenate(parts)
+# ---- explanations
 
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -326,7 +404,7 @@ class BatchedExplainer:
             with batch axis first; examples must not depend on each other.
         batch_size: Examples per call of `core`, at least 1.
         classes: Of the model, to check class indices against; `None` checks nothing.
-        ignored: Labels that stand for no class and yet are none too many.
+        ignored: Labels that stand for no class and are left out of that check.
 
     Raises:
         ValueError: If `batch_size` is not a positive integer.
@@ -355,11 +433,10 @@ class BatchedExplainer:
         self.batch_size = batch_size
         self.classes = classes
         self.ignored = list(ignored)
-        self._compiled: dict[Any, Any] = {}
+        self._run = BatchedFunction(lambda x, y=None: core(x, y), batch_size)
 
     def __call__(self, x: Any, y: Any = None) -> Any:
         """Return what `core` gives for all examples, NumPy for NumPy."""
-        as_tensor = tf.is_tensor(x)
         columns = [as_fit_sees(x)] + ([] if y is None else [as_fit_sees(y)])
         count = check_lengths(*columns)
         if y is not None and self.classes is not None:
@@ -367,39 +444,7 @@ class BatchedExplainer:
             if labels.shape in ((count,), (count, 1)):
                 known = labels[~np.isin(labels, self.ignored)]
                 check_class_indices(known, self.classes)
-        if count == 0:
-            # TensorFlow's fused convolutions fail on empty batches: one row for none.
-            columns = [np.zeros((1, *c.shape[1:]), c.dtype) for c in columns]
-        explain = self._function(columns)
-        parts = [
-            explain(
-                *(
-                    tf.convert_to_tensor(column[start : start + self.batch_size])
-                    for column in columns
-                )
-            )
-            for start in range(0, max(count, 1), self.batch_size)
-        ]
-        if as_tensor:
-            return tf.concat(parts, axis=0)[:count]
-        return np.concatenate([part.numpy() for part in parts])[:count]
-
-    def _function(self, columns: list[Any]) -> Any:
-        specs = [
-            tf.TensorSpec((None, *column.shape[1:]), tf.as_dtype(column.dtype))
-            for column in columns
-        ]
-        key = tuple(specs)
-        if key not in self._compiled:
-            # The one concrete function: calling the `tf.function` itself would warn
-            # of retracing where many explainers are made, each for another model.
-            # No AutoGraph: there is no Python control flow on tensors to convert.
-            compiled = tf.function(self._call, autograph=False)
-            self._compiled[key] = compiled.get_concrete_function(*specs)
-        return self._compiled[key]
-
-    def _call(self, x: tf.Tensor, y: tf.Tensor | None = None) -> tf.Tensor:
-        return self.core(x, y)
+        return self._run(*columns)
 
 
 def as_fit_sees(data: Any) -> Any:
@@ -443,31 +488,6 @@ def probe_of(x: Any) -> Any:
     if finite.all() or not finite.any():
         return few if finite.all() else few[:1]
     return tf.boolean_mask(few, finite) if tf.is_tensor(few) else few[finite]
-
-
-# From here on a call is no faster per example: 128 x 5 images of 28 x 28 on 2 cores.
-VALUES_AT_ONCE = 2**19
-
-
-def sum_in_chunks(
-    count: int,
-    x: tf.Tensor,
-    part: Callable[[tf.Tensor, tf.Tensor], Any],
-    like: Any,
-    chunk: int | None = None,
-) -> Any:
-    """Add up what groups of copies of a batch contribute."""
-    values = int(np.prod(x.shape[1:], dtype=np.int64))
-    examples = VALUES_AT_ONCE // max(values, 1) if chunk is None else chunk
-    group = tf.maximum(examples // tf.maximum(tf.shape(x)[0], 1), 1)
-    return sum_in_groups(count, group, part, like)
-
-
-def as_rows(copies: Any) -> tf.Tensor:
-    """Put the copies of a batch below each other."""
-    shape = tf.shape(copies)
-    rows = tf.reshape(copies, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
-    return tf.ensure_shape(rows, (None, *copies.shape[2:]))
 
 
 def check_chunk(chunk: int | None) -> None:

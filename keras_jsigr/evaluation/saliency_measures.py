@@ -19,7 +19,7 @@ from keras_jsigr.attacks.gradient_attack import where_rows, zero_nonfinite
 from keras_jsigr.attacks.losses import misclassified
 from keras_jsigr.attacks.norms import BALLS, round_towards, working_dtype
 from keras_jsigr.attacks.pgd import PGD
-from keras_jsigr.attacks.saliency_attack import BorrowedCurvature, SaliencyAttack
+from keras_jsigr.attacks.saliency_attack import SaliencyAttack, SmoothSecondOrder
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BASELINES
 from keras_jsigr.core.batching import (
@@ -469,6 +469,209 @@ class KeptLabelPGD(PGD):
         origin, ball = context.origin, context.ball
         length = self.step_length(context.epsilon)
 
+        def keep(x: tf.Tensor, kept: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+            return where_rows(misclassified(logits, context.targets), kept, x)
+
+        def one_step(step: tf.Tensor, x: tf.Tensor, kept: Any, finite: Any) -> Any:
+            gradient, logits = self.gradient(context, x, state=(), seed=context.seed)
+            kept = keep(x, kept, logits)
+            gradient, healthy = zero_nonfinite(gradient)
+            moved = x + length * ball.steepest(gradient)
+            return step + 1, ball.project(moved), kept, finite & healthy
+
+        finite = tf.ones(tf.shape(origin)[:1], tf.bool)
+        _, x, kept, finite = tf.while_loop(
+            lambda step, *_: step < self.steps,
+            one_step,
+            (tf.constant(0), origin, origin, finite),
+            maximum_iterations=self.steps,
+        )
+        return context.to_model_input(keep(x, kept, context.logits(x))), finite
+
+
+def sparsity(context: MapContext) -> Figures:
+    """Measure on how few pixels the maps are concentrated."""
+    values = BatchedFunction(gini, context.settings.batch_size)(context.maps)
+    known = context.finite
+    return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
+
+
+def alignments(context: MapContext) -> Figures:
+    """Measure how well the gradient of the logit is aligned with the image."""
+    size = context.settings.batch_size
+    gradient = gradient_explainer(
+        context.model, context.x[:1], score="logit", reduce=False, batch_size=size
+    )
+    measure = BatchedFunction(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
+    length, cosine = measure(context.x, gradient(context.x, context.y)).T
+    about = ("Alignment", "Alignment of gradient and image")
+    return [
+        figure_of(length, *about, "length, input units", better="higher"),
+        figure_of(cosine, *about, "cosine", better="higher"),
+    ]
+
+
+def localization(context: MapContext) -> Figures:
+    """Measure whether the maps lie on the objects, beside the level of chance."""
+    if context.boxes is None:
+        return []
+    hit, mass, area = (
+        BatchedFunction(metric, context.settings.batch_size)(maps, context.boxes)
+        for metric, maps in (
+            (pointing_game, context.maps),
+            (relevance_mass, context.maps),
+            (relevance_mass, np.ones_like(context.maps)),
+        )
+    )
+    figure = partial(figure_of, group="Localisation", known=context.finite)
+    return [
+        figure(hit, metric="Pointing game", better="higher"),
+        figure(mass, metric="Relevance mass", better="higher"),
+        figure(area, metric="Area of the boxes", condition="what chance gives both"),
+    ]
+
+
+def smoothness(context: MapContext) -> Figures:
+    """Measure how fast the maps change around the inputs."""
+    settings = context.settings
+
+    def constant(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return local_lipschitz(
+            lambda x: context.explain.core(x, y),
+            x,
+            radius=settings.epsilon,
+            samples=settings.samples,
+            seed=(settings.seed, 1),
+            input_range=settings.input_range,
+        )
+
+    values = BatchedFunction(constant, settings.batch_size)(context.x, context.y)
+    about = ("Stability", "Local Lipschitz constant")
+    return [figure_of(values, *about, better="lower", known=context.finite)]
+
+
+def sanity(context: MapContext) -> Figures:
+    """Shuffle the weights layer by layer and compare the maps."""
+    if not isinstance(context.model, keras.Model):
+        return []
+    found = randomization(
+        context.explain, context.model, context.x, context.y, seed=context.settings.seed
+    )
+    names = [f"down to {name}" for name in found]
+    names[-1] = _ALL
+    return [
+        figure_of(values, "Sanity", _SAME, name, better="lower", known=context.finite)
+        for name, values in zip(names, found.values(), strict=True)
+    ]
+
+
+# ---- stability under perturbations that keep the class
+
+
+def stability(
+    context: MapContext, *, condition: str, perturb: Callable[[MapContext], Points]
+) -> Figures:
+    """Compare the maps at the inputs and at perturbed inputs of the same class."""
+    settings = context.settings
+    points = perturb(context)
+    logits = predict_logits(context.model, points, settings.batch_size)
+    changes = (points - context.x).reshape(len(points), -1)
+    used = classified_rightly(logits, context.y)
+    if perturb is attacked_decision:
+        # Where already the first step lost the class, there is nothing to compare.
+        used &= changes.any(axis=1)
+    metrics: dict[str, Any] = {
+        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=settings.top),
+        "Rank correlation": rank_correlation,
+    }
+    if context.maps.ndim == 3:
+        metrics["SSIM"] = ssim
+    program = BatchedFunction(
+        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
+        settings.batch_size,
+    )
+    moved = np.asarray(context.explain(points, context.y))
+    found = program(context.maps, moved)
+    known = context.finite & finite_rows(moved)
+    figures = [
+        figure_of(
+            values,
+            "Stability",
+            name,
+            condition,
+            better="higher",
+            used=used,
+            known=known,
+        )
+        for name, values in zip(metrics, found.T, strict=True)
+    ]
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[settings.norm]
+    lengths = np.linalg.norm(changes.astype(np.float64), order, axis=1)
+    name = "Length of the perturbation"
+    return [*figures, figure_of(lengths, "Stability", name, condition, used=used)]
+
+
+def uniform_noise(context: MapContext) -> Points:
+    """Draw a point of the ball per example."""
+    settings, x = context.settings, tf.convert_to_tensor(context.x)
+    origin = tf.cast(x, working_dtype(x.dtype))
+    ball = BALLS[settings.norm](origin, settings.epsilon, settings.input_range)
+    drawn = ball.sample(tf.constant([settings.seed, 2]))
+    points: Points = round_towards(drawn, origin, x.dtype).numpy()
+    return points
+
+
+def gaussian_noise(context: MapContext) -> Points:
+    """Add Gaussian noise as long, in the L2 norm, as the uniform noise."""
+    settings, x = context.settings, context.x.astype(np.float64)
+    noise = tf.random.stateless_normal(
+        x.shape, (settings.seed, 3), dtype=x.dtype
+    ).numpy()
+
+    def length(points: Any) -> Any:
+        axes = tuple(range(1, x.ndim))
+        return np.sqrt(np.sum(np.square(points - x), axes, keepdims=True))
+
+    def moved(scale: Any) -> Any:
+        return (x + scale * noise).clip(*settings.input_range)
+
+    wanted = length(uniform_noise(context).astype(np.float64))
+    # The length grows with the scale: bisection, to twelve digits.
+    low, high = (
+        np.zeros_like(wanted),
+        64.0 * wanted / np.maximum(length(x + noise), 1e-12),
+    )
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        short = length(moved(middle)) < wanted
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    points: Points = moved(low).astype(context.x.dtype)
+    return points
+
+
+def attacked_decision(context: MapContext) -> Points:
+    """Attack the decision by PGD as far as the class is kept."""
+    return _attacked(KeptLabelPGD, context, context.model, context.y)
+
+
+def attacked_map(context: MapContext) -> Points:
+    """Attack the gradient map and keep the class."""
+    return _attacked(
+        SaliencyAttack, context, _curved(context.model), None, top=context.settings.top
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptLabelPGD(PGD):
+    """Attack the decision, and return the last iterate that still has the class `y`."""
+
+    random_start: bool = False
+
+    def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attack one batch; see `Attack.search`."""
+        origin, ball = context.origin, context.ball
+        length = self.step_length(context.epsilon)
+
         def keep(x: tf.Tensor, kept: tf.Tensor, logits: Any) -> tf.Tensor:
             lost = misclassified(logits, context.targets)
             return tf.ensure_shape(where_rows(lost, kept, x), x.shape)
@@ -512,7 +715,7 @@ def _curved(model: Any) -> Any:
     base = base_model(model)
     if not isinstance(base, keras.Model) or not any(map(has_relu, walk(base))):
         return model
-    return BorrowedCurvature(model, with_smooth_activations(base, "softplus"))
+    return SmoothSecondOrder(model, with_smooth_activations(base, "softplus"))
 
 
 # The parts of a measurement, in the order of the report.

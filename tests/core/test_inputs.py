@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_jsigr.core.batching import map_each
+from keras_jsigr.core.batching import sequential_map
 from keras_jsigr.core.files import atomic_write, write_whole
 from keras_jsigr.core.inputs import (
     input_specs,
@@ -235,7 +235,7 @@ def test_an_error_leaves_the_old_file(tmp_path):
 
 def test_equals_map_fn():
     elements = tf.constant(np.random.default_rng(0).random((5, 3)), tf.float32)
-    ours = map_each(tf.cumsum, elements, (3,))
+    ours = sequential_map(tf.cumsum, elements, (3,))
     theirs = tf.map_fn(tf.cumsum, elements)
     np.testing.assert_array_equal(ours, theirs)
 
@@ -243,7 +243,7 @@ def test_equals_map_fn():
 def test_traced_with_open_shapes():
     @tf.function(input_signature=[tf.TensorSpec((None, None))], autograph=False)
     def squared(x):
-        return map_each(tf.square, x, (None,))
+        return sequential_map(tf.square, x, (None,))
 
     assert squared.get_concrete_function().output_shapes == tf.TensorShape([None, None])
     np.testing.assert_array_equal(squared(tf.constant([[2.0], [3.0]])), [[4.0], [9.0]])
@@ -253,7 +253,7 @@ def test_gradients_pass():
     x = tf.constant([1.0, 2.0])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        total = tf.reduce_sum(map_each(tf.square, x, ()))
+        total = tf.reduce_sum(sequential_map(tf.square, x, ()))
     np.testing.assert_array_equal(tape.gradient(total, x), [2.0, 4.0])
 
 
@@ -262,7 +262,7 @@ def test_an_error_leaves_nothing_behind():
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        tf.function(lambda: map_each(broken, tf.zeros(2), ()), autograph=False)()
+        tf.function(lambda: sequential_map(broken, tf.zeros(2), ()), autograph=False)()
     # After tf.map_fn: "Caching devices is not yet supported".
     with tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()

@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_jsigr.evaluation.saliency as measure_module
 from keras_jsigr.attacks import FGSM
 from keras_jsigr.attacks.pgd import BIM
-from keras_jsigr.core.batching import ColumnProgram
+from keras_jsigr.core.batching import BatchedFunction
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.evaluation import (
     Comparison,
@@ -511,7 +511,7 @@ def test_columns_go_through_in_batches_with_one_trace():
         sizes.append(a.shape.as_list())
         return a * b
 
-    program = ColumnProgram(double, 4)
+    program = BatchedFunction(double, 4)
     a, b = np.arange(10.0), np.arange(10.0)[::-1].copy()
     np.testing.assert_array_equal(program(a, b), a * b)
     np.testing.assert_array_equal(program(a[:3], b[:3]), (a * b)[:3])
