@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_jsigr import datasets, harden
+from keras_jsigr import JSIGRConfig, datasets, harden
 from keras_jsigr.attacks import PGD
-from keras_jsigr.evaluation.gradient_masking_rules import Subject
+from keras_jsigr.evaluation.gradient_masking_context import DiagnosticContext
 from keras_jsigr.evaluation.records import (
     AttackRecord,
     ClassRecord,
@@ -71,30 +71,31 @@ def honest(data):
 
     def train(epochs, **settings):
         net = build(14)
-        robust = harden(net, verbose=0, probe=False, **settings)
+        robust = harden(net, verbose=0, **settings)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         robust.compile(keras.optimizers.Adam(2e-3), loss)
         x, y = half_size(data.x_train[:1200]), data.y_train[:1200]
         robust.fit(x, y, epochs=epochs, batch_size=64, verbose=0)
         return robust
 
-    off = {"jacobian_weight": 0.0, "selective_weight": 0.0}
+    mild = JSIGRConfig(check_gradients=False)
+    off = mild.replace(jacobian_weight=0.0, selective_weight=0.0)
     adversary = PGD(epsilon=EPSILON, steps=2)
     return {
-        "plain": train(8, **off).base,
-        "adversarial": train(8, adversary=adversary, **off).base,
-        "hardened": train(8, ramp_steps=20),
+        "plain": train(8, recipe=off).base,
+        "adversarial": train(8, recipe=off, adversary=adversary).base,
+        "hardened": train(8, recipe=mild, warmup=20),
     }
 
 
 @pytest.fixture(scope="session")
-def subject_of():
-    """Put a model, examples and labels into a `Subject`."""
+def context_of():
+    """Put a model, examples and labels into a `DiagnosticContext`."""
 
     def make(model, x, y, epsilon=EPSILON, classes=None, **settings):
         classes = max(2, int(np.max(y)) + 1) if classes is None else classes
         settings = {"norm": "linf", "input_range": (0.0, 1.0), **settings}
-        return Subject(
+        return DiagnosticContext(
             model=model, x=x, y=y, classes=classes, epsilon=epsilon, **settings
         )
 
@@ -133,8 +134,6 @@ def middle():
 
 
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"]
-
-
 TITLES = (
     "image",
     "perturbation",

@@ -24,11 +24,7 @@ from keras_jsigr.evaluation.records import Rate
 from keras_jsigr.evaluation.report import Report, compare
 
 EPSILON = 0.1
-
-
 NAMES = ("bar", "dot", "edge")
-
-
 # No random starts: what an attack does to an example depends on nothing else.
 ATTACKS = [
     FGSM(epsilon=EPSILON),
@@ -38,8 +34,6 @@ ATTACKS = [
 
 
 TRANSFER = [ATTACKS[0], ATTACKS[2].at(0.3)]
-
-
 CURVE = APGD(epsilon=EPSILON, steps=50, early_stop=True)
 
 
@@ -403,20 +397,10 @@ def test_features_sigmoid_wide_range_and_two_norm():
 
 
 RNG = np.random.default_rng(2)
-
-
 W = RNG.normal(size=(6, 3)).astype("float32")
-
-
 B = -0.5 * W.sum(0)
-
-
 ONE = FGSM(epsilon=0.03)
-
-
 X = RNG.uniform(0.3, 0.7, (30, 6)).astype("float32")
-
-
 Y = (X @ W + B).argmax(-1)
 
 
@@ -725,8 +709,6 @@ def two_inputs():
 
 
 NAN = np.where(np.arange(6) == 2, np.nan, X)
-
-
 BAD = {
     "range": ({"x": 255 * X}, ValueError, "leaves the input range"),
     "nan": ({"x": NAN}, ValueError, "NaN or infinity"),

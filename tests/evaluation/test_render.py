@@ -1,4 +1,4 @@
-"""Whether text and lines can be told from their grounds, in both themes."""
+"""The pages of a report: HTML, Markdown, the picture, and their words."""
 
 import base64
 import dataclasses
@@ -16,10 +16,19 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_jsigr.core.palette import COLORS, LINES, STEPS, contrast, heat, theme_css
 from keras_jsigr.evaluation.records import CurvePoint, Rate, TransferRecord
-from keras_jsigr.evaluation.render.figures import draw_bars, drawable, png_figure
-from keras_jsigr.evaluation.render.html import Line, html_page, line_chart, ticks
+from keras_jsigr.evaluation.render.figures import (
+    COLORS,
+    LINES,
+    STEPS,
+    Chart,
+    draw_bars,
+    drawable,
+    heat,
+    png_figure,
+    theme_css,
+)
+from keras_jsigr.evaluation.render.html import html_page
 from keras_jsigr.evaluation.render.tables import (
     between,
     compared,
@@ -34,42 +43,38 @@ from keras_jsigr.evaluation.render.tables import (
 )
 from keras_jsigr.evaluation.render.text import escape, markdown_page
 
-THEMES = pytest.mark.parametrize("theme", ["light", "dark"])
+
+def contrast(a, b):
+    """The contrast of two colors by WCAG 2.2."""
+
+    def luminance(color):
+        c = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
 
 
-def test_contrast_of_known_pairs():
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colors_can_be_told_apart(theme):
     # Published examples: the lightest grey that reads on white, and pure red.
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
     assert contrast("#ff0000", "#ffffff") == pytest.approx(4.0, abs=0.005)
-    assert contrast("#123456", "#123456") == 1
-
-
-@THEMES
-@pytest.mark.parametrize("ground", ["paper", "surface", "accent-soft", "alarm-soft"])
-@pytest.mark.parametrize("text", ["ink", "muted", "accent", "alarm"])
-def test_text_is_readable(theme, ground, text):
-    assert contrast(COLORS[theme][text], COLORS[theme][ground]) >= 4.5
-
-
-@THEMES
-def test_lines_and_edges_of_controls_are_visible(theme):
+    colors = COLORS[theme]
+    for text in ("ink", "muted", "accent", "alarm"):
+        for ground in ("paper", "surface", "accent-soft", "alarm-soft"):
+            assert contrast(colors[text], colors[ground]) >= 4.5
     for ground in ("paper", "surface"):
-        for color in (*LINES[theme], COLORS[theme]["edge"]):
-            assert contrast(color, COLORS[theme][ground]) >= 3
-
-
-@THEMES
-def test_heat_map_is_readable_and_grows_stronger(theme):
+        for color in (*LINES[theme], colors["edge"]):
+            assert contrast(color, colors[ground]) >= 3
     cells = [heat(step / (STEPS - 1), theme) for step in range(STEPS)]
     assert all(contrast(cell.ground, cell.text) >= 4.5 for cell in cells)
-    strength = [contrast(cell.ground, COLORS[theme]["paper"]) for cell in cells]
+    strength = [contrast(cell.ground, colors["paper"]) for cell in cells]
     assert strength == sorted(strength, reverse=True)
     assert strength[0] > 4 * strength[-1]
-
-
-@pytest.mark.parametrize(("share", "step"), [(0.04, 0.0), (0.06, 0.1), (0.96, 1.0)])
-def test_heat_map_rounds_to_the_next_step(share, step):
-    assert heat(share, "light") == heat(step, "light")
+    for share, step in ((0.04, 0.0), (0.06, 0.1), (0.96, 1.0)):
+        assert heat(share, theme) == heat(step, theme)
 
 
 def test_css_has_every_theme_where_it_belongs():
@@ -150,9 +155,6 @@ def test_draws_any_name(make_report):
 
 def test_hostile_names_stay_text(hostile):
     assert shown(pixels([dataclasses.replace(hostile, attacks=[])]), "#0b6570") > 500
-
-
-def test_replaces_what_the_font_lacks():
     assert drawable("a\n模 ε") == "a ? ε"
     assert drawable("x" * 50, 10) == "x" * 9 + "…"
 
@@ -166,15 +168,21 @@ def test_leaves_matplotlib_alone(report):
     assert before == after
 
 
-def test_without_matplotlib_says_what_to_install(report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
-        png_figure([report])
+def test_without_a_package_says_what_to_install(report, monkeypatch):
+    for module, package, page in (
+        ("matplotlib.figure", "matplotlib", png_figure),
+        ("jinja2", "jinja2", html_page),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=f"pip install {package}"):
+                page([report])
 
 
 def test_refuses_nothing():
-    with pytest.raises(ValueError, match="got no report"):
-        png_figure([])
+    for page in (png_figure, html_page, markdown_page):
+        with pytest.raises(ValueError, match="got no report"):
+            page([])
 
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -283,30 +291,17 @@ def test_compares_several(two, two_reports):
     assert two.words.count("white box, ") == 8
 
 
-def test_refuses_nothing_html():
-    with pytest.raises(ValueError, match="got no report"):
-        html_page([])
-
-
-@pytest.mark.parametrize("copies", [1, 2])
-def test_works_without_optional_parts_html(bare, copies):
-    page = Page(html_page([bare] * copies))
-    assert "90.0 %" in page.words
-    assert "No attack was run" in page.words
-    assert not page.all("img")
-    assert [a["id"] for a in page.all("section")] == [
-        "summary",
-        "key-figures",
-        "details",
-    ]
-
-
-@pytest.mark.parametrize(
-    "part", ["transfer", "examples", "curve", "attacks", "findings", "classes"]
-)
-def test_works_without_one_part(report, part):
-    cut = dataclasses.replace(report, **{part: []})
-    assert "41.2 %" in Page(html_page([cut, report])).words or part == "attacks"
+def test_works_without_optional_parts_html(bare, report):
+    for copies in (1, 2):
+        page = Page(html_page([bare] * copies))
+        assert "90.0 %" in page.words
+        assert "No attack was run" in page.words
+        assert not page.all("img")
+        shown = [a["id"] for a in page.all("section")]
+        assert shown == ["summary", "key-figures", "details"]
+    for part in ("transfer", "examples", "curve", "attacks", "findings", "classes"):
+        cut = dataclasses.replace(report, **{part: []})
+        assert "41.2 %" in Page(html_page([cut, report])).words or part == "attacks"
 
 
 def test_works_without_pictures(report):
@@ -369,10 +364,6 @@ def test_classes_of_one_name_have_a_row_each(report):
         assert percent(one.robust.accuracy) in page.words
 
 
-def test_can_be_saved_with_a_lone_surrogate(hostile):
-    assert html_page([hostile]).encode()
-
-
 def test_policy_allows_only_what_is_inside(two):
     policy = next(
         a["content"]
@@ -393,9 +384,12 @@ def test_names_no_address_outside(two_reports):
     assert not re.search(r"https?://|@import|url\(", html_page(two_reports))
 
 
-@pytest.mark.parametrize("name", ["one", "two", "poisoned"])
-def test_structure_is_accessible(name, request):
-    page = request.getfixturevalue(name)
+def test_structure_is_accessible(one, two, poisoned):
+    for page in (one, two, poisoned):
+        check_structure(page)
+
+
+def check_structure(page):
     assert not page.open
     assert page.all("html")[0]["lang"] == "en"
     assert page.all("meta")[2]["content"] == "width=device-width, initial-scale=1"
@@ -424,24 +418,29 @@ def test_says_status_in_words(two):
     assert "What to do: Attack the logits and not the softmax." in two.words
 
 
-def test_without_jinja2_says_what_to_install(report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match="pip install jinja2"):
-        html_page([report])
-
-
 RADII, KEPT = [0.0, 0.1, 0.4], [90, 50, 10]
 
 
 @pytest.fixture(scope="module")
-def svg():
+def svg(bare):
+    """The drawing of two curves for a wide window."""
     points = [
         CurvePoint(epsilon=e, accuracy=Rate(n, 100))
         for e, n in zip(RADII, KEPT, strict=True)
     ]
-    lines = [Line("<b>&", points), Line("short", points[:2])]
-    text = line_chart(lines, title='"a"', marked=[0.3, 0.3], chances=[0.1, 0.2])
-    return ET.fromstring(text)
+    threat = {"norm": "linf", "epsilon": 0.3}
+    reports = [
+        dataclasses.replace(
+            bare, title=title, curve=curve, threat_model=threat, chance=chance
+        )
+        for title, curve, chance in (
+            ("<b>&", points, 0.1),
+            ("short", points[:2], 0.2),
+        )
+    ]
+    html = html_page(reports)
+    start = html.index("<svg", html.index('<div class="wide">'))
+    return ET.fromstring(html[start : html.index("</svg>", start) + 6])
 
 
 def places(element):
@@ -503,20 +502,22 @@ def test_nothing_leaves_the_drawing(svg):
             assert 0 <= float(element.get(name, 0)) <= limit
 
 
-@pytest.mark.parametrize("limit", [1e-6, 0.0313, 0.1, 0.3, 1.0, 7.0, 8.0, 255.0])
-@pytest.mark.parametrize("most", [3, 6])
-def test_ticks_are_round_and_enough(limit, most):
-    found = ticks(limit, most)
-    assert found[0] == 0
-    assert 2 <= len(found) <= most + 1
-    assert found[-1] <= limit * 1.001
-    digits = [float(f"{tick:.3g}") for tick in found]
-    assert digits == found
+def test_ticks_are_round_and_enough():
+    for limit in (1e-6, 0.0313, 0.1, 0.3, 1.0, 7.0, 8.0, 255.0):
+        for most, width in ((3, 350), (6, 1040)):
+            point = CurvePoint(epsilon=limit, accuracy=Rate(1, 2))
+            found = Chart([("a", [point])], [], [], width, 300).ticks
+            assert found[0] == 0
+            assert 2 <= len(found) <= most + 1
+            assert found[-1] <= limit * 1.001
+            assert [float(f"{tick:.3g}") for tick in found] == found
 
 
-def test_draws_one_radius_of_zero():
+def test_draws_one_radius_of_zero(bare):
     point = CurvePoint(epsilon=0.0, accuracy=Rate(1, 2))
-    assert "nan" not in line_chart([Line("a", [point])], title="a")
+    html = html_page([dataclasses.replace(bare, curve=[point])])
+    assert 'class="line-0"' in html
+    assert "nan" not in html[html.index('<div class="wide">') :]
 
 
 def tables(text):
@@ -576,9 +577,8 @@ def test_names_cannot_become_markup(hostile):
     assert all(re.match(r"#{1,3} \S", line) for line in headings)
 
 
-@pytest.mark.parametrize(
-    ("text", "safe"),
-    [
+def test_escape():
+    for text, safe in (
         ("a|b", r"a\|b"),
         (r"a\|b", r"a\\\|b"),
         ("- a", r"\- a"),
@@ -589,10 +589,8 @@ def test_names_cannot_become_markup(hostile):
         ("plain 12.5 %, (a-b)", "plain 12.5 %, (a-b)"),
         ("=== ", r"\==="),
         ("", ""),
-    ],
-)
-def test_escape(text, safe):
-    assert escape(text) == safe
+    ):
+        assert escape(text) == safe
 
 
 def test_works_without_optional_parts_markdown(bare):
@@ -600,11 +598,6 @@ def test_works_without_optional_parts_markdown(bare):
     assert "90.0 %" in text
     assert "Transfer from other models was not measured." in text
     assert len(tables(text)) == 1
-
-
-def test_refuses_nothing_markdown():
-    with pytest.raises(ValueError, match="got no report"):
-        markdown_page([])
 
 
 def test_every_record_has_its_cell(report):
@@ -716,29 +709,22 @@ def test_says_what_was_attacked_how(report):
     assert "Not without errors: Square" in words
 
 
-@pytest.mark.parametrize(
-    ("kept", "words"),
-    [
+def test_compares_with_guessing(make_report):
+    for kept, words in (
         (412, "Guessing would give 15.0 %"),
         (150, "Guessing would do as well: 15.0 %"),
         (14, "Guessing would be right more often: 15.0 %"),
-    ],
-)
-def test_compares_with_guessing(make_report, kept, words):
-    assert words in make_report(kept=kept).summary()
+    ):
+        assert words in make_report(kept=kept).summary()
 
 
-@pytest.mark.parametrize(
-    ("foreign", "home", "words"),
-    [
+def test_says_what_transfer_means(report):
+    for foreign, home, words in (
         (700, 430, "Access makes the attack stronger, as it should."),
         (430, 700, "gradients mislead, and the accuracy under attack is overestimated"),
         (430, 440, "access makes no clear difference"),
-    ],
-)
-def test_says_what_transfer_means(report, foreign, home, words):
-    transfer = pair(foreign, home)
-    assert words in changed(report, transfer=transfer).summary()
+    ):
+        assert words in changed(report, transfer=pair(foreign, home)).summary()
 
 
 @pytest.mark.parametrize("marked", [True, False])

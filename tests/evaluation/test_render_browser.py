@@ -8,11 +8,7 @@ import pytest
 from keras_jsigr.evaluation.render.html import html_page
 
 PAGES = ("one", "two", "hostile", "bare")
-
-
 THEMES = ("light", "dark")
-
-
 # The lowest contrast of any visible text to what is painted behind it.
 CONTRAST = """
 const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);

@@ -155,20 +155,10 @@ def test_a_repaired_attack_is_run_again(tmp_path):
 
 
 RNG = np.random.default_rng(4)
-
-
 X = RNG.uniform(0.3, 0.7, (40, 6)).astype("float32")
-
-
 W = RNG.normal(size=(6, 3)).astype("float32")
-
-
 B = -0.5 * W.sum(0)
-
-
 Y = (X @ W + B).argmax(-1)
-
-
 # One object for all tests: an attack compiles once per model.
 CURVE = PGD(epsilon=0.02, steps=3, batch_size=4)
 
@@ -200,8 +190,6 @@ def calls(monkeypatch):
 
 
 ATTACKS = [FGSM(epsilon=0.02), PGD(epsilon=0.02, steps=3)]
-
-
 NET = build()
 
 

@@ -24,11 +24,7 @@ from keras_jsigr.evaluation.run import Log, chance, in_words, widest_radius
 from keras_jsigr.evaluation.transfer import transfer_matrix
 
 RNG = np.random.default_rng(8)
-
-
 X = RNG.uniform(0.35, 0.65, (60, 10)).astype("float32")
-
-
 EPSILON = 0.05
 
 
@@ -50,21 +46,11 @@ class Linear:
 
 
 A = Linear(RNG.normal(size=10))
-
-
 NEAR = Linear(A.w * np.where(np.arange(10) < 3, -1, 1))
-
-
 FAR = Linear(RNG.normal(size=10))
-
-
 # Shared by the tests: an attack compiles once per model.
 ONE, MANY = FGSM(epsilon=0.3), MIFGSM(epsilon=0.3, steps=3)
-
-
 MODELS = {"a": A, "near": NEAR, "far": FAR}
-
-
 Y = (X @ A.w + A.b > 0).astype(int)
 
 
