@@ -60,10 +60,21 @@ def plain():
 
 @pytest.fixture
 def hardened():
-    """Make a compiled hardened classifier."""
+    """Make a compiled hardened classifier, without warm-up."""
 
-    def make(compile_with=None, dropout=0.0, **kwargs):
-        robust = kj.harden(net(dropout=dropout), **{"verbose": 0, **kwargs})
+    def make(
+        compile_with=None, dropout=0.0, warmup=0, input_range=(0.0, 1.0), **settings
+    ):
+        config = kj.JSIGRConfig(
+            **{"epsilon": 0.1, "check_gradients": False, **settings}
+        )
+        robust = kj.harden(
+            net(dropout=dropout),
+            recipe=config,
+            warmup=warmup,
+            input_range=input_range,
+            verbose=0,
+        )
         return compiled(robust, **(compile_with or {}))
 
     return make

@@ -17,22 +17,20 @@ from keras_jsigr.callbacks.penalty_monitor import (
     loss_shares,
     score_advice,
 )
-from keras_jsigr.penalties import PenaltySettings
 
 
-@pytest.fixture
-def two_devices():
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+def seeded(*data):
+    return (*map(tf.constant, data), tf.constant([0, 0]))
 
 
 def linear(**kwargs):
     """One weight matrix, logits `x W`: both gradients are known."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     model.set_weights([np.array([[1.0, -2.0], [0.5, 3.0]])])
-    settings = {"form": "separate", "estimator": "exact", "norm": "squared"}
-    robust = kj.harden(model, verbose=0, **{**settings, "ramp_steps": 0, **kwargs})
+    config = kj.JSIGRConfig(
+        selective_target="score", estimator="exact", norm="squared", **kwargs
+    )
+    robust = kj.harden(model, recipe=config, warmup=0, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", loss)
     return robust
@@ -41,9 +39,7 @@ def linear(**kwargs):
 def test_gradient_norms_of_a_linear_model():
     robust = linear(jacobian_weight=0.5, selective_weight=0.0)
     x, y = np.array([[0.2, 0.4], [0.9, 0.1]], "float32"), np.array([0, 1])
-    norms = gradient_norms_of(robust)(
-        tf.constant(x), tf.constant(y), tf.constant([0, 0])
-    )
+    norms = gradient_norms_of(robust)(*seeded(x, y))
     w = robust.base.get_weights()[0].astype("float64")
     # R_J = 1/2 ||W||_F^2, so its gradient is W; that of the cross entropy is known.
     z = x @ w
@@ -56,11 +52,9 @@ def test_gradient_norms_of_a_linear_model():
 
 def test_norms_are_those_of_a_training_step(data, hardened):
     x, y = data
-    robust = hardened(selective_weight=0.0, jacobian_weight=0.1, ramp_steps=0)
+    robust = hardened(selective_weight=0.0, jacobian_weight=0.1)
     before = [v.numpy() for v in robust.variables]
-    norms = gradient_norms_of(robust)(
-        tf.constant(x), tf.constant(y), tf.constant([0, 0])
-    )
+    norms = gradient_norms_of(robust)(*seeded(x, y))
     for variable, value in zip(robust.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     # The step of SGD(0.05) is at most the sum of both pulls, at least the difference.
@@ -77,7 +71,7 @@ def test_norms_are_those_of_a_training_step(data, hardened):
 
 
 def test_report(data, hardened, fit):
-    robust = hardened(ramp_steps=0, jacobian_weight=0.05, selective_weight=0.05)
+    robust = hardened(jacobian_weight=0.05, selective_weight=0.05)
     history = fit(robust, PenaltyMonitor(*data, every=2), epochs=3).history
     names = ("task", "jacobian", "selective")
     shares = np.array([history[f"{name}_gradient_share"] for name in names])
@@ -96,7 +90,7 @@ def warnings_of(caught):
 
 @pytest.mark.parametrize("examples", [True, False])
 def test_a_penalty_that_does_nothing(data, hardened, fit, examples):
-    robust = hardened(ramp_steps=0, jacobian_weight=1e-7, selective_weight=0.0)
+    robust = hardened(jacobian_weight=1e-7, selective_weight=0.0)
     monitor = PenaltyMonitor(*(data if examples else ()))
     with pytest.warns(UserWarning, match="jacobian penalty does nothing") as caught:
         fit(robust, monitor, epochs=3)
@@ -105,15 +99,15 @@ def test_a_penalty_that_does_nothing(data, hardened, fit, examples):
 
 
 def test_nothing_is_said_of_a_mean_of_few_draws(data, hardened, fit):
-    drawn = hardened(ramp_steps=0, selective_weight=1e-7, masks_per_step=1)
+    drawn = hardened(selective_weight=1e-7)
     fit(drawn, PenaltyMonitor(), epochs=1)  # a warning would be an error
-    whole = hardened(ramp_steps=0, selective_weight=1e-7, masks_per_step=None)
+    whole = hardened(selective_weight=1e-7, live_maps=kj.LiveMaps(samples=None))
     with pytest.warns(UserWarning, match="selective penalty does nothing"):
         fit(whole, PenaltyMonitor(), epochs=1)
 
 
 def test_a_penalty_that_drowns_the_task(data, hardened, fit):
-    robust = hardened(ramp_steps=0, jacobian_weight=50.0, selective_weight=0.0)
+    robust = hardened(jacobian_weight=50.0, selective_weight=0.0)
     with pytest.warns(UserWarning, match="drown the task loss") as caught:
         fit(robust, PenaltyMonitor(*data), epochs=2)
     (text,) = warnings_of(caught)
@@ -121,81 +115,94 @@ def test_a_penalty_that_drowns_the_task(data, hardened, fit):
 
 
 def test_no_warning_while_penalties_grow_in(data, hardened, fit):
-    robust = hardened(ramp_steps=1000, jacobian_weight=1e-3, selective_weight=0.0)
+    robust = hardened(warmup=1000, jacobian_weight=1e-3, selective_weight=0.0)
     history = fit(robust, PenaltyMonitor(*data), epochs=1).history
     assert 0 < history["jacobian_gradient_share"][0] < 1e-3
+
+
+JACOBIAN, SELECTIVE = kj.JSIGRConfig(selective_target="score").build_penalties()
 
 
 def test_suggested_weight_gives_the_share_it_says():
     norms = {"task": 2.0, "jacobian": 3.0, "selective": 1.0}
     weights = {"jacobian": 1e-5, "selective": 0.1}
+    penalties = [JACOBIAN, SELECTIVE]
     shares = gradient_shares(norms, weights)
-    text = advice(shares, weights, "gradient")["jacobian does nothing"]
+    found = advice(shares, penalties, weights, "gradient")
+    text = found["jacobian does nothing"]
     wanted = float(text.split("to about ")[1].split(". ")[0])
     share = gradient_shares(norms, {**weights, "jacobian": wanted})["jacobian"]
     assert share == pytest.approx(0.1, rel=0.05)
     weights["jacobian"] = 100.0
     shares = gradient_shares(norms, weights)
-    text = advice(shares, weights, "gradient")["drowned"]
+    text = advice(shares, penalties, weights, "gradient")["too large"]
     wanted = float(text.split("to about ")[1].split(", or")[0])
     share = gradient_shares(norms, {**weights, "jacobian": wanted})["jacobian"]
     assert share == pytest.approx(0.5, rel=0.05)
-
-
-@pytest.mark.parametrize("name", ["jacobian", "selective", "align", "fused"])
-@pytest.mark.parametrize("share", [0.0, 1e-5, 0.95])
-def test_advice_has_words_for_every_penalty(name, share):
-    shares = {"task": 1.0 - share, name: share}
-    (text,) = advice(shares, {name: 0.5}, "loss").values()
-    assert "_weight" in text or "No weight can change that" in text
-
-
-def test_all_is_well():
     shares = {"task": 0.6, "jacobian": 0.3, "selective": 0.1}
-    assert advice(shares, {"jacobian": 1.0, "selective": 1.0}, "gradient") == {}
+    assert advice(shares, penalties, weights, "gradient") == {}
 
 
-@pytest.mark.parametrize(
-    ("settings", "weight", "loss", "says"),
-    [
-        ({"form": "separate"}, 0.1, 0.04, True),
-        ({"form": "guided"}, 0.1, 0.0, True),
-        ({"form": "separate"}, 0.1, 0.06, False),
-        ({"form": "separate"}, 0.0, 0.01, False),
-        ({"form": "separate", "score": "margin"}, 0.1, 0.01, False),
-        ({"form": "fused"}, 0.1, 0.01, False),
-    ],
-)
-def test_advice_on_the_score(settings, weight, loss, says):
-    found = score_advice(PenaltySettings(**settings), {"selective": weight}, loss)
-    assert bool(found) == says
+def test_advice_names_the_weights_of_any_penalty():
+    class Own(kj.penalties.Penalty):
+        def __init__(self):
+            super().__init__(0.1, "own")
+
+        def __call__(self, linearization, batch):
+            return 0.0
+
+    fused = kj.penalties.DirectionalNorm(0.1, 0.2)
+    for penalty, setting in (
+        (JACOBIAN, "jacobian_weight"),
+        (Own(), "own_weight"),
+        (fused, "jacobian_weight and selective_weight"),
+    ):
+        name = penalty.name
+        for share, verb in ((1e-5, "Raise"), (0.95, "Lower")):
+            shares = {"task": 1.0 - share, name: share}
+            (text,) = advice(shares, [penalty], {name: 0.5}, "loss").values()
+            assert f"{verb} {setting}" in text
+        shares = {"task": 1.0, name: 0.0}
+        (text,) = advice(shares, [penalty], {name: 0.5}, "loss").values()
+        assert "No weight can change that" in text
+
+
+def test_advice_on_the_score():
+    for settings, weight, says in (
+        ({"selective_target": "score"}, 0.1, True),
+        ({"selective_target": "mixed"}, 0.1, True),
+        ({"selective_target": "score"}, 0.0, False),
+        ({"selective_target": "score", "class_score": "margin"}, 0.1, False),
+        ({"selective_target": "jacobian"}, 0.1, False),
+    ):
+        penalties = kj.JSIGRConfig(**settings).build_penalties()
+        weights = {penalty.name: weight for penalty in penalties}
+        assert bool(score_advice(penalties, weights, 0.01)) == says
 
 
 def by_heart(score):
     """A model that is sure of its four images, in an epoch that moves nothing."""
     net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     net.set_weights([np.array([[9.0, -9.0], [-9.0, 9.0]])])
-    robust = kj.harden(
-        net,
-        form="separate",
-        score=score,
+    config = kj.JSIGRConfig(
+        selective_target="score",
+        class_score=score,
         selection="all",
         jacobian_weight=0.0,
-        ramp_steps=0,
-        verbose=0,
     )
+    robust = kj.harden(net, recipe=config, warmup=0, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile(keras.optimizers.SGD(0.0), loss)
     x, y = np.repeat(np.eye(2, dtype="float32"), 2, axis=0), np.array([0, 0, 1, 1])
     return robust, x, y
 
 
-def test_images_learnt_by_heart():
+def test_images_learned_by_heart():
     robust, x, y = by_heart("log_prob")
     with pytest.warns(UserWarning, match="by heart") as caught:
         robust.fit(x, y, epochs=2, callbacks=[PenaltyMonitor()], verbose=0)
     (text,) = warnings_of(caught)
-    assert "Pass score='margin'" in text
+    assert "class_score='margin'" in text
 
 
 @pytest.mark.parametrize("kind", ["CategoricalFocalCrossentropy", "BinaryCrossentropy"])
@@ -214,7 +221,7 @@ def test_the_gradient_of_the_margin_outlasts_that_of_the_log_probability():
     norms = {}
     for score in ("log_prob", "margin"):
         robust, *data = by_heart(score)
-        norms[score] = gradient_norms_of(robust)(*map(tf.constant, (*data, [0, 0])))
+        norms[score] = gradient_norms_of(robust)(*seeded(*data))
     assert norms["log_prob"]["selective"] < 1e-2 * norms["margin"]["selective"]
 
 
@@ -227,41 +234,34 @@ def test_shares_at_zero():
 
 
 @pytest.mark.slow
-def test_on_two_devices(data, hardened, fit, two_devices):
-    weights = {"jacobian_weight": 0.05, "selective_weight": 0.05}
-    with two_devices.scope():
-        robust = hardened(ramp_steps=0, **weights)
+def test_on_two_devices(data, hardened, fit):
+    devices, how = ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    with tf.distribute.MirroredStrategy(devices, cross_device_ops=how).scope():
+        robust = hardened(jacobian_weight=0.05, selective_weight=0.05)
     history = fit(robust, PenaltyMonitor(*data), epochs=1).history
     assert effective_weights(robust)["jacobian"] == pytest.approx(0.05)
     assert 0.1 < history["task_gradient_share"][0] < 1.0
 
 
-def test_the_factor_of_automatic_weights_counts(hardened):
-    robust = hardened(
-        jacobian_weight=0.5,
-        ramp_steps=0,
-        penalty_weights="auto",
-        reference_accuracy=0.9,
-    )
+def test_warmup_and_penalty_factor_count(hardened):
+    robust = hardened(jacobian_weight=0.5, warmup=4)
     robust.penalty_factor.assign(0.25)
-    assert effective_weights(robust)["jacobian"] == pytest.approx(0.125)
-    assert effective_weights(robust)["fused"] == pytest.approx(0.25)
+    robust.steps_taken.assign(2)
+    progress = robust.warmup_progress()
+    assert 0.0 < progress < 1.0
+    weight = effective_weights(robust)["jacobian"]
+    assert weight == pytest.approx(0.125 * progress)
 
 
-def test_shares_of_the_epoch_and_the_next_factor(data, hardened):
-    robust = hardened(
-        jacobian_weight=50.0,
-        selective_weight=0.0,
-        ramp_steps=0,
-        penalty_weights="auto",
-        reference_accuracy=0.9,
-    )
-    with pytest.warns(UserWarning, match="drown the task loss") as caught:
+def test_shares_are_of_the_epoch_and_not_of_the_next_factor(data, hardened):
+    robust = hardened(jacobian_weight=50.0, selective_weight=0.0)
+    constraint = kj.callbacks.AccuracyConstraint(reference=0.9)
+    with pytest.warns(UserWarning, match="drown the task loss"):
         history = robust.fit(
             *data,
             epochs=4,
             validation_data=data,
-            callbacks=[PenaltyMonitor()],
+            callbacks=[constraint, PenaltyMonitor()],
             verbose=0,
         ).history
     factors = np.array(history["penalty_factor"])
@@ -269,14 +269,11 @@ def test_shares_of_the_epoch_and_the_next_factor(data, hardened):
     penalty = factors * 50.0 * np.array(history["jacobian_penalty"])
     share = penalty / (penalty + np.array(history["task_loss"]))
     np.testing.assert_allclose(history["jacobian_loss_share"], share, rtol=1e-5)
-    (text,) = warnings_of(caught)
-    assert "Lower jacobian_weight (now 50)" in text
 
 
-def test_term_without_reverse_mode(data, hardened):
-    robust = hardened(estimator="finite_difference", norm="squared", ramp_steps=0)
-    x, y, seed = map(tf.constant, (*data, [0, 0]))
-    norms = gradient_norms_of(robust)(x, y, seed)
+def test_penalty_without_reverse_mode(data, hardened):
+    robust = hardened(estimator="finite_difference", norm="squared")
+    norms = gradient_norms_of(robust)(*seeded(*data))
     assert set(norms) == {"task", "fused"}
     assert norms["fused"] > 0
 
@@ -291,7 +288,7 @@ def test_wrong_use(data, plain, fit):
 @pytest.mark.slow
 def test_layers_frozen_between_two_trainings(data, hardened):
     x, y = data
-    robust = hardened(jacobian_weight=0.1, selection="all", ramp_steps=0)
+    robust = hardened(jacobian_weight=0.1, selection="all")
     robust.compile(keras.optimizers.SGD(0.0), robust.loss)
 
     def shares(monitor):
@@ -317,7 +314,7 @@ def test_a_loss_scale_that_has_grown(data):
         keras.layers.Dense(3, activation="softmax"),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    robust = kj.harden(model, ramp_steps=0, verbose=0)
+    robust = kj.harden(model, recipe=kj.JSIGRConfig(), warmup=0, verbose=0)
     robust.compile("sgd", "sparse_categorical_crossentropy")
     x, y = map(tf.constant, data)
     norms = gradient_norms_of(robust)
