@@ -337,7 +337,7 @@ def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> A
 
 def _search_of(attack: Attack, region: Any) -> Any:
     attack = attack.without_radius()
-    norm, input_range = attack.norm, attack.input_range
+    limits: Any = (attack.norm, attack.input_range)
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
         dtype = working_dtype(probe.dtype)
@@ -350,9 +350,7 @@ def _search_of(attack: Attack, region: Any) -> Any:
             *where: tf.Tensor,
         ) -> Any:
             return attack.search(
-                AttackContext(
-                    logits_fn, x, targets, epsilon, seed, norm, input_range, *where
-                )
+                AttackContext(logits_fn, x, targets, epsilon, seed, *limits, *where)
             )
 
         signature = [

@@ -164,8 +164,7 @@ class StepLoop(NamedTuple):
         ) -> Any:
             gradient, logits, healthy = self._gradient(context, x, state, step, seed)
             if self.remember and logits is not None:
-                now = score_points(attack, context, x, logits)
-                best = self._noted(now, best)
+                best = self._noted(score_points(attack, context, x, logits), best)
             now = StepState(x, gradient, logits, state, step, ball)
             x, state = attack.update(context, now)
             return step + 1, x, state, best, finite & healthy

@@ -48,10 +48,10 @@ def test_standard_suite(golden):
     robust = golden.harden()
     x, ask = attacked_input(golden)
     model = ask(robust)
-    suite = attacks.Suite(
+    suite = attacks.AttackSuite(
         [
             attacks.APGD(steps=3, early_stop=True, **SMALL),
-            attacks.APGDT(steps=2, target_classes=2, early_stop=True, **SMALL),
+            attacks.TargetedAPGD(steps=2, target_classes=2, early_stop=True, **SMALL),
             attacks.FAB(steps=2, target_classes=2, **SMALL),
             attacks.Square(queries=6, **SMALL),
         ]
@@ -133,7 +133,7 @@ BATCH = 8
 def test_auto_weights(golden, train):
     """Eager, which is cheaper here; tests/training has the other modes."""
     robust = golden.compiled(
-        run_eagerly=True, harden={**AUTO, "ramp_steps": 0, "selection": "all"}
+        run_eagerly=True, harden={**AUTO, "warmup": 0, "selection": "all"}
     )
     history = train(golden, robust, epochs=2)
     x, y = golden.part(0, BATCH)
@@ -148,7 +148,7 @@ def test_auto_weights(golden, train):
 
 def test_guided(golden, train, reference):
     """In graph mode, where weights end elsewhere than in the fused form."""
-    robust = golden.compiled(harden={"form": "guided"})
+    robust = golden.compiled(harden={"selective_target": "mixed"})
     train(golden, robust)
     pairs = zip(robust.base.get_weights(), reference.base.get_weights(), strict=True)
     assert any(np.abs(a - b).max() > 1e-7 for a, b in pairs)
@@ -156,7 +156,7 @@ def test_guided(golden, train, reference):
 
 @pytest.mark.slow
 def test_guided_goes_on_after_loading(golden, train, assert_same_weights, tmp_path):
-    saved = golden.compiled(harden={"form": "guided", "spread": 0.3})
+    saved = golden.compiled(harden={"selective_target": "mixed", "projection_std": 0.3})
     train(golden, saved)
     saved.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -266,7 +266,7 @@ def test_sample_weights(golden, train, reference, assert_same_weights):
     assert_same_weights(ones, reference)
     if golden.couples:
         return
-    settings = {"estimator": "exact", "selection": "all", "ramp_steps": 0}
+    settings = {"estimator": "exact", "selection": "all", "warmup": 0}
     # One step each, eager: tracing it would take most of this test's time.
     eager = {"harden": settings, "run_eagerly": True}
     whole, rest = (golden.compiled(**eager) for _ in range(2))
@@ -282,7 +282,7 @@ def test_sample_weights(golden, train, reference, assert_same_weights):
 @pytest.mark.slow
 def test_noise(golden, train, reference):
     """In graph mode, where weights end elsewhere than without noise."""
-    robust = golden.compiled(harden={"noise": 0.05, "noise_patches": (1, 4)})
+    robust = golden.compiled(harden={"start_radius": 0.05, "start_patch_sizes": (1, 4)})
     train(golden, robust)
     pairs = zip(robust.base.get_weights(), reference.base.get_weights(), strict=True)
     assert any(np.abs(a - b).max() > 1e-7 for a, b in pairs)
