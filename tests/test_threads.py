@@ -64,10 +64,13 @@ def evaluate(model):
         X,
         Y,
         epsilon=EPSILON,
-        attacks=[kj.attacks.PGD(EPSILON, steps=3), kj.attacks.Square(EPSILON, 10)],
+        attacks=[
+            kj.attacks.PGD(EPSILON, steps=3),
+            kj.attacks.Square(EPSILON, queries=10),
+        ],
         verbose=0,
     )
-    return np.array([report.clean_accuracy, report.worst_case_accuracy], float)
+    return np.array([report.clean.accuracy, report.robust.accuracy], float)
 
 
 def make_jobs(model, folder):
