@@ -1,49 +1,13 @@
-"""Small models with known answers."""
+"""Small models with known answers, and data for them."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-try:
-    # Two logical devices, if TensorFlow has not been started by another folder yet.
-    devices = tf.config.list_physical_devices("CPU")[:1]
-    if not tf.config.get_logical_device_configuration(devices[0]):
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(devices[0], two)
-except RuntimeError:
-    pass
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    keras.utils.set_random_seed(7)
-
-
-@pytest.fixture
-def rng_saliency() -> np.random.Generator:
-    return np.random.default_rng(3)
-
-
-@pytest.fixture
-def images(rng_saliency) -> np.ndarray:
-    return rng_saliency.random((11, 10, 8, 2), dtype=np.float32)
-
-
-@pytest.fixture
-def conv_net() -> keras.Model:
-    return keras.Sequential(
-        [
-            keras.Input((10, 8, 2)),
-            keras.layers.Conv2D(4, 3, strides=2, activation="silu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
-
 
 class SmoothNet:
-    """`tanh(x A) B` in both, with the gradient of a logit written out."""
+    """`tanh(x A) B` in TensorFlow and in NumPy, with the gradient of a logit."""
 
     def __init__(self, shape):
         rng = np.random.default_rng(5)
@@ -70,8 +34,18 @@ class SmoothNet:
 
 
 @pytest.fixture
-def rng_methods():
+def rng():
     return np.random.default_rng(3)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((11, 10, 8, 2), dtype=np.float32)
+
+
+@pytest.fixture
+def labels():
+    return np.arange(11) % 3
 
 
 @pytest.fixture
@@ -80,27 +54,17 @@ def make_net():
 
 
 @pytest.fixture
-def images_methods(rng_methods):
-    return rng_methods.random((5, 8, 6, 2)).astype("float32")
+def net():
+    return SmoothNet((10, 8, 2))
 
 
 @pytest.fixture
-def labels():
-    return np.array([0, 2, 1, 1, 0])
-
-
-@pytest.fixture
-def net(make_net):
-    return make_net((8, 6, 2))
-
-
-@pytest.fixture
-def conv_net_methods():
+def conv_net():
     keras.utils.set_random_seed(7)
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((8, 6, 2)),
+            keras.Input((10, 8, 2)),
             layers.Conv2D(4, 3, activation="silu", name="first"),
             layers.Conv2D(5, 3, padding="same", activation="silu", name="last"),
             layers.AveragePooling2D(2),

@@ -1,4 +1,4 @@
-"""Text that models share if they do the same with their weights."""
+"""Cached maps: their file, keys, table inside a model, and fingerprints."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ from keras_jsigr.saliency import (
     perturbation_coefficients,
     perturbation_map,
 )
-from keras_jsigr.saliency import cache as module_build_codes
+from keras_jsigr.saliency import cache as cache_module
 from keras_jsigr.saliency.cache import sorted_rows
 from keras_jsigr.saliency.fingerprint import (
     architecture_of,
@@ -27,7 +27,8 @@ from keras_jsigr.saliency.fingerprint import (
     fingerprint_model,
 )
 
-QUIET = {"verbose": 0, "grid": 2, "batch_size": 4}
+SMALL = {"grid": 2, "batch_size": 4}
+QUIET = {"verbose": 0, **SMALL}
 
 
 def test_coefficients_within_half_a_step_of_the_direct_ones(conv_net, images):
@@ -44,6 +45,7 @@ def test_coefficients_within_half_a_step_of_the_direct_ones(conv_net, images):
     assert cache.codes.dtype == np.uint8
     assert np.all(np.diff(cache.keys) > 0)
     np.testing.assert_array_equal(cache.coefficients.max(1), 1.0)
+    assert repr(cache) == "PerturbationCache(11 maps (10, 8) of 4 masks)"
 
 
 def test_lookup_under_shuffle_with_duplicates_and_misses(conv_net, images, rng):
@@ -72,12 +74,6 @@ def test_duplicates_are_merged_and_the_first_kept(conv_net, images):
     np.testing.assert_allclose(cache.coefficients, once.coefficients, atol=1 / 254)
 
 
-def test_it_tells_what_it_holds(conv_net, images):
-    cache = PerturbationCache.build(conv_net, images, grid=3, verbose=0)
-    size = images.shape[1:3]
-    assert repr(cache) == f"PerturbationCache({len(images)} maps {size} of 9 masks)"
-
-
 def test_colliding_keys_of_different_examples_are_refused():
     keys, x = np.array([5, 3, 5]), np.array([[1.0], [0.0], [2.0]])
     with pytest.raises(ValueError, match=r"different examples \[0, 2\]"):
@@ -104,7 +100,7 @@ def test_round_trip_through_file_and_pickle(conv_net, images, tmp_path, capsys):
     )
     assert path.stat().st_mtime_ns == before
     assert again.size == 11
-    assert capsys.readouterr().out.startswith("Loaded the maps of 11 examples")
+    assert "Loaded the maps of 11 examples" in capsys.readouterr().out
 
 
 def test_a_mismatch_names_what_differs(conv_net, images, tmp_path):
@@ -182,21 +178,18 @@ def test_a_killed_build_goes_on_where_it_stopped(images, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["cache.npz"]
 
 
-SMALL = {"grid": 2, "batch_size": 4}
-
-
 def test_progress_is_saved_as_time_goes(images, tmp_path, monkeypatch):
     saves = []
-    real = module_build_codes.write_cache_file
+    real = cache_module.write_cache_file
 
     def spy(path, header, arrays):
         saves.append(len(arrays["codes"]))
         real(path, header, arrays)
 
-    monkeypatch.setattr(module_build_codes, "write_cache_file", spy)
-    monkeypatch.setattr(module_build_codes, "_SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(cache_module, "write_cache_file", spy)
+    monkeypatch.setattr(cache_module, "_SECONDS_BETWEEN_SAVES", 0.0)
     PerturbationCache.build(Teacher(), images, path=tmp_path / "c.npz", **QUIET)
-    assert saves == [4, 8, 11]
+    assert saves[:3] == [4, 8, 11]
 
 
 @pytest.mark.parametrize("spoil", ["settings", "bytes"])
@@ -219,8 +212,14 @@ def test_progress_bar_and_integer_data(rng, capsys):
     x = rng.integers(0, 255, (9, 10, 8, 2), dtype="uint8")
     teacher = Teacher()
     model = lambda v: teacher(tf.cast(v, tf.float32) / 255.0)  # noqa: E731
-    cache = PerturbationCache.build(model, x, grid=2, batch_size=4)
+    cache = PerturbationCache.build(model, x, **SMALL)
     assert "9/9" in capsys.readouterr().out
+    keras.config.disable_interactive_logging()
+    try:
+        PerturbationCache.build(model, x, **SMALL)
+    finally:
+        keras.config.enable_interactive_logging()
+    assert capsys.readouterr().out == ""
     assert cache.lookup(x.astype("float32"))[1].all()
 
 
@@ -260,13 +259,6 @@ def path_cache_file(tmp_path):
     return path
 
 
-def test_round_trip_leaves_one_file(path_cache_file):
-    header, arrays = read_cache_file(path_cache_file)
-    assert header == {"grid": [5, 5]}
-    np.testing.assert_array_equal(arrays["a"], np.arange(1000))
-    assert [p.name for p in path_cache_file.parent.iterdir()] == ["cache.npz"]
-
-
 def test_a_failing_write_leaves_the_old_file(path_cache_file, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
@@ -275,14 +267,17 @@ def test_a_failing_write_leaves_the_old_file(path_cache_file, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_cache_file(path_cache_file, {}, {"a": np.zeros(1)})
     assert [p.name for p in path_cache_file.parent.iterdir()] == ["cache.npz"]
-    assert read_cache_file(path_cache_file)[0] == {"grid": [5, 5]}
+    header, arrays = read_cache_file(path_cache_file)
+    assert header == {"grid": [5, 5]}
+    np.testing.assert_array_equal(arrays["a"], np.arange(1000))
 
 
-@pytest.mark.parametrize("keep", [0, 10, 500, 4000, -1])
-def test_truncated(path_cache_file, keep):
-    path_cache_file.write_bytes(path_cache_file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="damaged or foreign"):
-        read_cache_file(path_cache_file)
+def test_truncated(path_cache_file):
+    whole = path_cache_file.read_bytes()
+    for keep in (0, 10, 500, 4000, -1):
+        path_cache_file.write_bytes(whole[:keep])
+        with pytest.raises(ValueError, match="damaged or foreign"):
+            read_cache_file(path_cache_file)
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(path_cache_file):
@@ -381,18 +376,17 @@ def test_keys_never_change_between_releases():
     assert content_keys(x).numpy().tolist() == golden
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_compiled_and_batch_independent(images, jit):
-    x = images.copy()
-    x[3, 0, 0, 0] = -0.0
+def test_compiled_and_batch_independent(images):
+    images[3, 0, 0, 0] = -0.0
     spec = tf.TensorSpec((None, 10, 8, 2), tf.float32)
-    compiled = tf.function(content_keys, input_signature=[spec], jit_compile=jit)
-    expected = content_keys(x).numpy()
-    np.testing.assert_array_equal(compiled(x), expected)
-    parts = [compiled(x[i : i + 3]) for i in range(0, 11, 3)]
-    np.testing.assert_array_equal(np.concatenate(parts), expected)
-    x[3, 0, 0, 0] = 0.0
-    np.testing.assert_array_equal(compiled(x), expected)
+    expected = content_keys(images).numpy()
+    for jit in (False, True):
+        compiled = tf.function(content_keys, input_signature=[spec], jit_compile=jit)
+        np.testing.assert_array_equal(compiled(images), expected)
+        parts = [compiled(images[i : i + 3]) for i in range(0, 11, 3)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+        positive = np.abs(images)
+        np.testing.assert_array_equal(compiled(positive), expected)
 
 
 def test_types_that_cast_to_the_same_float32(rng):
@@ -428,7 +422,6 @@ def cache(conv_net, images):
     return PerturbationCache.build(conv_net, images, grid=2, verbose=0)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_modes(cache, images, rng, mode):
     table = MapTable.from_cache(cache)
@@ -471,7 +464,6 @@ class Holder(keras.Model):
         return cls(table, **config)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_saved_with_the_model(cache, images, tmp_path):
     model = Holder(MapTable.from_cache(cache))
     _, maps, _ = model(images)
@@ -489,7 +481,6 @@ def test_saved_with_the_model(cache, images, tmp_path):
     loaded.save_weights(tmp_path / "model.weights.h5")
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_works_in_a_functional_model(cache, images):
     inputs = keras.Input((10, 8, 2))
     maps, found = MapTable.from_cache(cache)(inputs)
@@ -499,56 +490,42 @@ def test_works_in_a_functional_model(cache, images):
     np.testing.assert_allclose(got, cache.maps(images), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_policies_leave_it_alone(cache, images, policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        table = MapTable.from_cache(cache)
-        maps, found = table(tf.constant(images))
-        again = MapTable.from_config(table.get_config())
-    finally:
-        keras.config.set_dtype_policy(before)
+def test_mixed_policies_leave_it_alone(cache, images):
+    keras.config.set_dtype_policy("mixed_float16")
+    table = MapTable.from_cache(cache)
+    maps, found = table(tf.constant(images))
+    again = MapTable.from_config(table.get_config())
     assert found.numpy().all()
     assert maps.dtype == tf.float32
     assert table.codes.dtype == "uint8"
     assert again.compute_dtype == "float32"
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
-def test_training_data_is_found_through_fit(conv_net, images):
-    for dtype in ("float32", "float64", "uint8"):
-        x = (images * 250).astype(dtype)
-        cache = PerturbationCache.build(conv_net, x, grid=2, verbose=0)
-        hits = []
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_training_data_is_found_through_fit(conv_net, images, dtype):
+    class Model(keras.Model):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+            self.dense = keras.layers.Dense(1)
 
-        class Model(keras.Model):
-            def __init__(self, table, hits):
-                super().__init__()
-                self.table = table
-                self.dense = keras.layers.Dense(1)
-                self.hits = hits
+        def call(self, x):
+            return self.dense(keras.ops.reshape(x, (-1, 160)))
 
-            def call(self, x):
-                return self.dense(keras.ops.reshape(x, (-1, 160)))
+        def train_step(self, data):
+            found = self.table(data[0])[1]
+            return {"hit": tf.reduce_mean(tf.cast(found, tf.float32))}
 
-            def train_step(self, data):
-                found = self.table(data[0])[1]
-                return {"hit": tf.reduce_mean(tf.cast(found, tf.float32))}
-
-        for policy in ("float32", "mixed_float16"):
-            keras.config.set_dtype_policy(policy)
-            try:
-                model = Model(MapTable.from_cache(cache), hits)
-                model.compile("sgd", "mse")
-                log = model.fit(x, np.zeros(11), batch_size=4, epochs=2, verbose=0)
-            finally:
-                keras.config.set_dtype_policy("float32")
-            assert log.history["hit"] == [1.0, 1.0]
+    x = (images * 250).astype(dtype)
+    cache = PerturbationCache.build(conv_net, x, grid=2, verbose=0)
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        model = Model(MapTable.from_cache(cache))
+        model.compile("sgd", "mse")
+        log = model.fit(x, np.zeros(11), batch_size=4, epochs=2, verbose=0)
+        assert log.history["hit"] == [1.0, 1.0]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_assign_in_place_without_a_trace(cache, conv_net, images):
     table = MapTable.from_cache(cache)
     traces = []
@@ -568,7 +545,6 @@ def test_assign_in_place_without_a_trace(cache, conv_net, images):
     np.testing.assert_allclose(after, fresh.maps(images), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_two_replicas(cache, images):
     devices = tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
@@ -588,7 +564,6 @@ def test_two_replicas(cache, images):
     np.testing.assert_allclose(maps, cache.maps(images[:8]), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_error_messages_map_table(cache, conv_net, images):
     with pytest.raises(ValueError, match="positive number of rows"):
         MapTable(0, cache.bank)
@@ -658,14 +633,10 @@ def test_frozen_layers_compute_the_same():
     assert architecture_of(model) == before
 
 
-@pytest.mark.parametrize("other", [net("silu"), net(units=4)])
-def test_what_is_computed_counts(other):
-    assert architecture_of(other) != architecture_of(net())
-
-
-def test_the_smooth_twin_is_another():
+def test_what_is_computed_counts():
     model = net()
-    assert architecture_of(kj.with_smooth_activations(model)) != architecture_of(model)
+    for other in (net("silu"), net(units=4), kj.with_smooth_activations(model)):
+        assert architecture_of(other) != architecture_of(model)
 
 
 def test_layers_that_are_called_as_activations_are():

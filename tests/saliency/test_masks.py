@@ -1,4 +1,4 @@
-"""None"""
+"""Layouts, baselines and mask banks against SciPy and closed forms."""
 
 import pickle
 
@@ -18,15 +18,15 @@ from keras_jsigr.saliency import (
 )
 
 
-@pytest.mark.parametrize("sigma", [0.6, 1.0, 2.5, 9.0])
-def test_blur_equals_scipy(images, sigma):
-    expected = gaussian_filter(images.astype(float), (0, sigma, sigma, 0))
-    np.testing.assert_allclose(baseline(images, sigma=sigma), expected, atol=2e-6)
-    one = images[..., :1]
-    expected = gaussian_filter(one.astype(float), (0, sigma, sigma, 0))
-    np.testing.assert_allclose(baseline(one, sigma=sigma), expected, atol=2e-6)
-    grey = baseline(one[..., 0], sigma=sigma, layout="image")
-    np.testing.assert_allclose(grey, expected[..., 0], atol=2e-6)
+def test_blur_equals_scipy(images):
+    for sigma in (0.6, 1.0, 2.5, 9.0):
+        expected = gaussian_filter(images.astype(float), (0, sigma, sigma, 0))
+        np.testing.assert_allclose(baseline(images, sigma=sigma), expected, atol=2e-6)
+        one = images[..., :1]
+        expected = gaussian_filter(one.astype(float), (0, sigma, sigma, 0))
+        np.testing.assert_allclose(baseline(one, sigma=sigma), expected, atol=2e-6)
+        grey = baseline(one[..., 0], sigma=sigma, layout="image")
+        np.testing.assert_allclose(grey, expected[..., 0], atol=2e-6)
 
 
 def test_default_sigmas(rng):
@@ -45,41 +45,36 @@ def test_means_are_per_example_and_channel(images):
     for kind in ("mean", "blur"):
         expected = np.broadcast_to(table.mean(1, keepdims=True), table.shape)
         np.testing.assert_allclose(baseline(table, kind), expected, atol=1e-6)
-
-
-def test_zero_is_the_low_end(images):
     np.testing.assert_array_equal(baseline(images, "zero", low=-1.0), -1.0)
 
 
 @pytest.mark.parametrize("kind", ["blur", "mean", "zero"])
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_modes_and_types_agree(images, kind, jit, dtype):
-    x = tf.cast(images, dtype)
-    spec = tf.TensorSpec((None, *images.shape[1:]), dtype)
-    compiled = tf.function(
-        lambda v: baseline(v, kind), input_signature=[spec], jit_compile=jit
-    )
-    got = compiled(x)
-    assert got.dtype == dtype
-    assert got.shape == x.shape
-    wide = baseline(tf.cast(x, "float32"), kind)
-    atol = {"float16": 1e-3, "bfloat16": 1e-2}.get(dtype, 1e-6)
-    np.testing.assert_allclose(tf.cast(got, "float32"), wide, atol=atol)
+def test_modes_and_types_agree(images, kind):
+    for dtype, jit, atol in (
+        ("float16", False, 1e-3),
+        ("bfloat16", True, 1e-2),
+        ("float32", True, 1e-6),
+        ("float64", False, 1e-6),
+    ):
+        x = tf.cast(images, dtype)
+        spec = tf.TensorSpec((None, *images.shape[1:]), dtype)
+        compiled = tf.function(
+            lambda v: baseline(v, kind), input_signature=[spec], jit_compile=jit
+        )
+        got = compiled(x)
+        assert got.dtype == dtype
+        assert got.shape == x.shape
+        wide = baseline(tf.cast(x, "float32"), kind)
+        np.testing.assert_allclose(tf.cast(got, "float32"), wide, atol=atol)
+    # No example depends on its batch.
+    one = baseline(images[2:3], kind)
+    np.testing.assert_allclose(baseline(images, kind)[2:3], one, atol=1e-6)
 
 
 def test_integers_become_float32():
     x = np.arange(16, dtype="uint8").reshape(1, 4, 4, 1)
     assert baseline(x).dtype == "float32"
     np.testing.assert_allclose(baseline(x, "mean"), 7.5)
-
-
-def test_no_example_depends_on_the_batch(images):
-    for kind in ("blur", "mean"):
-        whole = baseline(images, kind)
-        for i in range(3):
-            one = baseline(images[i : i + 1], kind)
-            np.testing.assert_allclose(whole[i : i + 1], one, atol=1e-6)
 
 
 def test_unknown_kind_and_long_axis():
@@ -100,19 +95,17 @@ BANKS = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "grid", "size", "map_shape"), BANKS)
-def test_hats_are_a_partition_of_unity_and_masks_peak_at_one(
-    shape, grid, size, map_shape
-):
-    bank = make_mask_bank(shape, grid)
-    assert bank.size == size
-    assert bank.masks.shape == bank.hats.shape == (size, *map_shape)
-    assert bank.masks.dtype == bank.hats.dtype == np.float32
-    np.testing.assert_allclose(bank.hats.sum(0), 1.0, atol=1e-6)
-    assert bank.hats.min() >= 0.0
-    assert bank.masks.min() >= 0.0
-    axes = tuple(range(1, bank.masks.ndim))
-    np.testing.assert_array_equal(bank.masks.max(axes), 1.0)
+def test_hats_are_a_partition_of_unity_and_masks_peak_at_one():
+    for shape, grid, size, map_shape in BANKS:
+        bank = make_mask_bank(shape, grid)
+        assert bank.size == size
+        assert bank.masks.shape == bank.hats.shape == (size, *map_shape)
+        assert bank.masks.dtype == bank.hats.dtype == np.float32
+        np.testing.assert_allclose(bank.hats.sum(0), 1.0, atol=1e-6)
+        assert bank.hats.min() >= 0.0
+        assert bank.masks.min() >= 0.0
+        axes = tuple(range(1, bank.masks.ndim))
+        np.testing.assert_array_equal(bank.masks.max(axes), 1.0)
 
 
 def test_masks_equal_scipy_blur_of_discs():
@@ -126,13 +119,33 @@ def test_masks_equal_scipy_blur_of_discs():
         np.testing.assert_allclose(bank.masks[k], blurred / blurred.max(), atol=1e-6)
 
 
+def test_masks_of_long_sequences_are_blurred_as_scipy_does():
+    bank = make_mask_bank((5000, 1), 5)
+    rows = np.zeros((25, 5000))
+    near = np.abs(np.arange(5000) + 0.5 - (np.arange(25)[:, None] + 0.5) * 200) <= 1.0
+    rows[near] = 1.0
+    blurred = gaussian_filter1d(rows, bank.sigma, axis=1, mode="reflect", truncate=4)
+    expected = blurred / blurred.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(bank.masks, expected, atol=1e-6)
+
+
+def test_long_sequences_are_occluded_by_what_needs_no_blur(rng):
+    x = rng.random((2, 5000, 1), dtype=np.float32)
+    found = perturbation_map(lambda v: v[:, :3, 0], x, baseline="zero")
+    assert found.shape == (2, 5000)
+    assert (found.argmax(axis=1) < 200).all()
+    with pytest.raises(ValueError, match="Use the 'mean' or 'zero' baseline"):
+        perturbation_map(lambda v: v[:, :3, 0], x)
+
+
 def test_images_interpolate_bilinearly():
     bank = make_mask_bank((8, 12, 1), (4, 3))
     coefficients = np.random.default_rng(0).random((2, 4, 3)).astype("float32")
     expected = tf.image.resize(coefficients[..., None], (8, 12))[..., 0]
-    np.testing.assert_allclose(
-        interpolate(bank, coefficients.reshape(2, 12)), expected, atol=1e-6
-    )
+    got = interpolate(bank, coefficients.reshape(2, 12))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected \(B, 12\)"):
+        interpolate(bank, tf.ones((1, 2)))
 
 
 def test_grouped_features_are_contiguous_and_balanced():
@@ -155,6 +168,13 @@ def test_config_and_pickle_make_an_equal_bank():
     assert make_mask_bank((4,)) != 4
 
 
+def test_grids_may_be_numpy_integers():
+    for grid in (np.int64(4), np.array([4, 4]), (4, np.int32(4))):
+        bank = make_mask_bank((8, 8, 1), grid)
+        assert bank == make_mask_bank((8, 8, 1), 4)
+        assert type(bank.get_config()["grid"][0]) is int
+
+
 def test_layout_can_be_named():
     assert resolve_layout((28, 28)) == "sequence"
     bank = make_mask_bank((28, 28), layout="image")
@@ -170,59 +190,18 @@ def test_expand_map():
         expand_map(tf.ones((2, 4)), x)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (((None, 3),), "fixed positive lengths"),
-        (((2, 2, 2, 2),), "Reshape the data"),
-        (((4, 4, 1), 5), "at most one cell per pixel"),
-        (((4, 4, 1), 0), "positive integer"),
-        (((4, 4, 1), 2.0), "positive integer"),
-        (((4, 4, 1), True), "positive integer"),
-        (((4, 4, 1), (1, 2, 3)), "positive integer or a pair"),
-    ],
-)
-def test_bad_shapes_and_grids(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        make_mask_bank(*arguments)
-
-
-@pytest.mark.parametrize("grid", [np.int64(4), np.array([4, 4]), (4, np.int32(4))])
-def test_grids_may_be_numpy_integers(grid):
-    bank = make_mask_bank((8, 8, 1), grid)
-    assert bank == make_mask_bank((8, 8, 1), 4)
-    assert type(bank.get_config()["grid"][0]) is int
-
-
-def test_bad_sigma_layout_and_coefficients():
-    with pytest.raises(ValueError, match="positive number of pixels"):
-        make_mask_bank((8, 8, 1), sigma=-1.0)
-    with pytest.raises(ValueError, match="name the layout"):
-        make_mask_bank((8,), layout="image")
-    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
-        interpolate(make_mask_bank((3,)), tf.ones((1, 2)))
-
-
-def test_masks_of_long_sequences_are_blurred_as_scipy_does():
-    bank = make_mask_bank((5000, 1), 5)
-    rows = np.zeros((25, 5000))
-    near = np.abs(np.arange(5000) + 0.5 - (np.arange(25)[:, None] + 0.5) * 200) <= 1.0
-    rows[near] = 1.0
-    blurred = gaussian_filter1d(rows, bank.sigma, axis=1, mode="reflect", truncate=4)
-    expected = blurred / blurred.max(axis=1, keepdims=True)
-    np.testing.assert_allclose(bank.masks, expected, atol=1e-6)
-
-
-def test_long_sequences_are_occluded_by_what_needs_no_blur(rng):
-    x = rng.random((2, 5000, 1), dtype=np.float32)
-    found = perturbation_map(lambda v: v[:, :3, 0], x, baseline="zero")
-    assert found.shape == (2, 5000)
-    assert (found.argmax(axis=1) < 200).all()
-    with pytest.raises(ValueError, match="Use the 'mean' or 'zero' baseline"):
-        perturbation_map(lambda v: v[:, :3, 0], x)
-
-
-@pytest.mark.parametrize("length", [40, 5000])
-def test_a_blur_has_a_width_at_any_length(length):
-    with pytest.raises(ValueError, match="expected a positive number of pixels"):
-        make_mask_bank((length, 1), 5, sigma=-1.0)
+def test_bad_shapes_grids_and_widths():
+    for arguments, settings, message in (
+        (((None, 3),), {}, "fixed positive lengths"),
+        (((2, 2, 2, 2),), {}, "Reshape the data"),
+        (((8,),), {"layout": "image"}, "name the layout"),
+        (((4, 4, 1), 5), {}, "at most one cell per pixel"),
+        (((4, 4, 1), 0), {}, "positive integer"),
+        (((4, 4, 1), 2.0), {}, "positive integer"),
+        (((4, 4, 1), True), {}, "positive integer"),
+        (((4, 4, 1), (1, 2, 3)), {}, "positive integer or a pair"),
+        (((8, 8, 1),), {"sigma": -1.0}, "positive number of pixels"),
+        (((5000, 1),), {"sigma": -1.0}, "positive number of pixels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_mask_bank(*arguments, **settings)
