@@ -455,8 +455,11 @@ class JSIGRConfig:
         shared = self.selective_target == "jacobian"
         if shared and self.estimator not in REVERSE_MODE:
             if self.jacobian_weight > 0 or selects:
-                weights = (self.jacobian_weight, self.selective_weight)
-                own.append(DirectionalNorm(*weights, **common, **selection))
+                weights: dict[str, Any] = {
+                    "jacobian_weight": self.jacobian_weight,
+                    "selective_weight": self.selective_weight,
+                }
+                own.append(DirectionalNorm(**weights, **common, **selection))
             return [*own, *self.penalties]
         if self.jacobian_weight > 0:
             whole = {"norm": "squared"} if self.selective_target == "score" else target
@@ -517,16 +520,16 @@ def _relative_radius(epsilon: Any, input_range: Any) -> float:
     """Return the radius as a share of the width of the range, both checked."""
     low, high = arguments.interval("input_range", input_range)
     advice = "It is the radius to withstand, in units of the inputs."
-    epsilon = arguments.number(
+    radius = arguments.number(
         "epsilon", epsilon, minimum=0.0, above=True, advice=advice
     )
-    if epsilon >= high - low:
+    if radius >= high - low:
         raise ValueError(
-            f"`epsilon` is out of range: got {epsilon:g}, expected less than the width "
+            f"`epsilon` is out of range: got {radius:g}, expected less than the width "
             f"of input_range {high - low:g}. Pass the range of what `fit` receives, "
             "such as input_range=(0, 255)."
         )
-    return epsilon / (high - low)
+    return radius / (high - low)
 
 
 def named_recipe(

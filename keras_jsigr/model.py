@@ -598,8 +598,7 @@ class JSIGRModel(keras.Model):
         """Return what `from_config` needs, the base included."""
         serialize = keras.saving.serialize_keras_object
         # The base is trained by this model: its own losses may not be loadable.
-        with uncompiled(self.base):
-            base = _without_compile_config(serialize(self.base))
+        base = _without_compile_config(serialize(uncompiled(self.base)))
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -630,7 +629,7 @@ class JSIGRModel(keras.Model):
             config |= _read_v0_1_settings(config.pop("settings"))
             config["spec"] = config.pop("known", None)
         config["config"] = JSIGRConfig.from_config(config["config"], custom_objects)
-        if config["spec"] is not None:
+        if config.get("spec") is not None:
             config["spec"] = ModelSpec.from_config(config["base"], config["spec"])
         return cls(**config)
 

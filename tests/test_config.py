@@ -1,5 +1,6 @@
-"""Settings: every bad value and every pair that excludes each other."""
+"""`JSIGRConfig`: every bad value, every pair that excludes each other, the recipes."""
 
+import dataclasses
 import json
 
 import keras
@@ -8,144 +9,200 @@ import pytest
 import tensorflow as tf
 
 import keras_jsigr as kj
-from keras_jsigr.config import PRESETS
-from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr.config import RECIPES, preset
+
+BAD = [
+    ({"jacobian_weight": -1.0}, ValueError, "`jacobian_weight` is out of range"),
+    ({"selective_weight": float("nan")}, ValueError, "out of range: got nan"),
+    ({"alignment_weight": "0.1"}, TypeError, r"is not a number: got '0.1' \(str\)"),
+    ({"jacobian_weight": True}, TypeError, "is not a number: got True"),
+    ({"epsilon": 0.0}, ValueError, "`epsilon` is out of range: got 0.0, expected .* >"),
+    ({"selective_target": "both"}, ValueError, "Unknown `selective_target`"),
+    ({"norm": "l2"}, ValueError, "Unknown `norm`: got 'l2'"),
+    ({"estimator": "vjp"}, ValueError, "Unknown `estimator`"),
+    ({"class_score": "prob"}, ValueError, "Unknown `class_score`: got 'prob'"),
+    ({"selection": "top"}, ValueError, "Unknown `selection`: got 'top'"),
+    ({"selection_quantile": 1.5}, ValueError, "`selection_quantile` is out of range"),
+    ({"selection_threshold": -1}, ValueError, "`selection_threshold` is out of range"),
+    ({"num_projections": 0}, ValueError, "got 0, expected an integer >= 1"),
+    ({"projection_std": float("inf")}, ValueError, "`projection_std` is out of range"),
+    ({"start_radius": -0.1}, ValueError, "`start_radius` is out of range: got -0.1"),
+    ({"start_patch_sizes": ()}, ValueError, "`start_patch_sizes` is empty"),
+    ({"start_patch_sizes": 4}, TypeError, "`start_patch_sizes` is not a list"),
+    ({"live_maps": {"grid": 3}}, TypeError, "Got dict as live_maps"),
+    ({"check_gradients": "no"}, TypeError, "`check_gradients` is no switch"),
+    ({"penalties": "mine"}, TypeError, "Got str as penalties"),
+    ({"penalties": ("mine",)}, TypeError, "Got 'mine' among the penalties"),
+    (
+        {"penalties": (kj.penalties.JacobianNorm(0.1),)},
+        ValueError,
+        "Penalties have different names",
+    ),
+    ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
+    (
+        {"estimator": "jvp", "norm": "squared", "alignment_weight": 0.1},
+        ValueError,
+        "alignment_weight > 0 needs the gradient map",
+    ),
+    (
+        {
+            "estimator": "finite_difference",
+            "norm": "squared",
+            "selective_target": "mixed",
+        },
+        ValueError,
+        "selective_target='mixed' needs the gradient",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "message"), BAD)
+def test_bad_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        kj.JSIGRConfig(**settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"jacobian_weight": -1.0}, ValueError, "`jacobian_weight` is out of range"),
-        ({"selective_weight": float("nan")}, ValueError, "out of range: got nan"),
-        ({"selective_weight": float("inf")}, ValueError, "out of range: got inf"),
-        ({"align_weight": "0.1"}, TypeError, r"is not a number: got '0.1' \(str\)"),
-        ({"jacobian_weight": True}, TypeError, "is not a number: got True"),
-        ({"form": "both"}, ValueError, "Unknown `form`: got 'both'"),
-        ({"norm": "l2"}, ValueError, "Unknown `norm`: got 'l2'"),
-        ({"estimator": "hutchinson"}, ValueError, "Unknown `estimator`"),
-        ({"score": "prob"}, ValueError, "Unknown `score`: got 'prob'"),
-        ({"selection": "top"}, ValueError, "Unknown `selection`: got 'top'"),
-        ({"baseline": "noise"}, ValueError, "Unknown `baseline`"),
-        ({"saliency_score": "lime"}, ValueError, "Unknown `saliency_score`"),
-        ({"quantile": 1.5}, ValueError, "`quantile` is out of range"),
-        ({"threshold": -0.5}, ValueError, "`threshold` is out of range"),
-        (
-            {"projections": 0},
-            ValueError,
-            "`projections` is out of range: got 0, expected an integer >= 1",
-        ),
-        ({"masks_per_step": 0}, ValueError, "`masks_per_step` is out of range"),
-        (
-            {"grid": 0},
-            ValueError,
-            "`grid` is out of range: got 0, expected an integer >= 1",
-        ),
+        ({"samples": 0}, ValueError, "`samples` is out of range"),
         ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
-        ({"seed": None}, TypeError, "`seed` is not an integer"),
-        ({"seed": 2**31}, ValueError, "`seed` is out of range"),
-        ({"ramp_steps": 1.5}, TypeError, "`ramp_steps` is not an integer"),
-        (
-            {"delay_steps": -1},
-            ValueError,
-            "`delay_steps` is out of range: got -1, expected an integer >= 0",
-        ),
-        ({"input_range": (1.0, 0.0)}, ValueError, "expected low < high"),
-        ({"input_range": (0.0, float("inf"))}, ValueError, "a finite number"),
-        ({"input_range": 255}, TypeError, "is not a pair"),
-        ({"noise": -0.1}, ValueError, "`noise` is out of range: got -0.1"),
-        ({"noise": float("inf")}, ValueError, "`noise` is out of range: got inf"),
-        ({"noise": "0.1"}, TypeError, "`noise` is not a number"),
-        (
-            {"noise": 8.0},
-            ValueError,
-            "`noise` is wider than the inputs: got 8, expected at most 1",
-        ),
-        ({"estimator": "jvp"}, ValueError, "norm='l1' needs the rows"),
-        ({"estimator": "finite_difference"}, ValueError, "Use norm='squared'"),
-        (
-            {"estimator": "jvp", "norm": "squared", "align_weight": 0.1},
-            ValueError,
-            "align_weight > 0 needs the gradient map",
-        ),
+        ({"baseline": "noise"}, ValueError, "Unknown `baseline`"),
+        ({"score": "lime"}, ValueError, "Unknown `score`"),
     ],
 )
-def test_bad_settings(settings, error, message):
+def test_bad_live_maps(settings, error, message):
     with pytest.raises(error, match=message):
-        PenaltySettings(**settings)
+        kj.LiveMaps(**settings)
+
+
+@keras.saving.register_keras_serializable(package="tests_config")
+class Constant(kj.penalties.Penalty):
+    def __call__(self, linearization, batch):
+        return tf.ones_like(linearization.logits[:, 0])
 
 
 def test_round_trip_through_json():
-    settings = PenaltySettings(
-        jacobian_weight=0.5, selection="hard", inputs=("image",), masks_per_step=None,
-        input_range=(0, 255),
-    )  # fmt: skip
-    config = json.loads(json.dumps(settings.get_config()))
-    assert PenaltySettings.from_config(config) == settings
-
-
-def test_numbers_of_numpy_become_plain_ones():
-    settings = PenaltySettings(
-        jacobian_weight=np.float32(0.5), grid=np.int64(4), ramp_steps=np.int32(7)
+    """Numbers of NumPy become plain ones; a penalty of one's own comes along."""
+    config = kj.JSIGRConfig(
+        jacobian_weight=np.float32(0.5),
+        num_projections=np.int64(4),
+        selection="hard",
+        live_maps=kj.LiveMaps(samples=None, grid=np.int32(3)),
+        start_patch_sizes=[2, 4],
+        penalties=[Constant(0.25, "constant")],
     )
-    config = json.loads(json.dumps(settings.get_config()))
-    assert [config[k] for k in ("jacobian_weight", "grid", "ramp_steps")] == [0.5, 4, 7]
+    written = json.loads(json.dumps(config.get_config()))
+    assert kj.JSIGRConfig.from_config(written) == config
+    assert [written[k] for k in ("jacobian_weight", "num_projections")] == [0.5, 4]
+    serialized = keras.saving.serialize_keras_object(config)
+    assert keras.saving.deserialize_keras_object(serialized) == config
 
 
 def test_settings_of_a_newer_version():
     with pytest.raises(ValueError, match=r"Unknown settings: got \['magic'\]"):
-        PenaltySettings.from_config({**PenaltySettings().get_config(), "magic": 1})
+        kj.JSIGRConfig.from_config({**kj.JSIGRConfig().get_config(), "magic": 1})
 
 
-def test_what_the_objective_looks_at():
-    assert PenaltySettings().uses_map
-    assert not PenaltySettings(selection="all").uses_map
-    assert not PenaltySettings(selective_weight=0.0).uses_map
-    assert PenaltySettings(selective_weight=0.0, align_weight=1.0).uses_map
-    assert PenaltySettings(selection="hard").needs_whole_map
-    assert not PenaltySettings().needs_whole_map
-    assert not PenaltySettings(selection="none").selects
+def test_replace_checks_again():
+    config = kj.JSIGRConfig(norm="squared")
+    assert config.replace(estimator="jvp").estimator == "jvp"
+    with pytest.raises(ValueError, match="norm='l1' needs the rows"):
+        config.replace(estimator="jvp", norm="l1")
+    with pytest.raises(TypeError, match=r"Unknown settings: got \['form'\]"):
+        config.replace(form="fused")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.norm = "l1"
 
 
-def settings_of(name, **threat):
-    return kj.PenaltySettings(**kj.preset(name, **threat))
+def test_repr_is_code_of_what_differs():
+    config = kj.JSIGRConfig.balanced(0.1).replace(live_maps=kj.LiveMaps(grid=3))
+    assert "projection_std" not in repr(config)
+    names = {"JSIGRConfig": kj.JSIGRConfig, "LiveMaps": kj.LiveMaps}
+    again = eval(repr(config), names)
+    assert again.replace(jacobian_weight=config.jacobian_weight) == config
+    assert again.jacobian_weight == pytest.approx(config.jacobian_weight)
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown `preset`: got 'best', expected one"):
-        kj.preset("best", epsilon=0.1)
+@pytest.mark.parametrize(
+    ("settings", "names", "needs"),
+    [
+        ({}, ["jacobian", "selective"], (True, False)),
+        ({"selection": "all"}, ["jacobian", "selective"], (False, False)),
+        ({"selective_weight": 0.0}, ["jacobian"], (False, False)),
+        ({"selection": "none"}, ["jacobian"], (False, False)),
+        ({"jacobian_weight": 0.0, "selection": "hard"}, ["selective"], (True, True)),
+        (
+            {"alignment_weight": 1.0, "selection": "all"},
+            ["jacobian", "selective", "alignment"],
+            (True, True),
+        ),
+        ({"estimator": "jvp", "norm": "squared"}, ["fused"], (True, False)),
+        (
+            {"estimator": "jvp", "norm": "squared", "selective_target": "score"},
+            ["jacobian", "selective"],
+            (True, False),
+        ),
+        ({"jacobian_weight": 0.0, "selective_weight": 0.0}, [], (False, False)),
+        (
+            {"penalties": (Constant(1.0, "constant"),)},
+            ["jacobian", "selective", "constant"],
+            (True, False),
+        ),
+    ],
+)
+def test_penalties_of_the_settings(settings, names, needs):
+    penalties = kj.JSIGRConfig(**settings).build_penalties()
+    assert [penalty.name for penalty in penalties] == names
+    found = [
+        any(getattr(penalty, need) for penalty in penalties)
+        for need in ("needs_map", "needs_whole_map")
+    ]
+    assert tuple(found) == needs
 
 
-@pytest.mark.parametrize("epsilon", [0.0, -0.1, float("nan")])
-def test_a_radius_is_needed(epsilon):
-    with pytest.raises(ValueError, match=r"`epsilon` is out of range: .* > 0"):
-        kj.preset("fast", epsilon=epsilon)
+# Recipes
 
 
-def test_a_range_is_needed():
-    with pytest.raises(ValueError, match="input_range"):
-        kj.preset("fast", epsilon=0.1, input_range=(1.0, 0.0))
+def recipe(name, *threat):
+    return getattr(kj.JSIGRConfig, name)(*threat)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_step_is_taken_within_the_radius(name):
-    settings = settings_of(name, epsilon=8.0, input_range=(0, 255))
-    assert settings.noise == 8.0
-    assert settings.input_range == (0.0, 255.0)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_scales_with_the_threat_model(name):
+    ones = recipe(name, 0.1)
+    wide = recipe(name, 25.5, (0.0, 255.0))
+    assert (wide.start_radius, wide.epsilon) == (25.5, 25.5)
+    for weight in ("jacobian_weight", "selective_weight"):
+        assert getattr(wide, weight) == pytest.approx(getattr(ones, weight))
+        assert getattr(ones, weight) > 0
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_units_do_not_matter(name):
-    ones = settings_of(name, epsilon=0.1)
-    bytes_ = settings_of(name, epsilon=25.5, input_range=(0.0, 255.0))
-    assert bytes_.jacobian_weight == pytest.approx(ones.jacobian_weight)
-    assert bytes_.selective_weight == pytest.approx(ones.selective_weight)
+@pytest.mark.parametrize(
+    ("threat", "message"),
+    [
+        ((0.0,), "`epsilon` is out of range: .* > 0"),
+        ((float("nan"),), "`epsilon` is out of range: .* > 0"),
+        ((8,), r"such as input_range=\(0, 255\)"),
+        ((0.1, (1.0, 0.0)), "input_range"),
+    ],
+)
+def test_a_threat_model_that_cannot_be(threat, message):
+    with pytest.raises(ValueError, match=message):
+        kj.JSIGRConfig.fast(*threat)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_both_terms_are_there_at_any_radius(name):
-    settings = settings_of(name, epsilon=4 / 255)
-    assert settings.jacobian_weight > 0
-    assert settings.selects
+def test_the_weights_that_were_measured():
+    balanced, fast, faithful = (recipe(name, 0.1) for name in RECIPES)
+    assert balanced.jacobian_weight == pytest.approx(0.03)
+    assert balanced.selective_weight == pytest.approx(0.12)
+    assert (balanced.selective_target, balanced.norm) == ("score", "l1")
+    assert fast.jacobian_weight == pytest.approx(0.02)
+    assert fast.selective_weight == pytest.approx(0.08)
+    assert fast.selective_target == "mixed"
+    assert faithful.jacobian_weight == pytest.approx(0.005)
+    assert faithful.selective_weight == pytest.approx(0.015)
+    assert (faithful.selective_target, faithful.selection) == ("jacobian", "hard")
 
 
 def test_balanced_is_the_growth_of_the_loss():
@@ -162,37 +219,16 @@ def test_balanced_is_the_growth_of_the_loss():
         value = loss(x)
     slope = tape.gradient(value, x)
     growth = loss(x + epsilon * tf.sign(slope)) - value
-    weight = kj.preset("balanced", epsilon=epsilon)["selective_weight"]
+    weight = kj.JSIGRConfig.balanced(epsilon).selective_weight
     first_order = weight / 1.2 * tf.reduce_sum(tf.abs(slope), axis=1)
     np.testing.assert_allclose(growth, first_order, rtol=0.05)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_model_trains_with_it(name):
-    keras.utils.set_random_seed(0)
-    net = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(4, 3, activation="silu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
-    x = np.random.default_rng(0).uniform(size=(16, 8, 8, 1)).astype(np.float32)
-    y = np.arange(16) % 3
-    arguments = kj.preset(name, epsilon=0.1)
-    if name == "faithful":
-        with pytest.raises(ValueError, match="needs whole maps"):
-            kj.harden(net, **arguments, verbose=0)
-        arguments["maps"] = kj.PerturbationCache.build(net, x, y, verbose=0)
-    robust = kj.harden(net, **arguments, verbose=0)
-    robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = robust.fit(x, y, epochs=2, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
-    assert history["jacobian_penalty"][-1] > 0
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_forgotten_range_is_noticed(name):
-    with pytest.raises(ValueError, match=r"such as input_range=\(0, 255\)"):
-        kj.preset(name, epsilon=8)
+@pytest.mark.parametrize("name", ["fast", "balanced", "faithful"])
+def test_presets_of_0_1_are_the_recipes(name):
+    with pytest.warns(DeprecationWarning, match="recipe='"):
+        old = preset(name, epsilon=0.1)
+    assert old.pop("input_range") == (0.0, 1.0)
+    new = recipe({"faithful": "interpretable"}.get(name, name), 0.1)
+    translated = kj.JSIGRConfig.from_config({"form": "fused", **old})
+    assert translated.replace(epsilon=0.1) == new

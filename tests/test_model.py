@@ -7,11 +7,19 @@ import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
-from keras_jsigr import harden
-from keras_jsigr.core.heads import Head
-from keras_jsigr.training.accuracy_constraint import Validation, measure_accuracy
 
 N = 12
+ELSEWHERE = (
+    "adversary", "input_range", "inputs", "name", "saliency_maps", "seed", "verbose",
+    "warmup",
+)  # fmt: skip
+
+
+def harden(model, **settings):
+    """Harden unchecked: what is no argument of `harden` is one of the recipe."""
+    own = {name: settings.pop(name) for name in ELSEWHERE if name in settings}
+    recipe = kj.JSIGRConfig(**{"epsilon": 0.1, "check_gradients": False, **settings})
+    return kj.harden(model, recipe=recipe, **{"verbose": 0, **own})
 
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -46,7 +54,7 @@ def test_several_inputs_of_a_subclass(data):
     x = {"image": data[0], "table": data[0][:, 0, :4, 0]}
     model = TwoInputs()
     model(x)
-    robust = kj.harden(model, verbose=0)
+    robust = harden(model, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", loss, metrics=["accuracy"])
     robust.fit(x, data[1], validation_data=(x, data[1]), verbose=0)
@@ -69,16 +77,22 @@ class ImageAndTokens(TwoInputs):
         return super().call({"image": inputs["image"], "table": table})
 
 
-@pytest.mark.parametrize("probe", [False, True])
-@pytest.mark.parametrize("estimator", ["vjp", "finite_difference"])
+@pytest.mark.parametrize(
+    ("probe", "estimator"), [(True, "random_projection"), (False, "finite_difference")]
+)
 def test_tokens_of_a_subclass_are_not_moved(data, probe, estimator):
     tokens = np.random.default_rng(0).integers(0, 255, (N, 4)).astype("int32")
     x = {"image": data[0] * 255, "table": tokens}
     model = ImageAndTokens()
     model(x)
     settings = {"norm": "squared", "estimator": estimator, "selection": "all"}
-    robust = kj.harden(
-        model, input_range=(0, 255), noise=8.0, probe=probe, verbose=0, **settings
+    robust = harden(
+        model,
+        input_range=(0, 255),
+        start_radius=8.0,
+        check_gradients=probe,
+        verbose=0,
+        **settings,
     )
     assert robust.regularized == [0]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -88,7 +102,7 @@ def test_tokens_of_a_subclass_are_not_moved(data, probe, estimator):
     assert all(t.dtype.name == "int32" for t in model.seen)
     np.testing.assert_array_equal(model.seen[0], tokens)
     with pytest.raises(ValueError, match=r"got \['inputs_1'\], for which the logits"):
-        kj.harden(model, inputs=["inputs_1"], verbose=0)
+        harden(model, inputs=["inputs_1"], verbose=0)
 
 
 def test_a_subclass_of_tokens_alone_is_refused():
@@ -103,7 +117,7 @@ def test_a_subclass_of_tokens_alone_is_refused():
     model = Tokens()
     model(np.zeros((1, 4), "int32"))
     with pytest.raises(ValueError, match="harden the part of the model that comes"):
-        kj.harden(model, probe=False, verbose=0)
+        harden(model)
 
 
 class Masked(keras.Model):
@@ -122,7 +136,7 @@ def test_a_mask_reaches_a_base_that_takes_it():
     base = Masked()
     x = np.random.default_rng(0).uniform(size=(4, 5, 2)).astype("float32")
     base(x)
-    robust = kj.harden(base, verbose=0)
+    robust = harden(base, verbose=0)
     mask = np.arange(5) < np.array([[5], [3], [2], [1]])
     expected = np.asarray(base(x, mask=mask))
     np.testing.assert_allclose(robust(x, mask=mask), expected, rtol=1e-6)
@@ -136,7 +150,7 @@ def reshaping():
 
 
 def test_models_of_a_fixed_batch_size(data):
-    robust = kj.harden(reshaping(), verbose=0)
+    robust = harden(reshaping(), verbose=0)
     robust.compile("sgd", SPARSE)
     history = robust.fit(data[0][..., 0], data[1], batch_size=4, verbose=0).history
     assert np.isfinite(history["loss"])
@@ -146,23 +160,16 @@ def test_grey_images_without_an_axis(data):
     """Keras adds the axis: the same steps as with it."""
     x, y = data
     weights = []
+    cache = kj.PerturbationCache.build(net(), x, y, verbose=0)
     for images in (x, x[..., 0]):
         keras.utils.set_random_seed(0)
-        robust = kj.harden(net(), verbose=0, probe=False)
+        robust = harden(net(), saliency_maps=cache)
         robust.compile("sgd", SPARSE)
-        robust.fit(images, y, shuffle=False, verbose=0)
+        history = robust.fit(images, y, shuffle=False, verbose=0).history
+        assert history["map_hits"] == [1.0]
         weights.append(robust.get_weights())
     for left, right in zip(*weights, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
-
-
-def test_cached_maps_of_grey_images_without_an_axis(data):
-    x, y = data
-    cache = kj.PerturbationCache.build(net(), x, y, verbose=0)
-    robust = kj.harden(net(), maps=cache, verbose=0, probe=False)
-    robust.compile("sgd", SPARSE)
-    history = robust.fit(x[..., 0], y, verbose=0).history
-    assert history["map_hits"] == [1.0]
 
 
 def test_cached_maps_of_the_second_input_of_a_dataset(data):
@@ -171,7 +178,7 @@ def test_cached_maps_of_the_second_input_of_a_dataset(data):
     outputs = layers.Dense(3)(layers.Concatenate()([a, layers.Flatten()(b)]))
     model = keras.Model([a, b], outputs)
     cache = kj.PerturbationCache.build(net(), x, y, verbose=0)
-    robust = kj.harden(model, maps=cache, inputs=["b"], verbose=0, probe=False)
+    robust = harden(model, saliency_maps=cache, inputs=["b"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", loss)
     dataset = tf.data.Dataset.from_tensors(((x[:, 0, :2, 0], x), y))
@@ -193,11 +200,11 @@ def test_sides_that_a_pipeline_lost_are_those_of_the_model(data, source):
     x, y = data
     settings = {"selection": "random"} if source == "none" else {}
     if source == "cached":
-        settings["maps"] = kj.PerturbationCache.build(net(), x, y, verbose=0)
+        settings["saliency_maps"] = kj.PerturbationCache.build(net(), x, y, verbose=0)
     histories = []
     for sides in ((8, 8), (None, None)):
         keras.utils.set_random_seed(0)
-        robust = kj.harden(net(), verbose=0, probe=False, **settings)
+        robust = harden(net(), **settings)
         robust.compile(keras.optimizers.SGD(0.0), SPARSE)
         signature = tf.TensorSpec((None, *sides, 1), tf.float32)
         fit = robust.fit(lost_sides(x, y, signature), shuffle=False, verbose=0)
@@ -216,7 +223,7 @@ def test_sides_that_the_model_leaves_open_stay_open():
             layers.Dense(3, activation="softmax"),
         ]
     )
-    robust = kj.harden(model, selection="all", verbose=0, probe=False)
+    robust = harden(model, selection="all")
     robust.compile("sgd", SPARSE)
     x = np.full((2, 9, 5, 1), 0.5, "float32")
     dataset = lost_sides(x, np.zeros(2), tf.TensorSpec((None, None, None, 1)))
@@ -229,17 +236,17 @@ def test_labels_whose_side_a_pipeline_lost(data):
         lambda: iter([(x, np.eye(3)[y])]),
         output_signature=(tf.TensorSpec(x.shape), tf.TensorSpec((None, None))),
     ).apply(tf.data.experimental.assert_cardinality(1))
-    robust = kj.harden(net(), verbose=0, probe=False)
+    robust = harden(net())
     robust.compile("sgd", "categorical_crossentropy")
     assert np.isfinite(robust.fit(dataset, shuffle=False, verbose=0).history["loss"])
 
 
 IGNORING = {
-    "fused": {},
-    "guided": {"form": "guided"},
-    "margin": {"form": "separate", "score": "margin"},
-    "align": {"form": "separate", "align_weight": 0.1},
-    "sarfa": {"saliency_score": "sarfa"},
+    "jacobian": {},
+    "mixed": {"selective_target": "mixed"},
+    "margin": {"selective_target": "score", "class_score": "margin"},
+    "alignment": {"selective_target": "score", "alignment_weight": 0.1},
+    "sarfa": {"live_maps": kj.LiveMaps(samples=None, grid=2, score="sarfa")},
     "adversary": {"adversary": kj.attacks.FGSM(epsilon=0.1)},
 }
 
@@ -248,8 +255,8 @@ IGNORING = {
 def test_ignored_examples(data, name):
     """No label, no loss: they count for nothing, as Keras' loss does it."""
     x, y = data
-    settings = {"masks_per_step": None, "grid": 2, **IGNORING[name]}
-    robust = kj.harden(net(), verbose=0, probe=False, **settings)
+    settings = {"live_maps": kj.LiveMaps(samples=None, grid=2), **IGNORING[name]}
+    robust = harden(net(), **settings)
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     robust.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
     history = robust.fit(x, np.where(y == 0, -1, y), verbose=0).history
@@ -263,8 +270,8 @@ def test_ignored_examples(data, name):
 def test_examples_that_the_loss_ignores_do_not_dilute_the_penalties(data, ignored):
     x, y = data[0], 1 + np.arange(N) % 2
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=ignored)
-    settings = {"form": "separate", "selection": "all", "estimator": "exact"}
-    robust = kj.harden(net(), ramp_steps=0, verbose=0, probe=False, **settings)
+    settings = {"selective_target": "score", "selection": "all", "estimator": "exact"}
+    robust = harden(net(), warmup=0, **settings)
     robust.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
     alone = robust.train_on_batch(x, y, return_dict=True)
     robust.reset_metrics()
@@ -287,24 +294,27 @@ def test_inputs_that_half_precision_cannot_hold(data):
         ]
     )
     x = 1e6 * data[0]
-    settings = {"penalty_weights": "auto", "reference_accuracy": 0.5}
-    wide = {"input_range": (0.0, 1e6), "verbose": 0, "probe": False}
-    robust = kj.harden(model, **settings, **wide)
+    robust = harden(model, input_range=(0.0, 1e6))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
-    history = robust.fit(x, data[1], validation_data=(x, data[1]), verbose=0).history
+    constraint = kj.callbacks.AccuracyConstraint(reference=0.5)
+    history = robust.fit(
+        x, data[1], validation_data=(x, data[1]), callbacks=[constraint], verbose=0
+    ).history
     expected = model.predict(x, verbose=0)
     np.testing.assert_array_equal(robust.predict(x, verbose=0), expected)
     assert history["val_loss"] == pytest.approx(history["task_loss"], rel=1e-3)
-    share, _ = measure_accuracy(
-        model, Validation(x, data[1]), "softmax", Head("linear")
-    )
+    share = history["accuracy_slack"][0] + 0.48
     assert share == pytest.approx(np.mean(expected.argmax(-1) == data[1]))
 
 
 def test_differences_of_inputs_in_half_precision(data):
-    settings = {"norm": "squared", "estimator": "finite_difference", "probe": False}
-    robust = kj.harden(net(), verbose=0, selection="all", **settings)
+    settings = {
+        "norm": "squared",
+        "estimator": "finite_difference",
+        "check_gradients": False,
+    }
+    robust = harden(net(), verbose=0, selection="all", **settings)
     robust.compile(keras.optimizers.SGD(0.0), SPARSE, run_eagerly=True)
     x = data[0].astype("float16")
     found = []
@@ -315,11 +325,11 @@ def test_differences_of_inputs_in_half_precision(data):
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("norm", ["l1"])
 def test_an_adversary_that_starts_anywhere_in_its_ball(data, norm):
     """Batches of unknown length, one channel, live maps: the sides stay known."""
     attack = kj.attacks.PGD(epsilon=0.5, norm=norm, steps=2)
-    robust = kj.harden(net(), adversary=attack, verbose=0, probe=False)
+    robust = harden(net(), adversary=attack)
     robust.compile("sgd", SPARSE)
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(8)
     history = robust.fit(dataset, shuffle=False, verbose=0).history
@@ -330,7 +340,7 @@ def test_a_head_with_an_activity_regularizer_is_refused():
     outputs = layers.Dense(3, "softmax", activity_regularizer="l2")
     model = keras.Sequential([keras.Input((4,)), outputs])
     with pytest.raises(ValueError, match="activity_regularizer=L2, expected None"):
-        kj.harden(model, verbose=0)
+        harden(model, verbose=0)
 
 
 def test_padding_outside_of_the_range():
@@ -339,7 +349,7 @@ def test_padding_outside_of_the_range():
     )
     x = np.random.default_rng(0).uniform(size=(N, 5, 2)).astype("float32")
     x[:, 3:] = -1.0
-    robust = kj.harden(model, verbose=0, probe=False)
+    robust = harden(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", loss)
     assert np.isfinite(robust.fit(x, np.arange(N) % 3, verbose=0).history["loss"])
@@ -358,7 +368,7 @@ def test_labels_of_several_classes_need_a_loss_that_says_so(data):
         binary = keras.losses.binary_crossentropy
         return binary(y_true, y_pred, from_logits=True)
 
-    robust = kj.harden(model, verbose=0, probe=False)
+    robust = harden(model)
     robust.compile("sgd", own, run_eagerly=True)
     with pytest.raises(ValueError, match="several classes: got a sum of 3"):
         robust.fit(x, y, verbose=0)
@@ -386,7 +396,7 @@ def test_an_optional_input_may_be_left_out(data):
     model = keras.Model([image, more], layers.Dense(3)(Join()(image, more)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     for names in ("image", ["image", "more"]):
-        robust = kj.harden(model, inputs=names, verbose=0, probe=False)
+        robust = harden(model, inputs=names)
         robust.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
         if names == "image":
             found = robust.train_on_batch([data[0], None], data[1], return_dict=True)
@@ -398,17 +408,12 @@ def test_an_optional_input_may_be_left_out(data):
                 robust.train_on_batch([data[0], None], data[1])
 
 
-def test_inputs_that_are_no_names():
-    with pytest.raises(TypeError, match="Got int as inputs"):
-        kj.harden(net(), inputs=5)
-
-
 def test_weights_of_eager_steps_are_those_of_compiled_ones(data):
     x, y = data
     results = []
     for eager in (False, True):
         keras.utils.set_random_seed(0)
-        robust = kj.harden(net(), verbose=0, probe=False)
+        robust = harden(net())
         robust.compile(keras.optimizers.SGD(0.0), SPARSE, run_eagerly=eager)
         weighted = robust.train_on_batch(x, y, sample_weight=np.linspace(0.0, 2.0, N))
         robust.reset_metrics()
@@ -419,20 +424,23 @@ def test_weights_of_eager_steps_are_those_of_compiled_ones(data):
 
 def test_a_loss_by_the_name_of_the_output(data):
     x, y = data
-    robust = kj.harden(net(), verbose=0, probe=False)
+    robust = harden(net())
     robust.compile("sgd", {"label": SPARSE}, metrics={"label": ["accuracy"]})
     history = robust.fit(x, y, validation_data=(x, y), verbose=0).history
     assert {"accuracy", "val_accuracy"} <= set(history)
 
 
-@pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(("eager", "head"), [(True, "softmax"), (False, "sigmoid")])
 def test_a_wrong_and_sure_answer_keeps_its_gradient(eager, head):
     """Keras takes the loss at the logits behind a head: it does not saturate."""
     model = keras.Sequential([keras.Input((1,)), layers.Dense(2, head)])
     model.set_weights([np.array([[60.0, -60.0]]), np.zeros(2)])
-    settings = {"jacobian_weight": 0.0, "selective_weight": 0.0, "probe": False}
-    robust = kj.harden(model, verbose=0, **settings)
+    settings = {
+        "jacobian_weight": 0.0,
+        "selective_weight": 0.0,
+        "check_gradients": False,
+    }
+    robust = harden(model, verbose=0, **settings)
     loss = SPARSE if head == "softmax" else "binary_crossentropy"
     y = np.array([1]) if head == "softmax" else np.array([[0.0, 1.0]])
     robust.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=eager)
@@ -441,13 +449,117 @@ def test_a_wrong_and_sure_answer_keeps_its_gradient(eager, head):
     assert np.abs(model.get_weights()[0] - [[60.0, -60.0]]).max() > 0.4
 
 
-def hardened(**settings):
+# Weights, warm-up and files
+
+
+def linear(**settings):
+    """A linear model whose penalties are known exactly."""
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3)])
-    return harden(model, probe=False, verbose=0, **settings)
+    exact = {"selection": "all", "estimator": "exact"}
+    return harden(model, **{**exact, **settings})
+
+
+def compiled(robust, rate=0.0):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(rate), loss)
+    return robust
+
+
+ROWS = np.random.default_rng(0).uniform(size=(32, 4)).astype("float32")
+LABELS = np.arange(32) % 3
+
+
+def excess(robust, **kwargs):
+    """Return the penalties' part of the loss of every epoch, one step each."""
+    kwargs = {"batch_size": 32, "verbose": 0, **kwargs}
+    history = robust.fit(ROWS, LABELS, **kwargs).history
+    return np.subtract(history["loss"], history["task_loss"])
+
+
+@pytest.mark.parametrize("way", ["compile", "load"])
+def test_the_warmup_goes_on(tmp_path, way):
+    """Compiling anew is a new optimizer, whose iterations start at zero."""
+    robust = compiled(linear(warmup=0.5))
+    first = excess(robust, epochs=8)  # full after four steps of eight
+    np.testing.assert_allclose(first / first[-1], [0.25, 0.5, 0.75, *[1.0] * 5], 1e-4)
+    half = compiled(linear(warmup=0.5))
+    half.base.set_weights(robust.base.get_weights())
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    excess(half, epochs=8, callbacks=[Stop()])
+    assert half.warmup_progress() == 0.75
+    if way == "load":
+        half.save(tmp_path / "m.keras")
+        half = keras.models.load_model(tmp_path / "m.keras")
+    compiled(half)
+    rest = excess(half, epochs=3)
+    np.testing.assert_allclose(rest / first[-1], [0.75, 1.0, 1.0], 1e-4)
+    assert int(half.steps_taken) == 5
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return ROWS[:8], LABELS[:8]
+
+
+def streamed(batches=None):
+    dataset = tf.data.Dataset.from_tensors((ROWS[:8], LABELS[:8])).repeat(batches)
+    return dataset.filter(lambda x, y: True) if batches == 3 else dataset
+
+
+@pytest.mark.parametrize(
+    ("data", "kwargs", "warmup", "steps"),
+    [
+        ((ROWS, LABELS), {"batch_size": 8, "epochs": 10}, 0.2, 8),
+        ((ROWS, LABELS), {"batch_size": 8, "epochs": 4, "initial_epoch": 2}, 0.5, 4),
+        ((ROWS, LABELS), {"batch_size": 8, "validation_split": 0.5}, 1.0, 2),
+        ((Batches(),), {"epochs": 2}, 0.2, 2),
+        ((streamed(6),), {"epochs": 2}, 0.5, 6),
+        ((streamed(),), {"steps_per_epoch": 4}, 0.5, 2),
+        ((streamed(3),), {}, 0.5, 200),
+        ((ROWS, LABELS), {"batch_size": 8}, 7, 7),
+        ((ROWS, LABELS), {"batch_size": 8}, 1, 1),
+        ((ROWS, LABELS), {"batch_size": 8}, 0.0, 0),
+    ],
+    ids=[
+        "arrays", "later epochs", "split", "PyDataset", "tf.data", "steps_per_epoch",
+        "unknown length", "steps", "one step", "none",
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_a_share_of_the_steps_of_fit(data, kwargs, warmup, steps, capsys):
+    robust = compiled(linear(warmup=warmup))
+    robust.run_eagerly = True
+    robust.fit(*data, **{"shuffle": False, "verbose": 0, **kwargs})
+    assert int(robust.warmup_steps) == steps
+    told = capsys.readouterr().out
+    assert ("the length of the data is unknown" in told) == (steps == 200)
+
+
+def test_a_loop_without_fit_warms_up_over_200_steps():
+    robust = compiled(linear(warmup=0.3))
+    robust.train_on_batch(ROWS, LABELS)
+    assert int(robust.warmup_steps) == -1
+    assert robust.warmup_progress() == pytest.approx(2 / 200)
+
+
+def test_accumulated_gradients_count_every_training_step():
+    robust = linear(warmup=1.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), loss)
+    robust.fit(ROWS, LABELS, batch_size=8, verbose=0)
+    assert int(robust.warmup_steps) == int(robust.steps_taken) == 4
+    assert int(robust.optimizer.iterations) == 2
 
 
 def test_a_number_in_place_of_the_variable_is_refused():
-    robust = hardened()
+    robust = linear()
     variable = robust.jacobian_weight
     with pytest.raises(TypeError, match=r"Use `model.jacobian_weight.assign\(1.0\)`"):
         robust.jacobian_weight = 1.0
@@ -456,23 +568,20 @@ def test_a_number_in_place_of_the_variable_is_refused():
 
 def test_loaded_settings_are_told(tmp_path):
     path = tmp_path / "robust.weights.h5"
-    hardened().save_weights(path)
-    other = hardened(jacobian_weight=0.5, ramp_steps=7)
+    linear(warmup=200).save_weights(path)
+    other = linear(jacobian_weight=0.5, warmup=7)
     message = (
-        r"jacobian_weight 0\.5 by 0\.005, ramp_steps 7 by 200.*"
-        r"model\.jacobian_weight\.assign\(0\.5\); model\.ramp_steps\.assign\(7\)"
+        r"jacobian_weight 0\.5 by 0\.005, warmup_steps 7 by 200.*"
+        r"model\.jacobian_weight\.assign\(0\.5\); model\.warmup_steps\.assign\(7\)"
     )
     with pytest.warns(UserWarning, match=message):
         other.load_weights(path)
     assert float(other.jacobian_weight) == pytest.approx(0.005)
     other.load_weights(path)  # nothing is left to tell: warnings are errors here
-    hardened().load_weights(path)
-
-
-def test_a_loaded_model_has_the_assigned_settings_without_a_word(tmp_path):
-    robust = hardened()
-    robust.jacobian_weight.assign(0.5)
-    robust.save(tmp_path / "m.keras")
+    linear().load_weights(path)
+    # A whole model comes with its settings, and nothing is told.
+    other.jacobian_weight.assign(0.25)
+    other.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
-    assert loaded.adjusted() == robust.adjusted()
-    assert loaded.adjusted()["jacobian_weight"] == 0.5
+    assert loaded.training_state() == other.training_state()
+    assert loaded.training_state()["jacobian_weight"] == 0.25

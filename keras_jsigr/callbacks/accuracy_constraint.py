@@ -105,10 +105,10 @@ class AccuracyConstraint(keras.callbacks.Callback):
             model.reference_accuracy.assign(self._measured_reference())
 
     def _measured_reference(self) -> float:
-        model, plain = self.model, self.reference
-        if plain is None:
-            plain, graded = model.base, self._graded
-        else:
+        model = self.model
+        plain, graded = model.base, self._graded
+        if isinstance(self.reference, keras.Model):
+            plain = self.reference
             specs, size = model.input_specs, probe_size(plain)
             head = find_head(plain, probe_batch(specs, model.input_range, size))
             graded = _GradedModel.of(plain, head, model)

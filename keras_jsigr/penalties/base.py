@@ -248,9 +248,9 @@ class Penalty(ABC):
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
+        if not isinstance(other, Penalty) or type(other) is not type(self):
             return NotImplemented
-        return self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
