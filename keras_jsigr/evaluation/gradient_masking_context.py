@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.base import target_rows
 from keras_jsigr.attacks.pgd import FGSM, PGD
+from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core.batching import (
     CompiledCache,
     classified_rightly,
@@ -23,6 +24,7 @@ from keras_jsigr.core.batching import (
     probe_rows,
 )
 from keras_jsigr.core.logits import LogitsFn, as_logits
+from keras_jsigr.evaluation.run import AttackFailedError
 
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -116,16 +118,19 @@ class DiagnosticContext:
         """Attack examples, against `source` if given; tell who stays right."""
         rows = self.rows if rows is None else rows
         right = np.zeros(len(self.x), bool)
-        if len(rows):
-            source = self.attackable if source is None else source
-            points = attack(source, self.x[rows], self.y[rows])
-            right[rows] = self.right_at(points, rows)
+        source = self.attackable if source is None else source
+        done = attacked(attack, source, self._logits, self.x, self.y, rows)
+        if done.crashed:
+            raise AttackFailedError(done.error)
+        right[rows] = ~done.broken
         return right
 
     def right_at(self, points: Any, rows: Rows) -> Bools:
         """Tell which points, of examples `rows`, are classified rightly."""
-        logits = predict_logits(self.attackable, points, self.batch_size)
-        return classified_rightly(logits, self.y[rows])
+        return classified_rightly(self._logits(points), self.y[rows])
+
+    def _logits(self, points: Any) -> npt.NDArray[Any]:
+        return predict_logits(self.attackable, points, self.batch_size)
 
     def compute(
         self, name: str, body: Callable[..., Any], rows: Rows, *numbers: float

@@ -61,9 +61,15 @@ def first_line(text: str | None) -> str | None:
     return lines[0][:300] if lines else None
 
 
+class AttackFailedError(RuntimeError):
+    """An attack crashed; the message is that of its error, with the error's name."""
+
+
 def in_words(error: BaseException) -> str:
     """Say what an error is in one line."""
     message = first_line(str(error))
+    if isinstance(error, AttackFailedError) and message:
+        return message
     return type(error).__name__ + (f": {message}" if message else "")
 
 

@@ -31,7 +31,13 @@ from keras_jsigr.evaluation.resume import (
     model_identity,
 )
 from keras_jsigr.evaluation.robustness import SuiteResult, describe
-from keras_jsigr.evaluation.run import Task, first_line, in_words, versions
+from keras_jsigr.evaluation.run import (
+    AttackFailedError,
+    Task,
+    first_line,
+    in_words,
+    versions,
+)
 from keras_jsigr.evaluation.validation import (
     check_data,
     check_model_fits,
@@ -90,7 +96,7 @@ class TransferBench:
                 attack, self.models[source], partial(self._logits, source), x, y, rows
             )
             if done.crashed:
-                raise RuntimeError(done.error)
+                raise AttackFailedError(done.error)
             x_adv = done.x_adv.astype(x.dtype)
             if done.error is not None:
                 norm, ends = attack.norm, attack.input_range

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 
 import keras
@@ -10,19 +11,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_jsigr
+from keras_jsigr import harden
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.pgd import BIM
-from keras_jsigr.attacks.suite import Suite, attack_names, attacks_of, named_attack
-from keras_jsigr.evaluation import evaluate as call
-from keras_jsigr.evaluation import examples
-from keras_jsigr.evaluation import robustness as curve
-from keras_jsigr.evaluation import robustness as linear
-from keras_jsigr.evaluation.evaluate import evaluate
-from keras_jsigr.evaluation.records import Rate
-from keras_jsigr.evaluation.report import Report, compare
+from keras_jsigr.evaluation import (
+    Rate,
+    Report,
+    compare,
+    diagnostics,
+    evaluate_saliency,
+    examples,
+    gradient_masking,
+    transfer_matrix,
+)
+from keras_jsigr.evaluation import evaluate_robustness as evaluate
+from keras_jsigr.evaluation import robustness as parts
 
+# The package has a deprecated function of this name.
+call = sys.modules["keras_jsigr.evaluation.evaluate"]
 EPSILON = 0.1
 NAMES = ("bar", "dot", "edge")
 # No random starts: what an attack does to an example depends on nothing else.
@@ -34,22 +42,14 @@ ATTACKS = [
 
 
 TRANSFER = [ATTACKS[0], ATTACKS[2].at(0.3)]
-CURVE = APGD(epsilon=EPSILON, steps=50, early_stop=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_curve():
-    """One object for all tests: an attack compiles once per model."""
-    with pytest.MonkeyPatch.context() as patch:
-
-        def curve_attack(epsilon, norm, **rest):
-            shared = CURVE.at(epsilon)
-            return (
-                shared if norm == "linf" else APGD(epsilon=epsilon, norm=norm, **rest)
-            )
-
-        patch.setattr(call, "APGD", curve_attack)
-        yield
+CURVE = APGD(
+    EPSILON,
+    input_range=(0.0, 1.0),
+    steps=50,
+    early_stop=True,
+    batch_size=32,
+    verbose=0,
+)
 
 
 def draw(count, seed):
@@ -316,7 +316,9 @@ def test_what_was_done_is_written_down(report, net, tmp_path):
     assert report.threat_model["epsilon"] == EPSILON
     assert report.data["images"] == 90
     assert len(report.data["fingerprint"]) == 64
-    assert [a.config for a in report.attacks[:3]] == [a.get_config() for a in ATTACKS]
+    ranged = [dataclasses.replace(a, input_range=(0.0, 1.0)) for a in ATTACKS]
+    configs = [{**a.get_config(), "input_range": [0.0, 1.0]} for a in ranged]
+    assert [a.config for a in report.attacks[:3]] == configs
     assert report.linearized.norm == "linf"
     assert dict(report.linearized.quantiles)[0.5] > 0
     parts = {"suite", "curve", "transfer", "linearized", "examples", "total"}
@@ -413,7 +415,7 @@ def other(x):
 
 
 @pytest.fixture
-def settings():
+def settings(quick_curve):
     return dict(
         model=model,
         x=X,
@@ -438,15 +440,14 @@ def test_an_example_without_an_answer_has_no_class(settings):
     assert example.adversarial == "none"
 
 
-# One object for all tests: an attack compiles once per model.
-CURVE_EVALUATE_CALLS = PGD(epsilon=0.03, steps=3)
+@pytest.fixture
+def quick_curve(monkeypatch):
+    """PGD of three steps in place of APGD."""
 
+    def quick(steps, early_stop, **settings):
+        return PGD(steps=3, **settings)
 
-@pytest.fixture(autouse=True)
-def _one_curve_evaluate_calls(monkeypatch):
-    monkeypatch.setattr(
-        call, "APGD", lambda epsilon, **_: CURVE_EVALUATE_CALLS.at(epsilon)
-    )
+    monkeypatch.setattr(call, "APGD", quick)
 
 
 # ---- crashes
@@ -458,7 +459,7 @@ class Odd(Attack):
 
     do: str | object = "raise"
 
-    def search(self, logits_fn, problem, seed):
+    def search(self, context):
         raise NotImplementedError
 
     def __call__(self, model, x, y=None, **kwargs):
@@ -485,30 +486,27 @@ class Nameless(Odd):
     name = ""
 
 
-@pytest.mark.parametrize(
-    ("do", "words"),
-    [
-        ("raise", "MemoryError: no room"),
-        ("shape", "ValueError: the attack returned shape (30, 3)"),
-        ("nan", "30 of its points were not finite"),
-        ("far", "30 of its points were not finite, or outside of the ball"),
-    ],
-)
-def test_a_broken_attack_breaks_nothing(settings, do, words):
+def test_a_broken_attack_breaks_nothing(settings):
     fgsm = settings["attacks"][0]
     expected = evaluate(**settings)
-    settings["attacks"] = [Odd(epsilon=0.03, do=do), fgsm, Odd(epsilon=0.03, do=do)]
-    found = evaluate(**settings)
-    assert found.robust == expected.robust
-    assert 0 < found.robust.correct < 30
-    broken, good, again = found.attacks
-    assert broken.error.startswith(words)
-    assert (broken.attacked, broken.broken, broken.accuracy.correct) == (30, 0, 30)
-    assert good.broken == expected.attacks[0].broken
-    assert again.error is not None
-    assert len(found.errors) == 2
-    assert "may be too high" in found.errors[0]
-    assert found.curve == expected.curve
+    for do, words in (
+        ("raise", "MemoryError: no room"),
+        ("shape", "ValueError: the attack returned shape (30, 3)"),
+        ("nan", "30 of 30 points were not finite"),
+        ("far", "30 of 30 points were not finite, or outside of the ball"),
+    ):
+        settings["attacks"] = [Odd(epsilon=0.03, do=do), fgsm, Odd(epsilon=0.03, do=do)]
+        found = evaluate(**settings)
+        assert found.robust == expected.robust
+        assert 0 < found.robust.correct < 30
+        broken, good, again = found.attacks
+        assert broken.error.startswith(words)
+        assert (broken.attacked, broken.broken, broken.accuracy.correct) == (30, 0, 30)
+        assert good.broken == expected.attacks[0].broken
+        assert again.error is not None
+        assert len(found.errors) == 2
+        assert "may be too high" in found.errors[0]
+        assert found.curve == expected.curve
 
 
 def test_points_outside_of_the_range_do_not_count(settings):
@@ -518,7 +516,7 @@ def test_points_outside_of_the_range_do_not_count(settings):
     outside = (x.max(axis=1) > 0.98 + 1e-6).sum()
     assert 0 < outside < 30
     found = evaluate(**settings)
-    assert found.attacks[0].error.startswith(f"{outside} of its points")
+    assert found.attacks[0].error.startswith(f"{outside} of 30 points")
 
 
 def test_no_attack_at_all_worked(settings):
@@ -531,7 +529,7 @@ def test_no_attack_at_all_worked(settings):
 def test_a_point_that_does_not_count_costs_no_more_than_itself(settings):
     settings["attacks"] = [Odd(epsilon=0.03, do="one nan")]
     found = evaluate(**settings)
-    assert found.attacks[0].error.startswith("1 of its points")
+    assert found.attacks[0].error.startswith("1 of 30 points")
     (error,) = found.errors
     assert "lost some of its points" in error
 
@@ -563,13 +561,11 @@ def test_crashed_parts(settings, monkeypatch):
         raise RuntimeError("out of luck")
 
     expected = evaluate(**settings)
-    monkeypatch.setattr(linear, "linearized_robustness", crash)
-    monkeypatch.setattr(curve, "attack_rows", crash)
+    monkeypatch.setattr(parts, "linearized_robustness", crash)
+    monkeypatch.setattr(call, "run_curve", crash)
     monkeypatch.setattr(examples, "gradient_map", crash)
     monkeypatch.setattr(examples, "as_images", lambda x: x)
-    import keras_jsigr.evaluation.gradient_masking as package
-
-    monkeypatch.setattr(package, "diagnostics", crash)
+    monkeypatch.setattr(gradient_masking, "diagnostics", crash)
     found = evaluate(**{**settings, "diagnostics": True, "examples": 3})
     assert found.errors == [
         "curve: RuntimeError: out of luck",
@@ -579,7 +575,7 @@ def test_crashed_parts(settings, monkeypatch):
     ]
     assert (found.clean, found.robust) == (expected.clean, expected.robust)
     assert found.attacks[0].broken == expected.attacks[0].broken
-    assert found.curve == expected.curve[:1]
+    assert (found.curve, expected.curve != []) == ([], True)
     assert (found.linearized, found.findings, found.examples) == (None, [], [])
 
 
@@ -616,12 +612,11 @@ def test_no_name_of_a_surrogate_takes_the_place_of_another(settings):
     assert found.robust == plain.robust
 
 
-@pytest.mark.parametrize("do", ["far", "nan"])
-def test_transferred_points_outside_of_the_ball_do_not_count(settings, do):
+def test_transferred_points_outside_of_the_ball_do_not_count(settings):
     settings["y"] = Y.copy()
     settings["y"][:2] = (Y[:2] + 1) % 3
     expected = evaluate(**settings)
-    odd = Odd(epsilon=0.03, do=do)
+    odd = Odd(epsilon=0.03, do="nan")
     settings |= {"surrogates": {"o": other}, "transfer_attacks": [odd]}
     found = evaluate(**settings)
     assert found.robust == expected.robust
@@ -630,23 +625,21 @@ def test_transferred_points_outside_of_the_ball_do_not_count(settings, do):
         0,
         expected.robust.correct,
     )
-    assert found.attacks[-1].error.startswith("30 of its points were not finite")
+    assert found.attacks[-1].error.startswith("30 of 30 points were not finite")
     # Wrong without attack is wrong.
     assert {record.accuracy for record in found.transfer} == {Rate(28, 30)}
-    assert found.errors[0].startswith("transfer: Odd on model at 0.03: 30 of its")
+    assert found.errors[0].startswith("transfer: Odd on model at 0.03: 30 of 30")
     assert len(found.errors) == 4
 
 
 def test_diagnostics_are_told_what_is_known(settings, monkeypatch):
-    import keras_jsigr.evaluation.gradient_masking as package
-
     seen = {}
 
     def watch(model, x, y, **kwargs):
         seen.update(kwargs, x=x, y=y)
         return []
 
-    monkeypatch.setattr(package, "diagnostics", watch)
+    monkeypatch.setattr(gradient_masking, "diagnostics", watch)
     black = Odd(epsilon=0.03, do="raise")
     settings |= {"attacks": [FGSM(epsilon=0.03), black], "surrogates": {"o": other}}
     found = evaluate(**{**settings, "diagnostics": True, "transfer_attacks": ["fgsm"]})
@@ -668,32 +661,6 @@ def test_half_precision(settings):
     assert found.attacks[0].error is None
     assert 0 < found.robust.correct < found.clean.correct
     assert found.linearized is not None
-
-
-# ---- attacks by name and in suites
-
-
-def test_every_name_makes_an_attack():
-    threat = dict(input_range=(0.0, 1.0), batch_size=8, seed=3)
-    for name in attack_names():
-        norm = "l2" if name == "carlini-wagner" else "linf"
-        attack = named_attack(name, epsilon=0.1, norm=norm, verbose=0, **threat)
-        assert (attack.epsilon, attack.norm, attack.seed) == (0.1, norm, 3)
-
-
-def test_what_attacks_may_be():
-    threat = dict(
-        epsilon=0.1, norm="linf", input_range=(0.0, 1.0), batch_size=8, seed=0
-    )
-    one = PGD(epsilon=0.1)
-    assert attacks_of(one, **threat) == [one]
-    assert attacks_of((one, "fgsm"), **threat)[0] == one
-    assert [a.name for a in attacks_of("pgd", **threat)] == ["PGD"]
-    assert attacks_of(Suite([one]), **threat) == [one]
-    standard = [attack.name for attack in attacks_of("standard", **threat)]
-    assert standard == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
-    # Without a radius of its own, it takes that of the threat model.
-    assert attacks_of([FAB()], **threat)[0].epsilon == 0.1
 
 
 # ---- bad input
@@ -760,6 +727,7 @@ BAD = {
     "examples": ({"examples": -1}, ValueError, "`examples`"),
     "diagnostics": ({"diagnostics": "no"}, ValueError, "`diagnostics`"),
     "verbose": ({"verbose": 2}, ValueError, "`verbose`"),
+    "option": ({"epsilonz": [1]}, TypeError, "unexpected keyword argument"),
     "title": ({"title": 3}, TypeError, "`title` is 3"),
     "resume": ({"resume": True}, TypeError, "`resume` is True"),
     "model": ({"model": "net.keras"}, TypeError, "expected a Keras model"),
@@ -783,37 +751,131 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input(settings, monkeypatch, case):
-    changes, error, message = BAD[case]
-
+@pytest.mark.parametrize("part", range(4))
+def test_bad_input(settings, monkeypatch, part):
     def never(*args, **kwargs):
         raise AssertionError("an attack was run")
 
     monkeypatch.setattr(Attack, "__call__", never)
-    with pytest.raises(error, match=message) as caught:
-        evaluate(**{**settings, **changes})
-    # Got, expected, what to do.
-    assert "xpected" in str(caught.value)
+    for changes, error, message in list(BAD.values())[part::4]:
+        with pytest.raises(error, match=message) as caught:
+            evaluate(**{**settings, **changes})
+        # Got, expected, what to do.
+        assert "xpected" in str(caught.value)
+
+
+def test_the_old_name_warns(settings):
+    for package in (keras_jsigr, keras_jsigr.evaluation):
+        with pytest.warns(DeprecationWarning, match="`evaluate_robustness`"):
+            assert package.evaluate is evaluate
 
 
 def test_the_base_of_the_hardened_model_is_itself(settings):
-    from keras_jsigr import JSIGRModel
-
     net = sequential()
-    for pair in ((net, JSIGRModel(net)), (JSIGRModel(net), net)):
+    for pair in ((net, harden(net, verbose=0)), (harden(net, verbose=0), net)):
         with pytest.raises(ValueError, match="evaluated model itself"):
             evaluate(**{**settings, "model": pair[0], "surrogates": [pair[1]]})
 
 
 def test_hardened_models_are_described(settings):
-    from keras_jsigr import JSIGRModel
-
     net = sequential()
     net.set_weights([W, B])
-    found = evaluate(**{**settings, "model": JSIGRModel(net)})
+    found = evaluate(**{**settings, "model": harden(net, verbose=0)})
     assert found.model["hardened"] is True
     assert found.model["name"] == net.name
     assert "jacobian_weight" in found.model["settings"]
     assert found.clean == Rate(30, 30)
     assert found.errors == []
+
+
+# ---- nothing of the user's is changed
+
+
+class Restless(keras.Model):
+    """Every call moves statistics, a seed and a metric."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+        self.drop = keras.layers.Dropout(0.1, seed=7)
+        self.out = keras.layers.Dense(3)
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, x, training=None):
+        x = self.norm(x, training=True)
+        x = self.drop(x, training=True)
+        self.seen.update_state(x)
+        return self.out(x)
+
+
+@pytest.fixture(scope="module")
+def restless():
+    keras.utils.set_random_seed(3)
+    net = Restless()
+    net(X)
+    net.out.set_weights([W, B])
+    return net
+
+
+def state(net):
+    variables = [*net.variables, *net.seen.variables, *net.norm.variables]
+    variables += [net.drop.seed_generator.state]
+    return {v.path: np.array(v) for v in variables}
+
+
+def answers(net):
+    return np.asarray(net(X)).argmax(-1)
+
+
+@pytest.mark.parametrize("part", ["evaluate", "diagnose", "saliency", "transfer"])
+def test_nothing_of_the_model_is_changed(restless, quick_curve, monkeypatch, part):
+    x, y = X[:12], answers(restless)[:12]
+    before = state(restless)
+    common = {"attacks": ["fgsm"], "epsilons": [0.03]}
+    if part == "evaluate":
+        report = evaluate(
+            restless, x, y, 0.03, examples=2, diagnostics=False, verbose=0, **common
+        )
+        assert report.errors == []
+    elif part == "diagnose":
+        names = ("zero_gradients", "softmax_outputs", "randomness", "noise")
+        rules = {name: gradient_masking.RULES[name] for name in names}
+        monkeypatch.setattr(gradient_masking, "RULES", rules)
+        findings = diagnostics(restless, x, y, epsilon=0.03, verbose=0)
+        # The noise of the layer is still seen.
+        statuses = {f.rule: f.status for f in findings}
+        assert statuses["randomness"] == "suspect"
+        assert not any(f.crashed for f in findings)
+    elif part == "saliency":
+        parts = ["sparsity", "pgd", "agreement", "sanity"]
+        report = evaluate_saliency(
+            {"net": restless}, x, y, 0.03, parts=parts, attack_steps=2, verbose=0
+        )
+        assert report["net"].errors == []
+    else:
+        transfer_matrix({"net": restless, "other": model}, x, y, **common)
+    after = state(restless)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+
+
+def test_nothing_is_changed_by_what_crashes(restless, monkeypatch):
+    x, y = X[:12], answers(restless)[:12]
+    before = state(restless)
+
+    def crash(*args, **kwargs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(parts, "linearized_robustness", crash)
+    monkeypatch.setattr(FGSM, "update", crash)
+    settings = {"attacks": ["fgsm"], "epsilons": [0.03], "examples": 0}
+    report = evaluate(restless, x, y, 0.03, diagnostics=False, verbose=0, **settings)
+    assert "MemoryError" in " ".join(report.errors)
+    after = state(restless)
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name], err_msg=name)
+    # A call of the user's own moves mean, variance, total, count and seed.
+    answers(restless)
+    moved = [(value != after[name]).any() for name, value in state(restless).items()]
+    assert sum(moved) == 5

@@ -1,10 +1,9 @@
-"""An attack that was edited is another attack."""
+"""What is kept of an evaluation, and what it is known by."""
 
 import dataclasses
 import importlib
-import subprocess
+import linecache
 import sys
-from pathlib import Path
 
 import keras
 import ml_dtypes
@@ -12,146 +11,82 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import FGSM, PGD, Attack
-from keras_jsigr.evaluation import evaluate as call
-from keras_jsigr.evaluation import robustness as attack_rows
-from keras_jsigr.evaluation import robustness as linear
-from keras_jsigr.evaluation.evaluate import evaluate
+from keras_jsigr import harden
+from keras_jsigr.attacks import FGSM, PGD, Attack, LogitsEnsemble
+from keras_jsigr.evaluation import evaluate_robustness as evaluate
+from keras_jsigr.evaluation import gradient_masking, resume, saliency_measures
+from keras_jsigr.evaluation import robustness as parts
 from keras_jsigr.evaluation.records import Finding
 from keras_jsigr.evaluation.resume import (
     CachedResult,
-    Store,
+    ResultCache,
     array_digest,
+    class_fingerprint,
     data_identity,
     model_identity,
-    own_code,
 )
 from keras_jsigr.evaluation.robustness import describe
-from keras_jsigr.evaluation.run import about_model
+from keras_jsigr.evaluation.run import model_summary
 from keras_jsigr.evaluation.validation import check_surrogates
 from keras_jsigr.saliency import gradient_explainer
 from keras_jsigr.saliency.metrics import randomization
 
-BEGIN = """
-import dataclasses, functools
-import numpy as np
+MINE = """
+import dataclasses
 from keras_jsigr.attacks import FGSM
-SIGN = 1.0
-TABLE = {"five": [1, 2]}
-TURN = np.eye(3)
-
-def helper(g):
-    return g
 
 class Mixin:
-    def lean(self, g):
-        return g
+    def turned(self, gradient):
+        return SIGN * gradient
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mine(Mixin, FGSM):
-    kinds = {"a", "b", "c"}
-
-    @functools.cached_property
-    def half(self):
-        return 0.5
-
-    @staticmethod
-    def shrink(g, by=2.0):
-        return [part / by for part in g]
-
-    def direction(self, g, s):
-        if s in {"one", "two", "three"}:
-            return self.lean(g), s
-        return SIGN * helper(g), TABLE[s], TURN
+    def direction(self, gradient, state):
+        return self.turned(gradient), state
 """
 
 
-def made(text):
-    space = {"__name__": "mine"}
-    exec(text, space)
-    return space["Mine"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("SIGN = 1.0", "SIGN = -1.0"),
-        ("    return g\n\nclass", "    return -g\n\nclass"),
-        ("        return g\n", "        return -g\n"),
-        ('{"five": [1, 2]}', '{"five": [1, 3]}'),
-        ("np.eye(3)", "-np.eye(3)"),
-        ('"b", "c"}', '"b", "d"}'),
-        ("return 0.5", "return 0.25"),
-        ("by=2.0", "by=3.0"),
-        ("part / by", "part * by"),
-        ("SIGN * helper", "SIGN + helper"),
-        ("self.lean", "self.half"),
-        ('"two"', '"four"'),
-    ],
-)
-def test_every_edit_is_noticed(before, after):
-    edited = BEGIN.replace(before, after)
-    assert edited != BEGIN
-    assert own_code(made(BEGIN)) != own_code(made(edited))
-
-
-def test_nothing_else_is():
-    assert own_code(made(BEGIN)) == own_code(made("\n# More lines.\n" + BEGIN))
-    # Own attacks keep the keys that they always had.
-    assert own_code(FGSM) is None
-    assert set(describe(FGSM(epsilon=0.1))) == {"name", "class", "config"}
-
-
-def test_functions_that_call_each_other():
-    """As many as a module may have: a walk along the calls would be too deep."""
-    text = BEGIN.replace("    return g\n\nclass", "    return step_0(g)\n\nclass")
-    chain = "".join(f"def step_{n}(g): return step_{n + 1}(g)\n" for n in range(900))
-    last = "def step_900(g): return helper(g) {} 1\n"
-    codes = [own_code(made(text + chain + last.format(sign))) for sign in "+-+"]
-    assert codes[0] == codes[2] != codes[1]
-
-
-@pytest.mark.slow
-def test_the_same_in_another_process(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(BEGIN)
-    code = (
-        "import mine; from keras_jsigr.evaluation.parts.own_code import own_code; "
-        "print(own_code(mine.Mine))"
-    )
-    path = f"{tmp_path}:{Path(__file__).parents[2]}"
-    other = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": path, "PYTHONHASHSEED": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Import the user's own attack from a file with that sign."""
     monkeypatch.syspath_prepend(tmp_path)
-    assert own_code(importlib.import_module("mine").Mine) == other.stdout.strip()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def load(sign):
+        (tmp_path / "mine.py").write_text(MINE.replace("SIGN", sign))
+        sys.modules.pop("mine", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        return importlib.import_module("mine").Mine
+
+    yield load
+    sys.modules.pop("mine", None)
 
 
-def test_a_repaired_attack_is_run_again(tmp_path):
-    rng = np.random.default_rng(0)
-    x, w = rng.uniform(0.3, 0.7, (30, 6)), rng.normal(size=(6, 3))
-    x, w = x.astype("float32"), w.astype("float32")
-    y = (x @ w).argmax(-1)
+def test_a_class_is_known_by_its_name_and_own_source(mine):
+    minus, plus = class_fingerprint(mine("-1.0")), class_fingerprint(mine("+1.0"))
+    assert minus["class"] == plus["class"] == "mine.Mine"
+    # The source of a base of the user's own counts, too.
+    assert minus["source"] != plus["source"]
+    assert class_fingerprint(mine("-1.0")) == minus
+    assert set(describe(FGSM(epsilon=0.1))) == {"name", "class", "config"}
+    # Typed into a session: there is no source.
+    space = {"__name__": "typed"}
+    exec(MINE.replace("SIGN", "1.0"), space)
+    assert set(class_fingerprint(space["Mine"])) == {"class"}
+
+
+def test_a_repaired_attack_is_run_again(tmp_path, mine):
+    settings = dict(epsilon=0.05, epsilons=[0.05], examples=0, diagnostics=False)
 
     def run(sign):
-        @dataclasses.dataclass(frozen=True, kw_only=True)
-        class Mine(FGSM):
-            def direction(self, gradient, state):
-                return sign * gradient, state
+        attack = mine(sign)(epsilon=0.05)
+        return evaluate(NET, X, Y, attacks=[attack], resume=tmp_path, **settings)
 
-        settings = dict(epsilon=0.05, epsilons=[0.05], examples=0, diagnostics=False)
-        attack = Mine(epsilon=0.05)
-        return evaluate(
-            lambda x: x @ w, x, y, attacks=[attack], resume=tmp_path, **settings
-        )
-
-    wrong, right = run(-1.0), run(1.0)
-    assert wrong.robust.correct == 30
-    assert right.robust.correct < 30
-    assert run(1.0).attacks == right.attacks
+    wrong, right = run("-1.0"), run("1.0")
+    assert wrong.robust.correct == 40
+    assert right.robust.correct < 40
+    assert run("1.0").attacks == right.attacks
 
 
 RNG = np.random.default_rng(4)
@@ -160,7 +95,7 @@ W = RNG.normal(size=(6, 3)).astype("float32")
 B = -0.5 * W.sum(0)
 Y = (X @ W + B).argmax(-1)
 # One object for all tests: an attack compiles once per model.
-CURVE = PGD(epsilon=0.02, steps=3, batch_size=4)
+CURVE = PGD(0.02, input_range=(0.0, 1.0), steps=3, batch_size=4)
 
 
 def build(weights=W, activation=None):
@@ -185,6 +120,7 @@ def calls(monkeypatch):
 
     seen = Calls()
     monkeypatch.setattr(Attack, "__call__", counted)
+    call = sys.modules["keras_jsigr.evaluation.evaluate"]
     monkeypatch.setattr(call, "APGD", lambda epsilon, **_: CURVE.at(epsilon))
     return seen
 
@@ -256,11 +192,9 @@ def test_linearized_and_diagnostics_are_kept(
         figures = {"share": 0.1}
         return [Finding(rule="r", title="t", status="ok", says="s", figures=figures)]
 
-    import keras_jsigr.evaluation.gradient_masking as package
-
-    monkeypatch.setattr(package, "diagnostics", once("diagnostics", fake))
-    function = once("linearized", linear.linearized_robustness)
-    monkeypatch.setattr(linear, "linearized_robustness", function)
+    monkeypatch.setattr(gradient_masking, "diagnostics", once("diagnostics", fake))
+    function = once("linearized", parts.linearized_robustness)
+    monkeypatch.setattr(parts, "linearized_robustness", function)
     settings_resume["diagnostics"] = True
     net = NET
     first = evaluate(net, X, Y, resume=tmp_path, **settings_resume)
@@ -317,7 +251,7 @@ def test_a_crashed_piece_is_tried_again(tmp_path, calls, settings_resume, monkey
         def crash(model, x, size):
             raise MemoryError("too small")
 
-        patch.setattr(attack_rows, "predict_logits", crash)
+        patch.setattr(parts, "predict_logits", crash)
         report = evaluate(net, X, Y, resume=tmp_path, **settings_resume)
     assert all(a.error == "MemoryError: too small" for a in report.attacks[:2])
     assert report.attacks[1].accuracy == report.clean
@@ -366,9 +300,6 @@ def test_identity_of_subclassed_and_hardened_models():
     net(X[:1])
     assert model_identity(net, X) == model_identity(net, X)
 
-    from keras_jsigr import harden
-    from keras_jsigr.attacks.ensemble import LogitsEnsemble
-
     base = build()
     assert model_identity(harden(base, verbose=0), X) == model_identity(base, X)
     a, b = build(), build(2 * W)
@@ -398,7 +329,7 @@ def test_what_stands_on_a_base_is_more_than_its_base():
     one, two = OnBase(base), OnBase(base)
     one(X), two(X)
     assert model_identity(one, X) != model_identity(two, X)
-    about = about_model(one, (6,), 3)
+    about = model_summary(one, (6,), 3)
     assert not about["hardened"]
     assert about["parameters"] == one.count_params()
     # It has no weights in common with what it is attacked by but those of the base.
@@ -456,9 +387,6 @@ def test_models_differ_by_their_gradients():
 
 @pytest.mark.slow
 def test_what_crashed_is_told_and_tried_again(tmp_path, settings_resume, monkeypatch):
-    import keras_jsigr.evaluation.gradient_masking as package
-    from keras_jsigr.evaluation import saliency as measure
-
     settings_resume |= {"diagnostics": True, "saliency": {"parts": ["sparsity"]}}
     settings_resume |= {"surrogates": None, "epsilons": [0.5]}
 
@@ -470,8 +398,8 @@ def test_what_crashed_is_told_and_tried_again(tmp_path, settings_resume, monkeyp
         raise MemoryError("full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(package, "diagnostics", crashed)
-        patch.setitem(measure._MEASUREMENTS, "sparsity", broken)
+        patch.setattr(gradient_masking, "diagnostics", crashed)
+        patch.setitem(saliency_measures.MEASURES, "sparsity", broken)
         report = evaluate(NET, X, Y, resume=tmp_path, **settings_resume)
     assert "r: The rule crashed: no memory" in report.errors
     assert "saliency, sparsity: MemoryError: full" in report.errors
@@ -526,45 +454,58 @@ def same(one, two):
 
 def test_second_time_nothing_is_done(tmp_path):
     work, settings = Work(), {"epsilon": 0.1, "steps": [1, 2]}
-    first = Store(tmp_path, {"model": "a"}).piece("suite", settings, work)
-    second = Store(tmp_path, {"model": "a"}).piece("suite", settings, work)
+    first = ResultCache(tmp_path, {"model": "a"}).get_or_compute(
+        "suite", settings, work
+    )
+    second = ResultCache(tmp_path, {"model": "a"}).get_or_compute(
+        "suite", settings, work
+    )
     assert work.done == 1
     same(first, second)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bool", "int64", "float16", "float32", "float64", ml_dtypes.bfloat16]
-)
-def test_types_survive(tmp_path, dtype):
-    values = np.linspace(-2, 2, 12).reshape(3, 4).astype(dtype)
+def test_types_survive(tmp_path):
     info = {"float": 1 / 3, "inf": float("inf"), "list": (1, 2), "none": None}
-    work = Work(CachedResult({"x": values, "empty": values[:0]}, info))
-    first = Store(tmp_path, {}).piece("x", {}, work)
-    second = Store(tmp_path, {}).piece("x", {}, work)
-    assert work.done == 1
-    assert second.info["list"] == [1, 2]
-    same(first, second)
-    np.testing.assert_array_equal(second.arrays["x"], values)
+    for dtype in ("bool", "int64", "float16", "float32", "float64", ml_dtypes.bfloat16):
+        values = np.linspace(-2, 2, 12).reshape(3, 4).astype(dtype)
+        work = Work(CachedResult({"x": values, "empty": values[:0]}, info))
+        kind = np.dtype(dtype).name
+        first = ResultCache(tmp_path, {}).get_or_compute(kind, {}, work)
+        second = ResultCache(tmp_path, {}).get_or_compute(kind, {}, work)
+        assert work.done == 1
+        assert second.info["list"] == [1, 2]
+        same(first, second)
+        np.testing.assert_array_equal(second.arrays["x"], values)
 
 
 def test_memory_and_disk_agree(tmp_path):
     work = Work(CachedResult({}, {"range": (0, 1), "n": np.int64(3)}))
-    same(Store(None, {}).piece("x", {}, work), Store(tmp_path, {}).piece("x", {}, work))
+    same(
+        ResultCache(None, {}).get_or_compute("x", {}, work),
+        ResultCache(tmp_path, {}).get_or_compute("x", {}, work),
+    )
 
 
-@pytest.mark.parametrize(
-    ("identity", "kind", "settings"),
-    [
+def test_anything_else_is_another_result(tmp_path):
+    for identity, kind, settings in (
         ({"model": "b"}, "suite", {"epsilon": 0.1}),
         ({"model": "a"}, "curve", {"epsilon": 0.1}),
         ({"model": "a"}, "suite", {"epsilon": np.nextafter(0.1, 1.0)}),
         ({"model": "a"}, "suite", {"epsilon": 0.1, "steps": 3}),
-    ],
-)
-def test_anything_else_is_another_piece(tmp_path, identity, kind, settings):
+    ):
+        work, folder = Work(), tmp_path / str(hash(str((identity, kind, settings))))
+        cache = ResultCache(folder, {"model": "a"})
+        cache.get_or_compute("suite", {"epsilon": 0.1}, work)
+        ResultCache(folder, identity).get_or_compute(kind, settings, work)
+        assert work.done == 2
+
+
+def test_results_of_another_format_are_computed_again(tmp_path, monkeypatch):
     work = Work()
-    Store(tmp_path, {"model": "a"}).piece("suite", {"epsilon": 0.1}, work)
-    Store(tmp_path, identity).piece(kind, settings, work)
+    monkeypatch.setattr(resume, "_FORMAT", 1)
+    ResultCache(tmp_path, {}).get_or_compute("suite", {}, work)
+    monkeypatch.undo()
+    ResultCache(tmp_path, {}).get_or_compute("suite", {}, work)
     assert work.done == 2
 
 
@@ -587,31 +528,31 @@ def _pickle(path):
         np.savez(file, header=np.array([{"a": 1}], dtype=object))
 
 
-@pytest.mark.parametrize(
-    "damage", [_cut, _flip, _foreign, _pickle, lambda p: p.write_bytes(b"")]
-)
-def test_damage_is_noticed_and_repaired(tmp_path, damage):
+def test_damage_is_noticed_and_repaired(tmp_path):
     work = Work()
-    Store(tmp_path, {}).piece("x", {}, work)
+    ResultCache(tmp_path, {}).get_or_compute("x", {}, work)
     (path,) = tmp_path.glob("*/x-*.npz")
-    damage(path)
-    with pytest.warns(RuntimeWarning, match="damaged.*computed again"):
-        again = Store(tmp_path, {}).piece("x", {}, work)
-    assert work.done == 2
-    same(again, work.made)
-    same(Store(tmp_path, {}).piece("x", {}, work), work.made)
-    assert work.done == 2
+    for damage in (_cut, _flip, _foreign, _pickle, lambda p: p.write_bytes(b"")):
+        work.done = 1
+        damage(path)
+        with pytest.warns(RuntimeWarning, match="damaged.*computed again"):
+            again = ResultCache(tmp_path, {}).get_or_compute("x", {}, work)
+        assert work.done == 2
+        same(again, work.made)
+        same(ResultCache(tmp_path, {}).get_or_compute("x", {}, work), work.made)
+        assert work.done == 2
 
 
 def test_a_piece_of_other_settings_under_this_name_is_not_taken(tmp_path):
     work = Work()
-    Store(tmp_path, {}).piece("x", {"epsilon": 0.1}, work)
-    Store(tmp_path, {}).piece("x", {"epsilon": 0.2}, work)
+    ResultCache(tmp_path, {}).get_or_compute("x", {"epsilon": 0.1}, work)
+    ResultCache(tmp_path, {}).get_or_compute("x", {"epsilon": 0.2}, work)
     one, two = sorted(tmp_path.glob("*/x-*.npz"))
     one.write_bytes(two.read_bytes())
     with pytest.warns(RuntimeWarning, match="damaged"):
         both = [
-            Store(tmp_path, {}).piece("x", {"epsilon": e}, work) for e in (0.1, 0.2)
+            ResultCache(tmp_path, {}).get_or_compute("x", {"epsilon": e}, work)
+            for e in (0.1, 0.2)
         ]
     assert len(both) == 2
     assert work.done == 3
@@ -621,32 +562,30 @@ def test_a_crash_leaves_nothing(tmp_path):
     def crash():
         raise RuntimeError("boom")
 
-    store = Store(tmp_path, {})
+    store = ResultCache(tmp_path, {})
     with pytest.raises(RuntimeError, match="boom"):
-        store.piece("x", {}, crash)
+        store.get_or_compute("x", {}, crash)
     assert [p.name for p in tmp_path.glob("*/*")] == ["about.json"]
     work = Work()
-    store.piece("x", {}, work)
+    store.get_or_compute("x", {}, work)
     assert work.done == 1
 
 
 def test_a_full_disk_does_not_stop_the_work(tmp_path, monkeypatch):
-    import keras_jsigr.evaluation.resume as module
-
     def full(*args):
         raise OSError("No space left on device")
 
-    store = Store(tmp_path, {})
-    monkeypatch.setattr(module, "write_cache_file", full)
+    store = ResultCache(tmp_path, {})
+    monkeypatch.setattr(resume, "write_cache_file", full)
     work = Work()
     with pytest.warns(RuntimeWarning, match="No space left"):
-        same(store.piece("x", {}, work), work.made)
+        same(store.get_or_compute("x", {}, work), work.made)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
-        Store(tmp_path / "file", {})
+        ResultCache(tmp_path / "file", {})
 
 
 def test_digests():
