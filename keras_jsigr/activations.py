@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
+from keras_jsigr.core.keras_compat import uncompiled
 from keras_jsigr.core.logits import is_hardened
 
 RELUS = (
@@ -77,18 +78,6 @@ def has_relu(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.ReLU) or bool(relu_attributes(layer))
 
 
-def uncompiled_view(model: keras.Model) -> keras.Model:
-    """Return a shallow copy that is not compiled: it shares layers and weights.
-
-    Keras copies and serializes losses and optimizers with a compiled model, and fails
-    where they cannot be serialized. The model itself stays as it is.
-    """
-    view: keras.Model = object.__new__(type(model))
-    view.__dict__.update(vars(model))
-    view.__dict__["compiled"] = False
-    return view
-
-
 class ModelCopy:
     """A copy of a model in the making; layers that are shared stay shared."""
 
@@ -111,7 +100,7 @@ class ModelCopy:
 
     def _copy(self, operation: Any) -> Any:
         if is_graph(operation):
-            view = uncompiled_view(operation)
+            view = uncompiled(operation)
             graph = keras.models.clone_model(view, clone_function=self.copy)
             graph.dtype_policy = operation.dtype_policy
             return graph

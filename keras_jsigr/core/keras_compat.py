@@ -234,14 +234,13 @@ def compiled_losses(model: keras.Model) -> list[Any]:
     return [loss for loss in keras.tree.flatten(getattr(model, "loss", None)) if loss]
 
 
-@contextmanager
-def uncompiled(model: keras.Model) -> Iterator[None]:
-    """Keep Keras from serializing losses inside the block: they may not be loadable."""
-    compiled = [m for m in all_layers(model) if getattr(m, "compiled", False)]
-    try:
-        for each in compiled:
-            each.compiled = False
-        yield
-    finally:
-        for each in compiled:
-            each.compiled = True
+def uncompiled(model: keras.Model) -> keras.Model:
+    """Return a shallow copy that is not compiled: it shares layers and weights.
+
+    Keras copies and serializes losses and optimizers with a compiled model, and fails
+    where they cannot be serialized.
+    """
+    view: keras.Model = object.__new__(type(model))
+    view.__dict__.update(vars(model))
+    view.__dict__["compiled"] = False
+    return view
