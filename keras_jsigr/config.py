@@ -333,7 +333,7 @@ class JSIGRConfig:
             ValueError: If the radius or the range cannot be.
 
         Reference:
-            Measured by `benchmarks/study.py`, docs/presets.md.
+            Measured by `benchmarks/study.py`, docs/recipes.md.
 
         Example:
             >>> import keras_jsigr as kj
