@@ -234,22 +234,22 @@ def test_error_messages(conv_net, images):
         )
 
 
-@pytest.mark.parametrize("score", ["squared_logits", "probability_drop"])
-def test_examples_that_the_loss_leaves_out(conv_net, images, score):
-    y = np.arange(len(images)) % 3
-    conv_net.compile(
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=-1
+def test_examples_that_the_loss_leaves_out(conv_net, images):
+    for score in ("squared_logits", "probability_drop"):
+        y = np.arange(len(images)) % 3
+        conv_net.compile(
+            loss=keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=-1
+            )
         )
-    )
-    whole = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
-    y[:2] = -1
-    cache = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
-    for part in (images[2:], *([images] if score == "squared_logits" else [])):
-        np.testing.assert_array_equal(cache.maps(part), whole.maps(part))
-    assert np.isfinite(cache.maps(images)).all()
-    with pytest.raises(ValueError, match="got 7"):
-        PerturbationCache.build(conv_net, images, [*y[1:], 7], score=score, **QUIET)
+        whole = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
+        y[:2] = -1
+        cache = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
+        for part in (images[2:], *([images] if score == "squared_logits" else [])):
+            np.testing.assert_array_equal(cache.maps(part), whole.maps(part))
+        assert np.isfinite(cache.maps(images)).all()
+        with pytest.raises(ValueError, match="got 7"):
+            PerturbationCache.build(conv_net, images, [*y[1:], 7], score=score, **QUIET)
 
 
 @pytest.fixture
@@ -364,13 +364,12 @@ def python_key(values):
     return total - (total >> 63 << 64)
 
 
-def test_equals_an_independent_implementation(rng):
+def test_keys_equal_an_independent_implementation(rng):
     x = rng.normal(size=(5, 4, 3)).astype("float32")
     x[0, 0, 0], x[1] = -0.0, 0.0
     assert content_keys(x).numpy().tolist() == [python_key(row) for row in x]
 
-
-def test_keys_never_change_between_releases():
+    # They never change between releases.
     x = np.arange(6, dtype="float32").reshape(2, 3) / 7
     golden = [-2718415750374745450, -1548595345543846277]
     assert content_keys(x).numpy().tolist() == golden
@@ -422,22 +421,22 @@ def cache(conv_net, images):
     return PerturbationCache.build(conv_net, images, grid=2, verbose=0)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-def test_modes(cache, images, rng, mode):
-    table = MapTable.from_cache(cache)
-    run = table
-    if mode != "eager":
-        spec = tf.TensorSpec((None, 10, 8, 2), tf.float32)
-        run = tf.function(table, input_signature=[spec], jit_compile=mode == "xla")
-    order = rng.integers(0, 11, 20)
-    batch = images[order]
-    batch[4] += 1.0
-    batch[5] -= 0.5
-    maps, found = run(tf.constant(batch))
-    assert maps.dtype == tf.float32
-    assert maps.shape == (20, 10, 8)
-    np.testing.assert_array_equal(np.flatnonzero(~found.numpy()), [4, 5])
-    np.testing.assert_allclose(maps, cache.maps(batch), atol=1e-6)
+def test_modes(cache, images, rng):
+    for mode in ("eager", "graph", "xla"):
+        table = MapTable.from_cache(cache)
+        run = table
+        if mode != "eager":
+            spec = tf.TensorSpec((None, 10, 8, 2), tf.float32)
+            run = tf.function(table, input_signature=[spec], jit_compile=mode == "xla")
+        order = rng.integers(0, 11, 20)
+        batch = images[order]
+        batch[4] += 1.0
+        batch[5] -= 0.5
+        maps, found = run(tf.constant(batch))
+        assert maps.dtype == tf.float32
+        assert maps.shape == (20, 10, 8)
+        np.testing.assert_array_equal(np.flatnonzero(~found.numpy()), [4, 5])
+        np.testing.assert_allclose(maps, cache.maps(batch), atol=1e-6)
 
 
 @keras.saving.register_keras_serializable("test_map_table")
@@ -616,14 +615,14 @@ def net(activation="relu", units=3):
     )
 
 
-def test_names_and_compile_state_play_no_part():
+def test_what_plays_no_part():
+    # Names and compile state.
     one, two = net(), net()
     two.compile("adam", "mse")
     assert one.layers[0].name != two.layers[0].name
     assert architecture_of(one) == architecture_of(two)
 
-
-def test_frozen_layers_compute_the_same():
+    # Frozen layers.
     model = net()
     before = architecture_of(model)
     assert '"trainable": true' in before
@@ -631,6 +630,15 @@ def test_frozen_layers_compute_the_same():
     assert architecture_of(model) == before
     model.trainable = False
     assert architecture_of(model) == before
+    # The size of the first batch.
+    found = []
+    for size in (1, 3):
+        model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+        model(keras.ops.ones((size, 4)))
+        found.append(architecture_of(model))
+    built = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+    built.build((None, 4))
+    assert found == [architecture_of(built)] * 2
 
 
 def test_what_is_computed_counts():
@@ -647,17 +655,6 @@ def test_layers_that_are_called_as_activations_are():
 
     assert architecture_of(named("relu")) != architecture_of(named("tanh"))
     assert architecture_of(named("relu")) == architecture_of(named("relu"))
-
-
-def test_the_size_of_the_first_batch_plays_no_part():
-    found = []
-    for size in (1, 3):
-        model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
-        model(keras.ops.ones((size, 4)))
-        found.append(architecture_of(model))
-    built = keras.Sequential([layers.Dense(3), layers.Dense(2)])
-    built.build((None, 4))
-    assert found == [architecture_of(built)] * 2
 
 
 def test_two_orders_of_the_inputs_are_two_models():

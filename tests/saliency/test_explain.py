@@ -29,7 +29,6 @@ FAST = {
 }
 # These ask about many copies of an example, `chunk` at once.
 CHUNKED = ("smoothgrad", "vargrad", "integrated_gradients", "occlusion", "rise")
-ANY_MODEL = sorted(set(METHODS) - {"grad_cam"})
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -89,7 +88,7 @@ def test_contract(conv_net, images, method):
         np.testing.assert_array_equal(weight, old)
 
 
-@pytest.mark.parametrize("method", ANY_MODEL)
+@pytest.mark.parametrize("method", ["gradient", "vargrad", "perturbation", "rise"])
 def test_one_trace_and_current_weights(images, method):
     traces, factor = [], tf.Variable(1.0)
 
@@ -130,7 +129,7 @@ def test_heads_integers_and_half_precision(method):
     assert np.isfinite(half).all()
 
 
-@each_method
+@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "grad_cam", "occlusion"])
 def test_another_thread_never_notices(images, method):
     """It predicts with the same model while the explanation is compiled and run."""
     inner = [
@@ -163,7 +162,7 @@ def test_another_thread_never_notices(images, method):
     np.testing.assert_allclose(found, maps, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["gradient", "perturbation", "occlusion"])
+@pytest.mark.parametrize("method", ["gradient", "occlusion"])
 def test_nan_in_the_first_example_stays_there(images, method):
     flat = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
     net = keras.Sequential([keras.Input((10, 8, 2)), *flat])
@@ -176,8 +175,7 @@ def test_nan_in_the_first_example_stays_there(images, method):
         np.testing.assert_allclose(maps[1:], clean[1:], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "occlusion"])
-def test_one_of_several_inputs(images, method):
+def test_one_of_several_inputs(images):
     """By a callable of the one to explain, with the others held fixed."""
     a, b = keras.Input((10, 8, 2)), keras.Input((3,))
     flat = keras.layers.Flatten()(a)
@@ -188,10 +186,9 @@ def test_one_of_several_inputs(images, method):
     def one(x):
         return model([x, tf.tile(fixed, (tf.shape(x)[0], 1))])
 
-    run = explainer(one, images[:1], method=method, **FAST[method])
-    assert run(images).shape == (11, 10, 8)
+    assert explain(one, images, method="smoothgrad").shape == (11, 10, 8)
     with pytest.raises(TypeError, match="pass a callable of the one to explain"):
-        explain(model, [images, np.zeros((11, 3))], method=method)
+        explain(model, [images, np.zeros((11, 3))])
 
 
 @pytest.mark.parametrize("shape", [(12,), (6, 3)])
@@ -233,7 +230,7 @@ def dense_net(units=3, head="sigmoid"):
     return keras.Sequential([keras.Input((10, 8, 2)), keras.layers.Flatten(), dense])
 
 
-@pytest.mark.parametrize("method", ["occlusion", "rise", "sarfa", "gradient"])
+@pytest.mark.parametrize("method", ["occlusion", "sarfa", "gradient"])
 def test_one_unit_is_a_decision_between_two_classes(images, method):
     """Of two classes that exclude each other, whatever the head is called."""
     net, y = dense_net(1), np.arange(11) % 2
@@ -243,7 +240,7 @@ def test_one_unit_is_a_decision_between_two_classes(images, method):
     assert np.abs(maps[0]).max() > 0
 
 
-@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "occlusion"])
+@pytest.mark.parametrize("method", ["gradient", "occlusion"])
 def test_the_logit_of_one_unit_has_the_sign_of_the_class(images, method):
     net = dense_net(1)
     run = explainer(net, images[:1], method=method, score="logit", **FAST[method])
@@ -300,7 +297,7 @@ def test_one_dtype_for_logits_that_are_the_inputs():
 # ---- hardened models
 
 
-@pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
+@pytest.mark.parametrize("method", ["gradient", "grad_cam"])
 def test_a_hardened_model_is_explained_as_its_base(conv_net, images, method):
     robust = kj.harden(conv_net, epsilon=0.1, verbose=0)
     settings = {"method": method, **FAST[method]}
@@ -381,12 +378,12 @@ def test_refused(conv_net, images):
         explain(conv_net, {"a": images})
 
 
-@pytest.mark.parametrize("label", [3, -1, 0.5])
-def test_labels_that_are_no_class(conv_net, images, label):
-    y = np.array([0, label])
-    for settings in ({}, {"method": "grad_cam"}, {"method": "perturbation"}):
-        with pytest.raises(ValueError, match="`y` is out of range"):
-            explain(conv_net, images[:2], y, **settings)
+def test_labels_that_are_no_class(conv_net, images):
+    for label in (3, -1, 0.5):
+        y = np.array([0, label])
+        for settings in ({}, {"method": "grad_cam"}, {"method": "perturbation"}):
+            with pytest.raises(ValueError, match="`y` is out of range"):
+                explain(conv_net, images[:2], y, **settings)
 
 
 def test_labels_that_the_loss_leaves_out(conv_net, images):
@@ -404,13 +401,11 @@ def test_public_names_are_documented():
             assert public.__doc__
 
 
-@each_method
-def test_every_setting_is_documented(method):
-    kind = METHODS[method]
-    settings = {each.name for each in dataclasses.fields(kind) if each.init}
-    assert settings <= {
-        line.split(":")[0].strip() for line in kind.__doc__.splitlines() if ":" in line
-    }
+def test_every_setting_is_documented():
+    for kind in METHODS.values():
+        settings = {each.name for each in dataclasses.fields(kind) if each.init}
+        lines = [line.split(":")[0].strip() for line in kind.__doc__.splitlines()]
+        assert settings <= set(lines)
 
 
 # ---- padding
