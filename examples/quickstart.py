@@ -146,11 +146,11 @@ def draw_maps(plain: keras.Model, robust: keras.Model, x: np.ndarray, to: Path) 
     """Draw images beside the gradient maps of both models and the perturbation map."""
     x = x[:6]
     maps = {
-        "gradient, plain": kj.gradient_map(plain, x),
-        "gradient, hardened": kj.gradient_map(robust, x),
-        "perturbation, hardened": kj.perturbation_map(robust, x, grid=7),
+        "plain": kj.gradient_map(plain, x),
+        "hardened": kj.gradient_map(robust, x),
+        "occlusion": kj.perturbation_map(robust, x, grid=7),
     }
-    kj.plot_saliency(x, maps).savefig(to, dpi=110)
+    kj.plot_saliency(x, maps, title="What both networks look at").savefig(to, dpi=110)
 
 
 FRESH = """
