@@ -31,7 +31,7 @@ from keras_jsigr.evaluation.validation import (
 IMAGES = 500
 
 
-def diagnostics(
+def diagnostics(  # noqa: D417
     model: Any,
     x: Any,
     y: Any,
@@ -58,17 +58,8 @@ def diagnostics(
     "skipped" and says why; the others go on.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable that returns logits.
-        x: Float `(N, *S)` in `input_range`; some hundreds that were not trained on.
-        y: Class indices `(N,)` or one-hot rows.
-        epsilon: Radius in input units, > 0; `None`: that of the hardened model.
-        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
-        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
-            or (0, 1).
-        surrogates: Other models of the same classes, a list or a dictionary by name,
-            to transfer examples from.
-        batch_size: Examples per call of the model.
-        seed: Of everything random.
+        model, x, y, epsilon, norm, input_range, surrogates, batch_size, seed: See
+            `evaluate_robustness`; some hundred examples that were not trained on.
         verbose: 1 prints a line per rule, 0 none, `"auto"` if it takes long.
         results: Points like `x` that white-box attacks found within the radius, by the
             name of the attack, `x` itself where they found none: they count beside PGD

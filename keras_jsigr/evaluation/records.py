@@ -175,19 +175,6 @@ class SaliencyFigure:
         unknown: Of further examples there is no value: theirs, or that of their map, is
             NaN or infinite.
 
-    Example:
-        >>> from keras_jsigr.evaluation import SaliencyFigure
-        >>> figure = SaliencyFigure(
-        ...     group="Sparsity",
-        ...     metric="Gini index",
-        ...     condition="",
-        ...     better="higher",
-        ...     mean=0.5,
-        ...     error=0.1,
-        ...     images=9,
-        ... )
-        >>> round(figure.low, 3), round(figure.high, 3)
-        (0.304, 0.696)
     """
 
     group: str
@@ -238,18 +225,7 @@ class SaliencyRecord:
     errors: list[str]
 
     def figure(self, metric: str, condition: str = "") -> SaliencyFigure:
-        """Return one figure.
-
-        Args:
-            metric: Its name.
-            condition: Which one of that name.
-
-        Returns:
-            The figure.
-
-        Raises:
-            KeyError: If it was not measured.
-        """
+        """Return the figure of a metric; `KeyError` if it was not measured."""
         for figure in self.figures:
             if (figure.metric, figure.condition) == (metric, condition):
                 return figure

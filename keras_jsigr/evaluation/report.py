@@ -20,8 +20,50 @@ from keras_jsigr.evaluation.render.text import markdown_page, summary
 SCHEMA = 1
 
 
+class _Savable:
+    """What is written as JSON or as a page."""
+
+    def to_document(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _reports(self) -> Sequence[Report]:
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as `.json`, or as one page: `.html`, `.md` or `.png`.
+
+        Args:
+            path: The suffix says the format; parent folders are made. The file is
+                written atomically.
+
+        Raises:
+            ValueError: If the suffix is none of these.
+            ImportError: If a format needs a package that is not installed.
+        """
+        path = Path(path).expanduser()
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            # Lone surrogates (undecodable file names) cannot be encoded: as escapes.
+            data = json_text(self.to_document()).encode(errors="backslashreplace")
+        elif suffix in _PAGES:
+            data = _PAGES[suffix](self._reports())
+        else:
+            raise ValueError(
+                f"No format for '{path}': got suffix {path.suffix!r}, expected one of "
+                f"{['.json', *_PAGES]}. Rename the file."
+            )
+        write_whole(path, data)
+
+
+_PAGES: dict[str, Callable[[Sequence[ReportData]], bytes]] = {
+    ".html": lambda reports: html_page(reports).encode(),
+    ".md": lambda reports: markdown_page(reports).encode(),
+    ".png": png_figure,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Report(ReportData):
+class Report(_Savable, ReportData):
     """Hold what `evaluate_robustness` found, as plain data that fits into JSON.
 
     Attributes:
@@ -71,19 +113,6 @@ class Report(ReportData):
         True
     """
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as `.json`, or as a page: `.html`, `.md` or `.png`.
-
-        Args:
-            path: The suffix says the format; parent folders are made. The file appears
-                whole or not at all.
-
-        Raises:
-            ValueError: If the suffix is none of these.
-            ImportError: If a format needs a package that is not installed.
-        """
-        _save([self], path, self.to_document)
-
     def to_document(self) -> dict[str, Any]:
         """Return the contents of the JSON file: `schema` and one key per attribute."""
         document: dict[str, Any] = to_json(self)
@@ -91,18 +120,7 @@ class Report(ReportData):
 
     @classmethod
     def from_document(cls, document: Any, origin: str = "the report") -> Report:
-        """Make a report of what `to_document` returned.
-
-        Args:
-            document: JSON values.
-            origin: Where they come from, for messages.
-
-        Returns:
-            The report.
-
-        Raises:
-            ValueError: If it is no report, or one of a newer format.
-        """
+        """Make a report of what `to_document` returned; `origin` is for messages."""
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise ValueError(
@@ -145,6 +163,9 @@ class Report(ReportData):
         """Say the result in a few sentences."""
         return summary(self)
 
+    def _reports(self) -> Sequence[Report]:
+        return [self]
+
     def __repr__(self) -> str:
         return (
             f"Report({self.title!r}, clean {self.clean.accuracy:.1%}, robust "
@@ -169,7 +190,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(_Savable):
     """Hold reports to be read side by side.
 
     Attributes:
@@ -201,18 +222,8 @@ class Comparison:
                 )
         object.__setattr__(self, "warnings", mismatches(self.reports))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all reports as `.json`, or one page: `.html`, `.md` or `.png`.
-
-        Args:
-            path: The suffix says the format; parent folders are made. The file appears
-                whole or not at all.
-
-        Raises:
-            ValueError: If the suffix is none of these.
-            ImportError: If a format needs a package that is not installed.
-        """
-        _save(self.reports, path, self.to_document)
+    def _reports(self) -> Sequence[Report]:
+        return self.reports
 
     def to_document(self) -> dict[str, Any]:
         """Return the contents of the JSON file: `schema`, `reports`, `warnings`."""
@@ -266,31 +277,3 @@ def compare(reports: Sequence[Report]) -> Comparison:
         Nothing to compare:
     """
     return Comparison(tuple(reports))
-
-
-_PAGES: dict[str, Callable[[Sequence[ReportData]], bytes]] = {
-    ".html": lambda reports: html_page(reports).encode(),
-    ".md": lambda reports: markdown_page(reports).encode(),
-    ".png": png_figure,
-}
-
-
-def _save(
-    reports: Sequence[Report],
-    path: str | os.PathLike[str],
-    document: Callable[[], dict[str, Any]],
-) -> None:
-    """Write reports in the format of the suffix of `path`, atomically."""
-    path = Path(path).expanduser()
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        # Lone surrogates (undecodable file names) cannot be encoded: as JSON escapes.
-        data = json_text(document()).encode(errors="backslashreplace")
-    elif suffix in _PAGES:
-        data = _PAGES[suffix](reports)
-    else:
-        raise ValueError(
-            f"No format for '{path}': got suffix {path.suffix!r}, expected one of "
-            f"{['.json', *_PAGES]}. Rename the file."
-        )
-    write_whole(path, data)

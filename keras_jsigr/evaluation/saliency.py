@@ -168,7 +168,7 @@ class SaliencyOptions(TypedDict, total=False):
     seed: int
 
 
-def evaluate_saliency(
+def evaluate_saliency(  # noqa: D417
     models: Mapping[str, Any],
     x: Any,
     y: Any,
@@ -201,13 +201,8 @@ def evaluate_saliency(
 
     Args:
         models: Keras classifiers, hardened models or callables, by name.
-        x: Float `(N, *S)` in `input_range`, array or tensor.
-        y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
-        epsilon: Radius of noise and attacks, in input units, > 0; `None`: that of the
-            first hardened model.
-        norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
-        input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
-            or (0, 1).
+        x, y, epsilon, norm, input_range, verbose: See `evaluate_robustness`; `epsilon`
+            is the radius of noise and attacks.
         method: How the maps are made: a name that `keras_jsigr.saliency.explain` takes,
             or a method with settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
@@ -216,7 +211,6 @@ def evaluate_saliency(
             `"faithfulness"`, `"agreement"`, `"sparsity"`, `"alignment"`,
             `"localisation"`, `"smoothness"`, `"uniform_noise"`, `"gaussian_noise"`,
             `"pgd"`, `"saliency_attack"` (nearly half of the time) and `"sanity"`.
-        verbose: 1 prints what is done, 0 nothing, `"auto"` only in long runs.
         **options: `baselines`: what removed pixels become, of `"blur"`, `"mean"` and
             `"zero"` (default: all); `steps` of deletion and insertion, 28; `top`: the
             share of the pixels that are the top of a map, 0.1; `samples`: random points

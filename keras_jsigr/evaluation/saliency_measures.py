@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
+from statistics import fmean
 from typing import Any, get_args
 
 import keras
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.activations import has_relu, walk, with_smooth_activations
-from keras_jsigr.attacks.base import AttackContext
+from keras_jsigr.attacks.base import AttackContext, distance
 from keras_jsigr.attacks.gradient_attack import where_rows, zero_nonfinite
 from keras_jsigr.attacks.losses import misclassified
 from keras_jsigr.attacks.norms import BALLS, round_towards, working_dtype
@@ -35,24 +37,21 @@ from keras_jsigr.evaluation.run import model_name
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.masks import Layout, make_mask_bank
-from keras_jsigr.saliency.metrics.faithfulness import (
+from keras_jsigr.saliency.metrics import (
     ControlName,
+    agreement,
+    alignment,
     control_map,
     deletion,
+    gini,
     insertion,
-)
-from keras_jsigr.saliency.metrics.localization import pointing_game, relevance_mass
-from keras_jsigr.saliency.metrics.similarity import (
-    agreement,
+    local_lipschitz,
+    pointing_game,
+    randomization,
     rank_correlation,
+    relevance_mass,
     ssim,
     top_k_intersection,
-)
-from keras_jsigr.saliency.metrics.stability import (
-    alignment,
-    gini,
-    local_lipschitz,
-    randomization,
 )
 from keras_jsigr.saliency.perturbation import Perturbation, perturbation_explainer
 
@@ -173,6 +172,10 @@ class MapContext:
         """What the axes of an example mean, as the method of the maps has it."""
         return self.explain.method.layout
 
+    def apply(self, function: Callable[..., tf.Tensor], *columns: Any) -> Any:
+        """Apply a function of tensors to arrays of examples, compiled, in batches."""
+        return BatchedFunction(function, self.settings.batch_size)(*columns)
+
     def probability(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Return the probability of the classes explained."""
         logits = self.logits_fn(x)
@@ -231,66 +234,61 @@ def faithfulness(context: MapContext) -> Figures:
         control = control_map(context.x, kind, seed=seed, low=low, layout=layout)
         orders[f"{kind} order"] = control.numpy()
     steps = min(settings.steps, int(np.prod(context.maps.shape[1:])))
+    metrics: dict[str, tuple[Any, Better]] = {
+        "Deletion": (deletion, "lower"),
+        "Insertion": (insertion, "higher"),
+    }
     figures = []
-    metrics: tuple[tuple[str, Any, Better], ...] = (
-        ("Deletion", deletion, "lower"),
-        ("Insertion", insertion, "higher"),
-    )
-    for name, metric, better in metrics:
-        for baseline in settings.baselines:
-            options = {"steps": steps, "baseline": baseline, "low": low}
-            area = partial(metric, layout=layout, **options)
+    for (name, (metric, better)), baseline in product(
+        metrics.items(), settings.baselines
+    ):
+        area = partial(metric, steps=steps, baseline=baseline, low=low, layout=layout)
 
-            def area_of(x: Any, maps: Any, y: Any, area: Any = area) -> tf.Tensor:
-                return area(lambda x: context.probability(x, y), x, maps)
+        def area_of(x: Any, maps: Any, y: Any, area: Any = area) -> tf.Tensor:
+            return area(lambda x: context.probability(x, y), x, maps)
 
-            measure = BatchedFunction(area_of, settings.batch_size)
-            figures += [
-                figure_of(
-                    measure(context.x, maps, context.y),
-                    "Faithfulness",
-                    name,
-                    f"{baseline}, {order}",
-                    better=better if order == "by the map" else "",
-                    # Of the controls too, which are compared with the map.
-                    known=context.finite,
-                )
-                for order, maps in orders.items()
-            ]
+        measure = BatchedFunction(area_of, settings.batch_size)
+        for order, maps in orders.items():
+            values = measure(context.x, maps, context.y)
+            about = ("Faithfulness", name, f"{baseline}, {order}")
+            shown: Better = better if order == "by the map" else ""
+            # The controls are compared with the map: on the same examples.
+            known = context.finite
+            figures.append(figure_of(values, *about, better=shown, known=known))
     return figures
 
 
 def agreements(context: MapContext) -> Figures:
     """Compare the maps with perturbation maps of the model and of the teacher."""
-    size = context.settings.batch_size
     others: dict[str, Any] = {}
     if not isinstance(context.explain.method, Perturbation):
         others["own perturbation map"] = context.model
     if context.settings.teacher is not None:
         others["teacher's perturbation map"] = context.settings.teacher
-    compare = BatchedFunction(lambda a, b: tf.stack(agreement(a, b), axis=1), size)
     bank = make_mask_bank(context.x.shape[1:], layout=context.layout)
     names = ("rank correlation", "cosine", "overlap of the top halves")
     figures = []
     for name, model in others.items():
-        explain = perturbation_explainer(model, context.x[:1], bank, batch_size=size)
+        explain = perturbation_explainer(
+            model, context.x[:1], bank, batch_size=context.settings.batch_size
+        )
         theirs = np.asarray(explain(context.x, context.y))
         known = context.finite & finite_rows(theirs)
+        found = context.apply(
+            lambda a, b: tf.stack(agreement(a, b), axis=1), context.maps, theirs
+        )
         about = ("Agreement", f"With the {name}")
         figures += [
             figure_of(values, *about, measure, better="higher", known=known)
-            for measure, values in zip(
-                names, compare(context.maps, theirs).T, strict=True
-            )
+            for measure, values in zip(names, found.T, strict=True)
         ]
     return figures
 
 
 def sparsity(context: MapContext) -> Figures:
     """Measure on how few pixels the maps are concentrated."""
-    values = BatchedFunction(gini, context.settings.batch_size)(context.maps)
-    known = context.finite
-    return [figure_of(values, "Sparsity", "Gini index", better="higher", known=known)]
+    values, about = context.apply(gini, context.maps), ("Sparsity", "Gini index")
+    return [figure_of(values, *about, better="higher", known=context.finite)]
 
 
 def alignments(context: MapContext) -> Figures:
@@ -299,8 +297,11 @@ def alignments(context: MapContext) -> Figures:
     gradient = gradient_explainer(
         context.model, context.x[:1], score="logit", reduce=False, batch_size=size
     )
-    measure = BatchedFunction(lambda x, g: tf.stack(alignment(x, g), axis=1), size)
-    length, cosine = measure(context.x, gradient(context.x, context.y)).T
+    length, cosine = context.apply(
+        lambda x, g: tf.stack(alignment(x, g), axis=1),
+        context.x,
+        gradient(context.x, context.y),
+    ).T
     about = ("Alignment", "Alignment of gradient and image")
     return [
         figure_of(length, *about, "length, input units", better="higher"),
@@ -312,14 +313,10 @@ def localization(context: MapContext) -> Figures:
     """Measure whether the maps lie on the objects, beside the level of chance."""
     if context.boxes is None:
         return []
-    hit, mass, area = (
-        BatchedFunction(metric, context.settings.batch_size)(maps, context.boxes)
-        for metric, maps in (
-            (pointing_game, context.maps),
-            (relevance_mass, context.maps),
-            (relevance_mass, np.ones_like(context.maps)),
-        )
-    )
+    maps, boxes = context.maps, context.boxes
+    hit = context.apply(pointing_game, maps, boxes)
+    mass = context.apply(relevance_mass, maps, boxes)
+    area = context.apply(relevance_mass, np.ones_like(maps), boxes)
     figure = partial(figure_of, group="Localisation", known=context.finite)
     return [
         figure(hit, metric="Pointing game", better="higher"),
@@ -342,7 +339,7 @@ def smoothness(context: MapContext) -> Figures:
             input_range=settings.input_range,
         )
 
-    values = BatchedFunction(constant, settings.batch_size)(context.x, context.y)
+    values = context.apply(constant, context.x, context.y)
     about = ("Stability", "Local Lipschitz constant")
     return [figure_of(values, *about, better="lower", known=context.finite)]
 
@@ -351,8 +348,9 @@ def sanity(context: MapContext) -> Figures:
     """Shuffle the weights layer by layer and compare the maps."""
     if not isinstance(context.model, keras.Model):
         return []
+    seed = context.settings.seed
     found = randomization(
-        context.explain, context.model, context.x, context.y, seed=context.settings.seed
+        context.explain, context.model, context.x, context.y, seed=seed
     )
     names = [f"down to {name}" for name in found]
     names[-1] = _ALL
@@ -372,40 +370,32 @@ def stability(
     settings = context.settings
     points = perturb(context)
     logits = predict_logits(context.model, points, settings.batch_size)
-    changes = (points - context.x).reshape(len(points), -1)
     used = classified_rightly(logits, context.y)
+    lengths = distance(points, context.x, settings.norm)
     if perturb is attacked_decision:
         # Where already the first step lost the class, there is nothing to compare.
-        used &= changes.any(axis=1)
+        used &= lengths > 0
     metrics: dict[str, Any] = {
-        "Top-k intersection": lambda a, b: top_k_intersection(a, b, top=settings.top),
+        "Top-k intersection": partial(top_k_intersection, top=settings.top),
         "Rank correlation": rank_correlation,
     }
     if context.maps.ndim == 3:
         metrics["SSIM"] = ssim
-    program = BatchedFunction(
-        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
-        settings.batch_size,
-    )
     moved = np.asarray(context.explain(points, context.y))
-    found = program(context.maps, moved)
+    found = context.apply(
+        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
+        context.maps,
+        moved,
+    )
+    figure = partial(figure_of, group="Stability", condition=condition, used=used)
     known = context.finite & finite_rows(moved)
-    figures = [
-        figure_of(
-            values,
-            "Stability",
-            name,
-            condition,
-            better="higher",
-            used=used,
-            known=known,
-        )
-        for name, values in zip(metrics, found.T, strict=True)
+    return [
+        *(
+            figure(values, metric=name, better="higher", known=known)
+            for name, values in zip(metrics, found.T, strict=True)
+        ),
+        figure(lengths, metric="Length of the perturbation"),
     ]
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[settings.norm]
-    lengths = np.linalg.norm(changes.astype(np.float64), order, axis=1)
-    name = "Length of the perturbation"
-    return [*figures, figure_of(lengths, "Stability", name, condition, used=used)]
 
 
 def uniform_noise(context: MapContext) -> Points:
@@ -421,9 +411,8 @@ def uniform_noise(context: MapContext) -> Points:
 def gaussian_noise(context: MapContext) -> Points:
     """Add Gaussian noise as long, in the L2 norm, as the uniform noise."""
     settings, x = context.settings, context.x.astype(np.float64)
-    noise = tf.random.stateless_normal(
-        x.shape, (settings.seed, 3), dtype=x.dtype
-    ).numpy()
+    seed = (settings.seed, 3)
+    noise = tf.random.stateless_normal(x.shape, seed, dtype=x.dtype).numpy()
 
     def length(points: Any) -> Any:
         axes = tuple(range(1, x.ndim))
@@ -434,10 +423,8 @@ def gaussian_noise(context: MapContext) -> Points:
 
     wanted = length(uniform_noise(context).astype(np.float64))
     # The length grows with the scale: bisection, to twelve digits.
-    low, high = (
-        np.zeros_like(wanted),
-        64.0 * wanted / np.maximum(length(x + noise), 1e-12),
-    )
+    low = np.zeros_like(wanted)
+    high = 64.0 * wanted / np.maximum(length(x + noise), 1e-12)
     for _ in range(40):
         middle = (low + high) / 2.0
         short = length(moved(middle)) < wanted
@@ -552,25 +539,23 @@ def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
     found = [f for f in figures if (f.metric, f.condition) == (_SAME, _ALL)]
     if not found:
         return []
-    rule, title = "weights_matter", "The maps depend on the weights"
+    about = {"rule": "weights_matter", "title": "The maps depend on the weights"}
     same = found[0].mean
     if same is None or not math.isfinite(same):
         says = "Maps of the shuffled weights cannot be compared: no value is finite."
-        return [_skipped(rule, title, says)]
-    suspect = same > _SAME_MAP
+        return [Finding(**about, status="skipped", says=says, figures={})]
+    numbers = {"rank_correlation": same, "suspect_above": _SAME_MAP}
+    if same <= _SAME_MAP:
+        says = "The maps change when all weights are shuffled."
+        return [Finding(**about, status="ok", says=says, figures=numbers)]
     return [
         Finding(
-            rule=rule,
-            title=title,
-            status="suspect" if suspect else "ok",
-            says=(
-                "The maps stay nearly the same when all weights are shuffled: they "
-                "show the image or the architecture and not what was learned."
-                if suspect
-                else "The maps change when all weights are shuffled."
-            ),
-            figures={"rank_correlation": same, "suspect_above": _SAME_MAP},
-            advice="Use another method of explanation." if suspect else "",
+            **about,
+            status="suspect",
+            says="The maps stay nearly the same when all weights are shuffled: they "
+            "show the image or the architecture and not what was learned.",
+            figures=numbers,
+            advice="Use another method of explanation.",
         )
     ]
 
@@ -584,42 +569,34 @@ def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
             means.setdefault(baseline, {})[figure.metric, order] = value
     if not means:
         return []
-    rule, title = "beats_controls", "The maps name the pixels that matter"
+    about = {
+        "rule": "beats_controls",
+        "title": "The maps name the pixels that matter",
+    }
     # The orders compare only over the same baselines.
     known = [m for m in means.values() if all(map(math.isfinite, m.values()))]
     if not known:
         says = "Deletion and insertion have no finite values to compare."
-        return [_skipped(rule, title, says)]
+        return [Finding(**about, status="skipped", says=says, figures={})]
     # Deletion should be small and insertion large: their difference is one figure.
     gain = {
-        order: _mean([m["Insertion", order] - m["Deletion", order] for m in known])
+        order: fmean(m["Insertion", order] - m["Deletion", order] for m in known)
         for order in dict.fromkeys(order for _, order in known[0])
     }
     own, chance, bright = gain.values()
     if own <= chance:
         says = "The order of the maps is no better than a random one."
-        advice = "Do not show these maps as reasons of the decisions."
     elif own <= bright:
         says = "The maps beat a random order, but bright pixels first does as well."
-        advice = ""
     else:
         says = "The order of the maps beats a random one and that of the intensity."
-        advice = ""
+    advice = "Do not show these maps as reasons of the decisions."
     return [
         Finding(
-            rule=rule,
-            title=title,
+            **about,
             status="suspect" if own <= chance else "ok",
             says=f"{says} The figures are insertion minus deletion.",
             figures={key.replace(" ", "_"): value for key, value in gain.items()},
-            advice=advice,
+            advice=advice if own <= chance else "",
         )
     ]
-
-
-def _skipped(rule: str, title: str, says: str) -> Finding:
-    return Finding(rule=rule, title=title, status="skipped", says=says, figures={})
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

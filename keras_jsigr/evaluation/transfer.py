@@ -267,7 +267,7 @@ def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:
     return name if name not in taken else free_name(otherwise, taken)
 
 
-def transfer_matrix(
+def transfer_matrix(  # noqa: D417
     models: Mapping[str, Any],
     x: Any,
     y: Any,
@@ -291,21 +291,14 @@ def transfer_matrix(
 
     Args:
         models: Models by name: the sources.
-        x: Float `(N, *S)` in `input_range`.
-        y: Labels: class indices `(N,)` or one-hot rows.
+        x, y, norm, input_range, batch_size, seed, resume: See `evaluate_robustness`.
         epsilons: Radii in input units; `None`: that of the hardened model.
         attacks: Attacks, or their names; each is run at all radii.
         targets: Names of the models to try the examples on; `None`: all.
-        norm: Of the attacks given by name.
-        input_range: `(low, high)` of valid inputs; `None`: that of the hardened models,
-            or (0, 1).
         labels: Whether the examples shall leave the `"true"` class or the source's
             `"own"` decision, as an attacker without labels has to do.
         only_correct: Whether to count only the examples that all targets classify
             rightly without attack; their number is the `total` of the rates.
-        batch_size: Examples per call of a model.
-        seed: Of the attacks given by name.
-        resume: A folder for what is done, so that an interrupted call goes on.
 
     Returns:
         One record per source, attack, radius and target, in this order.

@@ -1,11 +1,14 @@
 """The page in a real browser: quiet, within its window, and what the script does."""
 
 import base64
+import itertools
 import json
 
 import pytest
 
 from keras_jsigr.evaluation.render.html import html_page
+
+pytestmark = pytest.mark.slow
 
 PAGES = ("one", "two", "hostile", "bare")
 THEMES = ("light", "dark")
@@ -119,9 +122,12 @@ def pages(tmp_path_factory, report, two_reports, hostile, bare):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", [390, 1280])
-def test_quiet_and_within_the_window(browser, pages, name, theme, width):
+def test_quiet_and_within_the_window(browser, pages, name):
+    for theme, width in itertools.product(THEMES, (390, 1280)):
+        check_window(browser, pages, name, theme, width)
+
+
+def check_window(browser, pages, name, theme, width):
     browser.open(pages[name], theme=theme, width=width)
     assert browser.run("return innerWidth") == width
     assert browser.run("return document.documentElement.scrollWidth") <= width
@@ -137,13 +143,15 @@ def test_quiet_and_within_the_window(browser, pages, name, theme, width):
     assert browser.run("return window.pwned === undefined")
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
 @pytest.mark.parametrize("theme", THEMES)
-def test_all_text_is_readable(browser, pages, name, theme):
-    browser.open(pages[name], theme=theme)
-    browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
-    worst, where = browser.run(CONTRAST)
-    assert worst >= 4.5, where
+def test_all_text_is_readable(browser, pages, theme):
+    for name in ("one", "two"):
+        browser.open(pages[name], theme=theme)
+        browser.run(
+            "for (const d of document.querySelectorAll('details')) d.open = true"
+        )
+        worst, where = browser.run(CONTRAST)
+        assert worst >= 4.5, where
 
 
 def test_policy_blocks_what_is_added(browser, pages):

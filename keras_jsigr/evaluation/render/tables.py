@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,74 +118,59 @@ def plain(value: Any) -> str:
     )
 
 
-_FIELDS: dict[str, Callable[[ReportData], Any]] = {
-    "norm": lambda report: report.threat_model.get("norm"),
-    "epsilon": lambda report: report.threat_model.get("epsilon"),
-    "input range": lambda report: report.threat_model.get("input_range"),
-    "data": lambda report: report.data.get("fingerprint"),
-}
+# ---- comparisons
 
 
 def mismatches(reports: Sequence[ReportData]) -> list[str]:
     """Say in words in what evaluations differ, so that figures do not compare."""
     found = []
-    for name, value_of in _FIELDS.items():
-        values = [value_of(report) for report in reports]
-        if not _differ(values):
-            continue
-        listed = ", ".join(
-            f"{_short(value)} ({report.title})"
-            for value, report in zip(values, reports, strict=True)
-        )
-        found.append(f"The reports differ in {name}: {listed}.")
-    suites = [_attacks(report, transfer=False) for report in reports]
-    sources = [_attacks(report, transfer=True) for report in reports]
+    for name, part, key in (
+        ("norm", "threat_model", "norm"),
+        ("epsilon", "threat_model", "epsilon"),
+        ("input range", "threat_model", "input_range"),
+        ("data", "data", "fingerprint"),
+    ):
+        values = [getattr(report, part).get(key) for report in reports]
+        if _differ(values):
+            pairs = zip(values, reports, strict=True)
+            listed = ", ".join(f"{_short(v)} ({report.title})" for v, report in pairs)
+            found.append(f"The reports differ in {name}: {listed}.")
+    transfers = [
+        [attack for attack in report.attacks if attack.access == "transfer"]
+        for report in reports
+    ]
+    suites = [
+        [(a.name, _without(a.config, "verbose")) for a in r.attacks if a not in moved]
+        for r, moved in zip(reports, transfers, strict=True)
+    ]
     # No model is its own surrogate, so the sources of transfer differ between models:
     # that matters only where they changed the result.
-    by_transfer = any(
-        attack.broken
-        for report in reports
-        for attack in report.attacks
-        if attack.access == "transfer"
-    )
+    sources = [[_without(a.config, "settings") for a in moved] for moved in transfers]
+    by_transfer = any(attack.broken for moved in transfers for attack in moved)
     if _differ(suites) or (by_transfer and _differ(sources)):
         found.append(
             "The reports differ in the attacks or their settings: the worst cases "
             "are over different suites."
         )
     # Of reports with transfer that say; older ones do not.
-    transfer = [
+    settings = [
         [_without(config, "verbose") for config in attack.config["settings"].values()]
-        for report in reports
-        for attack in report.attacks
-        if attack.access == "transfer" and "settings" in attack.config
+        for moved in transfers
+        for attack in moved
+        if "settings" in attack.config
     ]
-    if _differ(transfer):
+    if _differ(settings):
         found.append(
             "The reports differ in the transfer attacks or their settings: the figures "
             "under transfer are of different attacks."
         )
-    maps = [
-        (_without(record.settings, "batch_size"), record.images)
-        for record in (report.saliency for report in reports)
-        if record is not None
-    ]
-    if _differ(maps):
+    records = [report.saliency for report in reports if report.saliency is not None]
+    if _differ([(_without(r.settings, "batch_size"), r.images) for r in records]):
         found.append(
             "The reports differ in how their saliency maps were measured, or on which "
             "examples: the figures of the maps do not compare."
         )
     return found
-
-
-def _attacks(report: ReportData, *, transfer: bool) -> list[Any]:
-    # How much an attack prints changes nothing; settings of transfer have their own
-    # sentence.
-    return [
-        (attack.name, _without(attack.config, "verbose", "settings"))
-        for attack in report.attacks
-        if (attack.access == "transfer") == transfer
-    ]
 
 
 def _differ(values: list[Any]) -> bool:
@@ -335,42 +320,44 @@ class KeyFigure(NamedTuple):
 def key_figures(report: ReportData) -> list[KeyFigure]:
     """Choose the figures to show first."""
     transfer = strongest_transfer(report)
-    worst = transfer.accuracy if transfer else None
     middle = _median(report)
     suspect = sum(finding.status == "suspect" for finding in report.findings)
     checked = sum(finding.status != "skipped" for finding in report.findings)
     total = report.seconds.get("total")
+
+    def rate(
+        name: str, value: Rate | None, note: str = "", missing: str = ""
+    ) -> KeyFigure:
+        if value is None:
+            return KeyFigure(name, "", missing)
+        interval = f"95 % interval {between(value)}"
+        return KeyFigure(name, percent(value.accuracy), f"{note}{interval}")
+
     return [
-        KeyFigure(
+        rate(
             "Accuracy under attack",
-            percent(report.robust.accuracy) if report.attacks else "",
-            f"worst case per example, 95 % interval {between(report.robust)}"
-            if report.attacks
-            else "no attack was run",
+            report.robust if report.attacks else None,
+            "worst case per example, ",
+            "no attack was run",
         ),
-        KeyFigure(
-            "Accuracy without attack",
-            percent(report.clean.accuracy),
-            f"95 % interval {between(report.clean)}",
-        ),
+        rate("Accuracy without attack", report.clean),
         KeyFigure("Accuracy of guessing", percent(report.chance), ""),
-        KeyFigure(
+        rate(
             "Accuracy under transfer",
-            percent(worst.accuracy) if worst else "",
-            f"at worst, 95 % interval {between(worst)}" if worst else "not measured",
+            transfer.accuracy if transfer else None,
+            "at worst, ",
+            "not measured",
         ),
-        KeyFigure(
-            "Linearized robustness",
-            number(middle) if middle is not None else "",
-            "median distance, input units" if middle is not None else "not measured",
+        KeyFigure("Linearized robustness", "", "not measured")
+        if middle is None
+        else KeyFigure(
+            "Linearized robustness", number(middle), "median distance, input units"
         ),
-        KeyFigure(
-            "Diagnostics",
-            f"{suspect} suspect" if checked else "",
-            f"of {checked} checked" if checked else "not run",
-        ),
+        KeyFigure("Diagnostics", f"{suspect} suspect", f"of {checked} checked")
+        if checked
+        else KeyFigure("Diagnostics", "", "not run"),
         KeyFigure("Examples", number(report.clean.total), ""),
-        KeyFigure("Time", duration(total) if total is not None else "", ""),
+        KeyFigure("Time", "" if total is None else duration(total), ""),
     ]
 
 
