@@ -371,6 +371,8 @@ class JSIGRModel(keras.Model):
             self._resolve_warmup(getattr(callbacks, "params", None), first_epoch)
         else:
             watchers = keras.tree.flatten(callbacks or [])
+            # First those that change the model: others may save it.
+            watchers.sort(key=lambda each: not hasattr(each, "read_fit_arguments"))
             given["callbacks"] = [_WarmupResolver(first_epoch), *watchers]
         for each in watchers:
             # Callbacks do not see the validation data otherwise.

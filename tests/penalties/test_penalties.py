@@ -1,33 +1,34 @@
 """Estimators of Jacobian norms against closed forms, statistics and differences."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import integrate, stats
 
+import keras_jsigr as kj
 from keras_jsigr.core.random import named_seed
 from keras_jsigr.core.scores import class_score
 from keras_jsigr.penalties import (
     Linearization,
     PenaltyBatch,
-    PenaltySettings,
     alignment_penalty,
     exact,
     finite_difference,
     jvp,
+    penalty_values,
     projected,
-    ramp_factor,
-    reverse_mode_penalties,
     selection_weights,
+    warmup_factor,
 )
-from keras_jsigr.penalties import jacobian as guided
+from keras_jsigr.penalties import jacobian as mixed
+from keras_jsigr.penalties.base import safe_sqrt
 from keras_jsigr.penalties.jacobian import (
     folded_normal_mean,
     random_cotangent,
     reduce_terms,
-    safe_sqrt,
 )
-from keras_jsigr.penalties.objective import products
+from keras_jsigr.penalties.objective import count_products
 
 B, D, C = 3, 5, 4
 
@@ -161,18 +162,6 @@ def test_batch_split_and_permutation(matrix):
     np.testing.assert_allclose(shuffled, whole[order], rtol=1e-5)
 
 
-def test_logit_shift_leaves_the_penalty(matrix):
-    x = tf.random.stateless_uniform((B, D), [0, 1])
-
-    def f(x):
-        return tf.sin(x @ tf.constant(matrix, tf.float32))
-
-    np.testing.assert_allclose(
-        exact(linearize(f, x))[0], exact(linearize(lambda x: f(x) + 7.0, x))[0],
-        rtol=1e-5,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("norm", ["squared", "l1"])
 def test_weight_gradient_matches_float64_finite_differences(matrix, norm):
     """d penalty / d weights, the second-order gradient that training uses."""
@@ -229,11 +218,14 @@ def test_float16_gradients_do_not_underflow():
 
 def test_confident_scores_survive_float16_layers_under_a_float32_head(matrix):
     """`1 - p` of 1e-8 at the logits is nothing in float16."""
-    settings = PenaltySettings(
-        form="separate", selection="all", jacobian_weight=0.0, align_weight=1.0
-    )
+    penalties = kj.JSIGRConfig(
+        selective_target="score",
+        selection="all",
+        jacobian_weight=0.0,
+        alignment_weight=1.0,
+    ).build_penalties()
     targets, maps = tf.one_hot([0] * B, C), [tf.ones((B, D))]
-    batch = PenaltyBatch(settings, targets, "softmax", maps, [0, 1])
+    batch = PenaltyBatch(targets, "softmax", maps, [0, 1])
     x = tf.random.stateless_uniform((B, D), [0, 1])
     found = []
     for dtype in (tf.float32, tf.float16):
@@ -243,8 +235,8 @@ def test_confident_scores_survive_float16_layers_under_a_float32_head(matrix):
             hidden = tf.cast(x, w.dtype) @ w
             return tf.cast(hidden, tf.float32) + tf.constant([20.0, 0.0, 0.0, 0.0])
 
-        found.append(reverse_mode_penalties(batch, linearize(net, x)))
-    for name in ("selective", "align"):
+        found.append(penalty_values(penalties, linearize(net, x), batch))
+    for name in ("selective", "alignment"):
         assert (found[0][name].numpy() > 0).all()
         np.testing.assert_allclose(found[1][name], found[0][name], rtol=2e-2)
 
@@ -263,9 +255,15 @@ def cotangent():
     return tf.random.stateless_normal((B, C), [0, 2])
 
 
-def batch_of(settings, fold=0):
+@pytest.fixture
+def batch():
     targets = tf.one_hot(tf.range(B) % C, C)
-    return PenaltyBatch(settings, targets, "softmax", [], tf.constant([7, fold]))
+    return PenaltyBatch(targets, "softmax", [], tf.constant([7, 0]))
+
+
+def values(linearization, batch, **settings):
+    config = kj.JSIGRConfig(**{"selection": "all", **settings})
+    return penalty_values(config.build_penalties(), linearization, batch)
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-0.7, 0.3), (2.0, 0.01)])
@@ -292,55 +290,58 @@ def test_folded_mean_without_spread_has_a_gradient():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "squared"])
-@pytest.mark.parametrize("spread", [0.2, 1.5])
-def test_projection_is_unbiased_within_standard_errors_guided(
-    linear, cotangent, norm, spread
+@pytest.mark.parametrize("std", [0.2, 1.5])
+def test_projection_is_unbiased_within_standard_errors_mixed(
+    linear, cotangent, norm, std
 ):
     draw = tf.function(
-        lambda seed: guided.projected_guided(
-            linear, cotangent, seed, spread=spread, norm=norm
-        )[0]
+        lambda seed: mixed.projected_mixed(linear, cotangent, seed, std=std, norm=norm)[
+            0
+        ]
     )
     samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
-    expected = guided.exact_guided(linear, cotangent, spread=spread, norm=norm)[0]
+    expected = mixed.exact_mixed(linear, cotangent, std=std, norm=norm)[0]
     error = samples.std(0, ddof=1) / np.sqrt(len(samples))
     assert error.min() > 0
     np.testing.assert_array_less(np.abs(samples.mean(0) - expected), 4.5 * error)
 
 
-@pytest.mark.parametrize("estimate", [guided.exact_guided, guided.projected_guided])
+@pytest.mark.parametrize("estimate", [mixed.exact_mixed, mixed.projected_mixed])
 def test_without_spread_it_is_the_gradient_of_the_score(
     linear, cotangent, matrix, estimate
 ):
-    seed = {} if estimate is guided.exact_guided else {"seed": [0, 1]}
-    found = estimate(linear, cotangent, spread=0.0, **seed)[0]
+    seed = {} if estimate is mixed.exact_mixed else {"seed": [0, 1]}
+    found = estimate(linear, cotangent, std=0.0, **seed)[0]
     np.testing.assert_allclose(found, np.abs(cotangent @ matrix.T), rtol=1e-5)
 
 
 def test_with_much_spread_it_is_the_jacobian(linear, cotangent):
-    far = guided.exact_guided(linear, cotangent, spread=1e4)[0] / 1e4
+    far = mixed.exact_mixed(linear, cotangent, std=1e4)[0] / 1e4
     columns = exact(linear, "l1")[0] * np.sqrt(2 / np.pi)
     np.testing.assert_allclose(far, columns, rtol=1e-4)
     seed = tf.constant([3, 4])
-    far = guided.projected_guided(linear, cotangent, seed, spread=1e4)[0] / 1e4
+    far = mixed.projected_mixed(linear, cotangent, seed, std=1e4)[0] / 1e4
     near = projected(linear, seed, "l1")[0] * np.sqrt(2 / np.pi)
     np.testing.assert_allclose(far, near, atol=1e-3)
 
 
 @pytest.mark.parametrize("norm", ["l1", "squared"])
-@pytest.mark.parametrize("estimator", ["vjp", "exact"])
-def test_penalties_are_sums_of_the_terms(linear, matrix, norm, estimator):
-    settings = PenaltySettings(
-        form="guided", norm=norm, estimator=estimator, selection="all", spread=0.3
+@pytest.mark.parametrize("estimator", ["random_projection", "exact"])
+def test_penalties_are_sums_of_the_terms(linear, batch, matrix, norm, estimator):
+    found = values(
+        linear,
+        batch,
+        selective_target="mixed",
+        norm=norm,
+        estimator=estimator,
+        projection_std=0.3,
     )
-    batch = batch_of(settings)
-    found = reverse_mode_penalties(batch, linear)
     with tf.GradientTape() as tape:
         tape.watch(linear.logits)
         score = class_score(linear.logits, batch.targets, "log_prob", "softmax")
     ds_dz = tape.gradient(score, linear.logits)
     if estimator == "exact":
-        terms = guided.exact_guided(linear, ds_dz, spread=0.3, norm=norm)[0]
+        terms = mixed.exact_mixed(linear, ds_dz, std=0.3, norm=norm)[0]
     else:
         xi = tf.random.stateless_normal((B, C), named_seed(batch.seed, "projections"))
         g = (ds_dz + 0.3 * xi).numpy() @ matrix.T
@@ -350,15 +351,16 @@ def test_penalties_are_sums_of_the_terms(linear, matrix, norm, estimator):
         np.testing.assert_allclose(found[name], expected, rtol=1e-4)
 
 
-def test_more_projections_are_their_mean(linear):
-    common = {"form": "guided", "selection": "all"}
-    two = batch_of(PenaltySettings(**common, projections=2))
-    found = reverse_mode_penalties(two, linear)["jacobian"]
+def test_more_projections_are_their_mean(linear, batch):
+    found = values(linear, batch, selective_target="mixed", num_projections=2)
+    found = found["jacobian"]
     singles = []
     for k in range(2):
-        xi = tf.random.stateless_normal((B, C), named_seed(two.seed, "projections", k))
+        xi = tf.random.stateless_normal(
+            (B, C), named_seed(batch.seed, "projections", k)
+        )
         probabilities = tf.nn.softmax(linear.logits)
-        g = linear.vjp(two.targets - probabilities + 0.2 * xi)[0]
+        g = linear.vjp(batch.targets - probabilities + 0.2 * xi)[0]
         singles.append(np.abs(g).sum(1))
     np.testing.assert_allclose(found, np.mean(singles, axis=0), rtol=1e-4)
 
@@ -367,27 +369,38 @@ def test_more_projections_are_their_mean(linear):
     ("settings", "expected"),
     [
         ({}, 1),
-        ({"projections": 3}, 3),
+        ({"num_projections": 3}, 3),
         ({"estimator": "exact"}, C + 1),
-        ({"align_weight": 0.1}, 2),
+        ({"alignment_weight": 0.1}, 2),
         ({"jacobian_weight": 0.0}, 1),
         ({"jacobian_weight": 0.0, "selective_weight": 0.0}, 0),
+        ({"selective_target": "jacobian"}, 1),
+        ({"selective_target": "jacobian", "estimator": "exact"}, C),
+        ({"selective_target": "score"}, 2),
+        ({"selective_target": "score", "alignment_weight": 0.1}, 2),
+        ({"selective_target": "score", "num_projections": 2}, 3),
+        ({"selective_target": "score", "estimator": "jvp", "norm": "squared"}, 0),
     ],
 )
-def test_products_of_a_step(settings, expected):
-    assert products(PenaltySettings(form="guided", **settings), C) == expected
+def test_shared_products_are_computed_once(settings, expected, matrix, monkeypatch):
+    config = kj.JSIGRConfig(**{"selective_target": "mixed", **settings})
+    penalties = config.build_penalties()
+    assert count_products(penalties, C) == expected
+    if config.estimator == "jvp":
+        return
+    x = tf.random.stateless_uniform((B, D), [0, 1])
+    linear = linearize(lambda x: tf.tanh(x @ tf.cast(matrix, tf.float32)), x)
+    asked, original = [], Linearization.vjp
 
+    def counted(self, cotangent):
+        asked.append(cotangent)
+        return original(self, cotangent)
 
-@pytest.mark.parametrize("estimator", ["finite_difference", "jvp"])
-def test_directions_of_input_space_do_not_do(estimator):
-    with pytest.raises(ValueError, match="form='guided' needs the gradient"):
-        PenaltySettings(form="guided", estimator=estimator, norm="squared")
-
-
-@pytest.mark.parametrize("spread", [-0.1, float("inf")])
-def test_the_spread_is_a_deviation(spread):
-    with pytest.raises(ValueError, match=r"`spread` is out of range"):
-        PenaltySettings(form="guided", spread=spread)
+    monkeypatch.setattr(Linearization, "vjp", counted)
+    targets, maps = tf.one_hot([0] * B, C), [tf.ones((B, D))]
+    batch = PenaltyBatch(targets, "softmax", maps, [0, 1])
+    penalty_values(penalties, linear, batch)
+    assert len(asked) == expected
 
 
 def test_gradient_by_the_weights_is_that_of_differences():
@@ -406,8 +419,7 @@ def test_gradient_by_the_weights_is_that_of_differences():
         v += 0.2 * tf.cast(xi, tf.float64)
         return tf.reduce_sum(tf.abs(((1 - z**2) * v) @ tf.transpose(w)))
 
-    settings = PenaltySettings(form="guided", selection="all")
-    batch = PenaltyBatch(settings, tf.one_hot(labels, C), "softmax", [], seed)
+    batch = PenaltyBatch(tf.one_hot(labels, C), "softmax", [], seed)
     w = tf.Variable(kernel, dtype=tf.float32)
     with tf.GradientTape() as outer:
         point = tf.cast(x, tf.float32)
@@ -415,7 +427,7 @@ def test_gradient_by_the_weights_is_that_of_differences():
             tape.watch(point)
             z = tf.tanh(point @ w)
         lin = Linearization([point], z, tape)
-        total = tf.reduce_sum(reverse_mode_penalties(batch, lin)["jacobian"])
+        total = tf.reduce_sum(values(lin, batch, selective_target="mixed")["jacobian"])
     found = outer.gradient(total, w).numpy()
     step, expected = 1e-6, np.zeros_like(kernel)
     for position in np.ndindex(kernel.shape):
@@ -437,7 +449,7 @@ def test_soft_all_none(saliency):
     np.testing.assert_array_equal(selection_weights(saliency, "none"), 0.0)
 
 
-@pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("quantile", [0.0, 0.25, 1.0])
 def test_hard_takes_the_least_salient_share(saliency, quantile):
     chosen = selection_weights(saliency, "hard", quantile=quantile).numpy() > 0
     assert (chosen.reshape(4, -1).sum(1) == round(36 * quantile)).all()
@@ -446,8 +458,7 @@ def test_hard_takes_the_least_salient_share(saliency, quantile):
             assert s[mask].max() < s[~mask].min()
 
 
-@pytest.mark.parametrize("share", [0.07, 0.29, 0.55, 0.57])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("share", "known"), [(0.07, True), (0.55, False)])
 def test_a_share_is_not_rounded_up_by_its_last_bit(share, known):
     s = np.random.default_rng(0).permutation(100).reshape(1, 10, 10) / 100
 
@@ -460,12 +471,6 @@ def test_a_share_is_not_rounded_up_by_its_last_bit(share, known):
     assert float(tf.reduce_sum(marks)) == round(100 * share)
 
 
-def test_inverted_complements_hard(saliency):
-    hard = selection_weights(saliency, "hard", quantile=0.5)
-    inverted = selection_weights(saliency, "inverted", quantile=0.5)
-    np.testing.assert_array_equal(hard + inverted, 1.0)
-
-
 def test_random_has_the_density_of_hard_and_follows_the_seed(saliency):
     a = selection_weights(saliency, "random", seed=(1, 2)).numpy()
     assert (a.reshape(4, -1).sum(1) == 18).all()
@@ -473,7 +478,7 @@ def test_random_has_the_density_of_hard_and_follows_the_seed(saliency):
     assert (a != selection_weights(saliency, "random", seed=(1, 3)).numpy()).any()
 
 
-@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("quantile", [0.0, 0.3])
 def test_sides_that_are_known_late_select_the_same(saliency, quantile):
     def select(s):
         return selection_weights(s, "random", quantile=quantile, seed=(1, 2))
@@ -502,11 +507,6 @@ def test_no_gradient_flows_into_the_selection(saliency):
             tape.watch(saliency)
             total = tf.reduce_sum(selection_weights(saliency, selection))
         assert tape.gradient(total, saliency) is None
-
-
-def test_unknown_selection(saliency):
-    with pytest.raises(ValueError, match="Unknown `selection`: got 'best'"):
-        selection_weights(saliency, "best")
 
 
 def test_alignment_is_one_minus_the_cosine():
@@ -540,6 +540,59 @@ def test_alignment_at_exactly_zero_has_no_nan():
         (2, 2, [0, 0, 0.5, 1, 1]),
     ],
 )
-def test_ramp(delay, ramp, expected):
-    steps = [float(ramp_factor(tf.constant(t), delay, ramp)) for t in range(5)]
+def test_warmup(delay, ramp, expected):
+    steps = [float(warmup_factor(tf.constant(t), delay, ramp)) for t in range(5)]
     np.testing.assert_allclose(steps, expected)
+
+
+# Penalties as objects
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        kj.penalties.JacobianNorm(0.1, target="mixed", projection_std=0.5),
+        kj.penalties.SelectiveInputGradient(0.2, target="score", selection="hard"),
+        kj.penalties.SaliencyAlignment(0.3, class_score="margin"),
+        kj.penalties.DirectionalNorm(0.1, 0.2, selection="threshold"),
+    ],
+    ids=lambda penalty: penalty.name,
+)
+def test_a_penalty_comes_back(penalty):
+    written = keras.saving.serialize_keras_object(penalty)
+    assert keras.saving.deserialize_keras_object(written) == penalty
+    other = type(penalty)(**{**penalty.get_config(), "name": "other"})
+    assert other != penalty
+    assert penalty.name in repr(penalty)
+
+
+class Bare(kj.penalties.Penalty):
+    def __call__(self, linearization, batch):
+        return tf.square(linearization.inputs[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Bare(-1.0, "bare"), ValueError, "`weight` is out of range"),
+        (lambda: Bare(1.0, "two words"), ValueError, "named by an identifier"),
+        (lambda: kj.penalties.Penalty(1.0, "x"), TypeError, "abstract"),
+        (lambda: kj.penalties.JacobianNorm(1.0, target="score"), ValueError, "score"),
+        (lambda: kj.penalties.JacobianNorm(1.0, estimator="jvp"), ValueError, "jvp"),
+        (lambda: kj.penalties.SaliencyAlignment(1.0, class_score="p"), ValueError, "p"),
+    ],
+)
+def test_bad_penalties(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_penalty_has_one_value_per_example(linear, batch):
+    with pytest.raises(ValueError, match=r"got shape \(3, 5\) from `bare`"):
+        penalty_values([Bare(1.0, "bare")], linear, batch)
+
+
+def test_products_of_a_pass_that_was_not_recorded(batch):
+    unrecorded = Linearization([tf.ones((B, D))], tf.ones((B, C)), None)
+    with pytest.raises(ValueError, match="Set needs_gradients=True"):
+        unrecorded.score_gradient(batch)
