@@ -270,12 +270,10 @@ class PerturbationCache:
                 from `<path>.partial`; a finished file of the same teacher, data and
                 settings is loaded instead.
             grid: G for G x G masks, or `(rows, columns)`.
-            baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
-            score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-            kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-                `None` asks the head and the loss of a Keras model, and takes a callable
-                for the first.
-            layout: What the axes mean where the rank would mislead.
+            baseline: See `perturbation_map`, as for the three that follow.
+            score: See there.
+            kind: See there.
+            layout: See there.
             batch_size: Examples per compiled call.
             verbose: 1 shows a progress bar, 0 is silent.
             overwrite: Whether to build again in place of an existing file.
@@ -473,11 +471,7 @@ class MapTable(keras.layers.Layer):
         return table
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the weights.
-
-        Args:
-            input_shape: Not used: the bank has it.
-        """
+        """Make the weights; the bank knows the shape."""
         del input_shape
         fixed = {"initializer": "zeros", "trainable": False, "autocast": False}
         shape = (self.size, self.bank.size)
@@ -504,14 +498,7 @@ class MapTable(keras.layers.Layer):
         self.codes.assign(cache.codes)
 
     def call(self, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Look up maps; see the class.
-
-        Args:
-            x: Data `(B, *S)`.
-
-        Returns:
-            Float32 `(B, *map_shape)` and bool `(B,)`.
-        """
+        """Look up the maps of a batch; see the class."""
         wanted, keys = content_keys(x), tf.convert_to_tensor(self.keys)
         rows = tf.minimum(tf.searchsorted(keys, wanted), self.size - 1)
         found = tf.equal(tf.gather(keys, rows), wanted)

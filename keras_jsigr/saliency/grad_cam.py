@@ -133,14 +133,9 @@ class GradCAM(SaliencyMethod):
     Example:
         >>> import keras, numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> net = keras.Sequential(
-        ...     [
-        ...         keras.Input((8, 8, 1)),
-        ...         keras.layers.Conv2D(4, 3, strides=2, name="features"),
-        ...         keras.layers.Flatten(),
-        ...         keras.layers.Dense(3),
-        ...     ]
-        ... )
+        >>> features = keras.layers.Conv2D(4, 3, strides=2, name="features")
+        >>> layers = [features, keras.layers.Flatten(), keras.layers.Dense(3)]
+        >>> net = keras.Sequential([keras.Input((8, 8, 1)), *layers])
         >>> explain(net, np.ones((2, 8, 8, 1)), method="grad_cam").shape
         keras_jsigr: Grad-CAM uses layer 'features', outputs (3, 3, 4).
         (2, 8, 8)

@@ -23,7 +23,7 @@ from keras_jsigr.core.batching import (
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.padding import without_padding
-from keras_jsigr.core.scores import HeadKind, class_score
+from keras_jsigr.core.scores import class_score
 from keras_jsigr.saliency.base import RangedMethod, target_probability, targets_of
 from keras_jsigr.saliency.masks import (
     Layout,
@@ -35,6 +35,7 @@ from keras_jsigr.saliency.masks import (
 )
 
 TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
+Shape = tuple[int, ...]
 
 # From the number of the first mask of a group and the size of the group, int32
 # scalars, to float32 masks `(size, *map_shape)`.
@@ -53,7 +54,7 @@ def masked_mean(
     away: tf.Tensor,
     count: int,
     masks_of: MasksFn,
-    map_shape: tuple[int, ...],
+    map_shape: Shape,
     chunk: int | None = None,
 ) -> tf.Tensor:
     """Average the scores of `x + mask * away` at every place, weighted by the masks."""
@@ -73,18 +74,6 @@ def masked_mean(
     total, cover = chunked_sum(count, copies_at_once(x, chunk), part, (total, cover))
     mean = tf.math.divide_no_nan(total, cover)
     return tf.reshape(mean, (-1, *map_shape))
-
-
-def target_score(
-    logits: tf.Tensor,
-    targets: tf.Tensor,
-    score: TargetScoreName = "prob",
-    kind: HeadKind = "softmax",
-) -> tf.Tensor:
-    """Compute the probability of the target class, or one of the class scores."""
-    if score == "prob":
-        return target_probability(logits, targets, kind)
-    return class_score(logits, targets, score, kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,42 +99,35 @@ class MaskingMethod(RangedMethod):
         check_chunk(self.chunk)
 
     @abstractmethod
-    def maps(
-        self,
-        score_of: ScoreOf,
-        x: tf.Tensor,
-        layout: Layout,
-        map_shape: tuple[int, ...],
-    ) -> tf.Tensor:
+    def maps(self, score_of: ScoreOf, x: tf.Tensor, map_shape: Shape) -> tf.Tensor:
         """Compute the maps."""
 
-    def check(self, map_shape: tuple[int, ...]) -> None:
+    def check(self, map_shape: Shape) -> None:
         """Refuse settings that do not fit the shape of the maps; none by default."""
 
-    def replaced(self, x: tf.Tensor, layout: Layout) -> tf.Tensor:
+    def replaced(self, x: tf.Tensor) -> tf.Tensor:
         """Return what the examples show where they are masked."""
-        return replacement(x, self.baseline, layout, self.known_range[0])
+        return replacement(x, self.baseline, self.layout, self.known_range[0])
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        shape = tuple(probe.shape[1:])
-        layout = resolve_layout(shape, self.layout)
-        map_shape = shape[: map_axes(layout)]
+        shape, kind = tuple(probe.shape[1:]), self.known_kind
+        map_shape = shape[: map_axes(resolve_layout(shape, self.layout))]
         self.check(map_shape)
         beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
             x = as_float(x)
             logits_fn = beside(x)
-            chosen = targets_of(y, self.known_kind)(logits_fn(x))
+            chosen = targets_of(y, kind)(logits_fn(x))
 
             def score_of(rows: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
-                targets = tf.tile(chosen, (copies, 1))
-                return target_score(
-                    logits_fn(rows), targets, self.score, self.known_kind
-                )
+                logits, targets = logits_fn(rows), tf.tile(chosen, (copies, 1))
+                if self.score == "prob":
+                    return target_probability(logits, targets, kind)
+                return class_score(logits, targets, self.score, kind)
 
-            return self.maps(score_of, x, layout, map_shape)
+            return self.maps(score_of, x, map_shape)
 
         return explain
 
@@ -187,17 +169,11 @@ class Occlusion(MaskingMethod):
             for side in () if value is None else np.atleast_1d(value).tolist():
                 arguments.count(name, side)
 
-    def check(self, map_shape: tuple[int, ...]) -> None:
+    def check(self, map_shape: Shape) -> None:
         """Refuse a patch that does not fit; see `MaskingMethod`."""
         self._positions(map_shape)
 
-    def maps(
-        self,
-        score_of: ScoreOf,
-        x: tf.Tensor,
-        layout: Layout,
-        map_shape: tuple[int, ...],
-    ) -> tf.Tensor:
+    def maps(self, score_of: ScoreOf, x: tf.Tensor, map_shape: Shape) -> tf.Tensor:
         """Compute the losses; see `MaskingMethod`."""
         patch, positions = self._positions(map_shape)
         corners = tf.constant(positions, tf.int32)
@@ -205,21 +181,12 @@ class Occlusion(MaskingMethod):
         def masks_of(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             return _patches(corners[first : first + size], patch, map_shape)
 
-        covered = masked_mean(
-            score_of,
-            x,
-            self.replaced(x, layout) - x,
-            len(positions),
-            masks_of,
-            map_shape,
-            self.chunk,
-        )
+        away, count = self.replaced(x) - x, len(positions)
+        covered = masked_mean(score_of, x, away, count, masks_of, map_shape, self.chunk)
         whole = score_of(x, tf.constant(1))
         return tf.reshape(whole, (-1, *[1] * len(map_shape))) - covered
 
-    def _positions(
-        self, map_shape: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:
+    def _positions(self, map_shape: Shape) -> tuple[Shape, npt.NDArray[np.int64]]:
         """Return the patch's sides and the corners `(K, axes)` of all positions."""
         parts = _PER_SIDE if len(map_shape) == 2 else _PER_SIDE**2
         default = tuple(max(1, round(side / parts)) for side in map_shape)
@@ -242,7 +209,7 @@ class Occlusion(MaskingMethod):
         return patch, np.array(list(product(*starts)))
 
 
-def _sides(name: str, value: Any, default: tuple[int, ...]) -> tuple[int, ...]:
+def _sides(name: str, value: Any, default: Shape) -> Shape:
     if value is None:
         return default
     sides = np.atleast_1d(value).tolist()
@@ -255,9 +222,7 @@ def _sides(name: str, value: Any, default: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def _patches(
-    corners: tf.Tensor, patch: tuple[int, ...], map_shape: tuple[int, ...]
-) -> tf.Tensor:
+def _patches(corners: tf.Tensor, patch: Shape, map_shape: Shape) -> tf.Tensor:
     """Return masks `(K, *map_shape)`, one inside the patches with these corners."""
     masks = tf.ones((tf.shape(corners)[0], *[1] * len(map_shape)))
     for axis, (side, length) in enumerate(zip(patch, map_shape, strict=True)):
@@ -309,7 +274,7 @@ class RISE(MaskingMethod):
         arguments.share("keep", self.keep)
         arguments.count("seed", self.seed, minimum=0)
 
-    def check(self, map_shape: tuple[int, ...]) -> None:
+    def check(self, map_shape: Shape) -> None:
         """Refuse a grid that does not fit; see `MaskingMethod`."""
         if np.size(self.grid) not in (1, len(map_shape)):
             raise ValueError(
@@ -317,26 +282,14 @@ class RISE(MaskingMethod):
                 "one number or one per axis. Use one number."
             )
 
-    def maps(
-        self,
-        score_of: ScoreOf,
-        x: tf.Tensor,
-        layout: Layout,
-        map_shape: tuple[int, ...],
-    ) -> tf.Tensor:
+    def maps(self, score_of: ScoreOf, x: tf.Tensor, map_shape: Shape) -> tf.Tensor:
         """Compute the mean scores; see `MaskingMethod`."""
-        base = self.replaced(x, layout)
-        return masked_mean(
-            score_of,
-            base,
-            x - base,
-            self.samples,
-            self.masks_of(layout, map_shape),
-            map_shape,
-            self.chunk,
-        )
+        layout = resolve_layout(tuple(x.shape[1:]), self.layout)
+        masks_of, base = self.masks_of(layout, map_shape), self.replaced(x)
+        away, count = x - base, self.samples
+        return masked_mean(score_of, base, away, count, masks_of, map_shape, self.chunk)
 
-    def masks_of(self, layout: Layout, map_shape: tuple[int, ...]) -> MasksFn:
+    def masks_of(self, layout: Layout, map_shape: Shape) -> MasksFn:
         """Return the function that makes groups of masks of this shape."""
         cells = np.broadcast_to(np.atleast_1d(self.grid), len(map_shape)).tolist()
         # The offset is up to one cell: one node more than the cells have borders.

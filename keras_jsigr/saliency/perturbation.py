@@ -270,13 +270,10 @@ def perturbation_coefficients(
     Example:
         >>> import tensorflow as tf
         >>> from keras_jsigr.saliency import make_mask_bank, perturbation_coefficients
-        >>> perturbation_coefficients(
-        ...     lambda x: x * [2.0, 0.0],
-        ...     tf.ones((1, 2)),
-        ...     None,
-        ...     make_mask_bank((2,)),
-        ...     baseline="zero",
-        ... ).numpy().tolist()
+        >>> model, x = lambda x: x * [2.0, 0.0], tf.ones((1, 2))
+        >>> bank = make_mask_bank((2,))
+        >>> found = perturbation_coefficients(model, x, None, bank, baseline="zero")
+        >>> found.numpy().tolist()
         [[2.0, 0.0]]
     """
     check_baseline(baseline)
@@ -372,15 +369,9 @@ def expected_map(
     Example:
         >>> import tensorflow as tf
         >>> from keras_jsigr.saliency import expected_map, make_mask_bank
-        >>> expected_map(
-        ...     lambda x: x,
-        ...     tf.constant([[3.0, 0.0]]),
-        ...     None,
-        ...     make_mask_bank((2,)),
-        ...     baseline="zero",
-        ...     score="squared_logits",
-        ...     scale=4.5,
-        ... )[0].numpy().tolist()
+        >>> x, bank = tf.constant([[3.0, 0.0]]), make_mask_bank((2,))
+        >>> settings = {"baseline": "zero", "score": "squared_logits", "scale": 4.5}
+        >>> expected_map(lambda x: x, x, None, bank, **settings)[0].numpy().tolist()
         [[0.5, 0.0]]
     """
     check_scale(score, scale)
@@ -641,19 +632,10 @@ def sampled_map(
     Example:
         >>> import tensorflow as tf
         >>> from keras_jsigr.saliency import make_mask_bank, sampled_map
-        >>> x = tf.constant([[3.0, 0.0]])
-        >>> sampled_map(
-        ...     lambda x: x,
-        ...     x,
-        ...     x,
-        ...     None,
-        ...     make_mask_bank((2,)),
-        ...     seed=(1, 2),
-        ...     samples=2,
-        ...     baseline="zero",
-        ...     score="squared_logits",
-        ...     scale=4.5,
-        ... )[0].numpy().tolist()
+        >>> x, bank = tf.constant([[3.0, 0.0]]), make_mask_bank((2,))
+        >>> settings = {"baseline": "zero", "score": "squared_logits", "scale": 4.5}
+        >>> settings |= {"seed": (1, 2), "samples": 2}
+        >>> sampled_map(lambda x: x, x, x, None, bank, **settings)[0].numpy().tolist()
         [[0.5, 0.0]]
     """
     check_baseline(baseline)
