@@ -151,8 +151,33 @@ def test_which_images_are_attacked(tmp_path):
         _ = bank_of(tmp_path, skip=2000, **options).test_images
 
 
+def test_every_method_has_valid_settings():
+    for method in METHODS.values():
+        own = at_radius(method.recipe, 4 / 255)
+        if own["defence"] == "harden":
+            kj.JSIGRConfig(**own["settings"])
+
+
+# Every kind of step: the others differ in their weights.
+KINDS = (
+    "plain",
+    "noise",
+    "input_gradients",
+    "jacobian",
+    "interpretation",
+    "inverted_selection",
+    "j_sigr",
+    "j_sigr_balanced",
+    "j_sigr_faithful",
+    "balanced_random",
+    "pgd_7",
+    "trades_10",
+    "j_sigr_fgsm_rs",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_trains(name, tmp_path):
     data = kj.datasets.load("fashion_mnist", verbose=False)
     own = at_radius(METHODS[name].recipe, nets.EPSILON)
