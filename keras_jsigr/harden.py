@@ -17,7 +17,7 @@ from keras_jsigr.config import (
     named_recipe,
 )
 from keras_jsigr.core import arguments
-from keras_jsigr.core.inputs import probe_batch, probe_size
+from keras_jsigr.core.inputs import probe_batch
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.jacobian import REVERSE_MODE
@@ -281,8 +281,7 @@ def _check_derivatives(robust: JSIGRModel) -> None:
     base, penalties = robust.base, robust.penalties
 
     def batch(size: int) -> Any:
-        size = probe_size(base, size)
-        return probe_batch(robust.input_specs, robust.input_range, size)
+        return probe_batch(base, robust.input_specs, robust.input_range, size)
 
     for index in robust.regularized:
         if any(penalty.needs_gradients for penalty in penalties):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.heads import Head, find_head, head_kind, ignored_labels
-from keras_jsigr.core.inputs import probe_batch, probe_size
+from keras_jsigr.core.inputs import probe_batch
 from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import HeadKind, class_targets, valid_label_mask
 from keras_jsigr.core.variables import read_scalar
@@ -109,8 +109,8 @@ class AccuracyConstraint(keras.callbacks.Callback):
         plain, graded = model.base, self._graded
         if isinstance(self.reference, keras.Model):
             plain = self.reference
-            specs, size = model.input_specs, probe_size(plain)
-            head = find_head(plain, probe_batch(specs, model.input_range, size))
+            probe = probe_batch(plain, model.input_specs, model.input_range)
+            head = find_head(plain, probe)
             graded = _GradedModel.of(plain, head, model)
         accuracy, examples = graded.measure(self._data())
         kind = head_kind(model, model.head, model.classes)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -78,9 +79,6 @@ def restore_after(states: list[Any]) -> Iterator[None]:
         yield
 
 
-_UNKNOWN_SIDE = 32  # stands for a dimension the model leaves open
-
-
 def input_specs(model: keras.Model) -> Any:
     """Describe the inputs of a built model."""
     if not model.built:
@@ -117,26 +115,63 @@ def _nested(shapes: Any) -> bool:
     )
 
 
+# Tried in turn for sides that a model leaves open: some need many steps, others have a
+# table of positions that ends early.
+_OPEN_SIDES = (32, 64, 128, 16, 8, 224, 512, 4, 2, 1)
+_FOUND_SIDES: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
+
+
 def probe_batch(
-    specs: Any, input_range: tuple[float, float] = (0.0, 1.0), size: int = 2
+    model: keras.Model,
+    specs: Any,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    size: int = 2,
 ) -> Any:
-    """Make a small random batch that a model with these specs takes."""
+    """Make a small random batch that a model takes, of `size` if it takes any size."""
+    # A subclass only knows of the batch it saw first, which binds it to nothing.
+    tensors = getattr(model, "inputs", None) or []
+    size = next((int(t.shape[0]) for t in tensors if t.shape[0]), size)
+    side = 1
+    if any(None in spec.shape[1:] for spec in keras.tree.flatten(specs)):
+        if model not in _FOUND_SIDES:
+            _FOUND_SIDES[model] = _open_side(model, specs, input_range, size)
+        side = _FOUND_SIDES[model]
+    return _random_batch(specs, input_range, size, side)
+
+
+def _open_side(
+    model: keras.Model, specs: Any, input_range: tuple[float, float], size: int
+) -> int:
+    """Find a length that a model takes for the sides that it leaves open."""
+    for side in _OPEN_SIDES:
+        try:
+            with stateless():
+                model(_random_batch(specs, input_range, size, side), training=False)
+        except Exception as error:  # whatever the user's layers raise
+            last = error
+        else:
+            return side
+    lines = [line.strip() for line in str(last).splitlines() if line.strip()]
+    raise ValueError(
+        f"`{model.name}` leaves sides of its inputs open: got an error for all lengths "
+        f"tried, {sorted(_OPEN_SIDES)}, the last {type(last).__name__} "
+        f"({lines[0] if lines else 'without words'}). Build it with a fixed "
+        "shape, such as keras.Input((100, 3))."
+    )
+
+
+def _random_batch(
+    specs: Any, input_range: tuple[float, float], size: int, open_side: int
+) -> Any:
     rng = np.random.default_rng(0)
 
     def fill(spec: tf.TensorSpec) -> tf.Tensor:
-        shape = [size, *(side or _UNKNOWN_SIDE for side in spec.shape[1:])]
+        shape = [size, *(side or open_side for side in spec.shape[1:])]
         if not spec.dtype.is_floating:
             return tf.zeros(shape, spec.dtype)
         return tf.constant(rng.uniform(*input_range, shape), spec.dtype)
 
     return keras.tree.map_structure(fill, specs)
-
-
-def probe_size(model: keras.Model, size: int = 2) -> int:
-    """Return how many examples to try a model with."""
-    # A subclass only knows of the batch it saw first, which binds it to nothing.
-    tensors = getattr(model, "inputs", None) or []
-    return next((int(t.shape[0]) for t in tensors if t.shape[0]), size)
 
 
 @contextmanager
@@ -164,8 +199,10 @@ def _with_last_axis(leaf: Any, spec: tf.TensorSpec) -> Any:
     shape = getattr(leaf, "shape", None)  # a dataset or a generator has none
     if shape is None or spec.shape[-1:] != (1,):
         return leaf
-    lacks = tf.TensorShape(shape).rank == spec.shape.rank - 1
-    return leaf[..., None] if lacks else leaf
+    if tf.TensorShape(shape).rank != spec.shape.rank - 1:
+        return leaf
+    # A column of a data frame is no array.
+    return (leaf if tf.is_tensor(leaf) else np.asarray(leaf))[..., None]
 
 
 def with_known_sides(leaf: Any, spec: tf.TensorSpec) -> Any:

@@ -417,7 +417,7 @@ def _is_float(variable: keras.Variable) -> bool:
 def _groups(
     model: keras.Model, variables: list[keras.Variable]
 ) -> list[tuple[int, ...]]:
-    """Choose which weights are moved alone: all if they are few, else the user's own."""
+    """Choose which weights are moved alone: all if few, else those of own layers."""
     if len(variables) <= _FEW_VARIABLES:
         return [(index,) for index in range(len(variables))]
     positions = {id(v): index for index, v in enumerate(variables)}
@@ -489,7 +489,7 @@ def layer_passes(layer: keras.Layer) -> bool:
 def check_forward_mode(
     model: keras.Model, forward: Callable[[Any], Any], x: Any, index: int
 ) -> None:
-    """Refuse a network that the estimator "jvp" cannot train, such as one with loops."""
+    """Refuse a network that the estimator "jvp" cannot train: one with loops."""
     variables = list(model.trainable_variables)
     network = of_one_input(forward, x, index)
 

@@ -14,7 +14,6 @@ import tensorflow as tf
 from keras_jsigr.core.heads import Head, find_head
 from keras_jsigr.core.inputs import (
     probe_batch,
-    probe_size,
     random_inputs_like,
     random_weights,
     unchanged_state,
@@ -170,11 +169,11 @@ def inspect_model(
     """
 
     def batch(size: int) -> Any:
-        return probe_batch(specs, input_range, probe_size(base, size))
+        return probe_batch(base, specs, input_range, size)
 
     with unchanged_state(base):
-        head = find_head(base, batch(2))
         regularized = regularized_inputs(specs, inputs)
+        head = find_head(base, batch(2))
 
         def logits(x: Any, training: bool = False) -> Any:
             with head.removed():

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_jsigr as kj
 from keras_jsigr.core.batching import sequential_map
 from keras_jsigr.core.files import atomic_write, write_whole
 from keras_jsigr.core.inputs import (
+    in_structure,
     input_specs,
     probe_batch,
     random_inputs_like,
@@ -150,19 +152,76 @@ def test_unbuilt():
 
 
 def test_probe_batch():
-    specs = {
-        "x": tf.TensorSpec((None, None, 3), tf.float16),
-        "i": tf.TensorSpec((None, 4), tf.int32),
-        "flag": tf.TensorSpec((None,), tf.bool),
+    inputs = {
+        "x": keras.Input((None, 3), dtype="float16", name="x"),
+        "i": keras.Input((4,), dtype="int32", name="i"),
+        "flag": keras.Input((), dtype="bool", name="flag"),
     }
-    batch = probe_batch(specs, (-2.0, -1.0), size=3)
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(inputs["x"]))
+    specs = input_specs(model)
+    batch = probe_batch(model, specs, (-2.0, -1.0), size=3)
     assert batch["x"].shape == (3, 32, 3)
     assert batch["x"].dtype == tf.float16
     assert float(tf.reduce_min(batch["x"])) >= -2.0
     assert float(tf.reduce_max(batch["x"])) <= -1.0
     assert not batch["i"].numpy().any()
     assert not batch["flag"].numpy().any()
-    np.testing.assert_array_equal(batch["x"], probe_batch(specs, (-2.0, -1.0), 3)["x"])
+    again = probe_batch(model, specs, (-2.0, -1.0), 3)
+    np.testing.assert_array_equal(batch["x"], again["x"])
+
+
+class Positions(layers.Layer):
+    """Adds the entries of a table that ends after `longest` steps."""
+
+    def __init__(self, longest):
+        super().__init__()
+        self.longest = longest
+
+    def build(self, shape):
+        self.table = self.add_weight((self.longest, shape[-1]))
+
+    def call(self, x):
+        return x + self.table[: keras.ops.shape(x)[1]]
+
+
+def series(*body):
+    inputs = keras.Input((None, 2))
+    x = inputs
+    for layer in body:
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        (lambda: series(Positions(20)), 16),
+        (lambda: series(layers.Conv1D(2, 50)), 64),
+        (lambda: series(layers.Conv1D(2, 3)), 32),
+    ],
+)
+def test_open_sides_have_a_length_that_the_model_takes(model, side):
+    model = model()
+    assert probe_batch(model, input_specs(model)).shape == (2, side, 2)
+    recipe = kj.JSIGRConfig(selection="all")
+    assert kj.harden(model, 0.1, recipe, verbose=0).classes == 3
+
+
+def test_open_sides_of_no_length_tried():
+    with pytest.raises(ValueError, match="fixed shape"):
+        kj.harden(series(layers.Conv1D(2, 600)), 0.1, verbose=0)
+
+
+def test_columns_of_a_data_frame():
+    class Column:  # as of pandas: no indices beyond its own
+        shape = (3,)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(3.0)
+
+    specs = {"a": tf.TensorSpec((None, 1), tf.float32, name="a")}
+    (leaf,) = in_structure({"a": Column()}, specs).values()
+    assert leaf.tolist() == [[0.0], [1.0], [2.0]]
 
 
 def test_unchanged_state_restores_statistics_and_seeds():

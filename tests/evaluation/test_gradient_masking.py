@@ -624,7 +624,7 @@ def train_single_step(model, x, y, *, epsilon, epochs=12):
 
 
 def _logits(model):
-    return as_logits(model, probe_batch(input_specs(model)))
+    return as_logits(model, probe_batch(model, input_specs(model)))
 
 
 @pytest.fixture
