@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_jsigr.model import JSIGRModel
-from keras_jsigr.penalties import PenaltySettings
+from keras_jsigr import JSIGRConfig, JSIGRModel
 from keras_jsigr.serving import export
 
 L = keras.layers
@@ -152,10 +151,9 @@ def _request(model: JSIGRModel) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     root = tmp_path_factory.mktemp("served")
-    settings = PenaltySettings(selection="none")
     cases = {}
     for name, base in _models().items():
-        model = JSIGRModel(base, settings)
+        model = JSIGRModel(base, JSIGRConfig(selection="none"))
         if name == "softmax":  # a model that went through `.keras`
             model.compile("sgd", "sparse_categorical_crossentropy")
             model.save(root / "model.keras")
