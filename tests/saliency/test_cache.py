@@ -645,6 +645,16 @@ def test_what_is_computed_counts():
     model = net()
     for other in (net("silu"), net(units=4), kj.with_smooth_activations(model)):
         assert architecture_of(other) != architecture_of(model)
+    # Caches of 0.1.0 have the module that the activation was in then.
+    assert "keras_jsigr.activations.swish" in architecture_of(net(kj.Swish(5.0)))
+
+
+def test_a_hardened_model_computes_what_its_base_does(images, conv_net):
+    robust = kj.harden(conv_net, epsilon=0.1, verbose=0)
+    base = kj.unwrap(robust)
+    assert fingerprint_model(robust, robust, images) == fingerprint_model(
+        base, base, images
+    )
 
 
 def test_layers_that_are_called_as_activations_are():
