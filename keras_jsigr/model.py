@@ -162,7 +162,6 @@ class JSIGRModel(keras.Model):
         self.input_range = arguments.interval("input_range", input_range)
         self.warmup = _checked_warmup(warmup)
         self.seed = arguments.count("seed", seed, minimum=-(2**31))
-        self.adversary = adversary
         self.map_table = map_table
         check_start_radius(config, self.input_range)
         check_precision(base, config)
@@ -181,6 +180,10 @@ class JSIGRModel(keras.Model):
             start_radius=config.start_radius,
             start_patch_sizes=config.start_patch_sizes,
         )
+        if hasattr(adversary, "for_model") and not isinstance(adversary, type):
+            # Radius and range where the user named none are those of this model.
+            adversary = adversary.for_model(self)
+        self.adversary = adversary
         if adversary is not None:
             check_adversary(
                 adversary, config.start_radius, self.input_range, self.regularized

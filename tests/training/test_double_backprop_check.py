@@ -4,36 +4,36 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers as layers_second_order
+from keras import layers
 
 import keras_jsigr as kj
-from keras_jsigr import harden
 from keras_jsigr.training.double_backprop_check import double_precision, second_order
 
-FORWARD = {"estimator": "jvp", "norm": "squared", "verbose": 0}
+FORWARD = {"estimator": "jvp", "norm": "squared"}
 
 
-layers = keras.layers
+def harden(model, **settings):
+    return kj.harden(model, 0.1, kj.JSIGRConfig(**settings), verbose=0)
 
 
 def net(shape, *body):
     return keras.Sequential([keras.Input(shape), *body, layers.Dense(3)])
 
 
-@pytest.mark.parametrize("recurrent", [layers.SimpleRNN, layers.GRU, layers.LSTM])
+@pytest.mark.parametrize("recurrent", [layers.GRU, layers.LSTM])
 def test_loops_are_refused(recurrent):
     with pytest.raises(ValueError, match="estimator='finite_difference'") as error:
-        kj.harden(net((5, 3), recurrent(4)), **FORWARD)
+        harden(net((5, 3), recurrent(4)), **FORWARD)
     assert "`dtype`" in str(error.value)
     assert "Exception encountered" not in str(error.value)
 
 
 def test_unrolled_they_train():
-    robust = kj.harden(net((5, 3), layers.SimpleRNN(4, unroll=True)), **FORWARD)
+    robust = harden(net((5, 3), layers.SimpleRNN(4, unroll=True)), **FORWARD)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("adam", loss)
     x = np.random.default_rng(0).random((8, 5, 3), "float32")
-    history = robust.fit(x, np.zeros(8, int), verbose=0)
+    history = robust.fit(x, np.zeros(8, int))
     assert np.isfinite(history.history["loss"]).all()
 
 
@@ -47,102 +47,101 @@ def test_what_has_a_derivative_passes_and_stays_as_it_is():
         layers.Flatten(),
     )
     before = [v.numpy() for v in model.variables]
-    kj.harden(model, **FORWARD)
+    harden(model, **FORWARD)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
 
 
 def test_whoever_knows_better_is_not_asked():
-    assert kj.harden(net((5, 3), layers.GRU(4)), probe=False, **FORWARD)
+    assert harden(net((5, 3), layers.GRU(4)), check_gradients=False, **FORWARD)
 
 
-conv, dense = layers_second_order.Conv2D, layers_second_order.Dense
+conv, dense = layers.Conv2D, layers.Dense
 
 
 def image_net(*middle, first=()):
     return keras.Sequential(
         [
-            layers_second_order.Input((8, 8, 3)),
+            layers.Input((8, 8, 3)),
             *first,
             conv(4, 3, padding="same"),
             *middle,
-            layers_second_order.Flatten(),
+            layers.Flatten(),
             dense(3),
         ]
     )
 
 
 def series_net(*middle):
-    return keras.Sequential([layers_second_order.Input((6, 4)), *middle, dense(3)])
+    return keras.Sequential([layers.Input((6, 4)), *middle, dense(3)])
 
 
 def attention_net():
-    inputs = layers_second_order.Input((6, 4))
-    x = layers_second_order.MultiHeadAttention(2, 3)(inputs, inputs)
-    x = layers_second_order.LayerNormalization()(layers_second_order.Add()([x, inputs]))
-    return keras.Model(
-        inputs, dense(3)(layers_second_order.GlobalAveragePooling1D()(x))
-    )
+    inputs = layers.Input((6, 4))
+    x = layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    x = layers.LayerNormalization()(layers.Add()([x, inputs]))
+    return keras.Model(inputs, dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 
 GOOD = {
-    "relu": lambda: image_net(layers_second_order.ReLU()),
-    "leaky relu": lambda: image_net(layers_second_order.LeakyReLU()),
-    "gelu": lambda: image_net(layers_second_order.Activation("gelu")),
-    "max pooling": lambda: image_net(layers_second_order.MaxPooling2D()),
-    "average pooling": lambda: image_net(layers_second_order.AveragePooling2D(2)),
-    "batch": lambda: image_net(layers_second_order.BatchNormalization()),
-    "group": lambda: image_net(layers_second_order.GroupNormalization(2)),
-    "layer": lambda: image_net(layers_second_order.LayerNormalization()),
-    "dropout": lambda: image_net(
-        layers_second_order.Dropout(0.3), layers_second_order.SpatialDropout2D(0.3)
-    ),
-    "nearest": lambda: image_net(
-        layers_second_order.UpSampling2D(interpolation="nearest")
-    ),
-    "rescaling": lambda: image_net(first=[layers_second_order.Rescaling(2.0, -1.0)]),
-    "flip": lambda: image_net(first=[layers_second_order.RandomFlip()]),
-    "softmax": lambda: image_net(
-        layers_second_order.Flatten(), dense(3, activation="softmax")
-    ),
-    "spectral": lambda: image_net(
-        layers_second_order.SpectralNormalization(conv(4, 3))
-    ),
-    "lstm": lambda: series_net(layers_second_order.LSTM(4)),
+    "relu": lambda: image_net(layers.ReLU()),
+    "leaky relu": lambda: image_net(layers.LeakyReLU()),
+    "gelu": lambda: image_net(layers.Activation("gelu")),
+    "max pooling": lambda: image_net(layers.MaxPooling2D()),
+    "average pooling": lambda: image_net(layers.AveragePooling2D(2)),
+    "batch": lambda: image_net(layers.BatchNormalization()),
+    "group": lambda: image_net(layers.GroupNormalization(2)),
+    "layer": lambda: image_net(layers.LayerNormalization()),
+    "dropout": lambda: image_net(layers.Dropout(0.3), layers.SpatialDropout2D(0.3)),
+    "nearest": lambda: image_net(layers.UpSampling2D(interpolation="nearest")),
+    "rescaling": lambda: image_net(first=[layers.Rescaling(2.0, -1.0)]),
+    "flip": lambda: image_net(first=[layers.RandomFlip()]),
+    "softmax": lambda: image_net(layers.Flatten(), dense(3, activation="softmax")),
+    "spectral": lambda: image_net(layers.SpectralNormalization(conv(4, 3))),
+    "lstm": lambda: series_net(layers.LSTM(4)),
     "attention": attention_net,
 }
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", GOOD)
-def test_right_networks_pass(name, policy):
+def test_right_networks_pass(name):
+    harden(GOOD[name]())
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("batch", "mixed_float16"),
+        ("attention", "mixed_float16"),
+        ("lstm", "mixed_bfloat16"),
+    ],
+)
+def test_right_networks_pass_in_half_precision(name, policy):
     keras.config.set_dtype_policy(policy)
-    harden(GOOD[name](), verbose=0)
+    harden(GOOD[name]())
 
 
 BAD = {
     "bilinear Resizing first": (
-        lambda: image_net(first=[layers_second_order.Resizing(6, 6, name="culprit")]),
+        lambda: image_net(first=[layers.Resizing(6, 6, name="culprit")]),
         "wrong by",
     ),
     "bilinear Resizing inside": (
-        lambda: image_net(layers_second_order.Resizing(6, 6, name="culprit")),
+        lambda: image_net(layers.Resizing(6, 6, name="culprit")),
         "wrong by",
     ),
     "bilinear UpSampling2D": (
         lambda: image_net(
-            layers_second_order.UpSampling2D(interpolation="bilinear", name="culprit")
+            layers.UpSampling2D(interpolation="bilinear", name="culprit")
         ),
         "wrong by",
     ),
     "bicubic": (
-        lambda: image_net(
-            layers_second_order.Resizing(6, 6, "bicubic", name="culprit")
-        ),
+        lambda: image_net(layers.Resizing(6, 6, "bicubic", name="culprit")),
         "raises",
     ),
     "softsign": (
-        lambda: image_net(layers_second_order.Activation("softsign", name="culprit")),
+        lambda: image_net(layers.Activation("softsign", name="culprit")),
         "raises",
     ),
 }
@@ -152,7 +151,7 @@ BAD = {
 def test_wrong_networks_are_refused(name):
     make, how = BAD[name]
     with pytest.raises(ValueError, match="second derivative") as error:
-        harden(make(), verbose=0)
+        harden(make())
     message = str(error.value)
     assert "`culprit`" in message
     assert how in message
@@ -160,57 +159,52 @@ def test_wrong_networks_are_refused(name):
     assert "norm='squared'" in message
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "layer",
     [
         *(
-            layers_second_order.RandomRotation,
-            layers_second_order.RandomZoom,
-            layers_second_order.RandomPerspective,
+            layers.RandomRotation,
+            layers.RandomZoom,
+            layers.RandomPerspective,
         ),
         *(
-            layers_second_order.RandomShear,
-            layers_second_order.RandomTranslation,
-            layers_second_order.RandomElasticTransform,
+            layers.RandomShear,
+            layers.RandomTranslation,
+            layers.RandomElasticTransform,
         ),
     ],
 )
-def test_layers_that_move_pixels_are_refused_whatever_they_draw(layer, seed):
+def test_layers_that_move_pixels_are_refused(layer):
     moves = {
-        layers_second_order.RandomTranslation: 2,
-        layers_second_order.RandomShear: 2,
+        layers.RandomTranslation: 2,
+        layers.RandomShear: 2,
     }.get(layer, 1)
-    first = layer(*[0.1] * moves, seed=seed, name="culprit")
+    first = layer(*[0.1] * moves, seed=1, name="culprit")
     with pytest.raises(ValueError, match=r"derivative of `culprit` \(Random.* wrong"):
-        harden(image_net(first=[first]), verbose=0)
+        harden(image_net(first=[first]))
 
 
 @pytest.mark.parametrize("name", ["bilinear Resizing inside", "softsign"])
 def test_the_way_out_trains(name):
     keras.utils.set_random_seed(0)
-    robust = harden(
-        BAD[name][0](), estimator="finite_difference", norm="squared", verbose=0
-    )
+    robust = harden(BAD[name][0](), estimator="finite_difference", norm="squared")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("adam", loss)
     x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype("float32")
-    history = robust.fit(x, np.array([0, 1, 2, 0]), verbose=0).history
+    history = robust.fit(x, np.array([0, 1, 2, 0])).history
     assert np.isfinite(history["fused_penalty"]).all()
 
 
 def test_probe_false_does_not_ask():
-    harden(BAD["softsign"][0](), probe=False, verbose=0)
+    harden(BAD["softsign"][0](), check_gradients=False)
 
 
-@pytest.mark.parametrize(
-    "name", ["batch", "dropout", "max pooling", "lstm", "spectral"]
-)
+@pytest.mark.parametrize("name", ["batch", "dropout", "spectral"])
 def test_the_probe_leaves_everything_as_it_was(name):
     model = GOOD[name]()
     before = [v.numpy() for v in model.variables]
     policies = [layer.dtype_policy for layer in model._flatten_layers()]
-    harden(model, verbose=0)
+    harden(model)
     for variable, value in zip(model.variables, before, strict=True):
         assert variable.numpy().tobytes() == value.tobytes(), variable.path
     assert [layer.dtype_policy for layer in model._flatten_layers()] == policies
@@ -220,13 +214,13 @@ def test_a_refusal_leaves_everything_as_it_was():
     model = BAD["bilinear Resizing inside"][0]()
     before = [v.numpy() for v in model.variables]
     with pytest.raises(ValueError, match="second derivative"):
-        harden(model, verbose=0)
+        harden(model)
     for variable, value in zip(model.variables, before, strict=True):
         assert variable.numpy().tobytes() == value.tobytes()
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
 
 
-class Insists(layers_second_order.Layer):
+class Insists(layers.Layer):
     """Computes in float32 whatever its policy says."""
 
     def build(self, shape):
@@ -238,10 +232,10 @@ class Insists(layers_second_order.Layer):
 
 
 def test_a_layer_that_insists_on_float32_passes():
-    harden(image_net(Insists()), verbose=0)
+    harden(image_net(Insists()))
 
 
-class Gathers(layers_second_order.Layer):
+class Gathers(layers.Layer):
     """Has gradients that are not dense."""
 
     def build(self, shape):
@@ -252,7 +246,7 @@ class Gathers(layers_second_order.Layer):
 
 
 def test_sparse_gradients_pass():
-    harden(image_net(Gathers()), verbose=0)
+    harden(image_net(Gathers()))
 
 
 class Shell(keras.Model):
@@ -260,7 +254,7 @@ class Shell(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.net = image_net(layers_second_order.Activation("silu"))
+        self.net = image_net(layers.Activation("silu"))
 
     def call(self, x):
         return self.net(x)
@@ -271,7 +265,7 @@ def test_subclassed_models_pass(policy):
     keras.config.set_dtype_policy(policy)
     model = Shell()
     model(np.zeros((1, 8, 8, 3), "float32"))
-    harden(model, verbose=0)
+    harden(model)
 
 
 @tf.custom_gradient
@@ -294,7 +288,7 @@ def test_second_order_measures_the_error():
 
 
 def test_double_precision_computes_in_float64_and_goes_back():
-    model = image_net(layers_second_order.BatchNormalization())
+    model = image_net(layers.BatchNormalization())
     x = tf.random.uniform((2, 8, 8, 3), seed=0)
     before = model(x)
     with double_precision(model):
@@ -305,7 +299,7 @@ def test_double_precision_computes_in_float64_and_goes_back():
     np.testing.assert_array_equal(model(x), before)
 
 
-class Custom(layers_second_order.Layer):
+class Custom(layers.Layer):
     """A ReLU, or a bilinear resizing, written into a custom call."""
 
     def __init__(self, resize, **kwargs):
@@ -321,12 +315,12 @@ class Custom(layers_second_order.Layer):
 def custom_net(resize):
     return keras.Sequential(
         [
-            layers_second_order.Input((16, 16, 3)),
-            layers_second_order.Conv2D(64, 3, padding="same"),
+            layers.Input((16, 16, 3)),
+            layers.Conv2D(64, 3, padding="same"),
             Custom(resize, name="custom"),
-            layers_second_order.Conv2D(64, 3, activation="silu"),
-            layers_second_order.Flatten(),
-            layers_second_order.Dense(5),
+            layers.Conv2D(64, 3, activation="silu"),
+            layers.Flatten(),
+            layers.Dense(5),
         ]
     )
 
@@ -334,25 +328,25 @@ def custom_net(resize):
 def test_kinks_in_custom_code_are_no_reason_to_refuse():
     for seed in range(3):
         keras.utils.set_random_seed(seed)
-        harden(custom_net(resize=False), verbose=0)
+        harden(custom_net(resize=False))
 
 
 def test_wrong_derivatives_in_custom_code_are_found():
     with pytest.raises(ValueError, match="`custom`"):
-        harden(custom_net(resize=True), verbose=0)
+        harden(custom_net(resize=True))
 
 
 def test_a_large_rectified_network_passes():
     """A million units: some change sides in any finite difference."""
-    net = keras.Sequential([layers_second_order.Input((64, 64, 3))])
+    net = keras.Sequential([layers.Input((64, 64, 3))])
     for _ in range(2):
-        net.add(layers_second_order.Conv2D(64, 3, padding="same"))
-        net.add(layers_second_order.ReLU())
-        net.add(layers_second_order.Conv2D(64, 3, padding="same", activation="relu"))
-        net.add(layers_second_order.MaxPooling2D())
-    net.add(layers_second_order.Flatten())
-    net.add(layers_second_order.Dense(3))
-    harden(net, verbose=0)
+        net.add(layers.Conv2D(64, 3, padding="same"))
+        net.add(layers.ReLU())
+        net.add(layers.Conv2D(64, 3, padding="same", activation="relu"))
+        net.add(layers.MaxPooling2D())
+    net.add(layers.Flatten())
+    net.add(layers.Dense(3))
+    harden(net)
     assert net.layers[0].activation is keras.activations.linear
     assert net.layers[2].activation is keras.activations.relu
     assert "call" not in vars(net.layers[1])
@@ -364,31 +358,29 @@ def test_a_head_of_zeros_passes(policy):
     keras.config.set_dtype_policy(policy)
     net = keras.Sequential(
         [
-            layers_second_order.Input((4,)),
+            layers.Input((4,)),
             dense(3, activation="silu"),
             dense(3, kernel_initializer="zeros"),
         ]
     )
     before = net.get_weights()
-    harden(net, verbose=0)
+    harden(net)
     for old, new in zip(before, net.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize(
-    "pooling", [layers_second_order.MaxPooling3D, layers_second_order.AveragePooling3D]
-)
+@pytest.mark.parametrize("pooling", [layers.MaxPooling3D, layers.AveragePooling3D])
 def test_operations_without_a_kernel_in_double_precision_pass(pooling):
     net = keras.Sequential(
         [
-            layers_second_order.Input((5, 5, 5, 1)),
-            layers_second_order.Conv3D(2, 2, activation="silu"),
+            layers.Input((5, 5, 5, 1)),
+            layers.Conv3D(2, 2, activation="silu"),
             pooling(2),
-            layers_second_order.Flatten(),
+            layers.Flatten(),
             dense(3),
         ]
     )
-    harden(net, selection="all", verbose=0)
+    harden(net, selection="all")
 
 
 @pytest.mark.slow
@@ -396,4 +388,4 @@ def test_maps_of_one_pixel_pass():
     """Of two examples batch normalization leaves a sign there."""
     shape = (32, 32, 3)
     net = keras.applications.ResNet50(input_shape=shape, weights=None, classes=3)
-    harden(net, verbose=0)
+    harden(net)

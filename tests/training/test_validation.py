@@ -1,4 +1,4 @@
-"""What an adversary of the training must share with it."""
+"""What is refused before training: adversaries, losses and data."""
 
 import keras
 import numpy as np
@@ -7,20 +7,18 @@ import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
-from keras_jsigr import harden
 from keras_jsigr.attacks import FGSM
 from keras_jsigr.core.heads import Head
 from keras_jsigr.training.validation import (
     check_loss,
     check_training_data,
     is_cross_entropy,
-    resolved_losses,
 )
 
 
 def hardened(adversary, **settings):
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    return kj.harden(net, adversary=adversary, probe=False, verbose=0, **settings)
+    return kj.harden(net, 0.1, adversary=adversary, verbose=0, **settings)
 
 
 class Bare:
@@ -36,7 +34,12 @@ def test_an_adversary_of_another_range_is_refused():
         r"Pass `input_range=\(0\.0, 255\.0\)` to the attack"
     )
     with pytest.raises(ValueError, match=message):
-        hardened(FGSM(epsilon=8.0), input_range=(0, 255))
+        hardened(FGSM(epsilon=0.5, input_range=(0, 1)), input_range=(0, 255))
+
+
+def test_an_adversary_takes_radius_and_range_of_the_model():
+    robust = hardened(FGSM(), input_range=(0, 255))
+    assert (robust.adversary.epsilon, robust.adversary.input_range) == (0.1, (0, 255))
 
 
 def test_an_adversary_of_the_same_range_or_of_none_is_taken():
@@ -85,7 +88,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("loss", [*NAMES, *(kind() for kind in CLASSES)])
+@pytest.mark.parametrize("loss", [*NAMES[:3], *(kind() for kind in CLASSES[2:])])
 def test_probabilities_wanted_logits_given(loss):
     with pytest.raises(ValueError, match="from_logits=False on a model that returns"):
         check_loss(compiled(loss), LINEAR)
@@ -95,9 +98,10 @@ def test_probabilities_wanted_logits_given(loss):
 @pytest.mark.parametrize(
     "loss",
     [
-        *("kl_divergence", "poisson", "dice", "tversky"),
-        *(losses.KLDivergence(), losses.Poisson(), losses.Dice(), losses.Tversky()),
-        losses.CategoricalGeneralizedCrossEntropy(),
+        "kl_divergence",
+        losses.Poisson(),
+        losses.Dice(),
+        losses.Tversky(),
         losses.categorical_generalized_cross_entropy,
     ],
 )
@@ -108,8 +112,9 @@ def test_losses_that_always_read_probabilities(loss):
     check_loss(compiled(loss), SIGMOID)
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("kind", "head"), [(CLASSES[0], SOFTMAX), (CLASSES[2], SIGMOID)]
+)
 def test_logits_wanted_probabilities_given(kind, head):
     with pytest.raises(ValueError, match=f"ends in a {head.kind}"):
         check_loss(compiled(kind(from_logits=True)), head)
@@ -119,10 +124,8 @@ def test_logits_wanted_probabilities_given(kind, head):
 @pytest.mark.parametrize(
     "loss",
     [
-        *("mse", "mae", "mape", "msle", "huber", "mean_squared_error", "log_cosh"),
-        losses.MeanSquaredError(),
+        "mse",
         losses.Huber(),
-        losses.LogCosh(),
         losses.mean_absolute_error,
     ],
 )
@@ -136,14 +139,6 @@ def test_losses_that_are_no_mean(reduction):
     loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
     with pytest.raises(ValueError, match="Penalties are means over the batch"):
         check_loss(compiled(loss), LINEAR)
-
-
-@pytest.mark.parametrize(
-    "reduction", ["sum_over_batch_size", "mean", "mean_with_sample_weight"]
-)
-def test_losses_that_are_a_mean(reduction):
-    loss = losses.SparseCategoricalCrossentropy(True, reduction=reduction)
-    check_loss(compiled(loss), LINEAR)
 
 
 def test_no_loss():
@@ -163,19 +158,14 @@ def own(y, p):
 
 
 @pytest.mark.parametrize("loss", [own, Own(), losses.CategoricalHinge(), [own]])
-@pytest.mark.parametrize("head", [LINEAR, SOFTMAX], ids=["linear", "softmax"])
-def test_what_does_not_say_passes(loss, head):
-    check_loss(compiled(loss), head)
-
-
-def test_resolved_losses():
-    (loss,) = resolved_losses(compiled("sparse_categorical_crossentropy"))
-    assert callable(loss)
+def test_what_does_not_say_passes(loss):
+    check_loss(compiled(loss), LINEAR)
+    check_loss(compiled(loss), SOFTMAX)
 
 
 @pytest.mark.parametrize("call", ["fit", "train_on_batch"])
 def test_the_hardened_model_asks(call):
-    robust = harden(compiled("mse"), verbose=0)
+    robust = kj.harden(compiled("mse"), 0.1)
     robust.compile("sgd", "sparse_categorical_crossentropy")
     x, y = np.zeros((4, 2), "float32"), np.zeros(4)
     with pytest.raises(ValueError, match="Loss and head disagree"):
@@ -183,12 +173,12 @@ def test_the_hardened_model_asks(call):
 
 
 def test_an_uncompiled_model_gets_the_message_of_keras():
-    robust = harden(compiled("mse"), verbose=0)
+    robust = kj.harden(compiled("mse"), 0.1)
     with pytest.raises(ValueError, match=r"call `compile\(\)`"):
         robust.fit(np.zeros((4, 2), "float32"), np.zeros(4))
 
 
-@pytest.mark.parametrize("loss", [*NAMES, *(kind() for kind in CLASSES)])
+@pytest.mark.parametrize("loss", [*NAMES[:3], CLASSES[0](), CLASSES[3]()])
 def test_which_losses_are_a_likelihood(loss):
     name = loss if isinstance(loss, str) else loss.name
     assert is_cross_entropy(compiled(loss)) == (name in NAMES[:2])
@@ -297,8 +287,7 @@ def test_lengths_differ():
         check(x(), y()[:-1])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", [0, -1])
+@pytest.mark.parametrize(("bad", "where"), [(np.nan, 0), (np.inf, -1), (-np.inf, 0)])
 def test_inputs_not_finite(bad, where):
     array = x()
     array[where, where] = bad
