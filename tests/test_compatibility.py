@@ -29,6 +29,8 @@ REMOVED: dict[str, str] = {
     "keras_jsigr.penalties.guided": "a module that is part of another one",
     "keras_jsigr.penalties.ramp_factor": "warmup_factor",
     "keras_jsigr.penalties.reverse_mode_penalties": "penalties are objects",
+    "keras_jsigr.saliency.MeaningfulPerturbation": "rise or occlusion",
+    "keras_jsigr.saliency.XpliqueMethod": "Xplique on the unwrapped model",
 }
 # Variables of a hardened model and figures of its log.
 RENAMED = {

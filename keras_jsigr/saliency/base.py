@@ -213,8 +213,8 @@ class SaliencyMethod(ABC):
 
     Args:
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
+            `None` asks the head and the loss of a Keras model; for a callable it is
+            `"softmax"`.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
 
     Raises:

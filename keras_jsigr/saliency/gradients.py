@@ -70,8 +70,8 @@ def gradient_map(
         y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
         score: `"log_prob"`, `"margin"` or `"logit"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
+            `None` asks the head and the loss of a Keras model; for a callable it is
+            `"softmax"`.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
         reduce: Whether to sum absolute values over the channels.
         batch_size: Examples per compiled call.

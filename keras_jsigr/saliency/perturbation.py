@@ -410,8 +410,8 @@ def perturbation_map(
         baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
         score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model, and takes a callable
-            for the first.
+            `None` asks the head and the loss of a Keras model; for a callable it is
+            `"softmax"`.
         layout: What the axes mean where the rank would mislead, see `resolve_layout`.
         batch_size: Examples per compiled call.
         normalize: Whether to bring every map to [0, 1].
@@ -521,7 +521,7 @@ def _perturbation_core(
 class Perturbation(SaliencyMethod):
     """Compute how much the outputs change where a blurred disc covers the input.
 
-    The same as `perturbation_map`: one forward pass per cell of the grid, and one.
+    The same as `perturbation_map`: a forward pass for the input and one per cell.
 
     Args:
         grid: G for G x G masks, or `(rows, columns)`.
@@ -565,8 +565,8 @@ class Perturbation(SaliencyMethod):
 class SARFA(Perturbation):
     """Compute where covering the input lowers the target class and little else.
 
-    `perturbation_map` with the score `sarfa`: one forward pass per cell of the grid,
-    and one. For exclusive classes: `kind="sigmoid"` is refused for several of them.
+    `perturbation_map` with the score `sarfa`: a forward pass for the input and one per
+    cell. For exclusive classes: `kind="sigmoid"` is refused for several of them.
 
     Reference:
         arXiv 1912.12191.
