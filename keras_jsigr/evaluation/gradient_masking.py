@@ -196,24 +196,16 @@ def find_symptoms(
             task.model,
             task.x,
             task.y,
-            epsilon=task.epsilon,
-            norm=task.norm,
-            input_range=task.input_range,
             surrogates=dict(surrogates) or None,
-            batch_size=task.batch_size,
-            seed=task.seed,
-            verbose=0,
             results={"suite": points} if white else None,
+            verbose=0,
+            **task.settings,
         )
         crashed = any(finding.crashed for finding in findings)
         return CachedResult({}, {"findings": to_json(findings)}, complete=not crashed)
 
     settings = {
-        "epsilon": task.epsilon,
-        "norm": task.norm,
-        "input_range": task.input_range,
-        "batch_size": task.batch_size,
-        "seed": task.seed,
+        **task.settings,
         "points": array_digest(points),
         "surrogates": [model_identity(m, task.x) for m in surrogates.values()],
     }

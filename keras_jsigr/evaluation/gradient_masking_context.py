@@ -16,7 +16,7 @@ from keras_jsigr.attacks.base import target_rows
 from keras_jsigr.attacks.pgd import FGSM, PGD
 from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core.batching import (
-    CompiledCache,
+    PROGRAMS,
     classified_rightly,
     open_batch,
     parallel_batches,
@@ -51,9 +51,6 @@ class DiagnosticContext:
     results: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     batch_size: int = 128
     seed: int = 0
-    _programs: CompiledCache = field(
-        default_factory=CompiledCache, init=False, repr=False
-    )
 
     @cached_property
     def attackable(self) -> LogitsFn:
@@ -147,7 +144,7 @@ class DiagnosticContext:
             return partial(body, logits_fn), signature
 
         probe = probe_rows(self.x)
-        run = self._programs.get(name, build, self.attackable, probe).run
+        run = PROGRAMS.get(name, build, self.attackable, probe).run
         scalars = [tf.constant(number, tf.float32) for number in numbers]
 
         def run_batch(at: slice) -> Any:

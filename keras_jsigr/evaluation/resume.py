@@ -135,10 +135,11 @@ def _dtype(name: str) -> Any:
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    return _hash(json.dumps(to_json(value), sort_keys=True))
+    return short_hash(json.dumps(to_json(value), sort_keys=True))
 
 
-def _hash(text: str) -> str:
+def short_hash(text: str) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -163,7 +164,7 @@ def class_fingerprint(kind: type) -> dict[str, str]:
     named = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     own = [each for each in kind.__mro__ if not _known(each.__module__)]
     sources = [source for each in own if (source := _source(each)) is not None]
-    return {**named, "source": _hash("\n".join(sources))} if sources else named
+    return {**named, "source": short_hash("\n".join(sources))} if sources else named
 
 
 def _known(module: str) -> bool:

@@ -131,6 +131,17 @@ class Task:
     cache: ResultCache
     log: Log
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What attacks and diagnostics are made with."""
+        return {
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+            "input_range": self.input_range,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+
 
 def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
     """Return the radius of the ball around any input that holds all others."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from keras_jsigr.evaluation.resume import (
     ResultCache,
     data_identity,
     model_identity,
+    short_hash,
 )
 from keras_jsigr.evaluation.robustness import SuiteResult, describe
 from keras_jsigr.evaluation.run import (
@@ -130,8 +130,10 @@ class TransferBench:
         )
 
 
-def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecord]:
-    """Turn a cell into records."""
+def records_of(
+    cell: Cell, counted: npt.NDArray[np.bool_], union: bool = False
+) -> list[TransferRecord]:
+    """Turn a cell into records, one per target."""
     total = int(counted.sum())
     return [
         TransferRecord(
@@ -140,6 +142,7 @@ def records_of(cell: Cell, counted: npt.NDArray[np.bool_]) -> list[TransferRecor
             attack=cell.attack,
             epsilon=cell.epsilon,
             accuracy=Rate(int(right[counted].sum()), total),
+            union=union,
             fingerprint=cell.fingerprint,
         )
         for target, right in cell.right.items()
@@ -236,31 +239,21 @@ def transfer_record(
 def _worst(
     cells: Sequence[Cell], name: str, taken: Mapping[str, Any]
 ) -> list[TransferRecord]:
+    """Return what the worst of all sources per example leaves, by attack and radius."""
     label = _free("any surrogate", taken, "any of the surrogates")
     groups: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.attack, cell.epsilon), []).append(cell)
-    rights = {
-        key: np.all([cell.right[name] for cell in group], axis=0)
-        for key, group in groups.items()
-    }
-    return [
-        TransferRecord(
+    records = []
+    for group in groups.values():
+        right = np.all([cell.right[name] for cell in group], axis=0)
+        worst = group[0]._replace(
             source=label,
-            target=name,
-            attack=attack,
-            epsilon=epsilon,
-            accuracy=Rate(int(right.sum()), len(right)),
-            union=True,
-            fingerprint=_joint(groups[attack, epsilon]),
+            right={name: right},
+            fingerprint=short_hash(" ".join(sorted(c.fingerprint for c in group))),
         )
-        for (attack, epsilon), right in rights.items()
-    ]
-
-
-def _joint(cells: Sequence[Cell]) -> str:
-    parts = sorted(cell.fingerprint for cell in cells)
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+        records += records_of(worst, np.ones(len(right), bool), union=True)
+    return records
 
 
 def _free(name: str, taken: Mapping[str, Any], otherwise: str) -> str:

@@ -401,7 +401,7 @@ def test_black_box_by_transfer(context_of, monkeypatch):
     x, y = np.full((100, 1), 0.999, "float32"), np.zeros(100, int)
     context = context_of(flipped, x, y, surrogates={"twin": surrogate})
     # Every restart of APGD would find an error at its random start.
-    monkeypatch.setattr(APGD, "__call__", lambda self, model, x, y: x)
+    monkeypatch.setattr(APGD, "__call__", lambda self, model, x, y, **_: x)
     result = check("black_box_beats_white_box", context)
     assert result.suspect
     assert result.figures["share_by_transfer"] == result.figures["share"] > 0.2

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from keras_jsigr.evaluation.records import Rate, ReportData
+from keras_jsigr.evaluation.records import Finding, Rate, ReportData
 from keras_jsigr.evaluation.render.tables import (
     NORMS,
     Matrix,
@@ -38,43 +38,52 @@ class TextTable(NamedTuple):
     rows: list[list[str]]
 
 
+_FINDING = ["Status", "Rule", "Finding", "Figures", "What to do"]
+
+
 def report_tables(report: ReportData) -> list[TextTable]:
     """Write everything but summary, key figures and transfer as tables."""
     rates = ["Without attack", "Under attack"]
+    name = report.curve_attack.get("name")
+    curve = f"Accuracy by radius ({name})" if name else "Accuracy by radius"
+    points = [[number(p.epsilon), rate(p.accuracy)] for p in report.curve]
+    classes = [[c.name, rate(c.clean), rate(c.robust)] for c in report.classes]
+    examples = [
+        [
+            str(e.index),
+            e.label,
+            e.predicted,
+            e.adversarial,
+            e.attack,
+            number(e.distance),
+        ]
+        for e in report.examples
+    ]
+    maps = report.saliency
+    about_maps = [_finding(f) for f in maps.findings] if maps else []
+    about_maps += [
+        ["error", text, "", "", ""] for text in (maps.errors if maps else [])
+    ]
     tables = [
         TextTable("What went wrong", ["Part"], [[text] for text in report.errors]),
-        _curve(report),
+        TextTable(curve, ["ε", "Accuracy"], points),
         _attacks(report),
-        TextTable(
-            "Diagnostics",
-            ["Status", "Rule", "Finding", "Figures", "What to do"],
-            [
-                [f.status, f.title, f.says, _figures(f.figures), f.advice]
-                for f in report.findings
-            ],
-        ),
+        TextTable("Diagnostics", _FINDING, [_finding(f) for f in report.findings]),
         _linearized(report),
+        TextTable("Classes", ["Class", *rates], classes),
         TextTable(
-            "Classes",
-            ["Class", *rates],
-            [[c.name, rate(c.clean), rate(c.robust)] for c in report.classes],
-        ),
-        TextTable(
-            "Examples",
-            ["Example", "Class", *rates, "Attack", "Distance"],
-            [
-                [
-                    *(str(e.index), e.label, e.predicted, e.adversarial, e.attack),
-                    number(e.distance),
-                ]
-                for e in report.examples
-            ],
+            "Examples", ["Example", "Class", *rates, "Attack", "Distance"], examples
         ),
         _saliency(report),
-        _map_findings(report),
+        TextTable("What the figures of the maps say", _FINDING, about_maps),
         _settings(report),
     ]
     return [table for table in tables if table.rows]
+
+
+def _finding(finding: Finding) -> list[str]:
+    figures = ", ".join(f"{k} {number(v)}" for k, v in finding.figures.items())
+    return [finding.status, finding.title, finding.says, figures, finding.advice]
 
 
 def rate(value: Rate | None) -> str:
@@ -82,15 +91,6 @@ def rate(value: Rate | None) -> str:
     if value is None:
         return "not measured"
     return f"{percent(value.accuracy)} ({between(value)})"
-
-
-def _curve(report: ReportData) -> TextTable:
-    name = report.curve_attack.get("name")
-    return TextTable(
-        "Accuracy by radius" + (f" ({name})" if name else ""),
-        ["ε", "Accuracy"],
-        [[number(p.epsilon), rate(p.accuracy)] for p in report.curve],
-    )
 
 
 def _attacks(report: ReportData) -> TextTable:
@@ -133,17 +133,6 @@ def _saliency(report: ReportData) -> TextTable:
     return TextTable("Saliency maps", header, rows)
 
 
-def _map_findings(report: ReportData) -> TextTable:
-    record = report.saliency
-    rows = [
-        [f.status, f.title, f.says, _figures(f.figures), f.advice]
-        for f in (record.findings if record else [])
-    ]
-    rows += [["error", text, "", "", ""] for text in (record.errors if record else [])]
-    header = ["Status", "Rule", "Finding", "Figures", "What to do"]
-    return TextTable("What the figures of the maps say", header, rows)
-
-
 def _settings(report: ReportData) -> TextTable:
     parts: dict[str, Mapping[str, Any]] = {
         "Model": report.model,
@@ -161,10 +150,6 @@ def _settings(report: ReportData) -> TextTable:
     ]
     rows += [["Time", key, duration(value)] for key, value in report.seconds.items()]
     return TextTable("Settings", ["Kind", "Name", "Value"], rows)
-
-
-def _figures(figures: dict[str, float]) -> str:
-    return ", ".join(f"{key} {number(value)}" for key, value in figures.items())
 
 
 def summary(report: ReportData) -> str:
