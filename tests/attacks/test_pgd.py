@@ -1,4 +1,4 @@
-"""The basic iterative method is PGD with other defaults."""
+"""Plain gradient steps in closed form and in NumPy; batches in parallel."""
 
 import threading
 import time
@@ -8,35 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Square
+from keras_jsigr.attacks import BIM, FGSM, MIFGSM, PGD, Square
 from keras_jsigr.attacks import base as batches
-from keras_jsigr.attacks.pgd import BIM
-from keras_jsigr.core.batching import is_stateful, side_by_side, workers_for
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_equals_pgd_at_its_settings(cnn, images, labels, norm):
-    epsilon = 0.05
-    bim = BIM(epsilon=epsilon, norm=norm, steps=5)(cnn, images, labels)
-    settings = {"steps": 5, "step_size": epsilon / 5, "random_start": False}
-    pgd = PGD(epsilon=epsilon, norm=norm, **settings)(cnn, images, labels)
-    np.testing.assert_allclose(bim, pgd, atol=1e-6)
-    assert np.abs(bim - images).max() > 0.01
+from keras_jsigr.core.batching import is_stateful, parallel_batches, workers_for
 
 
 def test_steps_just_reach_the_edge():
     x = np.full((1, 3), 0.5, "float32")
     x_adv = BIM(epsilon=0.1, steps=4)(lambda x: x[:, :2], x, [0])
     np.testing.assert_allclose(x_adv - x, [[-0.1, 0.1, 0.0]], atol=1e-6)
-
-
-def test_defaults():
-    attack = BIM(epsilon=0.2)
-    assert attack.name == "BIM"
-    assert not attack.random_start
-    assert attack.step_length == pytest.approx(0.02)
-    assert BIM(epsilon=0.2, step_size=0.1).step_length == 0.1
-    assert BIM.from_config(attack.get_config()) == attack
 
 
 RNG = np.random.default_rng(1)
@@ -60,40 +40,40 @@ def downhill(y):
     return np.stack([W[:, 1 - k] - W[:, k] for k in y])
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_linf(method, loss):
-    y = np.arange(9) % 2
-    x_adv = method(epsilon=0.1, loss=loss)(linear, X, y)
-    np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
+def test_linf():
+    for method in METHODS:
+        for loss in ["cross_entropy", "margin"]:
+            y = np.arange(9) % 2
+            x_adv = method(epsilon=0.1, loss=loss)(linear, X, y)
+            np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(downhill(y)), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_l2(method, loss):
-    y = np.arange(9) % 2
-    # Along the sphere PGD closes in on the optimum by a factor of two per step.
-    settings = {"step_size": 0.2, "steps": 40} if method is PGD else {}
-    x_adv = method(epsilon=0.2, norm="l2", loss=loss, **settings)(linear, X, y)
-    w = downhill(y)
-    best = X + 0.2 * w / np.linalg.norm(w, axis=1, keepdims=True)
-    np.testing.assert_allclose(x_adv, best, atol=1e-5)
+def test_l2():
+    for method in METHODS:
+        for loss in ["cross_entropy", "margin"]:
+            y = np.arange(9) % 2
+            # Along the sphere PGD closes in on the optimum by a factor of two per step.
+            settings = {"step_size": 0.2, "steps": 40} if method is PGD else {}
+            x_adv = method(epsilon=0.2, norm="l2", loss=loss, **settings)(linear, X, y)
+            w = downhill(y)
+            best = X + 0.2 * w / np.linalg.norm(w, axis=1, keepdims=True)
+            np.testing.assert_allclose(x_adv, best, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_box_in_other_units(method):
-    y = np.arange(9) % 2
-    attack = method(epsilon=100.0, input_range=(0.0, 255.0))
-    x_adv = attack(linear, 255 * X, y)
-    best = np.clip(255 * X + 100 * np.sign(downhill(y)), 0, 255)
-    np.testing.assert_allclose(x_adv, best, atol=1e-4)
+def test_box_in_other_units():
+    for method in METHODS:
+        y = np.arange(9) % 2
+        attack = method(epsilon=100.0, input_range=(0.0, 255.0))
+        x_adv = attack(linear, 255 * X, y)
+        best = np.clip(255 * X + 100 * np.sign(downhill(y)), 0, 255)
+        np.testing.assert_allclose(x_adv, best, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_targeted_goes_the_other_way(method):
-    y = np.arange(9) % 2
-    x_adv = method(epsilon=0.1, targeted=True)(linear, X, y)
-    np.testing.assert_allclose(x_adv, X - 0.1 * np.sign(downhill(y)), atol=1e-5)
+def test_targeted_goes_the_other_way():
+    for method in METHODS:
+        y = np.arange(9) % 2
+        x_adv = method(epsilon=0.1, targeted=True)(linear, X, y)
+        np.testing.assert_allclose(x_adv, X - 0.1 * np.sign(downhill(y)), atol=1e-5)
 
 
 def test_confident_model_is_no_robust_model():
@@ -108,14 +88,17 @@ def test_confident_model_is_no_robust_model():
     np.testing.assert_allclose(x_adv, best, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_zero_gradient_stays_put(norm):
-    def constant(x):
-        return linear(x) * 0.0
+def test_zero_gradient_stays_put():
+    def check(norm):
+        def constant(x):
+            return linear(x) * 0.0
 
-    for method in METHODS:
-        attack = method(epsilon=0.1, norm=norm, random_start=False)
-        np.testing.assert_array_equal(attack(constant, X, np.zeros(9, int)), X)
+        for method in METHODS:
+            attack = method(epsilon=0.1, norm=norm, random_start=False)
+            np.testing.assert_array_equal(attack(constant, X, np.zeros(9, int)), X)
+
+    for norm in ["linf", "l2"]:
+        check(norm)
 
 
 RNG_NUMPY_REFERENCE = np.random.default_rng(2)
@@ -176,30 +159,30 @@ def still_right(x):
     return np.argmax(network(x), axis=1) == Y
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(
-    ("attack", "steps", "step_size", "momentum"),
-    [
-        (FGSM, 1, EPSILON, None),
-        (PGD, 7, 2.5 * EPSILON / 7, None),
-        (MIFGSM, 7, EPSILON / 7, 0.8),
-    ],
-)
-def test_last_iterate(norm, attack, steps, step_size, momentum):
-    settings = {} if attack is FGSM else {"steps": steps}
-    settings |= {} if momentum is None else {"momentum": momentum}
-    method = attack(epsilon=EPSILON, norm=norm, random_start=False, **settings)
-    targets = tf.one_hot(Y, 3)
-    x_adv = method.perturb(
-        network, tf.constant(X_NUMPY_REFERENCE), targets, seed=tf.constant([0, 0])
-    )
-    expected = reference(norm, steps, step_size, momentum)
-    np.testing.assert_allclose(x_adv, expected, atol=1e-6)
-    # A call may only differ where it remembered an earlier success.
-    called = method(network, X_NUMPY_REFERENCE, Y)
-    differs = np.abs(called - expected).max(axis=1) > 1e-6
-    assert still_right(expected)[differs].all()
-    assert not still_right(called)[differs].any()
+def test_last_iterate():
+    for norm in ["linf", "l2"]:
+        for attack, steps, step_size, momentum in [
+            (FGSM, 1, EPSILON, None),
+            (PGD, 7, 2.5 * EPSILON / 7, None),
+            (MIFGSM, 7, EPSILON / 7, 0.8),
+        ]:
+            settings = {} if attack is FGSM else {"steps": steps}
+            settings |= {} if momentum is None else {"momentum": momentum}
+            method = attack(epsilon=EPSILON, norm=norm, random_start=False, **settings)
+            targets = tf.one_hot(Y, 3)
+            x_adv = method.perturb(
+                network,
+                tf.constant(X_NUMPY_REFERENCE),
+                targets,
+                seed=tf.constant([0, 0]),
+            )
+            expected = reference(norm, steps, step_size, momentum)
+            np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+            # A call may only differ where it remembered an earlier success.
+            called = method(network, X_NUMPY_REFERENCE, Y)
+            differs = np.abs(called - expected).max(axis=1) > 1e-6
+            assert still_right(expected)[differs].all()
+            assert not still_right(called)[differs].any()
 
 
 X_RADII = np.random.default_rng(0).uniform(size=(9, 5)).astype("float32")
@@ -216,39 +199,18 @@ def identity(x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_list_equals_single_calls(norm, dtype):
-    attack = PGD(epsilon=0.1, norm=norm, steps=3, batch_size=4)
-    x = X_RADII.astype(dtype)
-    together = attack(identity, x, Y_RADII, epsilons=RADII)
-    single = PGD(epsilon=0.3, norm=norm, steps=3, batch_size=4)
-    for epsilon, x_adv in zip(RADII, together, strict=True):
-        np.testing.assert_array_equal(x_adv, single.at(epsilon)(identity, x, Y_RADII))
-        assert x_adv.dtype == dtype
-
-
-@pytest.mark.parametrize("kind", [FGSM, PGD, MIFGSM])
-def test_one_trace_serves_all_radii(kind):
-    traces = []
-
-    def model(x):
-        traces.append(None)
-        return x
-
-    attack = kind(epsilon=0.1)
-    attack(model, X_RADII, Y_RADII)
-    first = len(traces)
-    attack(model, X_RADII, Y_RADII, epsilons=RADII)
-    attack.at(0.3)(model, X_RADII, Y_RADII)
-    assert len(traces) == first
-
-
-def test_tensors_give_tensors():
-    results = FGSM(epsilon=0.1)(
-        lambda x: x, tf.constant(X_RADII), Y_RADII, epsilons=RADII
-    )
-    assert all(tf.is_tensor(x_adv) for x_adv in results)
+def test_a_list_equals_single_calls():
+    for dtype in ["float16", "float32", "float64"]:
+        for norm in ["linf", "l2"]:
+            attack = PGD(epsilon=0.1, norm=norm, steps=3, batch_size=4)
+            x = X_RADII.astype(dtype)
+            together = attack(identity, x, Y_RADII, epsilons=RADII)
+            single = PGD(epsilon=0.3, norm=norm, steps=3, batch_size=4)
+            for epsilon, x_adv in zip(RADII, together, strict=True):
+                np.testing.assert_array_equal(
+                    x_adv, single.at(epsilon)(identity, x, Y_RADII)
+                )
+                assert x_adv.dtype == dtype
 
 
 def test_at_keeps_the_other_settings():
@@ -275,33 +237,38 @@ def in_a_loop(body):
     )[1]
 
 
-@pytest.mark.parametrize("nest", [lambda f: f, in_a_loop, tf.function])
-def test_what_depends_on_order(nest):
-    x = tf.zeros((2, 2))
-    counter = tf.Variable(0.0)
-    weight = tf.Variable(tf.ones((2, 2)))
-    generator = tf.random.Generator.from_seed(0)
-    seeds = keras.random.SeedGenerator(0)
+def test_what_depends_on_order():
+    def check(nest):
+        x = tf.zeros((2, 2))
+        counter = tf.Variable(0.0)
+        weight = tf.Variable(tf.ones((2, 2)))
+        generator = tf.random.Generator.from_seed(0)
+        seeds = keras.random.SeedGenerator(0)
 
-    def count(v):
-        return v + counter.assign_add(1.0)
+        def count(v):
+            return v + counter.assign_add(1.0)
 
-    ordered = [
-        count,
-        lambda v: v + tf.random.normal((2, 2)),
-        lambda v: v + tf.random.truncated_normal((2, 2)),
-        lambda v: v + generator.normal((2, 2)),
-        lambda v: v + keras.random.normal((2, 2), seed=seeds),
-        lambda v: tf.ensure_shape(tf.numpy_function(np.abs, [v], tf.float32), (2, 2)),
-        lambda v: tf.ensure_shape(tf.py_function(tf.abs, [v], tf.float32), (2, 2)),
-    ]
-    free = [
-        lambda v: v @ weight,
-        lambda v: v + tf.random.stateless_normal((2, 2), [0, 1]),
-        lambda v: tf.cond(tf.reduce_sum(v) > 0, lambda: v @ weight, lambda: v),
-    ]
-    assert [is_stateful(concrete(nest(f), x)) for f in ordered] == [True] * 7
-    assert [is_stateful(concrete(nest(f), x)) for f in free] == [False] * 3
+        ordered = [
+            count,
+            lambda v: v + tf.random.normal((2, 2)),
+            lambda v: v + tf.random.truncated_normal((2, 2)),
+            lambda v: v + generator.normal((2, 2)),
+            lambda v: v + keras.random.normal((2, 2), seed=seeds),
+            lambda v: tf.ensure_shape(
+                tf.numpy_function(np.abs, [v], tf.float32), (2, 2)
+            ),
+            lambda v: tf.ensure_shape(tf.py_function(tf.abs, [v], tf.float32), (2, 2)),
+        ]
+        free = [
+            lambda v: v @ weight,
+            lambda v: v + tf.random.stateless_normal((2, 2), [0, 1]),
+            lambda v: tf.cond(tf.reduce_sum(v) > 0, lambda: v @ weight, lambda: v),
+        ]
+        assert [is_stateful(concrete(nest(f), x)) for f in ordered] == [True] * 7
+        assert [is_stateful(concrete(nest(f), x)) for f in free] == [False] * 3
+
+    for nest in [lambda f: f, in_a_loop, tf.function]:
+        check(nest)
 
 
 def test_the_same_with_any_number_of_workers(monkeypatch):
@@ -311,11 +278,11 @@ def test_the_same_with_any_number_of_workers(monkeypatch):
     y = np.arange(23) % 3
     used = []
 
-    def spy(call, count, workers):
+    def spy(call, count, batch_size, workers):
         used.append(workers)
-        return side_by_side(call, count, workers)
+        return parallel_batches(call, count, batch_size, workers)
 
-    monkeypatch.setattr(batches, "side_by_side", spy)
+    monkeypatch.setattr(batches, "parallel_batches", spy)
     for attack in (
         PGD(epsilon=0.3, steps=4, restarts=2, batch_size=3),
         Square(epsilon=0.3, queries=20, batch_size=3),
@@ -333,11 +300,11 @@ def test_a_model_with_hidden_state_is_asked_in_order(monkeypatch):
     monkeypatch.setattr(batches, "workers_for", lambda values: 4)
     used = []
 
-    def spy(call, count, workers):
+    def spy(call, count, batch_size, workers):
         used.append(workers)
-        return side_by_side(call, count, workers)
+        return parallel_batches(call, count, batch_size, workers)
 
-    monkeypatch.setattr(batches, "side_by_side", spy)
+    monkeypatch.setattr(batches, "parallel_batches", spy)
     x = np.full((8, 2), 0.5, "float32")
     noisy = lambda v: v + 1e-3 * tf.random.normal(tf.shape(v))  # noqa: E731
     runs = []
@@ -351,19 +318,21 @@ def test_a_model_with_hidden_state_is_asked_in_order(monkeypatch):
 def test_results_come_in_order_and_several_run_at_once():
     meet = threading.Barrier(3, timeout=20)
 
-    def call(number):
+    def call(rows):
+        number = rows.start // 2
         if number < 3:
             meet.wait()  # Passes only if three calls are under way together.
         time.sleep(0.01 * (3 - number % 3))
         return number
 
-    assert list(side_by_side(call, 7, workers=3)) == list(range(7))
+    assert list(parallel_batches(call, 13, 2, workers=3)) == list(range(7))
 
 
 def test_the_first_error_drops_what_has_not_begun():
     begun = []
 
-    def call(number):
+    def call(rows):
+        number = rows.start
         begun.append(number)
         if number == 0:
             raise RuntimeError("broken")
@@ -371,7 +340,7 @@ def test_the_first_error_drops_what_has_not_begun():
         return number
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(side_by_side(call, 100, workers=2))
+        list(parallel_batches(call, 100, 1, workers=2))
     assert len(begun) < 20
 
 
