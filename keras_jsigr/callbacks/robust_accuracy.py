@@ -12,35 +12,6 @@ from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
-from keras_jsigr.core.logits import known_epsilon, known_input_range
-
-
-def with_known_threat(
-    model: Any,
-    attack: PGD,
-    epsilon: float | None,
-    input_range: tuple[float, float] | None,
-    *,
-    default: float | None = None,
-) -> PGD:
-    """Return the attack with the model's radius and range where the user named none.
-
-    Models know a radius of the maximum norm only. `default` is the radius for models
-    that know none, as a share of the range's width.
-    """
-    if input_range is None:
-        input_range = known_input_range(model) or (0.0, 1.0)
-    if epsilon is None and attack.norm == "linf":
-        epsilon = known_epsilon(model)
-        if epsilon is None and default is not None:
-            epsilon = default * (input_range[1] - input_range[0])
-    if epsilon is None:
-        raise ValueError(
-            f"`{model.name}` has no known radius in the norm '{attack.norm}': got "
-            "epsilon=None, expected a radius in input units. Pass `epsilon`."
-        )
-    known = {"epsilon": float(epsilon), "input_range": tuple(input_range)}
-    return type(attack).from_config({**attack.get_config(), **known})
 
 
 class EpochMeasurement(keras.callbacks.Callback):
@@ -140,16 +111,16 @@ class RobustAccuracy(EpochMeasurement):
         self.y = y
         self.name = name
         self.attack = PGD(
-            epsilon=0.0 if epsilon is None else epsilon,
-            norm=arguments.norm(norm),
+            epsilon,
+            norm=norm,
             steps=steps,
-            input_range=input_range or (0.0, 1.0),
+            input_range=input_range,
             batch_size=batch_size,
             seed=seed,
             early_stop=True,
             verbose=0,
         )
-        self._given = (epsilon, input_range)
+        self._given = self.attack
         self._programs = CompiledCache()
         self._labels: Any = None
 
@@ -157,8 +128,8 @@ class RobustAccuracy(EpochMeasurement):
         """Check that the data fit the model."""
         super().on_train_begin(logs)
         check_model(self.model)
-        self.attack = with_known_threat(self.model, self.attack, *self._given)
-        check_inputs(self.x, self.attack.input_range)
+        self.attack = self._given.for_model(self.model)
+        check_inputs(self.x, self.attack.input_range or (0.0, 1.0))
         classes = predict_logits(self.model, self.x[:1], programs=self._programs)
         rows = target_rows(self.y, len(self.x), classes.shape[-1])
         self._labels = np.asarray(rows).argmax(-1)

@@ -18,25 +18,24 @@ import tensorflow as tf
 from keras_jsigr.attacks.base import check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
-from keras_jsigr.callbacks.robust_accuracy import with_known_threat
 from keras_jsigr.config import LiveMaps
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import BatchedExplainer, CompiledCache, predict_logits
 from keras_jsigr.core.files import write_whole
-from keras_jsigr.core.logits import as_logits, is_hardened
+from keras_jsigr.core.logits import (
+    as_logits,
+    is_hardened,
+    known_epsilon,
+    known_input_range,
+)
 from keras_jsigr.core.scores import (
     SCORES,
     ScoreName,
     check_class_names,
     predicted_targets,
 )
-from keras_jsigr.penalties.jacobian import (
-    Linearization,
-    exact,
-    per_example_sum,
-    projected,
-    safe_sqrt,
-)
+from keras_jsigr.penalties.base import Linearization, per_example_sum, safe_sqrt
+from keras_jsigr.penalties.jacobian import exact, projected
 from keras_jsigr.saliency.base import decision_of
 from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.masks import make_mask_bank
@@ -173,14 +172,10 @@ class SaliencyGrid(keras.callbacks.Callback):
         self.folder = Path(log_dir).expanduser() / FOLDER
         self.every = arguments.count("every", every)
         self.freq = freq
-        self._given = (epsilon, input_range)
         self.attack = PGD(
-            epsilon=0.0 if epsilon is None else epsilon,
-            norm=arguments.norm(norm),
-            steps=attack_steps,
-            input_range=input_range or (0.0, 1.0),
-            verbose=0,
+            epsilon, norm=norm, steps=attack_steps, input_range=input_range, verbose=0
         )
+        self._given = self.attack
         self.class_names = class_names
         self.score = score
         self._record = Record(
@@ -226,11 +221,14 @@ class SaliencyGrid(keras.callbacks.Callback):
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _measurer(self) -> Measurer:
-        check_model(self.model)
-        self.attack = with_known_threat(
-            self.model, self.attack, *self._given, default=8 / 255
-        )
-        measurer = Measurer(self.model, self.x, self.y, self.attack, self.score)
+        model, attack = self.model, self._given
+        check_model(model)
+        self._range = attack.input_range or known_input_range(model) or (0.0, 1.0)
+        known = attack.norm != "linf" or known_epsilon(model) is not None
+        if attack.epsilon is None and not known:
+            attack = attack.at(8 / 255 * (self._range[1] - self._range[0]))
+        self.attack = attack.for_model(model)
+        measurer = Measurer(model, self.x, self.y, self.attack, self.score, self._range)
         if self.class_names is not None:
             check_class_names(self.class_names, measurer.classes)
         return measurer
@@ -253,7 +251,7 @@ class SaliencyGrid(keras.callbacks.Callback):
             title=f"{UNITS[self.freq][0]} {number} of {self.model.name}",
             note=f"adversarial images: PGD-{attack.steps}, {attack.norm}, "
             f"epsilon {attack.epsilon:.3g}",
-            input_range=attack.input_range,
+            input_range=self._range,
             class_names=self.class_names,
         )
 
@@ -281,7 +279,13 @@ class Measurer:
     """Measure a model on fixed images, with functions that are compiled once."""
 
     def __init__(
-        self, model: Any, x: Array, y: Array | None, attack: PGD, score: ScoreName
+        self,
+        model: Any,
+        x: Array,
+        y: Array | None,
+        attack: PGD,
+        score: ScoreName,
+        input_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self._model, self._attack, self._x = model, attack, x
         self._programs = CompiledCache()
@@ -291,7 +295,7 @@ class Measurer:
         self._rows = None
         if y is not None:
             self._rows = np.asarray(target_rows(y, len(x), self.classes))
-        low, high = attack.input_range
+        low, high = input_range
         self._gradient = gradient_explainer(model, few, score=score, layout="image")
         maps = model.config.live_maps if is_hardened(model) else LiveMaps()
         cells = tuple(np.minimum(maps.grid, x.shape[1:3]).tolist())

@@ -178,7 +178,8 @@ def _check_maps(name: Any, values: Any, images: Array) -> Array:
             f"expected {images.shape[:3]}. Use maps of the same rows, one number per "
             "pixel."
         )
-    return np.nan_to_num(maps, posinf=0.0, neginf=0.0)
+    finite: Array = np.nan_to_num(maps, posinf=0.0, neginf=0.0)
+    return finite
 
 
 def _check_probabilities(probabilities: Any, images: Array) -> Array | None:
@@ -368,7 +369,7 @@ def draw_table(
         dpi=DPI,
         facecolor=GROUND,
         edgecolor=GROUND,
-        layout="none",
+        layout="none",  # type: ignore[arg-type]  # not that of the user's style
     )
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -383,11 +384,11 @@ def draw_table(
         write(Line(column.note, 11, MUTED), (middle, head + 28), width, "center")
         for row, picture in enumerate(column.pictures):
             cell_width, cell_height = _cell_size(picture)
-            x = left + (width - cell_width) // 2
-            y = top + row * step + (height - cell_height) // 2
+            start = left + (width - cell_width) // 2
+            upper = top + row * step + (height - cell_height) // 2
             axes.imshow(
                 np.clip(picture, 0.0, 1.0),
-                extent=(x, x + cell_width, y + cell_height, y),
+                extent=(start, start + cell_width, upper + cell_height, upper),
                 origin="upper",
                 aspect="auto",
                 interpolation="antialiased",
@@ -400,10 +401,10 @@ def draw_table(
             axes.plot([MARGIN, right], [y, y], color=RULE, lw=0.8, marker="")
         if labels:
             _write_block(write, labels[row], middle)
-        for place, (name, value) in enumerate(values[row].items() if values else ()):
-            y = middle + VALUE_STEP * (place - (len(values[row]) - 1) / 2)
-            start = end + 2 * GAP
-            write(Line(name, 12, MUTED), (start, y), VALUE_WIDTH - 52)
+        numbers = values[row] if values else {}
+        for place, (name, value) in enumerate(numbers.items()):
+            y = middle + VALUE_STEP * (place - (len(numbers) - 1) / 2)
+            write(Line(name, 12, MUTED), (end + 2 * GAP, y), VALUE_WIDTH - 52)
             number = Line(short_number(float(value)), 12)
             write(number, (right, y), 50, align="right")
     y = bottom + GAP / 2
@@ -412,6 +413,7 @@ def draw_table(
         y += line.size + 6
     axes.set_xlim(0, right + MARGIN)
     axes.set_ylim(full_height, 0)
+    # Notebooks show a figure that pyplot does not know by this method.
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
 

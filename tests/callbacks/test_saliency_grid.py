@@ -38,7 +38,7 @@ def classifier(head="softmax", shape=(6, 6, 1)):
 
 
 def measure(model, x, y=None, score="margin"):
-    attack = PGD(epsilon=0.1, steps=2, input_range=(0.0, 1.0))
+    attack = PGD(epsilon=0.1, steps=2)
     return Measurer(model, x, y, attack, score)()
 
 
@@ -372,7 +372,7 @@ def test_bad_settings(data):
         ({"y": [0, 3]}, "`y` is out of range"),
         ({"class_names": ["a", "b"]}, "`class_names` does not fit"),
         ({"x": np.full((2, 8, 8, 1), 2.0)}, "leaves the input range"),
-        ({"norm": 2}, "no known radius in the norm 'l2'"),
+        ({"norm": 2}, "has no radius"),
     ],
 )
 def test_what_does_not_fit_the_model(data, fit, plain, tmp_path, wrong, message):
