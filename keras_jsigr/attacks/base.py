@@ -570,7 +570,8 @@ class Attack(ABC):
             attack = dataclasses.replace(attack, input_range=known)
         if attack.epsilon is not None:
             return attack
-        epsilon = known_epsilon(*models)
+        # Models are hardened against a radius of the maximum norm.
+        epsilon = known_epsilon(*models) if attack.norm == "linf" else None
         if epsilon is None:
             raise ValueError(
                 f"`{type(self).__name__}` has no radius: got epsilon None and a model "
