@@ -11,9 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement
-from keras_jsigr.core.inputs import unchanged_state
 from keras_jsigr.core.logits import is_hardened
-from keras_jsigr.core.variables import read_scalar
+from keras_jsigr.core.variables import read_scalar, stateless
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.base import Penalty
 from keras_jsigr.training.validation import is_cross_entropy
@@ -292,7 +291,7 @@ def gradient_norms_of(model: JSIGRModel) -> Norms:
 
     def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
         # The states that a pass in training mode moves are discarded, in this graph.
-        with unchanged_state(model):
+        with stateless():
             return gradient_norms(model, x, y, seed, scale)
 
     compiled: list[Any] = []

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.keras_compat import all_layers
 from keras_jsigr.core.variables import stateless
 
 
@@ -63,20 +62,6 @@ def _values(variable: Any, index: int) -> tf.Tensor:
         low = -high
     drawn = tf.random.stateless_uniform(shape, (0, index), low, high)
     return tf.cast(drawn, keras.backend.standardize_dtype(variable.dtype))
-
-
-def rnn_state_variables(model: keras.Model) -> list[Any]:
-    """List the variables in which recurrent layers with `stateful=True` go on."""
-    stateful = [each for each in all_layers(model) if getattr(each, "stateful", False)]
-    states = keras.tree.flatten([getattr(each, "states", None) for each in stateful])
-    return list({id(s): s for s in states if isinstance(s, keras.Variable)}.values())
-
-
-@contextmanager
-def restore_after(states: list[Any]) -> Iterator[None]:
-    """Leave variables alone inside the block, in a graph too."""
-    with stateless():
-        yield
 
 
 def input_specs(model: keras.Model) -> Any:
@@ -172,13 +157,6 @@ def _random_batch(
         return tf.constant(rng.uniform(*input_range, shape), spec.dtype)
 
     return keras.tree.map_structure(fill, specs)
-
-
-@contextmanager
-def unchanged_state(model: keras.Model) -> Iterator[None]:
-    """Discard everything that a pass in training mode moves."""
-    with stateless():
-        yield
 
 
 def in_structure(x: Any, specs: Any) -> Any:

@@ -16,10 +16,10 @@ from keras_jsigr.core.inputs import (
     probe_batch,
     random_inputs_like,
     random_weights,
-    unchanged_state,
 )
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.core.padding import padding_of_inputs
+from keras_jsigr.core.variables import stateless
 from keras_jsigr.training.validation import check_head
 
 # Settings of Keras' random layers: a layer is deterministic where all of them are 0.
@@ -171,7 +171,7 @@ def inspect_model(
     def batch(size: int) -> Any:
         return probe_batch(base, specs, input_range, size)
 
-    with unchanged_state(base):
+    with stateless():
         regularized = regularized_inputs(specs, inputs)
         head = find_head(base, batch(2))
 

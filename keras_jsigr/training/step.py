@@ -12,12 +12,11 @@ import tensorflow as tf
 from keras_jsigr.attacks.norms import LinfBall
 from keras_jsigr.core.inputs import (
     in_structure,
-    restore_after,
-    rnn_state_variables,
     with_known_sides,
 )
 from keras_jsigr.core.padding import leave_padding
 from keras_jsigr.core.random import ALGORITHM, fold_in, named_seed
+from keras_jsigr.core.variables import stateless
 from keras_jsigr.penalties.base import Linearization, Penalty, PenaltyBatch
 from keras_jsigr.penalties.objective import count_products, penalty_values
 from keras_jsigr.training.introspection import ModelSpec, has_training_behavior
@@ -109,7 +108,6 @@ class Forward:
         self._input_range = input_range
         self._start_radius = start_radius
         self._start_patch_sizes = start_patch_sizes
-        self._states = rnn_state_variables(base)
 
     def __call__(self, x: Any, training: bool) -> Any:
         """Return logits for inputs in the user's structure."""
@@ -124,7 +122,7 @@ class Forward:
                 inputs, point.inputs, self.spec.padding, strict=True
             )
         ]
-        with restore_after(self._states):
+        with stateless():
             return self(self._pack(point.structure, point.leaves, inputs), False)
 
     def perturbed_inputs(
@@ -158,7 +156,7 @@ class Forward:
 
             def logits_fn(moved: Any) -> Any:
                 moved = leave_padding(moved, origin, padding)
-                with restore_after(self._states):
+                with stateless():
                     logits = self(self._pack(x, leaves, [moved]), False)
                 return tf.cast(logits, tf.float32)
 
