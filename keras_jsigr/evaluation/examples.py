@@ -16,6 +16,7 @@ from keras_jsigr.evaluation.records import ExampleRecord
 from keras_jsigr.evaluation.robustness import SuiteResult
 from keras_jsigr.evaluation.run import Task
 from keras_jsigr.saliency.gradients import gradient_map
+from keras_jsigr.saliency.plot import color_top, to_shares
 
 # From black over red to pale yellow: brightness grows evenly, readable in grey too.
 _RAMP = np.array(
@@ -45,9 +46,7 @@ def difference_picture(difference: npt.NDArray[Any]) -> str:
 
 def map_picture(values: npt.NDArray[Any]) -> str:
     """Encode a saliency map: dark is zero, bright its 99th percentile or more."""
-    values = np.nan_to_num(values.astype(float), posinf=0.0, neginf=0.0)
-    top = np.quantile(values, 0.99) or values.max()
-    share = np.clip(values / (top if top > 0 else 1.0), 0.0, 1.0)
+    share = to_shares(values, color_top(values)).clip(0.0)
     stops = np.linspace(0.0, 1.0, len(_RAMP))
     channels = [np.interp(share, stops, _RAMP[:, c]) / 255.0 for c in range(3)]
     return _png(np.stack(channels, axis=-1))
