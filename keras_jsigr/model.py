@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +45,8 @@ from keras_jsigr.training.validation import (
 # data of unknown length.
 DEFAULT_WARMUP_STEPS = 200
 _UNRESOLVED = -1
+# In place of an accuracy, or of a difference of two.
+UNMEASURED = -2.0
 
 _RANDOM_STATE = "random_state_"
 # The scalars of a file of version 0.1.0, which numbers them in this order.
@@ -233,10 +234,8 @@ class JSIGRModel(keras.Model):
         )
         self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
         # Of `callbacks.AccuracyConstraint`, which goes on after a reload.
-        self.reference_accuracy = add_scalar_variable(
-            self, "reference_accuracy", math.nan
-        )
-        self.accuracy_slack = add_scalar_variable(self, "accuracy_slack", math.nan)
+        for name in ("reference_accuracy", "accuracy_slack"):
+            setattr(self, name, add_scalar_variable(self, name, UNMEASURED))
 
     def __setattr__(self, name: str, value: Any) -> None:
         exchanged = vars(self).get(name, value) is not value
@@ -313,7 +312,7 @@ class JSIGRModel(keras.Model):
         for name in (*self._weight_names, "penalty_factor", "reference_accuracy"):
             value = read_scalar(getattr(self, name))
             # In the few digits of float32: 0.005 and not 0.004999999888.
-            state[name] = None if math.isnan(value) else float(str(np.float32(value)))
+            state[name] = None if value == UNMEASURED else float(str(np.float32(value)))
         return state
 
     # ---- calls
@@ -582,7 +581,7 @@ class JSIGRModel(keras.Model):
         found = {name: store[name] for name in store.keys()}  # noqa: SIM118
         for number, name in enumerate(_V0_1_SCALARS):
             if str(number) in found:
-                found[name] = found.pop(str(number))
+                found[name] = np.nan_to_num(found.pop(str(number)), nan=UNMEASURED)
         for variable in self._scalars():
             if variable.name in found:
                 variable.assign(found[variable.name])

@@ -16,6 +16,7 @@ from keras_jsigr.core.inputs import probe_batch
 from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import HeadKind, class_targets, valid_label_mask
 from keras_jsigr.core.variables import read_scalar
+from keras_jsigr.model import UNMEASURED
 
 LOWEST, HIGHEST = 1e-3, 1e3
 _RATE = math.log(2.0)
@@ -101,7 +102,7 @@ class AccuracyConstraint(keras.callbacks.Callback):
         model, given = self.model, self.reference
         if isinstance(given, float):
             model.reference_accuracy.assign(given)
-        if math.isnan(read_scalar(model.reference_accuracy)):
+        if read_scalar(model.reference_accuracy) == UNMEASURED:
             model.reference_accuracy.assign(self._measured_reference())
 
     def _measured_reference(self) -> float:
@@ -159,7 +160,7 @@ class AccuracyConstraint(keras.callbacks.Callback):
                 next_factor(
                     read_scalar(model.penalty_factor),
                     slack,
-                    None if math.isnan(last) else last,
+                    None if last == UNMEASURED else last,
                     drop=self.max_drop,
                     error=error,
                 )

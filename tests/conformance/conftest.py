@@ -52,9 +52,12 @@ class Golden:
         )
         return kind(from_logits=self.from_logits, **kwargs)
 
-    def harden(self, **kwargs: Any) -> kj.JSIGRModel:
+    def harden(self, warmup: float = 0.2, **settings: Any) -> kj.JSIGRModel:
+        """Harden with the settings of a recipe; the range is one of `harden`."""
         keras.utils.set_random_seed(1)
-        return kj.harden(self.make(), **{"verbose": 0, **kwargs})
+        own = {"input_range": settings.pop("input_range", (0.0, 1.0)), "verbose": 0}
+        config = kj.JSIGRConfig(epsilon=0.1, **settings)
+        return kj.harden(self.make(), recipe=config, warmup=warmup, **own)
 
     def compiled(
         self, optimizer: Any = None, harden: dict[str, Any] | None = None, **kwargs: Any

@@ -87,7 +87,7 @@ def test_evaluated(golden):
     robust = golden.harden()
     x, ask = attacked_input(golden)
     y = golden.y
-    report = kj.evaluate(
+    report = kj.evaluate_robustness(
         ask(robust),
         x,
         y,
@@ -124,18 +124,14 @@ def test_attacked_after_export(golden, tmp_path):
     assert np.mean(np.abs(x_adv - expected) > 1e-5) < 0.01
 
 
-AUTO = {"penalty_weights": "auto", "reference_accuracy": 1.0, "accuracy_drop": 0.1}
-
-
 BATCH = 8
 
 
-def test_auto_weights(golden, train):
-    """Eager, which is cheaper here; tests/training has the other modes."""
-    robust = golden.compiled(
-        run_eagerly=True, harden={**AUTO, "warmup": 0, "selection": "all"}
-    )
-    history = train(golden, robust, epochs=2)
+def test_accuracy_constraint(golden, train):
+    """Eager, which is cheaper here; tests/callbacks has the other modes."""
+    robust = golden.compiled(run_eagerly=True, harden={"warmup": 0, "selection": "all"})
+    constraint = kj.callbacks.AccuracyConstraint(max_drop=0.1, reference=1.0)
+    history = train(golden, robust, epochs=2, callbacks=[constraint])
     x, y = golden.part(0, BATCH)
     outputs = robust.predict(x, verbose=0)
     chosen = outputs[:, 0] > 0.5 if golden.binary else outputs.argmax(-1)
@@ -146,8 +142,8 @@ def test_auto_weights(golden, train):
     assert len(history["penalty_factor"]) == 2
 
 
-def test_guided(golden, train, reference):
-    """In graph mode, where weights end elsewhere than in the fused form."""
+def test_mixed_target(golden, train, reference):
+    """In graph mode, where weights end elsewhere than by the Jacobian alone."""
     robust = golden.compiled(harden={"selective_target": "mixed"})
     train(golden, robust)
     pairs = zip(robust.base.get_weights(), reference.base.get_weights(), strict=True)
@@ -155,12 +151,14 @@ def test_guided(golden, train, reference):
 
 
 @pytest.mark.slow
-def test_guided_goes_on_after_loading(golden, train, assert_same_weights, tmp_path):
+def test_mixed_target_goes_on_after_loading(
+    golden, train, assert_same_weights, tmp_path
+):
     saved = golden.compiled(harden={"selective_target": "mixed", "projection_std": 0.3})
     train(golden, saved)
     saved.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert (loaded.settings.form, loaded.settings.spread) == ("guided", 0.3)
+    assert loaded.config == saved.config
     for model in (saved, loaded):
         train(golden, model)
     assert_same_weights(loaded, saved)
@@ -223,7 +221,7 @@ def test_save_and_resume(golden, train, assert_same_weights, tmp_path):
     unbroken.save(tmp_path / "model.keras")
     resumed = keras.models.load_model(tmp_path / "model.keras")
     assert type(resumed) is kj.JSIGRModel
-    assert resumed.settings == unbroken.settings
+    assert resumed.config == unbroken.config
     assert_same_weights(resumed, unbroken, atol=0)
     slots = [m.optimizer.variables for m in (resumed, unbroken)]
     assert len(slots[0]) >= 2 + len(resumed.trainable_variables)
@@ -280,8 +278,8 @@ def test_sample_weights(golden, train, reference, assert_same_weights):
 
 
 @pytest.mark.slow
-def test_noise(golden, train, reference):
-    """In graph mode, where weights end elsewhere than without noise."""
+def test_random_start(golden, train, reference):
+    """In graph mode, where weights end elsewhere than at the data themselves."""
     robust = golden.compiled(harden={"start_radius": 0.05, "start_patch_sizes": (1, 4)})
     train(golden, robust)
     pairs = zip(robust.base.get_weights(), reference.base.get_weights(), strict=True)

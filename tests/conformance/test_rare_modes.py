@@ -10,7 +10,7 @@ import keras_jsigr as kj
 BATCH = 8
 
 
-EXACT = {"estimator": "exact", "selection": "all", "ramp_steps": 0}
+EXACT = {"estimator": "exact", "selection": "all", "warmup": 0}
 
 
 def on(*names):
@@ -196,7 +196,7 @@ def test_activity_regularizers(golden):
     inputs = keras.Input(golden.x.shape[1:])
     regular = keras.layers.ActivityRegularization(l2=10.0)
     base = keras.Sequential([inputs, regular, golden.make()])
-    robust = kj.harden(base, verbose=0)
+    robust = kj.harden(base, 0.1, verbose=0)
     robust.compile(keras.optimizers.SGD(0.0), golden.loss())
     x, y = golden.part(0, BATCH)
     logs = robust.train_on_batch(x, y, return_dict=True)
