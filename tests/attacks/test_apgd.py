@@ -481,6 +481,7 @@ def test_few_classes():
         check(norm, classes)
 
 
+@pytest.mark.slow
 def test_not_weaker_than_one_untargeted_run(cnn, images, labels):
     """On a curved model, with all classes tried."""
     same = {"epsilon": 0.15, "steps": 10}

@@ -22,7 +22,7 @@ pgd = pytest.importorskip("cleverhans.tf2.attacks.projected_gradient_descent")
 NORMS = {"linf": np.inf, "l2": 2}
 
 
-CASES = [(norm, t) for norm in NORMS for t in (False, True)]
+CASES = [("linf", False), ("l2", True)]
 
 
 COMMON = {"clip_min": 0.0, "clip_max": 1.0, "sanity_checks": False}
@@ -113,7 +113,7 @@ def _cleverhans():
 
 def test_equals_our_own():
     for settings in SETTINGS:
-        for method in PAIRS:
+        for method in list(PAIRS)[settings["targeted"] :: 2]:
             x = 0.35 + 0.3 * inputs(12)
             own = np.argmax(network(x), axis=-1)
             y = (own + 1) % 5 if settings["targeted"] else own

@@ -92,7 +92,6 @@ def test_no_room_no_gradient():
 
 def test_linear_optimum_linf():
     for optimizer, loss in [
-        (None, "margin"),
         ("adam", "cross_entropy"),
         ("steepest", "margin"),
     ]:
