@@ -39,6 +39,7 @@ RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 
 
 def main() -> None:
+    """Print the figures; fail if one is over its limit."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--files", metavar="MODULE", help="list a module's closure")
