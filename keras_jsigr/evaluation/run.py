@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,14 +103,13 @@ def model_name(model: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
-    import keras_jsigr
-
+    package = __name__.partition(".")[0]
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
-        "keras_jsigr": keras_jsigr.__version__,
+        package: sys.modules[package].__version__,
     }
 
 
