@@ -175,6 +175,13 @@ class SaliencyFigure:
         unknown: Of further examples there is no value: theirs, or that of their map, is
             NaN or infinite.
 
+    Example:
+        >>> from keras_jsigr.evaluation import SaliencyFigure
+        >>> about = {"group": "Sparsity", "metric": "Gini index", "condition": ""}
+        >>> measured = {"better": "higher", "mean": 0.5, "error": 0.1, "images": 9}
+        >>> figure = SaliencyFigure(**about, **measured)
+        >>> round(figure.low, 3), round(figure.high, 3)
+        (0.304, 0.696)
     """
 
     group: str
