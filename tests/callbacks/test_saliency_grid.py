@@ -77,15 +77,15 @@ def test_probabilities_are_those_of_the_model():
         np.testing.assert_allclose(found.probabilities_adv, adversarial, rtol=1e-5)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_maps_of_independent_classes_are_of_all_decisions(labelled):
+def test_maps_of_independent_classes_are_of_all_decisions():
     model = classifier("sigmoid")
     x = np.random.default_rng(0).uniform(size=(4, 6, 6, 1)).astype("float32")
     y = np.eye(3, dtype="float32")[[0, 2, 1, 0]]
-    found = measure(model, x, y if labelled else None, "log_prob")
-    targets = y if labelled else (np.asarray(model(x)) > 0.5).astype("float32")
-    maps = kj.gradient_map(model, x, targets, kind="sigmoid", layout="image")
-    np.testing.assert_allclose(found.gradient, maps, rtol=1e-4, atol=1e-7)
+    decided = (np.asarray(model(x)) > 0.5).astype("float32")
+    for given, targets in ((y, y), (None, decided)):
+        found = measure(model, x, given, "log_prob")
+        maps = kj.gradient_map(model, x, targets, kind="sigmoid", layout="image")
+        np.testing.assert_allclose(found.gradient, maps, rtol=1e-4, atol=1e-7)
 
 
 def test_images_of_a_few_pixels_have_fewer_cells():
@@ -366,21 +366,19 @@ def test_bad_settings(data):
             SaliencyGrid(settings.pop("x"), settings.pop("y"), **settings)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
+def test_what_does_not_fit_the_model(data, fit, plain, tmp_path):
+    model = plain()
+    for wrong, message in (
         ({"y": [0, 3]}, "`y` is out of range"),
         ({"class_names": ["a", "b"]}, "`class_names` does not fit"),
         ({"x": np.full((2, 8, 8, 1), 2.0)}, "leaves the input range"),
         ({"norm": 2}, "has no radius"),
-    ],
-)
-def test_what_does_not_fit_the_model(data, fit, plain, tmp_path, wrong, message):
-    settings = {"x": data[0][:2], "y": data[1][:2], "log_dir": tmp_path, **wrong}
-    callback = SaliencyGrid(settings.pop("x"), settings.pop("y"), **settings)
-    with pytest.raises(ValueError, match=message):
-        fit(plain(), callback)
-    assert names(tmp_path) == []
+    ):
+        settings = {"x": data[0][:2], "y": data[1][:2], "log_dir": tmp_path, **wrong}
+        callback = SaliencyGrid(settings.pop("x"), settings.pop("y"), **settings)
+        with pytest.raises(ValueError, match=message):
+            fit(model, callback)
+        assert names(tmp_path) == []
 
 
 def test_model_of_two_inputs(data, grid):

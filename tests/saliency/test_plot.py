@@ -86,7 +86,7 @@ def boxes(figure):
     return texts, [i.get_window_extent(renderer) for i in axes.images]
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (224, 224, 3), (16, 90), (90, 16, 5)])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (224, 224, 3), (16, 90)])
 def test_nothing_overlaps_and_all_is_on_the_canvas(shape):
     x, p = images(6, shape), np.full((6, 3), 1 / 3)
     maps = {k: images(6, shape[:2]) - 0.5 * (k == "b") for k in ("W" * 40, "a", "b")}
@@ -214,9 +214,8 @@ def test_the_figure_is_shown_by_notebooks_saved_and_pickled(tmp_path):
     assert len(again.axes[0].images) == len(figure.axes[0].images)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
+def test_bad_arguments():
+    for wrong, message in (
         ({"x": np.zeros((2, 4))}, "shows images"),
         ({"x": np.zeros((0, 4, 4))}, "expected 1 to 32"),
         ({"x": np.zeros((33, 4, 4))}, "expected 1 to 32"),
@@ -228,12 +227,10 @@ def test_the_figure_is_shown_by_notebooks_saved_and_pickled(tmp_path):
         ({"probabilities": np.zeros((3, 2))}, "do not fit 2 images"),
         ({"probabilities": np.full((2, 2), 5.0)}, "leave 0..1"),
         ({"input_range": (1.0, 0.0)}, "empty or reversed"),
-    ],
-)
-def test_bad_arguments(wrong, message):
-    settings = {"x": np.zeros((2, 8, 8)), "maps": np.zeros((2, 8, 8)), **wrong}
-    with pytest.raises(ValueError, match=message):
-        kj.plot_saliency(settings.pop("x"), settings.pop("maps"), **settings)
+    ):
+        settings = {"x": np.zeros((2, 8, 8)), "maps": np.zeros((2, 8, 8)), **wrong}
+        with pytest.raises(ValueError, match=message):
+            kj.plot_saliency(settings.pop("x"), settings.pop("maps"), **settings)
 
 
 def test_without_the_packages(monkeypatch):

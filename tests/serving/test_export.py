@@ -324,14 +324,14 @@ def near(case: Any, got: np.ndarray, want: Any) -> None:
     # A compiled float16 net rounds in other places than an eager one.
     tolerance = 5e-3 if case.name == "half" else 1e-5
     want = np.asarray(want)
-    assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+    assert got.shape == want.shape, case.name
+    np.testing.assert_allclose(got, want, 0, tolerance, err_msg=case.name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_decision_and_logits(served: Any, name: str) -> None:
-    for size in SIZES:
-        check_decision_and_logits(served[name], name, size)
+def test_decision_and_logits(served: Any) -> None:
+    for name in NAMES:
+        for size in SIZES:
+            check_decision_and_logits(served[name], name, size)
 
 
 def check_decision_and_logits(case: Any, name: str, size: int) -> None:
@@ -352,11 +352,12 @@ def check_decision_and_logits(case: Any, name: str, size: int) -> None:
     near(case, case.answers[f"logits/logits/{size}"], logits)
 
 
-@pytest.mark.parametrize(
-    "name", ["softmax", "binary", "multilabel", "subclassed", "half"]
-)
-def test_saliency_is_the_gradient_map(served: Any, name: str) -> None:
-    case, size = served[name], 7
+def test_saliency_is_the_gradient_map(served: Any) -> None:
+    for name in ("softmax", "binary", "multilabel", "subclassed", "half"):
+        check_saliency(served[name], name, 7)
+
+
+def check_saliency(case: Any, name: str, size: int) -> None:
     x = case.inputs(size)
     kind = "sigmoid" if case.model.head.kind == "sigmoid" else "softmax"
     if name == "binary":  # `gradient_map` sees one unit as two columns
