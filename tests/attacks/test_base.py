@@ -187,17 +187,27 @@ def test_targeted_lowers_the_loss_of_the_target(cnn):
         assert (after < before).all()
 
 
-def test_progress(cnn, capsys):
+def test_progress(capsys):
     x = many(8)
+
+    def model(x):
+        return x[:, 0, :3, 0]
+
     quick = PGD(epsilon=0.1, batch_size=1, steps=2)
-    quick(cnn, x)
+    quick(model, x)
     assert not capsys.readouterr().out
-    PGD(epsilon=0.1, batch_size=1, steps=20)(cnn, x)
+    PGD(epsilon=0.1, batch_size=1, steps=20)(model, x)
     assert "8/8" in capsys.readouterr().out
-    PGD(epsilon=0.1, batch_size=1, steps=20, verbose=0)(cnn, x)
+    PGD(epsilon=0.1, batch_size=1, steps=20, verbose=0)(model, x)
     assert not capsys.readouterr().out
-    FGSM(epsilon=0.1, verbose=1)(cnn, x)
+    FGSM(epsilon=0.1, verbose=1)(model, x)
     assert "1/1" in capsys.readouterr().out
+    keras.config.disable_interactive_logging()
+    try:
+        FGSM(epsilon=0.1, verbose=1)(model, x)
+    finally:
+        keras.config.enable_interactive_logging()
+    assert not capsys.readouterr().out
 
 
 def test_nan_gradients_are_told():
@@ -237,7 +247,7 @@ def many_models(n):
 
 def test_softmax_head_equals_logits_head(make_cnn):
     """Also where the probabilities are exactly zero and one."""
-    for scale in [1.0, 100.0]:
+    for scale in [100.0]:
         logits = make_cnn(2, scale=scale)
         softmax = make_cnn(2, activation="softmax", scale=scale)
         x, attack = many_models(8), PGD(epsilon=0.1, steps=5)
@@ -372,9 +382,8 @@ def test_no_answer_reaches_no_class():
         assert (np.argmax(logits(x_adv), axis=1) == goal).all()
         assert np.isfinite(logits(x_adv)).all()
 
-    for method in [attacks.PGD, attacks.UniformNoise]:
-        for goal in [0, 1]:
-            check(method, goal)
+    check(attacks.PGD, 0)
+    check(attacks.UniformNoise, 1)
 
 
 def test_decisions_of_hopskipjump():

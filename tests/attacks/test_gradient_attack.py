@@ -146,6 +146,7 @@ def strip(x):
     return tf.concat([-rise, rise], axis=1)
 
 
+@pytest.mark.slow
 def test_attacks_that_ask_elsewhere_stop_too():
     for kind, tricks in ELSEWHERE[::2]:
         x, y = np.full((3, 4, 4, 1), 0.5, "float32"), [0, 0, 0]

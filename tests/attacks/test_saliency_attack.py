@@ -436,16 +436,16 @@ def test_random_places():
         w = np.stack([downhill(y) for y in Y_PATCH])
         return np.sum(w * (x_adv - X_PATCH), axis=(1, 2, 3))
 
-    one, twenty = run(1), run(20)
-    for image, result in zip(X_PATCH, twenty, strict=True):
+    one, six = run(1), run(6)
+    for image, result in zip(X_PATCH, six, strict=True):
         assert sides(result != image) == (2, 2)
     # The first try is the same; those won already may keep a weaker one.
-    assert (gain(twenty) >= gain(one) - 1e-4).all()
-    assert (gain(twenty) > gain(one) + 0.1).any()
+    assert (gain(six) >= gain(one) - 1e-4).all()
+    assert (gain(six) > gain(one) + 0.1).any()
     best = [
         best_patch(x, y, 2, 0.0, 1.0) for x, y in zip(X_PATCH, Y_PATCH, strict=True)
     ]
-    assert (gain(twenty) <= gain(np.stack(best)) + 1e-4).all()
+    assert (gain(six) <= gain(np.stack(best)) + 1e-4).all()
 
 
 def test_region_keeps_the_patch_out():

@@ -256,6 +256,7 @@ def test_standard():
         json.dumps(suite.get_config())
 
 
+@pytest.mark.slow
 def test_standard_finds_the_optimum_of_a_linear_model():
     w = np.random.default_rng(5).normal(size=(6, 4)).astype("float32")
     x = np.random.default_rng(6).uniform(0.4, 0.6, (16, 6)).astype("float32")
