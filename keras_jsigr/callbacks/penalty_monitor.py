@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement
 from keras_jsigr.core.logits import is_hardened
+from keras_jsigr.core.keras_compat import exact_moments
 from keras_jsigr.core.variables import read_scalar, stateless
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.base import Penalty
@@ -291,7 +292,8 @@ def gradient_norms_of(model: JSIGRModel) -> Norms:
 
     def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
         # The states that a pass in training mode moves are discarded, in this graph.
-        with stateless():
+        # A rematerialized layer runs its forward pass again in the backward pass.
+        with stateless(), exact_moments():
             return gradient_norms(model, x, y, seed, scale)
 
     compiled: list[Any] = []

@@ -196,7 +196,7 @@ def test_activity_regularizers(golden):
     inputs = keras.Input(golden.x.shape[1:])
     regular = keras.layers.ActivityRegularization(l2=10.0)
     base = keras.Sequential([inputs, regular, golden.make()])
-    robust = kj.harden(base, 0.1, verbose=0)
+    robust = kj.harden(base, 0.1, kj.JSIGRConfig(), verbose=0)
     robust.compile(keras.optimizers.SGD(0.0), golden.loss())
     x, y = golden.part(0, BATCH)
     logs = robust.train_on_batch(x, y, return_dict=True)
