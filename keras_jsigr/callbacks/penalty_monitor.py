@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement
-from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.keras_compat import exact_moments
+from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.variables import read_scalar, stateless
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.base import Penalty
