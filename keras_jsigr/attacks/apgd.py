@@ -60,7 +60,6 @@ class Best(NamedTuple):
 # climb for the step size to be kept.
 _STEP_WEIGHT, _CLIMBING = 0.75, 0.75
 
-
 # The spans between checkpoints in hundredths of all steps: the first, by how much each
 # is shorter than the one before, and the shortest.
 _FIRST_SPAN, _SPAN_DECREASE, _SHORTEST_SPAN = 22, 3, 6
@@ -154,7 +153,6 @@ def _spans(steps: int) -> list[int]:
 # checkpoints, and what counts as a sparser perturbation.
 _SHARE, _SPAN, _SPARSER = 0.2, 0.04, 0.95
 
-
 # What the number of components and the step size are divided by, and how far the step
 # size may fall.
 _FEWER_COMPONENTS, _SHORTER_STEP, _SHORTEST_STEP = 1.5, 1.5, 10.0
@@ -209,7 +207,6 @@ def sparse_step(
 # ---- the attacks
 
 _NAMES = {"cross_entropy": "APGD-CE", "dlr": "APGD-DLR", "margin": "APGD-margin"}
-
 
 # Under the L1 norm: factors of the radius of the wider balls, the part of the steps in
 # each, and the fewest steps that are worth parting.

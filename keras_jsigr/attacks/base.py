@@ -43,7 +43,6 @@ from keras_jsigr.core.scores import (
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 
-
 _ROWS = 256
 
 

@@ -81,14 +81,12 @@ _NAMES = {
     "momentum_iterative_method": "MIM",
 }
 
-
 _REFUSED = {
     "carlini_wagner_l2": "it calls `optimizer.variables()`, which Keras 3 has not, and "
     "fails on colour images. Use `CarliniWagner`",
     "spsa": "its optimizer passes `lr`, which Keras 3 refuses. Use `SPSA`",
     "madry_et_al": "it is projected_gradient_descent with random_start=True. Use that",
 }
-
 
 _ORDERS = {"linf": float("inf"), "l2": 2}
 

@@ -31,7 +31,6 @@ from keras_jsigr.core import arguments
 # is so long that the plane means nothing there: steps are clipped after they are taken.
 _UNLIMITED = (-math.inf, math.inf)
 
-
 # Added to the length of a step, in widths of the range: steps that shrink with the gap
 # would approach the boundary for ever.
 _LEAST = 1e-4

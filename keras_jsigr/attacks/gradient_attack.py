@@ -313,7 +313,6 @@ def run_restarts(
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0
 
-
 _CALLS = ("PartitionedCall", "While", "If", "Case")
 
 

@@ -188,20 +188,15 @@ def noise_that_fools(
 
 _HALVINGS = 15
 
-
 _TRIES = 50
 
-
 _FIRST_DRAWS = 100
-
 
 # Fewer draws than these tell nothing of a direction.
 _FEWEST_DRAWS = 20
 
-
 # Halvings of a distance: more than ten for a few percent, more than 22 are noise.
 _BISECTIONS = (10, 22)
-
 
 # The smallest change of a component worth asking about, relative to the range.
 _RESOLUTION = {

@@ -153,7 +153,6 @@ def label_of(targets: tf.Tensor) -> tf.Tensor:
 
 _SAFE = 1e-5
 
-
 # A class so far below the largest logit has the probability zero in float32.
 _RULED_OUT = 104.0
 
@@ -248,7 +247,6 @@ def safe_margin(logits: tf.Tensor) -> tf.Tensor:
 
 # Takes points (B, *S); returns bool (B,), they fool, and float32 (B,), the margin.
 Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-
 
 # Aimed at the zero itself, half of the points would land just before the boundary.
 _AIM_BEYOND = 0.02

@@ -256,7 +256,6 @@ class L2Ball:
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
-
 # The largest relative distance of neighbouring numbers.
 SPACING = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
 

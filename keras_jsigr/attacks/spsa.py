@@ -50,7 +50,6 @@ def _per_example(shape: tf.Tensor) -> tf.Tensor:
 
 Optimizer = Literal["adam", "steepest"]
 
-
 _FIRST, _SECOND = 0.9, 0.999
 
 

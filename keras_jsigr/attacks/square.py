@@ -117,9 +117,7 @@ def transfer_mass(
 # The paper's steps for 10,000 queries: the window's area is halved after each.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
-
 _PAPER_QUERIES = 10_000
-
 
 STAGES = len(_HALVINGS) + 1
 
@@ -279,7 +277,6 @@ def paint(
 # The candidates for some examples, from their points so far, their numbers in the
 # batch, int32 (A,), and the number of the query.
 Propose = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-
 
 # One eighth of the examples may be done before the others move on without them:
 # gathering costs about as much as proposing, the model's passes much more.
@@ -442,7 +439,6 @@ MOVES: dict[str, type[Moves]] = {
     "l2": PowerMoves,
     "l1": PowerMoves,
 }
-
 
 # One look at the input itself and one at the stripes.
 _BEFORE_WINDOWS = 2

@@ -320,7 +320,6 @@ def _as_array(x: Any) -> npt.NDArray[Any]:
 
 _STEPS, _CLASSES, _QUERIES = 100, 9, 5000
 
-
 # The sparse steps of the L1 ball need more starts; fewer classes pay for them.
 _L1_RESTARTS, _L1_CLASSES = 5, 5
 

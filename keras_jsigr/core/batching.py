@@ -388,7 +388,6 @@ def as_rows(copies: Any) -> tf.Tensor:
 
 _HALF = (tf.float16, tf.bfloat16)
 
-
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
