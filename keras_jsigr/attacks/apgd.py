@@ -251,7 +251,7 @@ class APGD(GradientAttack):
     @property
     def name(self) -> str:
         """What the attack is called in reports."""
-        return _NAMES[self.loss]
+        return self.label or _NAMES[self.loss]
 
     def default_step_size(self, epsilon: Any) -> Any:
         """Return `2 * epsilon`, under the L1 norm `epsilon`."""
@@ -345,6 +345,8 @@ class TargetedAPGD(APGD):
         [0.5, 0.75]
     """
 
+    label: ClassVar[str] = "APGD-T"
+
     target_classes: int = 9
     # The loss and what `y` means are what the method is.
     loss: LossName = field(default="dlr", init=False, repr=False)
@@ -354,11 +356,6 @@ class TargetedAPGD(APGD):
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.count, "target_classes")
-
-    @property
-    def name(self) -> str:
-        """What the attack is called in reports."""
-        return "APGD-T"
 
     @property
     def passes(self) -> int:

@@ -17,13 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.losses import LossName, attack_loss
-from keras_jsigr.attacks.norms import (
-    BALLS,
-    SPACING,
-    Ball,
-    round_towards,
-    working_dtype,
-)
+from keras_jsigr.attacks.norms import BALLS, SPACING, Ball, round_towards, working_dtype
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import (
     PROGRAMS,
@@ -456,6 +450,8 @@ class Attack(ABC):
     seed: int = 0
     verbose: Literal["auto", 0, 1] = "auto"
     access: ClassVar[Access] = "white box"
+    # The name in reports, if it is not that of the class.
+    label: ClassVar[str] = ""
     # Whether the method knows a search without limit (minimum-norm attacks).
     unlimited: ClassVar[bool] = False
 
@@ -484,7 +480,7 @@ class Attack(ABC):
     @property
     def name(self) -> str:
         """What the attack is called in reports."""
-        return type(self).__name__
+        return self.label or type(self).__name__
 
     @property
     def sign(self) -> float:
@@ -504,15 +500,9 @@ class Attack(ABC):
     def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch, as a pure function of tensors that can be traced.
 
-        The radius is `context.epsilon`, a tensor: here `self.epsilon` is `None`, or
-        infinity if the method knows a search without limit.
-
-        Args:
-            context: The batch, the model and what is allowed.
-
-        Returns:
-            The tuple of `x_adv`, like `context.x`, and bool `(B,)`: the gradient was
-            finite.
+        Returns the tuple of `x_adv`, like `context.x`, and bool `(B,)`: the gradient
+        was finite. The radius is `context.epsilon`, a tensor: here `self.epsilon` is
+        `None`, or infinity if the method knows a search without limit.
         """
 
     def __call__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -201,6 +201,8 @@ class CarliniWagner(MinimumNormAttack):
         [[0.6299999952316284, 0.6299999952316284]]
     """
 
+    label: ClassVar[str] = "CW-L2"
+
     norm: str = "l2"
     steps: int = 1000
     searches: int = 9
@@ -218,11 +220,6 @@ class CarliniWagner(MinimumNormAttack):
         self._normalize(arguments.number, "confidence", minimum=0.0)
         positive = ("initial_constant", "learning_rate")
         self._normalize(arguments.number, *positive, minimum=0.0, above=True)
-
-    @property
-    def name(self) -> str:
-        """`"CW-L2"`."""
-        return "CW-L2"
 
     @property
     def passes(self) -> int:

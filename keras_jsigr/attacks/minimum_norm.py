@@ -374,15 +374,10 @@ class MinimumNormAttack(Attack):
     def approach(
         self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
-        """Search one batch, as a pure function of tensors that can be traced.
+        """Return the closest points, and bool `(B,)`: the gradient was finite.
 
-        Args:
-            context: The batch, the model and what is allowed.
-            logits: Float32 `(B, C)` at the inputs.
-            known: The inputs themselves, at distance zero where they fool already.
-
-        Returns:
-            The tuple of the closest points, and bool `(B,)`: the gradient was finite.
+        `logits`, float32 `(B, C)`, are those at the inputs; `known` holds the inputs
+        themselves, at distance zero where they fool already.
         """
 
     def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
@@ -399,16 +394,10 @@ class MinimumNormAttack(Attack):
     def judge(
         self, context: AttackContext, x: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor, tf.Tensor]:
-        """Ask the model at points of the search.
+        """Ask the model at points `x` of the search.
 
-        Args:
-            context: The batch, the model and what is allowed.
-            x: Like `context.origin`.
-            known: The closest points so far.
-
-        Returns:
-            The closest points now; bool `(B,)`, `x` fools; float32 `(B,)`, by which
-            margin.
+        Returns the closest points of `known` and `x`; bool `(B,)`, `x` fools; float32
+        `(B,)`, by which margin.
         """
         seen = context.to_model_input(x)
         logits = tf.cast(context.logits_fn(seen), tf.float32)
@@ -424,15 +413,7 @@ class MinimumNormAttack(Attack):
         return (known.distance > 0) & ~near_enough
 
     def refined(self, context: AttackContext, known: Closest) -> Closest:
-        """Move what was found to where the linearized boundary is nearest.
-
-        Args:
-            context: The batch, the model and what is allowed.
-            known: The closest points so far.
-
-        Returns:
-            Points at least as close; `known` itself with `search_passes=0`.
-        """
+        """Move what was found to where the linearized boundary is nearest."""
         if self.search_passes == 0:
             return known
         rows = nonzero_rows(self.unfinished(context, known) & known.found)

@@ -87,10 +87,7 @@ class UniformNoise(Noise):
         True
     """
 
-    @property
-    def name(self) -> str:
-        """What the attack is called in reports."""
-        return "uniform noise"
+    label: ClassVar[str] = "uniform noise"
 
     def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return a point of the ball; see `Noise.draw`."""
@@ -126,17 +123,14 @@ class GaussianNoise(Noise):
         True
     """
 
+    label: ClassVar[str] = "Gaussian noise"
+
     sigma: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.number, "sigma", minimum=0.0, above=True)
-
-    @property
-    def name(self) -> str:
-        """What the attack is called in reports."""
-        return "Gaussian noise"
 
     def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return the noisy inputs; see `Noise.draw`."""

@@ -256,11 +256,7 @@ def stripes(u: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor) -> tf.Tensor:
 
 
 def paint(
-    x: tf.Tensor,
-    lower: tf.Tensor,
-    upper: tf.Tensor,
-    inside: tf.Tensor,
-    u: tf.Tensor,
+    x: tf.Tensor, lower: tf.Tensor, upper: tf.Tensor, inside: tf.Tensor, u: tf.Tensor
 ) -> tf.Tensor:
     """Paint one window per example, each channel at either end of its box."""
     channels = x.shape[-1]
@@ -434,11 +430,7 @@ class PowerMoves:
         return propose
 
 
-MOVES: dict[str, type[Moves]] = {
-    "linf": LinfMoves,
-    "l2": PowerMoves,
-    "l1": PowerMoves,
-}
+MOVES: dict[str, type[Moves]] = {"linf": LinfMoves, "l2": PowerMoves, "l1": PowerMoves}
 
 # One look at the input itself and one at the stripes.
 _BEFORE_WINDOWS = 2

@@ -181,58 +181,24 @@ class AttackSuite:
         return self.attacks[0].input_range
 
     def at(self, epsilon: float) -> Self:
-        """Return the same suite at another radius; compiled programs are shared.
-
-        Args:
-            epsilon: Radius in input units, >= 0.
-
-        Returns:
-            The suite.
-
-        Example:
-            >>> from keras_jsigr.attacks import PGD, AttackSuite
-            >>> AttackSuite([PGD(0.1)]).at(0.2).epsilon
-            0.2
-        """
+        """Return the same suite at another radius; see `Attack.at`."""
         return type(self)([attack.at(epsilon) for attack in self.attacks])
 
     def for_model(self, *models: Any) -> Self:
-        """Return the suite with the radius and range it has against a model.
-
-        Args:
-            models: The first hardened one of them tells what was not named.
-
-        Returns:
-            The suite, with neither `epsilon` nor `input_range` left out.
-
-        Raises:
-            ValueError: If no radius was named and no model is hardened with one.
-
-        Example:
-            >>> from keras_jsigr.attacks import PGD, AttackSuite
-            >>> AttackSuite([PGD(0.1)]).for_model(lambda x: x).input_range
-            (0.0, 1.0)
-        """
+        """Return the suite with radius and range named; see `Attack.for_model`."""
         return type(self)([attack.for_model(*models) for attack in self.attacks])
 
-    def run(
+    def run(  # noqa: D417
         self, model: Any, x: Any, y: Any = None, *, region: Any = None
     ) -> Iterator[Outcome]:
         """Run the attacks one by one.
 
         Args:
-            model: A Keras model of one input, or a callable.
-            x: Float `(N, *S)`, NumPy array or eager tensor, in the attacks' range.
-            y: Labels, or `None` for the model's own decisions.
-            region: 1 where an input may change, 0 elsewhere; `None`: everywhere.
+            model, x, y, region: As in a call of an `Attack`; they are checked at once.
 
         Returns:
-            An iterator over what each attack did. The arguments and the model at `x`
-            are checked before; an attack runs when its outcome is asked for.
-
-        Raises:
-            TypeError: If `x` is not one float array or tensor.
-            ValueError: If `x`, `y` or `region` do not fit the model or the settings.
+            An iterator over what each attack did; an attack runs when its outcome is
+            asked for.
 
         Example:
             >>> import numpy as np

@@ -207,106 +207,6 @@ def scale_copy(x: tf.Tensor, number: Any) -> tf.Tensor:
     return x * tf.cast(0.5, x.dtype) ** tf.cast(number, x.dtype)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransformedMIFGSM(MIFGSM):
-    """Ask the model at transformed inputs: what `TransferAttack` tunes and names."""
-
-    nesterov: bool = False
-    diversity: float = 0.0
-    diversity_scale: float = 0.9
-    kernel_size: int | Literal["auto"] = 0
-    scales: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
-        arguments.choice("nesterov", self.nesterov, (False, True))
-        self._normalize(arguments.share, "diversity")
-        self._normalize(arguments.share, "diversity_scale", ends="()")
-        self._normalize(_odd, "kernel_size")
-        self._normalize(arguments.count, "scales")
-        self._set("stochastic", self.diversity > 0.0)
-        super().__post_init__()
-
-    @property
-    def passes(self) -> int:
-        """Number of gradients per example."""
-        return super().passes * self.scales
-
-    @property
-    def sums_gradients(self) -> bool:
-        """Whether gradients from several points are added, so that lengths count."""
-        return self.scales > 1
-
-    def momentum_of(self, state: Any) -> tf.Tensor:
-        """Return the gathered gradient, like `x`, out of the state."""
-        return state
-
-    def transform(self, x: tf.Tensor, state: Any, seed: tf.Tensor) -> tf.Tensor:
-        """Return what the model sees in place of `x`; `state` numbers the copy."""
-        if self.scales > 1:
-            x = scale_copy(x, state)
-        if self.diversity > 0.0:
-            low, high = self.input_range or (0.0, 1.0)
-            x = input_diversity(
-                x,
-                seed,
-                probability=self.diversity,
-                scale=self.diversity_scale,
-                fill=min(max(0.0, low), high),
-            )
-        return x
-
-    def gradient(
-        self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Return the mean gradient over the copies, and the logits if `x` was seen."""
-        if not self.nesterov:
-            return self.mean_gradient(context, x, seed)
-        # The momentum has mean magnitude one per step it gathered.
-        length = self.step_length(context.epsilon)
-        length = self.momentum * per_component_step(length, x, self.norm)
-        ahead = x + length * self.momentum_of(state)
-        return self.mean_gradient(context, ahead, seed)[0], None
-
-    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        """Smooth the gradient and gather it."""
-        if self.kernel_size:
-            length = self.kernel_size
-            if length == "auto":
-                length = default_kernel(*image_sides(gradient.shape, "Smoothing"))
-            gradient = smooth_gradient(gradient, length)
-        return super().direction(gradient, state)
-
-    def mean_gradient(
-        self, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Return the mean gradient over the copies of `x`, and the logits at `x`."""
-        if self.scales == 1:
-            return self._gradient_of_copy(0, context, x, seed)
-
-        def term(number: tf.Tensor, _: int) -> tf.Tensor:
-            return self._gradient_of_copy(number, context, x, fold_in(seed, number))[0]
-
-        return chunked_sum(self.scales, 1, term, x) / self.scales, None
-
-    def _gradient_of_copy(
-        self, number: Any, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        seen: list[tf.Tensor] = []
-
-        def noted(inputs: tf.Tensor) -> tf.Tensor:
-            seen.append(context.logits_fn(inputs))
-            return seen[-1]
-
-        noting = context._replace(logits_fn=noted)
-        gradient, logits = super().gradient(noting, x, state=number, seed=seed)
-        if self.sums_gradients:
-            # In a sum the lengths count; alone, the direction is all.
-            slope = loss_slope(seen[0], context.targets, self.loss)
-            gradient *= tf.cast(expand_dims_like(slope, x), gradient.dtype)
-        return gradient, logits
-
-
 def _odd(name: str, value: Any) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
@@ -349,7 +249,7 @@ def gradient_variance(
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
-class TransferAttack(TransformedMIFGSM):
+class TransferAttack(MIFGSM):
     """Combine the tricks by which adversarial examples of one model fool another.
 
     MI-FGSM, with any of: Nesterov's look ahead (NI), diverse inputs (DI), a smoothed
@@ -399,13 +299,24 @@ class TransferAttack(TransformedMIFGSM):
         [[0.75, 0.5]]
     """
 
+    nesterov: bool = False
+    diversity: float = 0.0
+    diversity_scale: float = 0.9
+    kernel_size: int | Literal["auto"] = 0
+    scales: int = 1
     variance_samples: int = 0
     variance_range: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
+        arguments.choice("nesterov", self.nesterov, (False, True))
+        self._normalize(arguments.share, "diversity")
+        self._normalize(arguments.share, "diversity_scale", ends="()")
+        self._normalize(_odd, "kernel_size")
+        self._normalize(arguments.count, "scales")
         self._normalize(arguments.count, "variance_samples", minimum=0)
         self._normalize(arguments.number, "variance_range", minimum=0.0, above=True)
+        self._set("stochastic", self.diversity > 0.0)
         super().__post_init__()
 
     @property
@@ -424,21 +335,77 @@ class TransferAttack(TransformedMIFGSM):
     @property
     def passes(self) -> int:
         """Number of gradients per example."""
-        return super().passes * (1 + self.variance_samples)
-
-    @property
-    def sums_gradients(self) -> bool:
-        """Whether gradients from several points are added, so that lengths count."""
-        return self.variance_samples > 0 or super().sums_gradients
-
-    def momentum_of(self, state: Any) -> tf.Tensor:
-        """Return the gathered gradient, like `x`, out of the state."""
-        return state[0] if self.variance_samples else state
+        return super().passes * self.scales * (1 + self.variance_samples)
 
     def start_state(self, context: AttackContext, x: tf.Tensor) -> Any:
         """Return no momentum yet, and no variance if it is tuned."""
         momentum = super().start_state(context, x)
         return (momentum, tf.zeros_like(x)) if self.variance_samples else momentum
+
+    def transform(self, x: tf.Tensor, state: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Return what the model sees in place of `x`; `state` numbers the copy."""
+        if self.scales > 1:
+            x = scale_copy(x, state)
+        if self.diversity > 0.0:
+            low, high = self.input_range or (0.0, 1.0)
+            x = input_diversity(
+                x,
+                seed,
+                probability=self.diversity,
+                scale=self.diversity_scale,
+                fill=min(max(0.0, low), high),
+            )
+        return x
+
+    def gradient(
+        self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the mean gradient over the copies, and the logits if `x` was seen."""
+        if not self.nesterov:
+            return self.mean_gradient(context, x, seed)
+        # The momentum has mean magnitude one per step it gathered.
+        length = self.step_length(context.epsilon)
+        length = self.momentum * per_component_step(length, x, self.norm)
+        ahead = x + length * (state[0] if self.variance_samples else state)
+        return self.mean_gradient(context, ahead, seed)[0], None
+
+    def direction(self, gradient: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """Smooth the gradient and gather it."""
+        if self.kernel_size:
+            length = self.kernel_size
+            if length == "auto":
+                length = default_kernel(*image_sides(gradient.shape, "Smoothing"))
+            gradient = smooth_gradient(gradient, length)
+        return super().direction(gradient, state)
+
+    def mean_gradient(
+        self, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the mean gradient over the copies of `x`, and the logits at `x`."""
+        if self.scales == 1:
+            return self._gradient_of_copy(0, context, x, seed)
+
+        def term(number: tf.Tensor, _: int) -> tf.Tensor:
+            return self._gradient_of_copy(number, context, x, fold_in(seed, number))[0]
+
+        return chunked_sum(self.scales, 1, term, x) / self.scales, None
+
+    def _gradient_of_copy(
+        self, number: Any, context: AttackContext, x: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        seen: list[tf.Tensor] = []
+
+        def noted(inputs: tf.Tensor) -> tf.Tensor:
+            seen.append(context.logits_fn(inputs))
+            return seen[-1]
+
+        noting = context._replace(logits_fn=noted)
+        gradient, logits = super().gradient(noting, x, state=number, seed=seed)
+        if self.scales > 1 or self.variance_samples:
+            # In a sum the lengths count; alone, the direction is all.
+            slope = loss_slope(seen[0], context.targets, self.loss)
+            gradient *= tf.cast(expand_dims_like(slope, x), gradient.dtype)
+        return gradient, logits
 
     def update(self, context: AttackContext, now: StepState) -> tuple[tf.Tensor, Any]:
         """Return the next point, momentum and variance."""
