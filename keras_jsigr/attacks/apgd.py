@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -291,9 +290,9 @@ class APGD(GradientAttack):
         early = math.ceil(_EARLY * self.steps)
         if self.norm != "l1" or self.steps < _ENOUGH:
             return run_restarts(self, context)
-        last = dataclasses.replace(self, steps=self.steps - early * len(_WIDER))
-        one = dataclasses.replace(
-            self, steps=early, restarts=1, random_start=False, early_stop=False
+        last = self.with_settings(steps=self.steps - early * len(_WIDER))
+        one = self.with_settings(
+            steps=early, restarts=1, random_start=False, early_stop=False
         )
 
         def start(part: AttackContext, seed: tf.Tensor) -> tf.Tensor:

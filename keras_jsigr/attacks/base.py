@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -468,7 +467,7 @@ class Attack(ABC):
         arguments.choice("verbose", self.verbose, ("auto", 0, 1))
 
     def _set(self, name: str, value: Any) -> None:
-        # Of use in `__post_init__` alone: an attack does not change once it is made.
+        # Only while an attack is made: it does not change afterwards.
         object.__setattr__(self, name, value)
 
     def _normalize(self, check: Callable[..., Any], *names: str, **limits: Any) -> None:
@@ -534,7 +533,7 @@ class Attack(ABC):
             >>> PGD(0.1).at(0.2).epsilon
             0.2
         """
-        return dataclasses.replace(self, epsilon=epsilon)
+        return self.with_settings(epsilon=epsilon)
 
     def for_model(self, *models: Any) -> Self:
         """Return the attack with the radius and range it has against a model.
@@ -556,7 +555,7 @@ class Attack(ABC):
         models, attack = tuple(map(owner_of, models)), self
         if attack.input_range is None:
             known = known_input_range(*models) or (0.0, 1.0)
-            attack = dataclasses.replace(attack, input_range=known)
+            attack = attack.with_settings(input_range=known)
         if attack.epsilon is not None:
             return attack
         # Models are hardened against a radius of the maximum norm.
@@ -568,6 +567,14 @@ class Attack(ABC):
                 f"Name it, `{type(self).__name__}(epsilon=...)`."
             )
         return attack.at(epsilon)
+
+    def with_settings(self, **changes: Any) -> Self:
+        """Return a copy with other settings, which are checked."""
+        other = copy.copy(self)
+        for name, value in changes.items():
+            other._set(name, value)
+        other.__post_init__()
+        return other
 
     def without_radius(self) -> Self:
         """Return the attack as it is traced: its radius is a tensor of the context."""

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -111,7 +111,9 @@ def check_same_threat_model(attacks: Iterable[Any]) -> tuple[Attack, ...]:
     ranges: set[Any] = {attack.input_range for attack in given} - {None}
     if len(ranges) == 1:
         (known,) = ranges
-        given = [a if a.input_range else replace(a, input_range=known) for a in given]
+        given = [
+            a if a.input_range else a.with_settings(input_range=known) for a in given
+        ]
     radii: set[Any] = {attack.epsilon for attack in given} - {None, math.inf}
     norms = {attack.norm for attack in given}
     for name, values in (("epsilon", radii), ("norm", norms), ("input_range", ranges)):
@@ -442,7 +444,7 @@ def attacks_of(
         changed: dict[str, Any] = {"input_range": input_range}
         if transfer and getattr(attack, "early_stop", False):
             changed["early_stop"] = False
-        made.append(replace(attack, **changed).at(epsilon))
+        made.append(attack.with_settings(**changed).at(epsilon))
     return made
 
 
