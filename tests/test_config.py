@@ -56,24 +56,21 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "error", "message"), BAD)
-def test_bad_settings(settings, error, message):
-    with pytest.raises(error, match=message):
-        kj.JSIGRConfig(**settings)
+BAD_MAPS = [
+    ({"samples": 0}, ValueError, "`samples` is out of range"),
+    ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
+    ({"baseline": "noise"}, ValueError, "Unknown `baseline`"),
+    ({"score": "lime"}, ValueError, "Unknown `score`"),
+]
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"samples": 0}, ValueError, "`samples` is out of range"),
-        ({"grid": 2.5}, TypeError, "`grid` is not an integer"),
-        ({"baseline": "noise"}, ValueError, "Unknown `baseline`"),
-        ({"score": "lime"}, ValueError, "Unknown `score`"),
-    ],
+    ("kind", "cases"), [(kj.JSIGRConfig, BAD), (kj.LiveMaps, BAD_MAPS)]
 )
-def test_bad_live_maps(settings, error, message):
-    with pytest.raises(error, match=message):
-        kj.LiveMaps(**settings)
+def test_bad_settings(kind, cases):
+    for settings, error, message in cases:
+        with pytest.raises(error, match=message):
+            kind(**settings)
 
 
 @keras.saving.register_keras_serializable(package="tests_config")
@@ -124,41 +121,41 @@ def test_repr_is_code_of_what_differs():
     assert again.jacobian_weight == pytest.approx(config.jacobian_weight)
 
 
-@pytest.mark.parametrize(
-    ("settings", "names", "needs"),
-    [
-        ({}, ["jacobian", "selective"], (True, False)),
-        ({"selection": "all"}, ["jacobian", "selective"], (False, False)),
-        ({"selective_weight": 0.0}, ["jacobian"], (False, False)),
-        ({"selection": "none"}, ["jacobian"], (False, False)),
-        ({"jacobian_weight": 0.0, "selection": "hard"}, ["selective"], (True, True)),
-        (
-            {"alignment_weight": 1.0, "selection": "all"},
-            ["jacobian", "selective", "alignment"],
-            (True, True),
-        ),
-        ({"estimator": "jvp", "norm": "squared"}, ["fused"], (True, False)),
-        (
-            {"estimator": "jvp", "norm": "squared", "selective_target": "score"},
-            ["jacobian", "selective"],
-            (True, False),
-        ),
-        ({"jacobian_weight": 0.0, "selective_weight": 0.0}, [], (False, False)),
-        (
-            {"penalties": (Constant(1.0, "constant"),)},
-            ["jacobian", "selective", "constant"],
-            (True, False),
-        ),
-    ],
-)
-def test_penalties_of_the_settings(settings, names, needs):
-    penalties = kj.JSIGRConfig(**settings).build_penalties()
-    assert [penalty.name for penalty in penalties] == names
-    found = [
-        any(getattr(penalty, need) for penalty in penalties)
-        for need in ("needs_map", "needs_whole_map")
-    ]
-    assert tuple(found) == needs
+PENALTIES = [
+    ({}, ["jacobian", "selective"], (True, False)),
+    ({"selection": "all"}, ["jacobian", "selective"], (False, False)),
+    ({"selective_weight": 0.0}, ["jacobian"], (False, False)),
+    ({"selection": "none"}, ["jacobian"], (False, False)),
+    ({"jacobian_weight": 0.0, "selection": "hard"}, ["selective"], (True, True)),
+    (
+        {"alignment_weight": 1.0, "selection": "all"},
+        ["jacobian", "selective", "alignment"],
+        (True, True),
+    ),
+    ({"estimator": "jvp", "norm": "squared"}, ["fused"], (True, False)),
+    (
+        {"estimator": "jvp", "norm": "squared", "selective_target": "score"},
+        ["jacobian", "selective"],
+        (True, False),
+    ),
+    ({"jacobian_weight": 0.0, "selective_weight": 0.0}, [], (False, False)),
+    (
+        {"penalties": (Constant(1.0, "constant"),)},
+        ["jacobian", "selective", "constant"],
+        (True, False),
+    ),
+]
+
+
+def test_penalties_of_the_settings():
+    for settings, names, needs in PENALTIES:
+        penalties = kj.JSIGRConfig(**settings).build_penalties()
+        assert [penalty.name for penalty in penalties] == names
+        found = [
+            any(getattr(penalty, need) for penalty in penalties)
+            for need in ("needs_map", "needs_whole_map")
+        ]
+        assert tuple(found) == needs
 
 
 # Recipes
@@ -168,28 +165,24 @@ def recipe(name, *threat):
     return getattr(kj.JSIGRConfig, name)(*threat)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_scales_with_the_threat_model(name):
-    ones = recipe(name, 0.1)
-    wide = recipe(name, 25.5, (0.0, 255.0))
-    assert (wide.start_radius, wide.epsilon) == (25.5, 25.5)
-    for weight in ("jacobian_weight", "selective_weight"):
-        assert getattr(wide, weight) == pytest.approx(getattr(ones, weight))
-        assert getattr(ones, weight) > 0
+def test_a_recipe_scales_with_the_threat_model():
+    for name in RECIPES:
+        ones, wide = recipe(name, 0.1), recipe(name, 25.5, (0.0, 255.0))
+        assert (wide.start_radius, wide.epsilon) == (25.5, 25.5)
+        for weight in ("jacobian_weight", "selective_weight"):
+            assert getattr(wide, weight) == pytest.approx(getattr(ones, weight))
+            assert getattr(ones, weight) > 0
 
 
-@pytest.mark.parametrize(
-    ("threat", "message"),
-    [
+def test_a_threat_model_that_cannot_be():
+    for threat, message in (
         ((0.0,), "`epsilon` is out of range: .* > 0"),
         ((float("nan"),), "`epsilon` is out of range: .* > 0"),
         ((8,), r"such as input_range=\(0, 255\)"),
         ((0.1, (1.0, 0.0)), "input_range"),
-    ],
-)
-def test_a_threat_model_that_cannot_be(threat, message):
-    with pytest.raises(ValueError, match=message):
-        kj.JSIGRConfig.fast(*threat)
+    ):
+        with pytest.raises(ValueError, match=message):
+            kj.JSIGRConfig.fast(*threat)
 
 
 def test_the_weights_that_were_measured():

@@ -202,6 +202,7 @@ def test_float16(golden, train, reference):
     assert int(robust.optimizer.iterations) == 6  # no step was skipped
 
 
+@pytest.mark.slow
 def test_bfloat16(golden, train, reference):
     half(golden, train, reference, "mixed_bfloat16", tf.bfloat16)
 

@@ -531,18 +531,15 @@ def test_alignment_at_exactly_zero_has_no_nan():
     np.testing.assert_array_equal(tape.gradient(value, g), 0.0)
 
 
-@pytest.mark.parametrize(
-    ("delay", "ramp", "expected"),
-    [
+def test_warmup():
+    for delay, ramp, expected in (
         (0, 0, [1, 1, 1, 1, 1]),
         (0, 4, [0.25, 0.5, 0.75, 1, 1]),
         (2, 0, [0, 0, 1, 1, 1]),
         (2, 2, [0, 0, 0.5, 1, 1]),
-    ],
-)
-def test_warmup(delay, ramp, expected):
-    steps = [float(warmup_factor(tf.constant(t), delay, ramp)) for t in range(5)]
-    np.testing.assert_allclose(steps, expected)
+    ):
+        steps = [float(warmup_factor(tf.constant(t), delay, ramp)) for t in range(5)]
+        np.testing.assert_allclose(steps, expected)
 
 
 # Penalties as objects
@@ -571,20 +568,17 @@ class Bare(kj.penalties.Penalty):
         return tf.square(linearization.inputs[0])
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
+def test_bad_penalties():
+    for make, error, message in (
         (lambda: Bare(-1.0, "bare"), ValueError, "`weight` is out of range"),
         (lambda: Bare(1.0, "two words"), ValueError, "named by an identifier"),
         (lambda: kj.penalties.Penalty(1.0, "x"), TypeError, "abstract"),
         (lambda: kj.penalties.JacobianNorm(1.0, target="score"), ValueError, "score"),
         (lambda: kj.penalties.JacobianNorm(1.0, estimator="jvp"), ValueError, "jvp"),
         (lambda: kj.penalties.SaliencyAlignment(1.0, class_score="p"), ValueError, "p"),
-    ],
-)
-def test_bad_penalties(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+    ):
+        with pytest.raises(error, match=message):
+            make()
 
 
 def test_a_penalty_has_one_value_per_example(linear, batch):
