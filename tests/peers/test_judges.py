@@ -15,6 +15,8 @@ from judges.peers import LIBRARIES, OURS, find
 
 import keras_jsigr as kj
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 1000
 
 
