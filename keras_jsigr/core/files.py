@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import types
@@ -21,6 +22,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path on this machine; refuse URLs, where no write is atomic."""
+    text = os.fspath(path)
+    if re.match(r"[A-Za-z][\w+.-]+:/", text):
+        raise ValueError(
+            f"Cannot use the path '{text}': got the URL of a store, expected a path on "
+            "this machine, where a file gets its name only once it is complete. Write "
+            "to a local folder and copy it, for instance with `tf.io.gfile.copy`."
+        )
+    return Path(text).expanduser()
 
 
 @contextmanager

@@ -7,10 +7,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
-from keras_jsigr.core.files import from_json, json_text, to_json, write_whole
+from keras_jsigr.core.files import (
+    from_json,
+    json_text,
+    local_path,
+    to_json,
+    write_whole,
+)
 from keras_jsigr.evaluation.records import ReportData, SaliencyRecord
 from keras_jsigr.evaluation.render.figures import png_figure
 from keras_jsigr.evaluation.render.html import html_page
@@ -40,7 +45,7 @@ class _Savable:
             ValueError: If the suffix is none of these.
             ImportError: If a format needs a package that is not installed.
         """
-        path = Path(path).expanduser()
+        path = local_path(path)
         suffix = path.suffix.lower()
         if suffix == ".json":
             # Lone surrogates (undecodable file names) cannot be encoded: as escapes.
@@ -179,7 +184,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
 
-    text = Path(path).expanduser().read_bytes()
+    text = local_path(path).read_bytes()
     try:
         return json.loads(text.decode(), parse_constant=refuse)
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,11 @@ from keras_jsigr.core.batching import (
     check_lengths,
     probe_of,
 )
-from keras_jsigr.core.files import read_cache_file, write_cache_file
+from keras_jsigr.core.files import (
+    local_path,
+    read_cache_file,
+    write_cache_file,
+)
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.base import decision_of
@@ -310,7 +314,7 @@ class PerturbationCache:
             "data": fingerprint_array(x),
             "labels": fingerprint_array(y),
         }
-        path = None if path is None else Path(path).expanduser()
+        path = None if path is None else local_path(path)
         if path is not None and path.exists() and not overwrite:
             cache = cls.load(path)
             check_identity(cache.identity, identity, path)
@@ -340,7 +344,7 @@ class PerturbationCache:
             library = "unknown"
         header = {"identity": self.identity, "keras_jsigr": library}
         write_cache_file(
-            Path(path).expanduser(), header, {"keys": self.keys, "codes": self.codes}
+            local_path(path), header, {"keys": self.keys, "codes": self.codes}
         )
 
     @classmethod
@@ -357,7 +361,7 @@ class PerturbationCache:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged or no cache.
         """
-        header, arrays = read_cache_file(Path(path).expanduser())
+        header, arrays = read_cache_file(local_path(path))
         try:
             identity = header["identity"]
             bank = MaskBank.from_config(identity["bank"])
