@@ -69,7 +69,8 @@ class SaliencyTargets:
                 raise ValueError(
                     f"Perturbation maps need features (D,), sequences (T, D) or images "
                     f"(H, W, C) of fixed sides: got {shape} for `{flat[index].name}`. "
-                    "Build the model with such an input, or use selection='all'."
+                    "Build the model with such an input, or take a recipe without "
+                    "maps: JSIGRConfig.balanced(epsilon).replace(selection='all')."
                 )
             bank = make_mask_bank(tuple(shape), live_maps.grid)
             if (live_maps.samples or 1) > bank.size:
