@@ -7,12 +7,11 @@ from keras_jsigr.attacks.apgd import APGD, TargetedAPGD
 from keras_jsigr.attacks.base import Attack, AttackContext
 from keras_jsigr.attacks.carlini_wagner import CarliniWagner
 from keras_jsigr.attacks.cleverhans import CleverHansAttack
-from keras_jsigr.attacks.deepfool import DeepFool
 from keras_jsigr.attacks.ensemble import LogitsEnsemble
 from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.gradient_attack import GradientAttack, StepState
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
-from keras_jsigr.attacks.minimum_norm import MinimumNormAttack
+from keras_jsigr.attacks.minimum_norm import DeepFool, MinimumNormAttack
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
 from keras_jsigr.attacks.patch import Patch
 from keras_jsigr.attacks.pgd import BIM, FGSM, PGD

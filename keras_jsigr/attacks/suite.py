@@ -27,9 +27,9 @@ from keras_jsigr.attacks.base import (
     target_rows,
 )
 from keras_jsigr.attacks.carlini_wagner import CarliniWagner
-from keras_jsigr.attacks.deepfool import DeepFool
 from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.minimum_norm import DeepFool
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
 from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
 from keras_jsigr.attacks.spsa import SPSA

@@ -21,10 +21,10 @@ from keras_jsigr.attacks.carlini_wagner import (
     from_box,
     to_box,
 )
-from keras_jsigr.attacks.deepfool import DeepFool
 from keras_jsigr.attacks.fab import FAB, fab_step, sphere_point
 from keras_jsigr.attacks.minimum_norm import (
     Boundary,
+    DeepFool,
     lengths,
     line_search,
     linear_projection,
