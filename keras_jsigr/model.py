@@ -539,17 +539,18 @@ class JSIGRModel(keras.Model):
 
         Args:
             filepath: The folder to write, such as `served/fashion/1`.
-            format: `"tf_saved_model"`, or a format of `keras.Model.export`, which
-                then exports the base model.
-            **kwargs: Passed to `keras_jsigr.serving.export`, or to Keras.
+            format: `"tf_saved_model"`, or a format of `keras.Model.export`, such as
+                `"onnx"` and `"litert"`, of which one file with the base is written.
+            **kwargs: Settings of `keras_jsigr.serving.export`; in other formats
+                `overwrite`, `verbose` and those of Keras for the format.
 
         Returns:
-            The path of the model card, or what Keras returns.
+            The path of the model card, or of the file.
         """
-        if format != "tf_saved_model":
-            return self.base.export(filepath, format=format, **kwargs)
-        from keras_jsigr.serving.export import export
+        from keras_jsigr.serving.export import export, export_base
 
+        if format != "tf_saved_model":
+            return export_base(self, filepath, format, **kwargs)
         return export(self, filepath, **kwargs)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
@@ -615,7 +616,7 @@ class JSIGRModel(keras.Model):
             "seed": self.seed,
             "adversary": self.adversary and serialize(self.adversary),
             "map_table": self.map_table and serialize(self.map_table),
-            "spec": self._spec.get_config(),
+            "spec": self._spec.get_config(self.base),
         }
 
     @classmethod

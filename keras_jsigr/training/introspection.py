@@ -128,11 +128,13 @@ class ModelSpec:
     answers_alike: bool
     padding: tuple[tuple[float, ...], ...]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self, base: keras.Model) -> dict[str, Any]:
         """Return what `from_config` needs beside the model."""
         layer = self.head.layer
+        # A subclassed model names its layers anew when it is loaded.
+        place = None if layer is None else leaf_layers(base).index(layer)
         return {
-            "head": [self.head.kind, None if layer is None else layer.name],
+            "head": [self.head.kind, None if layer is None else layer.name, place],
             "classes": self.classes,
             "regularized": list(self.regularized),
             "connected": list(self.connected),
@@ -142,19 +144,32 @@ class ModelSpec:
 
     @classmethod
     def from_config(cls, base: keras.Model, config: dict[str, Any]) -> ModelSpec | None:
-        """Restore a spec; `None` if its head is no longer found by its name."""
-        kind, name = config["head"]
-        named = [each for each in leaf_layers(base) if each.name == name]
-        if len(named) != (name is not None):
+        """Restore a spec; `None` if its head is no longer found in its place."""
+        kind, name, *place = config["head"]
+        leaves = leaf_layers(base)
+        if place and name is not None:
+            found = leaves[place[0] : place[0] + 1]
+        else:  # a file of version 0.1.0, or no layer
+            found = [each for each in leaves if each.name == name]
+        if len(found) != (name is not None) or not all(
+            _ends_in(e, kind) for e in found
+        ):
             return None
         return cls(
-            head=Head(kind, *named),
+            head=Head(kind, *found),
             classes=int(config["classes"]),
             regularized=tuple(config["regularized"]),
             connected=tuple(config["connected"]),
             answers_alike=bool(config["answers_alike"]),
             padding=tuple(map(tuple, config["padding"])),
         )
+
+
+def _ends_in(layer: keras.Layer, kind: str) -> bool:
+    """Tell whether a layer has the activation of a head."""
+    if isinstance(layer, keras.layers.Softmax):
+        return kind == "softmax"
+    return kind in getattr(getattr(layer, "activation", None), "__name__", "")
 
 
 def inspect_model(
