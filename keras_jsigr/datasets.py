@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core.arguments import choice, tell
+from keras_jsigr.core.files import local_path
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -367,7 +368,7 @@ def load_idx(name: str, folder: str | os.PathLike[str]) -> Dataset:
 def find_idx_files(folder: str | os.PathLike[str]) -> dict[str, Path] | None:
     """Find the four IDX files in a folder."""
     found: dict[str, Path] = {}
-    root = Path(folder).expanduser()
+    root = local_path(folder)
     for key, stem in FILES.items():
         for path in (root / stem, root / f"{stem}.gz"):
             if path.is_file():
@@ -386,12 +387,12 @@ def debian_folder(name: str) -> Path:
 def default_data_dir() -> Path:
     """Return the folder where TensorFlow Datasets prepares data."""
     chosen = os.environ.get("TFDS_DATA_DIR")
-    return Path(chosen or "~/tensorflow_datasets").expanduser()
+    return local_path(chosen or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     """Find the newest prepared version of a data set."""
-    root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    root = default_data_dir() if data_dir is None else local_path(data_dir)
     base = root.joinpath(*name.split("/"))
     for depth in ("", "*/", "*/*/"):
         found = [
@@ -416,7 +417,17 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
         import tensorflow_datasets
     except ImportError as error:
         raise ImportError(f"{error}; {INSTALL_HINT}") from error
-    builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
+    try:
+        builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
+    except Exception as error:  # of JSON, protocol buffers or TensorFlow Datasets
+        raise ValueError(_damaged(name, folder, error)) from error
+    file_format = getattr(builder.info.file_format, "value", "tfrecord")
+    if file_format not in ("tfrecord", "riegeli"):
+        raise ValueError(
+            f"{name}: got a set prepared in the format {file_format!r} in {folder}; "
+            "expected 'tfrecord'. Prepare it again with `tfds build "
+            f"--file_format=tfrecord {name}`."
+        )
     shape = _image_shape(name, builder.info.features)
     test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
     if test is None or "train" not in builder.info.splits:
@@ -446,7 +457,7 @@ def _image_shape(name: str, features: Any) -> tuple[int, ...]:
     if (
         len(shape) != 3
         or None in shape
-        or getattr(image, "dtype", None) != np.uint8
+        or getattr(image, "np_dtype", None) != np.uint8
         or not hasattr(label, "names")
     ):
         raise ValueError(
@@ -465,17 +476,26 @@ def _read_prepared_split(
     images = np.empty((count, *shape), np.uint8)
     labels = np.empty(count, np.int64)
     start = 0
-    stored = builder.as_dataset(split=split, shuffle_files=False).batch(256)
-    for batch in stored.as_numpy_iterator():
-        stop = start + len(batch["label"])
-        images[start:stop], labels[start:stop] = batch["image"], batch["label"]
-        start = stop
-    if start != count:
-        raise ValueError(
-            f"{builder.info.name}: got {start} examples in {split!r}; expected "
-            f"{count}. Prepare the data set again."
-        )
+    try:
+        stored = builder.as_dataset(split=split, shuffle_files=False).batch(256)
+        for batch in stored.as_numpy_iterator():
+            stop = start + len(batch["label"])
+            images[start:stop], labels[start:stop] = batch["image"], batch["label"]
+            start = stop
+        if start != count:
+            raise ValueError(f"got {start} examples in {split!r}, expected {count}")
+    except (tf.errors.OpError, AssertionError, OSError, ValueError) as error:
+        raise ValueError(_damaged(builder.name, builder.data_dir, error)) from error
     return images, labels
+
+
+def _damaged(name: str, folder: Any, error: Exception) -> str:
+    reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error).strip(), flags=re.DOTALL)
+    reason = (reason.strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (
+        f"{name}: the set prepared in {folder} is damaged or incomplete: {reason}. "
+        f"Delete the folder and prepare it again with `tfds build {name}`."
+    )
 
 
 def class_names_of(name: str, classes: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement
+from keras_jsigr.callbacks.robust_accuracy import EpochMeasurement, check_arrays
 from keras_jsigr.core.keras_compat import exact_moments
 from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.variables import read_scalar, stateless
@@ -76,6 +76,7 @@ class PenaltyMonitor(EpochMeasurement):
 
     def __init__(self, x: Any = None, y: Any = None, *, every: int = 1) -> None:
         super().__init__(every)
+        check_arrays("PenaltyMonitor", (x, y))
         if (x is None) != (y is None):
             raise ValueError(
                 "PenaltyMonitor needs inputs and labels, or neither: got "

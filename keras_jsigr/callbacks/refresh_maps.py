@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_jsigr.callbacks.robust_accuracy import check_arrays
 from keras_jsigr.core import arguments
 from keras_jsigr.core.heads import head_kind
 from keras_jsigr.saliency.cache import RefreshedCodes
@@ -44,6 +45,7 @@ class RefreshMaps(keras.callbacks.Callback):
         self, x: Any, y: Any = None, *, every: int = 5, start: int = 1, verbose: int = 0
     ) -> None:
         super().__init__()
+        check_arrays("RefreshMaps", (x, y))
         self.x = x
         self.y = y
         self.every = arguments.count("every", every)

@@ -14,6 +14,33 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
 
 
+def check_arrays(callback: str, x: Any) -> None:
+    """Refuse datasets and generators: a callback reads the same arrays every time."""
+    plain = (int, float, str, bytes, type(None))
+    for leaf in keras.tree.flatten(x):
+        if not hasattr(leaf, "shape") and not isinstance(leaf, plain):
+            raise TypeError(
+                f"{callback} reads the same data again: got {type(leaf).__name__}, "
+                "expected arrays, for instance a batch: `x, y = next(iter(data))`."
+            )
+
+
+def check_one_input(callback: str, x: Any, y: Any) -> None:
+    """Refuse the arrays of several inputs, which NumPy may stack to one."""
+    check_arrays(callback, x)
+    several = isinstance(x, dict)
+    if isinstance(x, list | tuple) and any(hasattr(part, "shape") for part in x):
+        shapes = {np.shape(part) for part in x}
+        labels = len(x) if y is None or not np.ndim(y) else len(y)
+        several = len(shapes) > 1 or labels != len(x)
+    if several:
+        raise ValueError(
+            f"{callback} attacks models of one input: got {len(x)} arrays of shapes "
+            f"{[np.shape(part) for part in keras.tree.flatten(x)]}, expected one array "
+            "(N, ...). For a model of several inputs leave the callback out."
+        )
+
+
 class EpochMeasurement(keras.callbacks.Callback):
     """Add numbers to the logs of an epoch, for the callbacks that come later."""
 
@@ -107,6 +134,7 @@ class RobustAccuracy(EpochMeasurement):
         seed: int = 0,
     ) -> None:
         super().__init__(every)
+        check_one_input("RobustAccuracy", x, y)
         self.x = np.asarray(x, np.float32)
         self.y = y
         self.name = name

@@ -18,10 +18,11 @@ import tensorflow as tf
 from keras_jsigr.attacks.base import check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
+from keras_jsigr.callbacks.robust_accuracy import check_one_input
 from keras_jsigr.config import LiveMaps
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import BatchedExplainer, CompiledCache, predict_logits
-from keras_jsigr.core.files import write_whole
+from keras_jsigr.core.files import local_path, write_whole
 from keras_jsigr.core.logits import (
     as_logits,
     is_hardened,
@@ -168,8 +169,9 @@ class SaliencyGrid(keras.callbacks.Callback):
                 "Use gif=False too, or keep both."
             )
         check_plots()
+        check_one_input("SaliencyGrid", x, y)
         self.x, self.y = check_images(x, y)
-        self.folder = Path(log_dir).expanduser() / FOLDER
+        self.folder = local_path(log_dir) / FOLDER
         self.every = arguments.count("every", every)
         self.freq = freq
         self.attack = PGD(

@@ -14,7 +14,7 @@ from keras_jsigr.core.heads import head_kind
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName, unit_pull
 from keras_jsigr.saliency.masks import Layout, map_axes, resolve_layout
 
-EndpointFn = Callable[..., dict[str, Any]]
+EndpointFn = Callable[..., Any]
 
 
 def named_inputs(specs: Any) -> list[tf.TensorSpec]:
@@ -29,6 +29,28 @@ def named_inputs(specs: Any) -> list[tf.TensorSpec]:
     return named
 
 
+def requested_specs(specs: Any, signature: Any) -> list[tf.TensorSpec]:
+    """Return the named inputs, with the sides that a signature fixes."""
+    named = named_inputs(specs)
+    if signature is None:
+        return named
+    given = keras.tree.flatten(signature)
+    fits = len(given) == len(named) and all(
+        (part.dtype is None or tf.as_dtype(part.dtype) == spec.dtype)
+        and spec.shape.is_compatible_with(part.shape)
+        for part, spec in zip(given, named, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`input_signature` does not fit the model: got {given}, expected one "
+            f"spec of these shapes and dtypes for each input: {named}."
+        )
+    return [
+        tf.TensorSpec(spec.shape.merge_with(part.shape), spec.dtype, name=spec.name)
+        for part, spec in zip(given, named, strict=True)
+    ]
+
+
 def make_endpoints(
     model: Any, explain_score: ScoreName = "log_prob", layout: Layout | None = None
 ) -> dict[str, EndpointFn]:
@@ -39,9 +61,15 @@ def make_endpoints(
     names = [spec.name for spec in specs]
     axes = _map_axes(model, specs, layout)
 
+    def packed(leaves: Any) -> Any:
+        leaves = [_guarded(x, spec) for x, spec in zip(leaves, specs, strict=True)]
+        return keras.tree.pack_sequence_as(model.input_specs, leaves)
+
+    def serve(inputs: Any) -> Any:
+        return model.base(packed(keras.tree.flatten(inputs)), training=False)
+
     def logits_of(leaves: Any) -> Any:
-        inputs = keras.tree.pack_sequence_as(model.input_specs, list(leaves))
-        return model.logits(inputs, training=False)
+        return model.logits(packed(leaves), training=False)
 
     def logits(*leaves: Any) -> dict[str, Any]:
         return {"logits": tf.cast(logits_of(leaves), tf.float32)}
@@ -70,7 +98,40 @@ def make_endpoints(
             answer[name] = pull.scaled(_over_channels(gradient, axes[index]))
         return answer
 
-    return {"serving_default": predict, "logits": logits, "explain": explain}
+    endpoints = {
+        "serving_default": predict,
+        "logits": logits,
+        "explain": explain,
+        "serve": serve,
+    }
+    return {name: _answering(function) for name, function in endpoints.items()}
+
+
+def _guarded(value: Any, spec: tf.TensorSpec) -> Any:
+    """Refuse other shapes than those of the input, which may end the process.
+
+    So may an empty batch: it gets one row, which `_answering` drops from the answer.
+    """
+    value = tf.ensure_shape(value, spec.shape)
+    checks = []
+    if None in spec.shape.as_list()[1:]:
+        message = f"`{spec.name}` has an empty side, expected shape {spec.shape}."
+        sides = tf.shape(value)[1:]
+        checks.append(tf.debugging.assert_positive(sides, message))
+    with tf.control_dependencies(checks):
+        extra = tf.cast(tf.equal(tf.shape(value)[0], 0), tf.int32)
+        paddings = [[0, extra]] + [[0, 0]] * (len(spec.shape) - 1)
+        return tf.ensure_shape(tf.pad(value, paddings), spec.shape)
+
+
+def _answering(function: EndpointFn) -> EndpointFn:
+    """Drop the row that an empty batch got."""
+
+    def endpoint(*args: Any) -> Any:
+        rows = tf.shape(keras.tree.flatten(args)[0])[0]
+        return keras.tree.map_structure(lambda part: part[:rows], function(*args))
+
+    return endpoint
 
 
 def _decision(logits: Any, kind: HeadKind) -> dict[str, Any]:

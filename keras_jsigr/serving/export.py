@@ -1,8 +1,10 @@
-"""Export a hardened model as a SavedModel with three endpoints and a model card."""
+"""Export a hardened model: a SavedModel with endpoints and a card, or one file."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.files import check_target, replaced_folder
+from keras_jsigr.core.files import check_target, local_path, replaced_folder
 from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.saliency.masks import Layout
-from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, named_inputs
+from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, requested_specs
 from keras_jsigr.serving.model_card import (
     CARD_NAME,
     check_threat_model,
@@ -30,6 +32,7 @@ def export(
     explain_score: ScoreName = "log_prob",
     layout: Layout | None = None,
     threat_model: dict[str, Any] | None = None,
+    input_signature: Any = None,
     overwrite: bool = False,
     verbose: int = 1,
 ) -> Path:
@@ -43,15 +46,13 @@ def export(
     - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over
       the channels (by default the last axis, if there are several) of `|d s / d x|`
       for the predicted class; with several regularized inputs `saliency_<input>` for
-      each.
+      each;
+    - `serve`: what the model itself returns, for `keras.layers.TFSMLayer(path)`.
 
-    All run in inference mode. Compile the model first if it returns logits: the loss
-    tells whether the classes exclude each other. The folder gets its name only once it
-    is complete. The model may be used in other threads at the same time; the export
-    has the weights of the moment when they are written.
-
-    The endpoints take inputs by name, as servers do; `keras.layers.TFSMLayer` loads
-    them for models of one input.
+    All run in inference mode and refuse inputs of another shape. Compile the model
+    first if it returns logits: the loss tells whether the classes exclude each other.
+    The folder gets its name only once it is complete. Other threads may use the model
+    meanwhile; the export has the weights of the moment when they are written.
 
     Args:
         model: A hardened model.
@@ -62,6 +63,8 @@ def export(
         threat_model: Entries for the card's `threat_model`, such as
             `{"epsilon": 0.1, "evaluated": True, "note": "PGD-50: 61 %"}`; without
             `epsilon` the radius that the model was hardened for.
+        input_signature: A `tf.TensorSpec` or `keras.InputSpec` for every input, to fix
+            sides that the model leaves open.
         overwrite: Whether to replace an earlier export.
         verbose: Whether to print one line, see `keras.config` for interactive logging.
 
@@ -71,8 +74,8 @@ def export(
     Raises:
         TypeError: If `model` is not hardened, or `threat_model` not a dict of JSON
             values.
-        ValueError: If the score is unknown, the layout does not fit, or the path is
-            taken.
+        ValueError: If the score is unknown, layout or signature do not fit, or the
+            path is taken or not on this machine.
 
     Reference:
         arXiv 1312.6034 (gradient saliency).
@@ -92,12 +95,13 @@ def export(
             f"Got {type(model).__name__}, expected a hardened model. Wrap it with "
             "`keras_jsigr.harden` first, or export it with `keras.Model.export`."
         )
-    target = Path(path).expanduser().absolute()
+    target = local_path(path).absolute()
     check_target(target, overwrite)
     check_threat_model(threat_model)  # now, not after minutes of tracing
     endpoints = make_endpoints(model, explain_score, layout)
+    specs = requested_specs(model.input_specs, input_signature)
     with replaced_folder(target) as folder:
-        signatures = _write_saved_model(model, endpoints, folder)
+        signatures = _write_saved_model(model, endpoints, specs, folder)
         inputs = signatures["serving_default"]["inputs"]
         card = model_card(model, inputs, signatures, threat_model)
         write_model_card(card, folder)
@@ -106,17 +110,24 @@ def export(
 
 
 def _write_saved_model(
-    model: Any, endpoints: dict[str, EndpointFn], folder: Path
+    model: Any,
+    endpoints: dict[str, EndpointFn],
+    specs: list[tf.TensorSpec],
+    folder: Path,
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Trace the endpoints and write them; return what they take and give."""
-    specs = named_inputs(model.input_specs)
     archive = keras.export.ExportArchive()
     # Only the base's variables: a server needs none of the wrapper's.
     archive.track(model.base)
     signatures = {}
     for name, function in endpoints.items():
-        traced = archive.add_endpoint(name, function, input_signature=specs)
+        # `TFSMLayer` passes the inputs as the model takes them, in one argument.
+        packed = [keras.tree.pack_sequence_as(model.input_specs, specs)]
+        signature = packed if name == "serve" else specs
+        traced = archive.add_endpoint(name, function, input_signature=signature)
         outputs = traced.get_concrete_function().structured_outputs
+        if not isinstance(outputs, dict):
+            outputs = {"output_0": keras.tree.flatten(outputs)[0]}
         signatures[name] = {
             "inputs": [_entry(spec.name, spec) for spec in specs],
             "outputs": [_entry(key, spec) for key, spec in outputs.items()],
@@ -127,3 +138,65 @@ def _write_saved_model(
 
 def _entry(name: str, spec: tf.TensorSpec) -> dict[str, Any]:
     return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+
+def export_base(
+    model: Any,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    overwrite: bool = False,
+    verbose: int = 1,
+    **settings: Any,
+) -> Path:
+    """Export the base in another format of Keras, all of its files or none."""
+    target = local_path(path).absolute()
+    _check_settings(model.base, format, settings)
+    _check_file(target, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, because a rename is atomic only within one file system.
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent
+    ) as folder:
+        file = os.path.join(folder, target.name)
+        model.base.export(file, format=format, verbose=False, **settings)
+        made = sorted(Path(folder).iterdir())  # OpenVINO writes a second file
+        for part in made:
+            _check_file(target.parent / part.name, overwrite)
+        for part in made:
+            os.replace(part, target.parent / part.name)
+    arguments.tell(f"exported the {format} model to '{target}'.", verbose)
+    return target
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise ValueError(
+            f"Cannot export to '{path}': got a folder, expected the name of a file. "
+            "Add one."
+        )
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"Cannot export to '{path}': the file exists. Choose another name, or "
+            "replace it with `overwrite=True`."
+        )
+
+
+def _check_settings(base: keras.Model, format: str, settings: dict[str, Any]) -> None:
+    """Refuse what the exporter of a format would pass over in silence."""
+    ours = sorted(settings.keys() & inspect.signature(export).parameters.keys())
+    ours = [name for name in ours if name != "input_signature"]
+    if ours:
+        raise TypeError(
+            f"The format {format!r} holds the bare model, without card and endpoints: "
+            f"got {ours}. Leave them out, or export as 'tf_saved_model'."
+        )
+    known = {"input_signature"} | ({"opset_version"} if format == "onnx" else set())
+    if format == "litert":
+        known |= set(dir(tf.lite.TFLiteConverter.from_keras_model(base)))
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        raise TypeError(
+            f"The format {format!r} has no such settings: got {unknown}. See "
+            "`keras.Model.export` for those it takes."
+        )

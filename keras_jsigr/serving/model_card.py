@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_jsigr.core.files import local_path
 from keras_jsigr.core.heads import head_kind
 from keras_jsigr.core.logits import known_epsilon
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
@@ -171,7 +172,7 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> card["classes"], card["threat_model"]["evaluated"]
         (3, False)
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     path = path / CARD_NAME if path.is_dir() else path
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
