@@ -193,6 +193,9 @@ class JSIGRModel(keras.Model):
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
         self.built = True
+        # `tf.lite.TFLiteConverter.from_keras_model` reads the shapes of inputs here.
+        shapes = keras.tree.map_structure(lambda spec: tuple(spec.shape), specs)
+        self._build_shapes_dict = {"input_shape": shapes}
         self._make_scalars()
         self._maps = SaliencyTargets(
             self._forward, config.live_maps, map_table, self.mean_change
@@ -306,8 +309,10 @@ class JSIGRModel(keras.Model):
     def training_state(self) -> dict[str, float | int | None]:
         """Return the present values of weights, warm-up and factor, JSON-ready."""
         steps = ("delay_steps", "warmup_steps", "steps_taken")
+        counts = {name: int(read_scalar(getattr(self, name))) for name in steps}
         state: dict[str, float | int | None] = {
-            name: int(read_scalar(getattr(self, name))) for name in steps
+            name: None if count == _UNRESOLVED else count
+            for name, count in counts.items()
         }
         for name in (*self._weight_names, "penalty_factor", "reference_accuracy"):
             value = read_scalar(getattr(self, name))

@@ -123,16 +123,6 @@ def warn_of_own_steps(model: keras.Model) -> None:
         )
 
 
-_REGRESSION = (
-    keras.losses.MeanSquaredError,
-    keras.losses.MeanAbsoluteError,
-    keras.losses.MeanAbsolutePercentageError,
-    keras.losses.MeanSquaredLogarithmicError,
-    keras.losses.Huber,
-    keras.losses.LogCosh,
-)
-
-
 # What losses can be reduced to that is no mean over the batch.
 _NO_MEANS = ("sum", "none", None)
 
@@ -152,7 +142,7 @@ def check_loss(model: keras.Model, head: Head) -> None:
     """Refuse a loss that reads the outputs as something they are not."""
     for loss in resolved_losses(model):
         name = getattr(loss, "name", None) or getattr(loss, "__name__", str(loss))
-        if isinstance(loss, _REGRESSION) or loss in _REGRESSION_FUNCTIONS:
+        if _function(loss) in _REGRESSION_FUNCTIONS:
             raise ValueError(
                 f"J-SIGR hardens classifiers: got the regression loss '{name}', "
                 "expected a cross entropy over classes."
@@ -229,12 +219,6 @@ def _function(loss: Any) -> Any:
     return getattr(loss, "fn", loss)
 
 
-_LIKELIHOODS = (
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.SparseCategoricalCrossentropy,
-)
-
-
 _LIKELIHOOD_FUNCTIONS = tuple(
     keras.losses.get(name)
     for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
@@ -243,10 +227,8 @@ _LIKELIHOOD_FUNCTIONS = tuple(
 
 def is_cross_entropy(model: keras.Model) -> bool:
     """Tell whether the loss is the mean of `-log p` of the true class."""
-    return all(
-        isinstance(loss, _LIKELIHOODS) or loss in _LIKELIHOOD_FUNCTIONS
-        for loss in resolved_losses(model)
-    )
+    losses = map(_function, resolved_losses(model))
+    return all(loss in _LIKELIHOOD_FUNCTIONS for loss in losses)
 
 
 _RANGE_TOLERANCE = 1e-4
