@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
+import keras
 import numpy as np
 
 from keras_jsigr.attacks.apgd import APGD
@@ -30,10 +31,12 @@ from keras_jsigr.evaluation.resume import ResultCache, data_identity, model_iden
 from keras_jsigr.evaluation.robustness import (
     RIVALS,
     default_radii,
+    few_radii,
     linearize,
     no_attack,
     run_curve,
     run_suite,
+    working_attack,
 )
 from keras_jsigr.evaluation.run import (
     Log,
@@ -45,6 +48,7 @@ from keras_jsigr.evaluation.run import (
     widest_radius,
 )
 from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
+from keras_jsigr.evaluation.subject import CountedModel, find_no_gradient, unchanged
 from keras_jsigr.evaluation.transfer import (
     TransferResult,
     run_transfer,
@@ -70,6 +74,7 @@ class EvaluationOptions(TypedDict, total=False):
     class_names: Sequence[str] | None
     examples: int
     batch_size: int
+    max_queries: int | None
     seed: int
     title: str | None
 
@@ -99,9 +104,11 @@ def evaluate_robustness(
     robustness, diagnostics of gradient masking, and some fooled examples.
 
     The model and its variables are the same after the call. A crash of an attack or a
-    part is told in `report.errors`; the rest goes on. With `resume`, an interrupted
-    evaluation goes on where it was; the same call gives the same report but for the
-    times.
+    part is told in `report.errors`; the rest goes on. A callable that TensorFlow cannot
+    differentiate is a black box: what needs a gradient is left out, the curve is that
+    of the first attack that works, and `report.queries` counts what it was asked. With
+    `resume`, an interrupted evaluation goes on where it was; the same call gives the
+    same report but for the times.
 
     Args:
         model: A Keras classifier of one input, a hardened model, or a callable that
@@ -128,8 +135,9 @@ def evaluate_robustness(
             and names, run at `epsilon` and twice that (default: MI-FGSM, and for images
             its combination with diverse inputs); `class_names`: one per class;
             `examples`: how many fooled examples to show, 12; `batch_size`, 128;
-            `seed` of everything random, 0; `title` of the report (default: the name of
-            the model).
+            `max_queries`: a callable may be asked about so many inputs per example in
+            all, 50 or more; `seed` of everything random, 0; `title` of the report
+            (default: the name of the model).
 
     Returns:
         The report; `report.save("report.html")` makes a page of it.
@@ -163,6 +171,14 @@ def evaluate_robustness(
     count = arguments.count("examples", options.get("examples", 12), minimum=0)
     batch_size = arguments.count("batch_size", options.get("batch_size", 128))
     seed = arguments.count("seed", options.get("seed", 0), minimum=0)
+    limit = options.get("max_queries")
+    if limit is not None:
+        limit = arguments.count("max_queries", limit, minimum=50)
+        if isinstance(model, keras.Model):
+            raise ValueError(
+                f"`max_queries={limit}` with a Keras model: expected a callable, which "
+                "is asked about examples. Pass `lambda x: model(x)`, or no limit."
+            )
     title = options.get("title")
     for key, text in (("title", title), ("resume", resume)):
         if text is not None and not isinstance(text, str | os.PathLike):
@@ -190,57 +206,94 @@ def evaluate_robustness(
         radii = default_radii(epsilon, widest)
     else:
         radii = check_radii("epsilons", chosen)
-    curve_attack = APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat)
+    curve_attack: Any = APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat)
 
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
-    classes = check_logits(model, np.asarray(probe_rows(x)), batch_size).shape[-1]
-    x, y = check_data(x, y, input_range, classes)
-    others = check_surrogates(surrogates, model, x, classes)
-    names = check_class_names(options.get("class_names"), classes)
-    logits = check_logits(model, x, batch_size)
-    maps = check_nested_settings(saliency, model, x, threat)
-    fingerprint = data_identity(x, y)
-    task = Task(
-        model=model,
-        x=x,
-        y=y,
-        logits=logits,
-        right=classified_rightly(logits, y),
-        class_names=names,
-        log=Log(verbose),
-        cache=_cache(resume, model, x, fingerprint),
-        **threat,
-    )
-    about = to_json(model_summary(model, x.shape[1:], classes), "the model's settings")
-
-    log, results, transferred = task.log, no_attack(task), TransferResult()
-    curve: list[CurvePoint] = []
-    linearized: LinearizedRecord | None = None
-    findings: list[Finding] = []
-    examples: list[ExampleRecord] = []
-    record: SaliencyRecord | None = None
-    guessing = chance(y, classes)
-    with log.part("suite"):
-        run_suite(task, suite, results)
-    with log.part("curve"):
-        stop_at = guessing if chosen is None else None
-        run_curve(task, curve_attack, radii, stop_at=stop_at, points=curve)
-    if others:
-        with log.part("transfer"):
-            reach = [epsilon, 2.0 * epsilon]
-            run_transfer(task, about["name"], others, transfer, reach, transferred)
-    with log.part("linearized"):
-        linearized = linearize(task)
-    if diagnostics:
-        with log.part("diagnostics"):
-            findings = find_symptoms(task, results, others)
-    with log.part("examples"):
-        examples = show_examples(task, results, count)
-    if maps is not None:
-        with log.part("saliency"):
-            record = measure_saliency(task, maps)
-    last = transfer_record(task, transferred, results)
+    log, plain = Log(verbose), model
+    given = surrogates.values() if isinstance(surrogates, Mapping) else surrogates
+    given = given if isinstance(surrogates, Mapping | list | tuple) else ()
+    with unchanged(plain, *given) as changed:
+        open_model = isinstance(model, keras.Model) or not callable(model)
+        counted = None if open_model else CountedModel(model)
+        model = counted or model
+        classes = check_logits(model, np.asarray(probe_rows(x)), batch_size).shape[-1]
+        x, y = check_data(x, y, input_range, classes)
+        no_gradient = find_no_gradient(model, x)
+        if limit is not None and counted is not None:
+            counted.limit = limit * len(x)
+        elif no_gradient is None or not no_gradient.python:
+            model, counted = plain, None  # an open model: nobody pays for questions
+        others = check_surrogates(surrogates, plain, x, classes)
+        names = check_class_names(options.get("class_names"), classes)
+        logits = check_logits(model, x, batch_size)
+        maps = check_nested_settings(saliency, model, x, threat)
+        fingerprint = data_identity(x, y)
+        task = Task(
+            model=model,
+            x=x,
+            y=y,
+            logits=logits,
+            right=classified_rightly(logits, y),
+            class_names=names,
+            log=log,
+            cache=_cache(resume, model, x, fingerprint),
+            no_gradient=no_gradient,
+            counted=counted,
+            **threat,
+        )
+        about = to_json(model_summary(plain, x.shape[1:], classes), "its settings")
+        if no_gradient is not None:
+            about["no_gradient"] = no_gradient.reason
+        results, transferred = no_attack(task), TransferResult()
+        curve: list[CurvePoint] = []
+        linearized: LinearizedRecord | None = None
+        findings: list[Finding] = []
+        examples: list[ExampleRecord] = []
+        record: SaliencyRecord | None = None
+        guessing = chance(y, classes)
+        with log.part("suite"):
+            run_suite(task, suite, results)
+        if no_gradient is not None:
+            curve_attack = working_attack(suite, results)
+            if chosen is None and no_gradient.python:
+                radii = few_radii(task)
+        if curve_attack is not None:
+            known = results if no_gradient is not None else None
+            stop_at = guessing if chosen is None else None
+            with log.part("curve"):
+                run_curve(
+                    task,
+                    curve_attack,
+                    radii,
+                    stop_at=stop_at,
+                    points=curve,
+                    suite=known,
+                )
+        if others:
+            with log.part("transfer"):
+                reach = [epsilon, 2.0 * epsilon]
+                run_transfer(task, about["name"], others, transfer, reach, transferred)
+        with log.part("linearized"):
+            linearized = linearize(task)
+        if diagnostics and not task.can_ask(9 * len(x) + 400):
+            log.fail("diagnostics", "`max_queries` leaves too few questions for them")
+        elif diagnostics:
+            with log.part("diagnostics"):
+                findings = find_symptoms(task, results, others)
+        with log.part("examples"):
+            examples = show_examples(task, results, count)
+        if maps is not None:
+            with log.part("saliency"):
+                record = measure_saliency(task, maps)
+        last = transfer_record(task, transferred, results)
+    if changed:
+        log.fail(
+            "model",
+            f"being asked changes its variables ({', '.join(changed[:3])}"
+            f"{', ...' if len(changed) > 3 else ''}), which were put back: it runs as "
+            "in training. Call it with training=False.",
+        )
     return Report(
         title=about["name"] if title is None else str(title),
         model=about,
@@ -251,7 +304,9 @@ def evaluate_robustness(
         attacks=results.records + ([] if last is None else [last]),
         classes=by_class(task, results.robust),
         curve=curve,
-        curve_attack={"name": curve_attack.name, "config": curve_attack.get_config()},
+        curve_attack={"name": curve_attack.name, "config": curve_attack.get_config()}
+        if curve
+        else {},
         chance=guessing,
         transfer=transferred.records,
         linearized=linearized,
@@ -266,6 +321,7 @@ def evaluate_robustness(
             "diagnostics": diagnostics,
             "saliency": None if maps is None else maps.get_config(),
             "examples": count,
+            "max_queries": limit,
             "batch_size": batch_size,
             "seed": seed,
         },
@@ -273,6 +329,7 @@ def evaluate_robustness(
         seconds={**log.seconds, "total": log.total()},
         errors=log.errors,
         saliency=record,
+        queries=None if counted is None else counted.asked / len(x),
     )
 
 

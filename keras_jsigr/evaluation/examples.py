@@ -114,16 +114,18 @@ def _pictures(
             batch_size=task.batch_size,
         )
 
-    columns = zip(images, attacked, maps(x), maps(x_adv), strict=True)
-    return [
+    pictures = [
         {
             "image": image_picture(clean, task.input_range),
             "perturbation": difference_picture(
                 adv.astype(np.float64) - clean.astype(np.float64)
             ),
             "attacked image": image_picture(adv, task.input_range),
-            "gradient map": map_picture(clean_map),
-            "gradient map, attacked": map_picture(adv_map),
         }
-        for clean, adv, clean_map, adv_map in columns
+        for clean, adv in zip(images, attacked, strict=True)
     ]
+    if task.no_gradient is None:
+        for shown, before, after in zip(pictures, maps(x), maps(x_adv), strict=True):
+            shown["gradient map"] = map_picture(before)
+            shown["gradient map, attacked"] = map_picture(after)
+    return pictures

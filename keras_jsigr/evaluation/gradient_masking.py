@@ -47,11 +47,12 @@ def diagnostics(  # noqa: D417
 ) -> list[Finding]:
     """Look for signs that a model hides its gradients instead of being robust.
 
-    Ten rules, each a documented threshold and a test of counts: vanishing gradients,
-    probabilities in place of logits, random outputs; one step that beats many, black
-    box that beats white box, more steps that find more, a larger radius that does not
-    help; logits whose scale decides, gradients that turn within the radius, noise that
-    beats gradients. "ok" is no proof of robustness. "suspect" means that the accuracy
+    Eleven rules, each a documented threshold and a test of counts: vanishing gradients,
+    probabilities in place of logits, outputs that are random or depend on the batch;
+    one step that beats many, black box that beats white box, more steps that find more,
+    a larger radius that does not help; logits whose scale decides, gradients that turn
+    within the radius or do not lead to the decisions, noise that beats gradients. "ok"
+    is no proof of robustness. "suspect" means that the accuracy
     under the usual attacks may be an artefact.
 
     No more than 500 examples are used, drawn by the seed. A rule that crashes is
@@ -118,6 +119,8 @@ def diagnostics(  # noqa: D417
 def _run(rule: Rule, context: DiagnosticContext, given: int) -> Finding:
     numbers = {"examples": float(len(context.x)), "examples_given": float(given)}
     try:
+        if rule.needs_gradient and context.no_gradient and context.no_gradient.python:
+            raise NotApplicableError("There is no gradient to judge.")
         result = rule.check(context)
     except Exception as error:
         known = isinstance(error, NotApplicableError)
@@ -211,5 +214,9 @@ def find_symptoms(
     }
     info = task.cache.get_or_compute("diagnostics", settings, compute).info
     findings: list[Finding] = from_json(list[Finding], to_json(info["findings"]))
-    task.log.errors.extend(f"{f.rule}: {f.says}" for f in findings if f.crashed)
+    for finding in findings:
+        if finding.crashed:
+            task.log.fail(
+                f"diagnostics, {finding.title}", finding.says.removeprefix(CRASHED)
+            )
     return findings

@@ -25,6 +25,7 @@ from keras_jsigr.core.batching import (
 )
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.evaluation.run import AttackFailedError
+from keras_jsigr.evaluation.subject import NoGradient, find_no_gradient
 
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -63,6 +64,11 @@ class DiagnosticContext:
 
         return logits
 
+    @cached_property
+    def no_gradient(self) -> NoGradient | None:
+        """Why the model has no gradient, if it has none."""
+        return find_no_gradient(self.model, self.x)
+
     @property
     def settings(self) -> dict[str, Any]:
         """What all attacks have in common."""
@@ -76,9 +82,14 @@ class DiagnosticContext:
         }
 
     @cached_property
+    def logits(self) -> npt.NDArray[Any]:
+        """The logits of all examples without attack."""
+        return self._logits(self.x)
+
+    @cached_property
     def right(self) -> Bools:
         """Per example: right without attack."""
-        return self.right_at(self.x, np.arange(len(self.x)))
+        return classified_rightly(self.logits, self.y)
 
     @property
     def rows(self) -> Rows:
@@ -130,9 +141,17 @@ class DiagnosticContext:
         return predict_logits(self.attackable, points, self.batch_size)
 
     def compute(
-        self, name: str, body: Callable[..., Any], rows: Rows, *numbers: float
+        self,
+        name: str,
+        body: Callable[..., Any],
+        rows: Rows,
+        *numbers: float,
+        others: Rows | None = None,
     ) -> list[npt.NDArray[Any]]:
-        """Run `body(logits_fn, x, targets, seed, *numbers)`, compiled, in batches."""
+        """Run `body(logits_fn, x, targets, seed, *numbers)`, compiled, in batches.
+
+        With `others`, the inputs of these rows are the last argument.
+        """
 
         def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
             signature = [
@@ -140,6 +159,7 @@ class DiagnosticContext:
                 tf.TensorSpec((None, classes), tf.float32),
                 tf.TensorSpec((2,), tf.int32),
                 *(tf.TensorSpec((), tf.float32) for _ in numbers),
+                *([] if others is None else [open_batch(probe)]),
             ]
             return partial(body, logits_fn), signature
 
@@ -151,7 +171,8 @@ class DiagnosticContext:
             x, y = self.x[rows[at]], self.y[rows[at]]
             targets = target_rows(y, len(y), self.classes)
             seed = tf.constant([self.seed, at.start // self.batch_size], tf.int32)
-            return run(tf.convert_to_tensor(x), targets, seed, *scalars)
+            more = [] if others is None else [tf.convert_to_tensor(self.x[others[at]])]
+            return run(tf.convert_to_tensor(x), targets, seed, *scalars, *more)
 
         parts = list(parallel_batches(run_batch, len(rows), self.batch_size))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

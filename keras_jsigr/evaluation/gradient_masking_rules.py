@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.gradient_attack import zero_nonfinite
+from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.losses import LossName, ascent_loss, attack_loss, misclassified
 from keras_jsigr.attacks.norms import BALLS, safe_normalize, working_dtype
 from keras_jsigr.attacks.pgd import PGD
@@ -34,6 +35,7 @@ from keras_jsigr.evaluation.gradient_masking_context import (
     standard_error,
 )
 from keras_jsigr.evaluation.run import chance, widest_radius
+from keras_jsigr.evaluation.subject import unchanged
 
 Body = Callable[..., Any]
 
@@ -51,7 +53,8 @@ class Rule(ABC):
     """One sign of gradient masking, with its thresholds as class constants."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: ClassVar[str]  # what is checked, as it should be
+    needs_gradient: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, context: DiagnosticContext) -> RuleResult:
@@ -79,15 +82,27 @@ def percent(share: float) -> str:
 class ZeroGradients(Rule):
     """Count the examples whose input gradient is zero, NaN or infinite."""
 
-    name, title = "zero_gradients", "Gradients vanish"
+    name, title, needs_gradient = "zero_gradients", "Gradients do not vanish", False
     ZERO = 1e-12  # float32 cross entropy of a margin above 27 has such a gradient
     # Long trained plain networks are that sure of some examples; defenses that live on
     # it of nearly all.
     TOLERATED = 0.05
+    ADVICE = (
+        "The model passes no gradient there (rounding, thresholds, argmax, Python "
+        "code): attack it through a smooth stand-in for that step (BPDA), with Square "
+        "and with transferred examples (`surrogates`), and quote the worst."
+    )
 
     def check(self, context: DiagnosticContext) -> RuleResult:
         """See `Rule.check`."""
-        total = len(context.x)
+        total, none_at_all = len(context.x), context.no_gradient
+        if none_at_all and none_at_all.python:
+            return RuleResult(
+                True,
+                none_at_all.reason,
+                {"share": 1.0, "share_without_any": 1.0, "share_not_finite": 0.0},
+                self.ADVICE,
+            )
         naive, odds, finite = context.compute(
             self.name, self._largest, np.arange(total)
         )
@@ -121,9 +136,7 @@ class ZeroGradients(Rule):
                 True,
                 f"{says}, and at {percent(none / total)} no other loss has one either.",
                 figures,
-                "The model passes no gradient there (rounding, thresholds, argmax): "
-                "attack it through a smooth stand-in for that step (BPDA), with Square "
-                "and with transferred examples, and quote the worst.",
+                self.ADVICE,
             )
         return RuleResult(
             clearly_more(vanished, total, self.TOLERATED),
@@ -155,7 +168,7 @@ class ZeroGradients(Rule):
 class SoftmaxOutputs(Rule):
     """Ask whether a callable returns probabilities instead of logits."""
 
-    name, title = "softmax_outputs", "Probabilities passed for logits"
+    name, title, needs_gradient = "softmax_outputs", "Outputs are logits", False
     EXAMPLES = 128
     ROUNDING = 1e-2  # rows of float16 probabilities sum to one to this
 
@@ -197,18 +210,22 @@ class SoftmaxOutputs(Rule):
 
 @register
 class Randomness(Rule):
-    """Ask the model several times about the same examples, compiled and not."""
+    """Ask about the same examples again: compiled or not, and in other batches."""
 
-    name, title = "randomness", "Outputs are random"
+    name, title = "randomness", "Equal inputs get equal outputs"
+    needs_gradient = False
     CALLS = 3
     EAGER_EXAMPLES = 32
     # Of the two largest logits. Another order of addition changes 1e-6 of them.
     TOLERATED = 1e-4
     TIE = 1e-5  # closer than this, rounding alone may change a decision
+    # In batches of another size even half precision differs by less.
+    BATCH_TOLERATED = 0.02
 
     def check(self, context: DiagnosticContext) -> RuleResult:
         """See `Rule.check`."""
         difference, changed, decided = 0.0, 0.0, False
+        known = context.logits
         few = tf.convert_to_tensor(context.x[: self.EAGER_EXAMPLES])
         eager = as_logits(context.model, few)
         for ask in (
@@ -216,20 +233,13 @@ class Randomness(Rule):
             lambda: eager(few),
         ):
             first, *others = (np.asarray(ask(), np.float64) for _ in range(self.CALLS))
-            size, gap = self._size_and_gap(first)
             for other in others:
-                # A class that is never chosen may have any logit: relative to itself.
-                scale = np.maximum(np.abs(first), size[:, None])
-                difference = max(
-                    difference, float((np.abs(other - first) / scale).max())
-                )
-                moved = other.argmax(-1) != first.argmax(-1)
-                changed = max(changed, float(moved.mean()))
-                wide = np.maximum(gap, self._size_and_gap(other)[1]) > self.TIE * size
-                decided |= bool((moved & wide).any())
+                far, moved, sure = self._compare(first, other, self.TIE)
+                difference, changed = max(difference, far), max(changed, moved)
+                decided |= sure
         figures = {"largest_difference": difference, "decisions_changed": changed}
         if difference <= self.TOLERATED and not decided:
-            return RuleResult(False, "Equal inputs get equal outputs.", figures)
+            return self._in_other_batches(context, known, figures)
         return RuleResult(
             True,
             f"Outputs for the same input differ by up to {percent(difference)} of the "
@@ -239,6 +249,50 @@ class Randomness(Rule):
             "(expectation over transformation), judge each point by many draws, or "
             "switch the noise off.",
         )
+
+    def _in_other_batches(
+        self, context: DiagnosticContext, known: Any, figures: dict[str, float]
+    ) -> RuleResult:
+        """Ask in batches of another size, each example among other neighbours."""
+        count = len(context.x)
+        size = max(1, min(count, context.batch_size) // 3)
+        order = np.random.default_rng(context.seed).permutation(count)
+        with unchanged(context.model) as changed:
+            logits = predict_logits(context.attackable, context.x[order], size)
+        again = np.empty(known.shape, np.float64)
+        again[order] = logits
+        far, moved, sure = self._compare(
+            known.astype(np.float64), again, self.BATCH_TOLERATED
+        )
+        figures |= {"batch_difference": far, "decisions_by_batch": moved}
+        own = f" Being asked changes its variables {changed[:3]}." if changed else ""
+        if far <= self.BATCH_TOLERATED and not sure:
+            return RuleResult(
+                False, f"Equal inputs get equal outputs, in any batch.{own}", figures
+            )
+        return RuleResult(
+            True,
+            "The answer for an input depends on the others in its batch: in other "
+            f"batches outputs differ by up to {percent(far)} of the largest logits, "
+            f"and {percent(moved)} of the decisions change.{own}",
+            figures,
+            "The model seems to normalize by the batch, as in training: call it with "
+            "training=False. As it is, an accuracy under attack holds for one "
+            "composition of batches only.",
+        )
+
+    @classmethod
+    def _compare(
+        cls, first: npt.NDArray[Any], other: npt.NDArray[Any], tie: float
+    ) -> tuple[float, float, bool]:
+        """Return the largest difference, decisions changed, and if beyond rounding."""
+        size, gap = cls._size_and_gap(first)
+        # A class that is never chosen may have any logit: relative to itself.
+        scale = np.maximum(np.abs(first), size[:, None])
+        moved = other.argmax(-1) != first.argmax(-1)
+        wide = np.maximum(gap, cls._size_and_gap(other)[1]) > tie * size
+        far = float((np.abs(other - first) / scale).max())
+        return far, float(moved.mean()), bool((moved & wide).any())
 
     @staticmethod
     def _size_and_gap(logits: npt.NDArray[np.float64]) -> tuple[Any, Any]:
@@ -253,7 +307,7 @@ class Randomness(Rule):
 class SingleStepBeatsIterative(Rule):
     """Compare FGSM and PGD per example, at the same radius."""
 
-    name, title = "single_step_beats_iterative", "One step beats many"
+    name, title = "single_step_beats_iterative", "Many steps beat one"
     TOLERATED = 0.01  # of an honest model, some examples fall to FGSM alone
 
     def check(self, context: DiagnosticContext) -> RuleResult:
@@ -285,7 +339,7 @@ class SingleStepBeatsIterative(Rule):
 class BlackBoxBeatsWhiteBox(Rule):
     """Try what PGD left with Square and with examples made against surrogates."""
 
-    name, title = "black_box_beats_white_box", "Black box beats white box"
+    name, title = "black_box_beats_white_box", "White box beats black box"
     # Few for Square: enough to beat masked gradients, too few to beat good ones.
     QUERIES = 500
     TOLERATED = 0.02  # a weak white-box attack misses one or two in a hundred honestly
@@ -329,7 +383,7 @@ class BlackBoxBeatsWhiteBox(Rule):
 class MoreSteps(Rule):
     """Attack with twice the steps from the same starts, then from four others."""
 
-    name, title = "more_steps", "More steps find more"
+    name, title = "more_steps", "More steps find no more"
     RESTARTS = 4
     TOLERATED = 0.02  # of all examples: the precision of published tables
 
@@ -366,7 +420,7 @@ class MoreSteps(Rule):
 class EpsilonCurve(Rule):
     """Attack at half, once and twice the radius, and at one that covers the range."""
 
-    name, title = "epsilon_curve", "A larger radius does not help"
+    name, title = "epsilon_curve", "A larger radius helps the attack"
     FACTORS = (0.5, 1.0, 2.0)
     TOLERATED = 0.02  # larger steps of a larger ball overlook an example here and there
 
@@ -409,7 +463,7 @@ class EpsilonCurve(Rule):
 class LogitScale(Rule):
     """Run a naive attack on the logits times 0.001, 1 and 1000, and with the margin."""
 
-    name, title = "logit_scale", "The scale of the logits decides"
+    name, title = "logit_scale", "The scale of the logits does not matter"
     STEPS = 20
     # Of all examples. Losses differ in the rival they go for: on honest networks the
     # margin finds up to five in a hundred more, where saturation hides nearly all.
@@ -498,7 +552,7 @@ class LogitScale(Rule):
 class LocalLinearity(Rule):
     """Compare the gradients at `x` and at uniform noise around it."""
 
-    name, title = "local_linearity", "Gradients turn within the radius"
+    name, title = "local_linearity", "Gradients keep their direction"
     DRAWS = 4
     # Mean cosine. On Fashion-MNIST plain, adversarially trained and hardened networks
     # had 0.86 to 0.96 at their radius and 0.57 or more at three times that, collapsed
@@ -604,10 +658,107 @@ class LocalLinearity(Rule):
 
 
 @register
+class UnseenChanges(Rule):
+    """Add up the gradient on the way to an input of another decision.
+
+    Of a function that is what its gradient says, the sum is the change. Where logits
+    jump or stand still beside a small smooth part, the gradient sees that part alone.
+    """
+
+    name, title = "unseen_changes", "Gradients lead to the decisions"
+    POINTS = 32
+    # An example counts if the gradient accounts for less than half of the change. On
+    # honest networks that are few; where decisions are rounded, nearly all.
+    SEEN, TOLERATED = 0.5, 0.25
+    QUERIES, EXAMPLES = 1000, 50  # of an attack by decisions alone, if suspect
+
+    def check(self, context: DiagnosticContext) -> RuleResult:
+        """See `Rule.check`."""
+        decisions, order = context.logits.argmax(-1), np.random.default_rng(0)
+        others = np.arange(len(decisions))
+        for decision in np.unique(decisions):
+            mine = decisions == decision
+            if mine.all():
+                raise NotApplicableError("All examples get one decision.")
+            elsewhere = np.flatnonzero(~mine)
+            others[mine] = order.choice(elsewhere, int(mine.sum()))
+        rows = np.arange(len(decisions))
+        seen, change = context.compute(self.name, self._walk, rows, others=others)
+        known = np.isfinite(seen) & np.isfinite(change) & (change > 0)
+        if not known.any():
+            raise NotApplicableError("The logits or their gradients are not finite.")
+        share, total = seen[known] / change[known], int(known.sum())
+        unseen = int((share < self.SEEN).sum())
+        figures = {"share": unseen / total, "median_seen": float(np.median(share))}
+        says = (
+            "On the way to an input of another decision, the gradients account for "
+            f"{percent(figures['median_seen'])} of the change of the logits (median); "
+            f"at {percent(unseen / total)} of {total} examples for less than half."
+        )
+        suspect = clearly_more(unseen, total, self.TOLERATED)
+        if suspect and context.norm != "l1":
+            left = np.flatnonzero(context.under_pgd)[: self.EXAMPLES]
+            attack = HopSkipJump(queries=self.QUERIES, **context.settings)
+            fooled = len(left) - int(context.under(attack, left)[left].sum())
+            says += (
+                f" By decisions alone (HopSkipJump, {self.QUERIES} queries) the model "
+                f"is fooled at {fooled} of {len(left)} examples that PGD left."
+            )
+            figures |= {"left_by_pgd": len(left), "fooled_by_decisions": fooled}
+        return RuleResult(
+            suspect,
+            says,
+            figures,
+            "The decisions change where the gradients do not see it (rounding or an "
+            "argmax beside a small smooth part, or steps that are all but steep): "
+            "attacks by gradients or by logits follow the wrong part. Quote attacks by "
+            "decisions alone (HopSkipJump) and transferred examples (`surrogates`).",
+        )
+
+    @classmethod
+    def _walk(
+        cls,
+        logits_fn: LogitsFn,
+        x: tf.Tensor,
+        targets: tf.Tensor,
+        seed: tf.Tensor,
+        end: tf.Tensor,
+    ) -> Any:
+        """Return what the gradients add up to, and what the margin loses."""
+        del targets, seed
+        start = tf.cast(x, working_dtype(x.dtype))
+        way = tf.cast(end, start.dtype) - start
+
+        def logits_at(point: tf.Tensor) -> tf.Tensor:
+            return tf.cast(logits_fn(tf.cast(point, x.dtype)), tf.float32)
+
+        first, last = logits_at(start), logits_at(start + way)
+        pair = tf.argmax(first, -1), tf.argmax(last, -1)
+
+        def margin(logits: tf.Tensor) -> tf.Tensor:
+            own, other = (tf.gather(logits, c, axis=1, batch_dims=1) for c in pair)
+            return own - other
+
+        def look(number: tf.Tensor, seen: tf.Tensor) -> Any:
+            share = (tf.cast(number, start.dtype) + 0.5) / cls.POINTS
+            point = tf.ensure_shape(start + share * way, x.shape)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                there = margin(logits_at(point))
+            gradient, _ = zero_nonfinite(tape.gradient(there, point))
+            slope = tf.reduce_sum(gradient * way, range(1, x.shape.rank))
+            return number + 1, seen - tf.cast(slope, tf.float32) / cls.POINTS
+
+        begin = (tf.constant(0), tf.zeros_like(first[:, 0]))
+        _, seen = tf.while_loop(lambda n, _: n < cls.POINTS, look, begin)
+        return seen, margin(first) - margin(last)
+
+
+@register
 class Noise(Rule):
     """Draw 100 points of the ball per example and compare with PGD."""
 
-    name, title = "noise", "Noise beats gradients"
+    name, title = "noise", "Gradients beat noise"
     DRAWS = 100
     TOLERATED = 0.01  # whatever random directions find, gradients do
     # Noise is as harmful as PGD if it does half of the harm, in many dimensions, where

@@ -81,7 +81,7 @@ class AttackRecord:
     config: dict[str, Any]
     attacked: int
     broken: int
-    accuracy: Rate
+    accuracy: Rate | None  # None: it did not finish
     seconds: float
     error: str | None = None
 
@@ -264,6 +264,7 @@ class ReportData:
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     saliency: SaliencyRecord | None = None
+    queries: float | None = None
 
     def __post_init__(self) -> None:
         """Convert all values to the types that a file gives back."""

@@ -21,6 +21,7 @@ from keras_jsigr.core.batching import probe_rows
 from keras_jsigr.core.files import (
     from_json,
     json_text,
+    local_path,
     read_cache_file,
     to_json,
     write_cache_file,
@@ -53,7 +54,7 @@ class ResultCache:
         if folder is None:
             return
         identity = {"format": _FORMAT, **identity}
-        self._folder = Path(folder).expanduser() / _digest(identity)
+        self._folder = local_path(folder) / _digest(identity)
         try:
             text = json_text(to_json(identity)).encode()
             write_whole(self._folder / "about.json", text)
@@ -213,9 +214,9 @@ def _answers(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:
         energy = tf.reduce_sum(tf.square(tf.cast(logits, tf.float32)), axis=-1)
     try:
         gradient = tape.gradient(energy, probe)
-    except LookupError:  # of an operation that has none
+    except (LookupError, tf.errors.OpError):  # of an operation that has none
         gradient = None
-    if gradient is None:
+    if gradient is None or gradient.shape != probe.shape:
         return [_digits(energy), "no gradient"]
     size = tf.reduce_sum(tf.abs(gradient), range(1, probe.shape.rank))
     return [_digits(energy), _digits(size)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from keras_jsigr.evaluation.records import (
     Rate,
 )
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
-from keras_jsigr.evaluation.run import Task, first_line
+from keras_jsigr.evaluation.run import Task, innermost_line, widest_radius
 
 # ---- attacks
 
@@ -44,23 +44,36 @@ class Attacked:
     seconds: float = 0.0
     error: str | None = None
     crashed: bool = False
+    done: int = 0
 
 
 def attack_rows(
-    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
+    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64], share: int = 1
 ) -> Attacked:
-    """Attack some examples of a task, in parts that are kept on disk."""
+    """Attack some examples of a task, in parts that are kept on disk.
+
+    Of the questions that the model may still be asked, one `share`-th is for this.
+    """
     found, errors = Attacked(np.zeros(0, np.int64), task.x[:0]), []
+    if refused := _refused(task, attack):
+        return replace(found, error=refused, crashed=True)
     # A part is a small share of the work, but enough to fill the last batches.
     size = 4 * task.batch_size
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
+        if task.counted is not None:
+            attack = task.counted.affordable(attack, len(rows) - start, share)
+        if attack is None:
+            found.crashed = True
+            errors.append("`max_queries` leaves too few questions for it")
+            break
         result = _attack_part(task, kind, attack, part)
         errors += [result.info["error"]] if result.info["error"] else []
         found.crashed = result.info["crashed"]
         if found.crashed:
             break
         found.seconds += result.info["seconds"]
+        found.done += len(part)
         broken = part[result.arrays["broken"]]
         found.broken = np.concatenate([found.broken, broken])
         found.x_adv = np.concatenate([found.x_adv, result.arrays["x_adv"]])
@@ -69,6 +82,14 @@ def attack_rows(
             task.log.say(f"    {attack.name}: {done} of {len(rows)} examples")
     found.error = "; ".join(dict.fromkeys(errors)) or None
     return found
+
+
+def _refused(task: Task, attack: Any) -> str | None:
+    """Tell why an attack of this package need not be tried."""
+    ours = type(attack).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if task.no_gradient and ours and attack.access == "white box":
+        return f"It needs a gradient. {task.no_gradient.reason}"
+    return None
 
 
 def _attack_part(
@@ -82,7 +103,7 @@ def _attack_part(
         arrays = {"broken": done.broken, "x_adv": done.x_adv[done.broken]}
         info = {
             "seconds": done.seconds,
-            "error": first_line(done.error),
+            "error": innermost_line(done.error),
             "crashed": done.crashed,
         }
         return CachedResult(arrays, info, complete=not done.crashed)
@@ -121,9 +142,9 @@ def no_attack(task: Task) -> SuiteResult:
 def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
     """Attack all examples that are still right, attack by attack; add to `result`."""
     crashed = []
-    for attack in attacks:
+    for place, attack in enumerate(attacks):
         rows = np.flatnonzero(result.robust)
-        found = attack_rows(task, "suite", attack, rows)
+        found = attack_rows(task, "suite", attack, rows, len(attacks) - place)
         result.robust[found.broken] = False
         result.x_adv[found.broken] = found.x_adv
         result.fooled_by[found.broken] = len(result.records)
@@ -133,9 +154,9 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
                 name=attack.name,
                 access=attack.access,
                 config=attack.get_config(),
-                attacked=len(rows),
+                attacked=found.done,
                 broken=len(found.broken),
-                accuracy=accuracy,
+                accuracy=None if found.crashed and not found.done else accuracy,
                 seconds=found.seconds,
                 error=found.error,
             )
@@ -146,14 +167,13 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
         )
         if found.error is not None:
             what = "did not finish" if found.crashed else "lost some of its points"
-            task.log.errors.append(
-                f"suite: {attack.name} {what}, so the accuracy under attack may be too "
-                f"high. {found.error}"
-            )
+            if not _refused(task, attack):
+                what += ", so the accuracy under attack may be too high"
+            task.log.fail(f"suite, {attack.name} {what}", found.error)
         crashed.append(found.crashed)
     if attacks and all(crashed):
-        task.log.errors.append(
-            "suite: no attack finished, so the accuracy under attack means nothing."
+        task.log.fail(
+            "suite", "no attack finished: the accuracy under attack means nothing."
         )
 
 
@@ -169,6 +189,22 @@ def default_radii(epsilon: float, widest: float) -> list[float]:
     return [radius for radius in radii if radius < widest] + [widest]
 
 
+def working_attack(attacks: Sequence[Any], suite: SuiteResult) -> Any:
+    """Return the first attack that fooled the model, else the first that finished."""
+    ran = [(r, a) for r, a in zip(suite.records, attacks, strict=True) if r.accuracy]
+    return next((a for r, a in ran if r.broken), ran[0][1] if ran else None)
+
+
+def few_radii(task: Task) -> list[float]:
+    """Choose the radii of the curve of a black box, to cost few questions.
+
+    Far beyond `epsilon` an attack that works needs few; just beyond it would use all.
+    """
+    widest = widest_radius(task.norm, task.input_range, task.x[0].size)
+    far = min(max(2.0 * task.epsilon, widest / 3), widest)
+    return [0.5 * task.epsilon, task.epsilon, far]
+
+
 def run_curve(
     task: Task,
     attack: Any,
@@ -176,19 +212,30 @@ def run_curve(
     *,
     stop_at: float | None,
     points: list[CurvePoint],
+    suite: SuiteResult | None = None,
 ) -> None:
-    """Attack with growing radii what is left of the smaller ones; add to `points`."""
+    """Attack with growing radii what is left of the smaller ones; add to `points`.
+
+    What the suite found at the radius of the threat model is not asked for again; what
+    it left there is taken to withstand less, too.
+    """
     right = task.right.copy()
     points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
     for radius in radii:
         low = stop_at is not None and points[-1].accuracy.accuracy <= stop_at
         if low and points[-1].epsilon >= task.epsilon:
             break
-        found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(right))
-        if found.error is not None:
-            # A point too high would look like robustness: better none.
-            raise RuntimeError(f"stopped at radius {radius:g}: {found.error}")
-        right[found.broken] = False
+        if suite is not None and radius == task.epsilon:
+            right &= suite.robust
+        else:
+            inside = suite is not None and radius < task.epsilon
+            rows = right & ~suite.robust if suite is not None and inside else right
+            found = attack_rows(task, "curve", attack.at(radius), np.flatnonzero(rows))
+            if found.error is not None:
+                # A point too high would look like robustness: better none.
+                task.log.fail(f"curve, from radius {radius:g} on", found.error)
+                break
+            right[found.broken] = False
         accuracy = Rate(int(right.sum()), len(right))
         points.append(CurvePoint(epsilon=radius, accuracy=accuracy))
         task.log.say(f"  radius {radius:g}: {accuracy.accuracy:.1%} left")
@@ -353,7 +400,7 @@ RIVALS = 9
 
 def linearize(task: Task) -> LinearizedRecord | None:
     """Summarize the linearized robustness of the rightly classified examples."""
-    if not task.right.any():
+    if task.no_gradient or not task.right.any():
         return None
 
     def compute() -> CachedResult:
@@ -371,9 +418,8 @@ def linearize(task: Task) -> LinearizedRecord | None:
     settings = {"norm": task.norm, "rivals": RIVALS, "rows": array_digest(task.right)}
     info = task.cache.get_or_compute("linearized", settings, compute).info
     if lost := info["not_finite"]:
-        task.log.errors.append(
-            f"linearized: the gradient is NaN or infinite at {lost} of "
-            f"{int(task.right.sum())} examples, which are left out."
-        )
+        total = int(task.right.sum())
+        why = f"the gradient is NaN or infinite at {lost} of {total} examples,"
+        task.log.fail("linearized", f"{why} which are left out.")
     record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
     return record

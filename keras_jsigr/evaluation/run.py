@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from keras_jsigr.core.arguments import tell
 from keras_jsigr.core.logits import base_model, is_hardened
 from keras_jsigr.evaluation.records import ClassRecord, Rate
 from keras_jsigr.evaluation.resume import ResultCache
+from keras_jsigr.evaluation.subject import CountedModel, NoGradient
 
 # With verbose="auto", progress is told after so many seconds.
 _LONG = 20.0
@@ -29,7 +32,7 @@ class Log:
 
     def __init__(self, verbose: Any) -> None:
         self.seconds: dict[str, float] = {}
-        self.errors: list[str] = []
+        self._failed: dict[str, list[str]] = {}
         self._verbose = verbose
         self._start = time.perf_counter()
 
@@ -41,10 +44,20 @@ class Log:
         try:
             yield
         except Exception as error:
-            self.errors.append(f"{name}: {in_words(error)}")
-            self.say(self.errors[-1])
+            self.fail(name, in_words(error))
         finally:
             self.seconds[name] = time.perf_counter() - start
+
+    def fail(self, what: str, why: str) -> None:
+        """Note that something failed; what failed for one reason is told together."""
+        self._failed.setdefault(why, []).append(what)
+        self.say(f"{what}: {why}")
+
+    @property
+    def errors(self) -> list[str]:
+        """What failed and why, each reason once."""
+        known = self._failed.items()
+        return [f"{'; '.join(dict.fromkeys(what))}: {why}" for why, what in known]
 
     def say(self, line: str) -> None:
         """Print a line by the rule for `verbose`; with "auto" only if it takes long."""
@@ -56,10 +69,27 @@ class Log:
         return time.perf_counter() - self._start
 
 
-def first_line(text: str | None) -> str | None:
-    """Return the first line of a text that is not empty, or `None`."""
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[0][:300] if lines else None
+# What TensorFlow and Keras put around the line that says what happened.
+_WRAPPING = re.compile(
+    r"Graph execution error:|Detected at node|File \"|Traceback|\d+ root error|"
+    r"\(\d\) |Exception encountered when calling|Arguments received|\[\[|"
+    r"<stack trace|Input tensors|Received|•|return |ret = "
+)
+_NAMED = re.compile(r"(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.*)")
+
+
+def innermost_line(text: str | None) -> str | None:
+    """Return the line of an error's text that says what happened, or `None`."""
+    text = re.sub(r"\x1b\[\d*m|\[\[\{\{.*|\[Op:.*", "", text or "")
+    outer = _NAMED.match(text)
+    lines = [line.strip() for line in (outer[2] if outer else "").splitlines()]
+    lines += [line.strip() for line in text.splitlines()[1 if outer else 0 :]]
+    lines = [line for line in lines if line and not _WRAPPING.match(line)]
+    named = [found for line in lines if (found := _NAMED.match(line))]
+    if named:
+        return f"{named[-1][1]}: {named[-1][2]}"[:300]
+    kind = f"{outer[1]}: " if outer else ""
+    return (kind + lines[0])[:300] if lines else (outer and outer[1])
 
 
 class AttackFailedError(RuntimeError):
@@ -68,10 +98,8 @@ class AttackFailedError(RuntimeError):
 
 def in_words(error: BaseException) -> str:
     """Say what an error is in one line."""
-    message = first_line(str(error))
-    if isinstance(error, AttackFailedError) and message:
-        return message
-    return type(error).__name__ + (f": {message}" if message else "")
+    kind = "" if isinstance(error, AttackFailedError) else f"{type(error).__name__}: "
+    return innermost_line(f"{kind}{error}") or type(error).__name__
 
 
 def model_summary(
@@ -94,10 +122,12 @@ def model_summary(
 
 def model_name(model: Any) -> str:
     """Return what a model is called."""
+    if isinstance(model, functools.partial):
+        return model_name(model.func)
     for attribute in ("name", "__name__"):
         name = getattr(model, attribute, None)
         if isinstance(name, str) and name:
-            return name
+            return "unnamed function" if name == "<lambda>" else name
     return type(model).__name__
 
 
@@ -130,6 +160,8 @@ class Task:
     seed: int
     cache: ResultCache
     log: Log
+    no_gradient: NoGradient | None = None
+    counted: CountedModel | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,6 +173,10 @@ class Task:
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
+
+    def can_ask(self, questions: float) -> bool:
+        """Tell whether the model may be asked so many questions more."""
+        return self.counted is None or self.counted.can_answer(questions)
 
 
 def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:

@@ -348,7 +348,8 @@ def measure_saliency(task: Task, maps: MapSettings) -> SaliencyRecord:
     }
     info = task.cache.get_or_compute("saliency", settings, compute).info
     record: SaliencyRecord = from_json(SaliencyRecord, to_json(info["record"]))
-    task.log.errors.extend(f"saliency, {error}" for error in record.errors)
+    for error in record.errors:
+        task.log.fail("saliency", error)
     return record
 
 

@@ -34,8 +34,8 @@ from keras_jsigr.evaluation.robustness import SuiteResult, describe
 from keras_jsigr.evaluation.run import (
     AttackFailedError,
     Task,
-    first_line,
     in_words,
+    innermost_line,
     versions,
 )
 from keras_jsigr.evaluation.validation import (
@@ -107,7 +107,7 @@ class TransferBench:
                 f"right_{number}": classified_rightly(self._logits(name, x_adv), self.y)
                 for number, name in enumerate(targets)
             }
-            info = {"seconds": done.seconds, "error": first_line(done.error)}
+            info = {"seconds": done.seconds, "error": innermost_line(done.error)}
             return CachedResult(arrays, info)
 
         wanted = {
@@ -185,26 +185,28 @@ def run_transfer(
     named = by_name(attacks)
     result.attacks = {label: describe(each)["config"] for label, each in named.items()}
     for source in sources:
+        if source == name and task.no_gradient:
+            continue
         for label, attack in named.items():
             try:
                 for radius in radii:
+                    if not task.can_ask(len(task.x) + 64):
+                        task.log.fail("transfer", "`max_queries` is used up")
+                        return
                     cell = bench.cell(source, attack.at(radius), [name])
                     cell = cell._replace(attack=label)
                     result.records += records_of(cell, everyone)
                     if source != name:
                         result.cells.append(cell)
                     if cell.error:
-                        task.log.errors.append(
-                            f"transfer: {label} on {source} at {radius:g}: {cell.error}"
-                        )
+                        what = f"transfer, {label} on {source} at {radius:g}"
+                        task.log.fail(what, cell.error)
                     task.log.say(
                         f"  {label} on {source} at {radius:g}: "
                         f"{result.records[-1].accuracy.accuracy:.1%} left"
                     )
             except Exception as error:
-                task.log.errors.append(
-                    f"transfer: {label} on {source}: {in_words(error)}"
-                )
+                task.log.fail(f"transfer, {label} on {source}", in_words(error))
     if len(surrogates) > 1:
         result.records += _worst(result.cells, name, sources)
 

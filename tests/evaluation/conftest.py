@@ -202,7 +202,7 @@ def _findings(bad):
     return [
         Finding(
             rule="zero_gradients",
-            title="Gradients vanish",
+            title="Gradients do not vanish",
             status="suspect" if bad else "ok",
             says="62.5 % of the gradients are exactly zero." if bad else says,
             figures={"share_zero": 0.625 if bad else 0.014, "examples": 1000.0},

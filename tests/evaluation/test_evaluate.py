@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 import keras_jsigr
 from keras_jsigr import harden
-from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack
+from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack, HopSkipJump, Square
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.pgd import BIM
 from keras_jsigr.evaluation import (
@@ -28,6 +29,8 @@ from keras_jsigr.evaluation import (
 )
 from keras_jsigr.evaluation import evaluate_robustness as evaluate
 from keras_jsigr.evaluation import robustness as parts
+from keras_jsigr.evaluation.render.tables import number
+from keras_jsigr.evaluation.run import innermost_line, model_name
 
 # The package has a deprecated function of this name.
 call = sys.modules["keras_jsigr.evaluation.evaluate"]
@@ -501,10 +504,14 @@ def test_a_broken_attack_breaks_nothing(settings):
         assert 0 < found.robust.correct < 30
         broken, good, again = found.attacks
         assert broken.error.startswith(words)
-        assert (broken.attacked, broken.broken, broken.accuracy.correct) == (30, 0, 30)
+        assert broken.broken == 0
+        # A row without a result shows no accuracy.
+        lost = do in ("raise", "shape")
+        assert broken.attacked == (0 if lost else 30)
+        assert broken.accuracy == (None if lost else found.clean)
         assert good.broken == expected.attacks[0].broken
         assert again.error is not None
-        assert len(found.errors) == 2
+        assert len(found.errors) == 1 + (broken.error != again.error)
         assert "may be too high" in found.errors[0]
         assert found.curve == expected.curve
 
@@ -563,16 +570,11 @@ def test_crashed_parts(settings, monkeypatch):
     expected = evaluate(**settings)
     monkeypatch.setattr(parts, "linearized_robustness", crash)
     monkeypatch.setattr(call, "run_curve", crash)
-    monkeypatch.setattr(examples, "gradient_map", crash)
-    monkeypatch.setattr(examples, "as_images", lambda x: x)
+    monkeypatch.setattr(examples, "predict_logits", crash)
     monkeypatch.setattr(gradient_masking, "diagnostics", crash)
     found = evaluate(**{**settings, "diagnostics": True, "examples": 3})
-    assert found.errors == [
-        "curve: RuntimeError: out of luck",
-        "linearized: RuntimeError: out of luck",
-        "diagnostics: RuntimeError: out of luck",
-        "examples: RuntimeError: out of luck",
-    ]
+    everything = "curve; linearized; diagnostics; examples"
+    assert found.errors == [f"{everything}: RuntimeError: out of luck"]
     assert (found.clean, found.robust) == (expected.clean, expected.robust)
     assert found.attacks[0].broken == expected.attacks[0].broken
     assert (found.curve, expected.curve != []) == ([], True)
@@ -587,7 +589,7 @@ def test_a_crashed_surrogate_costs_its_own_rows(settings):
     settings |= {"surrogates": surrogates, "transfer_attacks": ["fgsm"]}
     found = evaluate(**settings)
     (error,) = found.errors
-    assert error.startswith("transfer: FGSM on flat: ValueError: ")
+    assert error.startswith("transfer, FGSM on flat: ValueError: ")
     sources = dict.fromkeys(record.source for record in found.transfer)
     assert list(sources) == ["model", "good", "ensemble", "any surrogate"]
     assert found.attacks[-1].config["sources"] == ["good", "ensemble"]
@@ -628,8 +630,8 @@ def test_transferred_points_outside_of_the_ball_do_not_count(settings):
     assert found.attacks[-1].error.startswith("30 of 30 points were not finite")
     # Wrong without attack is wrong.
     assert {record.accuracy for record in found.transfer} == {Rate(28, 30)}
-    assert found.errors[0].startswith("transfer: Odd on model at 0.03: 30 of 30")
-    assert len(found.errors) == 4
+    assert found.errors[0].startswith("transfer, Odd on model at 0.03; transfer, ")
+    assert len(found.errors) == 1
 
 
 def test_diagnostics_are_told_what_is_known(settings, monkeypatch):
@@ -879,3 +881,156 @@ def test_nothing_is_changed_by_what_crashes(restless, monkeypatch):
     answers(restless)
     moved = [(value != after[name]).any() for name, value in state(restless).items()]
     assert sum(moved) == 5
+
+
+# ---- black boxes
+
+
+class Asked:
+    """Count what a callable is asked about, by its own means."""
+
+    def __init__(self, answer, function=tf.numpy_function):
+        self.answer, self.function, self.asked = answer, function, 0
+
+    def __call__(self, x):
+        return self.function(self.reply, [x], tf.float32)
+
+    def reply(self, x):
+        self.asked += len(x)
+        return np.asarray(self.answer(x), np.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Images whose class is where they are bright; what answers about them."""
+    x = np.random.default_rng(0).uniform(size=(24, 6, 6, 1)).astype("float32")
+    bright = np.eye(36, dtype="float32")[:, ::12]
+    return x, lambda x: 4.0 * np.asarray(x).reshape(-1, 36) @ bright
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "decisions"])
+def test_black_boxes(pictures, kind):
+    x, logits = pictures
+
+    def answer(x):
+        if kind == "decisions":
+            return np.eye(3)[logits(x).argmax(-1)]
+        z = logits(x)
+        return z if kind == "logits" else tf.nn.softmax(z).numpy()
+
+    black = Asked(answer)
+    attacks = ["apgd-ce", Square(epsilon=0.2, queries=40)]
+    if kind == "decisions":
+        attacks = ["pgd", HopSkipJump(epsilon=0.2, norm="linf", queries=200)]
+    surrogates = {"mine": lambda x: tf.reshape(x, (-1, 36))[:, ::12]}
+    report = evaluate(
+        black,
+        x,
+        logits(x).argmax(-1),
+        epsilon=0.2,
+        attacks=attacks,
+        surrogates=surrogates,
+        transfer_attacks=["fgsm"],
+        verbose=0,
+    )
+    assert report.queries == black.asked / len(x)
+    assert 0 < report.robust.correct < len(x)
+    # What was left out is told once, in the summary too.
+    (error,) = report.errors
+    assert "needs a gradient" in error
+    assert report.summary().count("It needs a gradient") == 1
+    assert (
+        f"asked about {number(report.queries)} inputs per example" in report.summary()
+    )
+    assert report.attacks[0].accuracy is None
+    # The curve and the pictures come of the attack that works.
+    assert report.curve_attack["name"] == report.attacks[1].name
+    radii = [point.epsilon for point in report.curve]
+    assert radii == sorted({0.0, 0.1, 0.2, *radii})
+    assert (
+        report.curve[2].accuracy.correct
+        == report.robust.correct + report.attacks[-1].broken
+    )
+    assert report.curve[1].accuracy.correct >= report.curve[2].accuracy.correct
+    assert list(report.examples[0].pictures) == [
+        "image",
+        "perturbation",
+        "attacked image",
+    ]
+    assert {record.source for record in report.transfer} == {"mine"}
+    assert report.linearized is None
+    suspect = [f.rule for f in report.findings if f.status == "suspect"]
+    assert suspect == ["zero_gradients"]
+
+
+def test_max_queries(pictures):
+    limit = 70
+    x, logits = pictures
+    black, y = Asked(logits), logits(x).argmax(-1)
+    attacks = [Square(epsilon=0.02, queries=5000), "square"]
+    settings = {"epsilon": 0.02, "attacks": attacks, "verbose": 0, "examples": 0}
+    report = evaluate(black, x, y, max_queries=limit, **settings)
+    assert report.queries == black.asked / len(x) <= limit
+    assert report.queries > 0.4 * limit
+    assert report.attacks[0].attacked == len(x)
+    # An open model counts too where a limit is set.
+    report = evaluate(
+        lambda x: 4.0 * tf.reshape(x, (-1, 36))[:, ::12],
+        *(x, y),
+        max_queries=limit,
+        diagnostics=False,
+        **settings,
+    )
+    assert 0 < report.queries <= limit
+    with pytest.raises(ValueError, match="expected a callable"):
+        evaluate(sequential(), X, Y, max_queries=limit, **settings)
+
+
+def test_names_of_what_has_none():
+    named = functools.partial(model)
+    assert model_name(lambda x: x) == "unnamed function"
+    assert (model_name(named), model_name(Asked(model))) == ("model", "Asked")
+
+
+def test_an_evaluation_leaves_the_model_of_a_callable_alone(settings):
+    """The variables are put back, also if the evaluation is interrupted, and told."""
+    net = keras.Sequential([keras.Input((6,)), keras.layers.BatchNormalization()])
+    before = net.get_weights()
+    settings["model"] = lambda x: model(x) + 0.0 * net(x, training=True)[:, :3]
+    report = evaluate(**settings)
+    assert any("moving_mean" in error for error in report.errors)
+    settings["attacks"] = [Odd(epsilon=0.03, do="stop")]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(**settings)
+    for now, then in zip(net.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("ValueError: Got no x, expected y.", "ValueError: Got no x, expected y."),
+        ("3 of 4 points were not finite", "3 of 4 points were not finite"),
+        ("RuntimeError: ", "RuntimeError"),
+        ("", None),
+        (
+            "InvalidArgumentError: Graph execution error:\n\nDetected at node Slice_1 "
+            'defined at (most recent call last):\n  File "a.py", line 17, in f\n\n'
+            "Expected 1-D.\n\t [[{{node Slice_1}}]] [Op:__inference_search_890]",
+            "InvalidArgumentError: Expected 1-D.",
+        ),
+        (
+            "RuntimeError: Exception encountered when calling Bad.call().\n\n\x1b[1mno "
+            "luck\nat all\x1b[0m\n\nArguments received by Bad.call():\n  • x=1",
+            "RuntimeError: no luck",
+        ),
+        (
+            "UnknownError: Graph execution error:\n\nZeroDivisionError: oh\nTraceback "
+            '(most recent call last):\n\n File "a"\n\n   ret = func(*args)\n\n'
+            "ZeroDivisionError: oh\n\n\t[[{{node PyFunc}}]]",
+            "ZeroDivisionError: oh",
+        ),
+    ],
+)
+def test_the_innermost_line_of_an_error(text, line):
+    assert innermost_line(text) == line

@@ -1,5 +1,6 @@
 """The call: honest networks pass, masked ones do not, crashes cost one finding."""
 
+import functools
 import itertools
 import json
 
@@ -18,12 +19,14 @@ from keras_jsigr.evaluation import gradient_masking_rules as rules
 from keras_jsigr.evaluation.gradient_masking import diagnostics
 from keras_jsigr.evaluation.gradient_masking_context import (
     SIGNIFICANCE,
+    NotApplicableError,
     clearly_more,
     clearly_moved,
     tail_probability,
 )
 from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule, RuleResult
 from keras_jsigr.evaluation.records import Finding
+from keras_jsigr.evaluation.subject import unchanged
 
 X = np.random.default_rng(0).uniform(0.1, 0.9, (60, 3)).astype("float32")
 Y = X.argmax(-1)
@@ -309,7 +312,91 @@ def test_randomness(context_of, middle):
         assert result.suspect
         assert result.figures["largest_difference"] > 0.01
     result = check("randomness", context_of(lambda x: 1e6 * x, *middle))
-    assert result.figures == {"largest_difference": 0.0, "decisions_changed": 0.0}
+    assert not result.suspect
+    assert set(result.figures.values()) == {0.0}
+
+
+def test_answers_that_depend_on_the_batch(context_of):
+    """Batch norm in training mode, whatever way the callable holds the model."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((3,)), keras.layers.BatchNormalization()]
+    net = keras.Sequential([*layers, keras.layers.Dense(3)])
+    x = np.random.default_rng(0).normal(0.5, 0.1, (90, 3)).astype("float32")
+    before = [v.numpy() for v in net.variables]
+
+    class Wrapped:
+        def __init__(self):
+            self.nets = [net]
+
+        def ask(self, x):
+            return self.nets[0](x, training=True)
+
+    def outer(x):
+        return inner(x)
+
+    inner = functools.partial(net, training=True)
+    for model in (lambda x: net(x, training=True), inner, outer, Wrapped().ask):
+        result = check("randomness", context_of(model, x, np.zeros(90, int), classes=3))
+        assert result.suspect
+        assert result.figures["largest_difference"] == 0.0
+        assert result.figures["batch_difference"] > 0.02
+        assert "moving_mean" in result.says
+    assert not check("randomness", context_of(net, x, np.zeros(90, int))).suspect
+    with unchanged(lambda x: net(x), Wrapped().ask) as changed:
+        net(x, training=True)
+    assert any("moving_mean" in name for name in changed)
+    for variable, value in zip(net.variables, before, strict=True):
+        if "moving" not in variable.name:
+            np.testing.assert_array_equal(variable.numpy(), value)
+
+
+@pytest.mark.parametrize("kind", ["one hot", "rounded", "steep"])
+def test_changes_that_gradients_do_not_see(context_of, kind, monkeypatch):
+    """Decisions beside a small smooth part, which is all that the gradient sees."""
+    monkeypatch.setattr(rules.UnseenChanges, "QUERIES", 200)
+    monkeypatch.setattr(rules.UnseenChanges, "EXAMPLES", 4)
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(2, 6, 4)).astype("float32")
+    hidden, shown = weights
+
+    def honest(x):
+        return tf.nn.softplus(x @ hidden) @ np.eye(4, dtype="float32")
+
+    def masked(x):
+        z, small = honest(x), 1e-2 * tf.tanh(x @ shown)
+        if kind == "one hot":
+            return 5.0 * tf.one_hot(tf.argmax(z, -1), 4) + small
+        if kind == "rounded":
+            return tf.round(z) + small
+        return 5.0 * tf.nn.softmax(1e4 * z) + small
+
+    x = rng.uniform(size=(200, 6)).astype("float32")
+    for model, suspect in ((honest, False), (masked, True)):
+        context = context_of(model, x, np.argmax(model(x), -1), classes=4)
+        result = check("unseen_changes", context)
+        assert result.suspect == suspect, result.figures
+        assert (result.figures["median_seen"] < 0.2) == suspect
+        assert ("HopSkipJump" in result.says) == suspect
+    same = context_of(honest, x[:1], np.zeros(1, int), classes=4)
+    with pytest.raises(NotApplicableError, match="one decision"):
+        check("unseen_changes", same)
+
+
+@pytest.mark.parametrize("function", ["numpy_function", "py_function"])
+def test_python_code_has_no_gradient(function):
+    """What needs a gradient is skipped; whatever else is asked once."""
+
+    def model(x):
+        f = lambda a: np.asarray(a) * 5.0  # noqa: E731
+        out = getattr(tf, function)(f, [x], tf.float32)
+        return tf.ensure_shape(out, (None, 3))
+
+    found = {f.rule: f for f in diagnostics(model, X, Y, epsilon=0.1, verbose=0)}
+    assert suspects(found.values()) == ["zero_gradients"]
+    assert "cannot differentiate" in found["zero_gradients"].says
+    assert found["softmax_outputs"].status == found["randomness"].status == "ok"
+    assert sum(f.status == "skipped" for f in found.values()) == len(RULES) - 3
+    assert not any(f.crashed for f in found.values())
 
 
 def test_randomness_is_seen_beside_a_huge_logit(context_of, middle):

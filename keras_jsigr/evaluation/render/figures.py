@@ -243,7 +243,11 @@ def draw_bars(axes: Any, reports: Sequence[ReportData]) -> None:
     handles = []
     for place, report in enumerate(reports):
         rates = [(-1, report.clean)]
-        rates += [(attacks.index(key), a.accuracy) for key, a in runs[place].items()]
+        rates += [
+            (attacks.index(key), attack.accuracy)
+            for key, attack in runs[place].items()
+            if attack.accuracy is not None
+        ]
         x = [at + (place + 0.5) * width - 0.4 for at, _ in rates]
         y = [rate.accuracy for _, rate in rates]
         spans = [

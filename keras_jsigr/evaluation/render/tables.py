@@ -193,7 +193,7 @@ def compared(reports: Sequence[ReportData]) -> list[str]:
     differences = mismatches(reports)
     if differences:
         return [*differences, "Their figures do not compare directly."]
-    if not any(report.attacks for report in reports):
+    if not all(any(a.accuracy for a in report.attacks) for report in reports):
         return []
     order = sorted(
         zip(labels(reports), (report.robust for report in reports), strict=True),
@@ -240,7 +240,10 @@ def transfer_words(report: ReportData) -> str:
     """Compare transfer with access to the model."""
     worst = strongest_transfer(report)
     if worst is None:
-        return "Transfer from other models was not measured."
+        return (
+            "Transfer from other models was not measured: pass `surrogates`, models "
+            "trained for the same task, and it is."
+        )
     within = in_threat_model(report, worst)
     reach = "" if within else f" within {number(worst.epsilon)}"
     text = (
@@ -336,9 +339,9 @@ def key_figures(report: ReportData) -> list[KeyFigure]:
     return [
         rate(
             "Accuracy under attack",
-            report.robust if report.attacks else None,
+            report.robust if any(a.accuracy for a in report.attacks) else None,
             "worst case per example, ",
-            "no attack was run",
+            "no attack worked" if report.attacks else "no attack was run",
         ),
         rate("Accuracy without attack", report.clean),
         KeyFigure("Accuracy of guessing", percent(report.chance), ""),
@@ -353,12 +356,28 @@ def key_figures(report: ReportData) -> list[KeyFigure]:
         else KeyFigure(
             "Linearized robustness", number(middle), "median distance, input units"
         ),
-        KeyFigure("Diagnostics", f"{suspect} suspect", f"of {checked} checked")
+        KeyFigure(
+            "Diagnostics",
+            f"{suspect} suspect" if suspect or decided(report) else "undecided",
+            f"{checked} of {len(report.findings)} rules checked",
+        )
         if checked
         else KeyFigure("Diagnostics", "", "not run"),
-        KeyFigure("Examples", number(report.clean.total), ""),
+        KeyFigure(
+            "Examples",
+            number(report.clean.total),
+            f"{number(report.queries)} questions each" if report.queries else "",
+        ),
         KeyFigure("Time", "" if total is None else duration(total), ""),
     ]
+
+
+def decided(report: ReportData) -> bool:
+    """Tell whether most rules of the diagnostics could be checked, and none crashed."""
+    skipped = [f for f in report.findings if f.status == "skipped"]
+    return 2 * len(skipped) < len(report.findings) and not any(
+        f.crashed for f in skipped
+    )
 
 
 def _median(report: ReportData) -> float | None:

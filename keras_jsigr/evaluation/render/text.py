@@ -13,6 +13,7 @@ from keras_jsigr.evaluation.render.tables import (
     Matrix,
     between,
     compared,
+    decided,
     duration,
     key_figures,
     labels,
@@ -161,6 +162,7 @@ def sentences(report: ReportData) -> list[str]:
     """Return the lines of `summary`."""
     lines = [
         _attacked(report),
+        _black_box(report),
         f"Without attack, {percent(report.clean.accuracy)} are classified rightly "
         f"(95 % interval {between(report.clean)}).",
         _worst_case(report),
@@ -181,9 +183,10 @@ def _attacked(report: ReportData) -> str:
     ]
     known = ", ".join(fact for fact in facts if fact)
     name = f"{model.get('name') or 'The model'}{f' ({known})' if known else ''}"
-    names = [attack.name for attack in report.attacks]
+    names = [attack.name for attack in report.attacks if attack.accuracy]
     if not names:
-        return f"{name} was shown {examples} examples. No attack was run."
+        what = "No attack worked." if report.attacks else "No attack was run."
+        return f"{name} was shown {examples} examples. {what}"
     threat = report.threat_model
     norm = NORMS.get(str(threat.get("norm")), str(threat.get("norm", "?")))
     reach = radius(threat.get("epsilon", math.nan), threat.get("input_range"))
@@ -195,9 +198,17 @@ def _attacked(report: ReportData) -> str:
     )
 
 
+def _black_box(report: ReportData) -> str:
+    reason, asked = report.model.get("no_gradient"), report.queries
+    text = f"{reason} What needs a gradient was left out." if reason else ""
+    if asked is None:
+        return text
+    return f"{text} It was asked about {number(asked)} inputs per example.".strip()
+
+
 def _worst_case(report: ReportData) -> str:
     rate, chance = report.robust, report.chance
-    if not report.attacks:
+    if not any(attack.accuracy for attack in report.attacks):
         return ""
     text = (
         f"Against the strongest attack on each example, {percent(rate.accuracy)} "
@@ -221,25 +232,28 @@ def _diagnostics(report: ReportData) -> str:
     left_out = f" ({skipped} could not be checked)" if skipped else ""
     if not checked:
         return f"The diagnostics could not be run ({skipped} skipped)."
+    if not suspect and not decided(report):
+        return (
+            f"The diagnostics are no clean bill: only {rules} of {len(report.findings)}"
+            " could be checked."
+        )
     if not suspect:
         return f"Of {rules} of the diagnostics none found anything suspect{left_out}."
     return (
         f"Of {rules} of the diagnostics {len(suspect)} found something suspect"
-        f"{left_out}: {'; '.join(suspect)}. Until that is explained, the model may be "
-        "less robust than the figures say."
+        f"{left_out}. In doubt: {'; '.join(suspect).lower()}. Until that is explained, "
+        "the model may be less robust than the figures say."
     )
 
 
 def _errors(report: ReportData) -> str:
     failed = [attack.name for attack in report.attacks if attack.error]
-    parts = []
-    if failed:
-        parts.append(f"Not without errors: {listing(failed)}.")
-    if report.errors:
-        parts.append(f"Not everything worked: {' '.join(report.errors)}")
-    if not parts:
+    if not failed and not report.errors:
         return ""
-    return " ".join([*parts, "The figures come from what did work."])
+    # Older reports may have errors of attacks alone.
+    errors = report.errors or [f"not without errors: {listing(failed)}."]
+    told = " ".join(text if text[-1:] in ".!?" else f"{text}." for text in errors)
+    return f"Not everything worked: {told} The figures come from what did work."
 
 
 def markdown_page(reports: Sequence[ReportData]) -> str:
