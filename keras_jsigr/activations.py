@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -195,11 +196,29 @@ class ModelCopy:
 
 
 def _config_of(layer: keras.Layer) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # The config is not saved, so functions without a name do no harm.
-        warnings.filterwarnings("ignore", "The object being serialized includes a")
-        config: dict[str, Any] = layer.get_config()
-        return config
+    config: dict[str, Any] = _without_lambdas(layer, set()).get_config()
+    return config
+
+
+def _without_lambdas(layer: keras.Layer, seen: set[int]) -> keras.Layer:
+    """Return a view of a layer in which a lambda, of which Keras warns, is linear."""
+    seen.add(id(layer))
+    changed: dict[str, Any] = {}
+    for name, value in vars(layer).items():
+        if isinstance(value, FunctionType) and value.__name__ == "<lambda>":
+            if "activation" in name:
+                changed[name] = keras.activations.linear
+        elif isinstance(value, keras.Layer) and not (
+            id(value) in seen or is_graph(value)
+        ):
+            inner = _without_lambdas(value, seen)
+            if inner is not value:
+                changed[name] = inner
+    if not changed:
+        return layer
+    view: keras.Layer = object.__new__(type(layer))
+    view.__dict__.update(vars(layer), **changed)
+    return view
 
 
 def _has_own(layer: keras.Layer, name: str) -> bool:
