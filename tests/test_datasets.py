@@ -6,13 +6,16 @@ import importlib.util
 import json
 import socket
 import struct
+import sys
 import time
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_jsigr
 from keras_jsigr import datasets
@@ -410,6 +413,41 @@ def test_the_default_folder(monkeypatch, tmp_path):
     assert default_data_dir().name == "tensorflow_datasets"
 
 
+@pytest.mark.parametrize(
+    ("file_format", "error", "message"),
+    [
+        ("array_record", None, "file_format=tfrecord"),
+        ("tfrecord", tf.errors.DataLossError(None, None, "{{a}} cut [Op:B]"), ": cut."),
+        ("tfrecord", AssertionError("0 examples"), ": 0 examples."),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    tmp_path, monkeypatch, file_format, error, message
+):
+    """With a stand-in for the package, which need not be installed."""
+
+    def as_dataset(**_):
+        raise error
+
+    features = {
+        "image": SimpleNamespace(shape=(6, 5, 3), np_dtype=np.uint8),
+        "label": SimpleNamespace(names=["cat"]),
+    }
+    info = SimpleNamespace(
+        file_format=SimpleNamespace(value=file_format),
+        features=features,
+        splits=dict.fromkeys(("train", "test"), SimpleNamespace(num_examples=3)),
+    )
+    builder = SimpleNamespace(
+        info=info, as_dataset=as_dataset, name="toys", data_dir=tmp_path
+    )
+    package = SimpleNamespace(builder_from_directory=lambda _: builder)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    pretend(tmp_path / "toys", "1.0.0")
+    with pytest.raises(ValueError, match=message):
+        load("toys", data_dir=tmp_path)
+
+
 @pytest.mark.skipif(INSTALLED, reason="tensorflow-datasets is installed")
 def test_without_the_package_the_error_says_what_to_install(tmp_path):
     pretend(tmp_path / "toys", "1.0.0")
@@ -475,6 +513,30 @@ def test_a_prepared_set_is_read_exactly_without_network(tmp_path, source):
     assert matched(data.x_test, data.y_test, IMAGES[280:], LABELS_TFDS[280:])
     again = load("toys", source=source, data_dir=tmp_path, verbose=False)
     np.testing.assert_array_equal(again.x_train, data.x_train)
+
+
+@pytest.mark.filterwarnings("default")
+@needs_tfds
+def test_damaged_sets_and_other_formats_are_refused(tmp_path):
+    for number, spoil in enumerate(
+        (
+            lambda shard: shard.write_bytes(shard.read_bytes()[:20]),
+            lambda shard: shard.write_bytes(b""),
+            lambda shard: shard.unlink(),
+            lambda shard: (shard.parent / "features.json").write_text("{"),
+            lambda shard: (shard.parent / "dataset_info.json").write_text("{"),
+        )
+    ):
+        prepare(tmp_path / str(number))
+        spoil(next((tmp_path / str(number)).rglob("*train*tfrecord*")))
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            load("toys", data_dir=tmp_path / str(number))
+    info = next((tmp_path / "4").rglob("dataset_info.json"))
+    prepare(tmp_path / "5")
+    whole = next((tmp_path / "5").rglob("dataset_info.json")).read_text()
+    info.write_text(whole.replace("tfrecord", "array_record"))
+    with pytest.raises(ValueError, match="file_format=tfrecord"):
+        load("toys", data_dir=tmp_path / "4")
 
 
 @pytest.mark.filterwarnings("default")

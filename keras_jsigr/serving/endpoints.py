@@ -52,12 +52,15 @@ def requested_specs(specs: Any, signature: Any) -> list[tf.TensorSpec]:
 
 
 def make_endpoints(
-    model: Any, explain_score: ScoreName = "log_prob", layout: Layout | None = None
+    model: Any,
+    explain_score: ScoreName = "log_prob",
+    layout: Layout | None = None,
+    signature: Any = None,
 ) -> dict[str, EndpointFn]:
     """Make the functions that become the endpoints of the SavedModel."""
     arguments.choice("explain_score", explain_score, SCORES)
     kind = head_kind(model, model.head, model.classes)
-    specs = named_inputs(model.input_specs)
+    specs = requested_specs(model.input_specs, signature)
     names = [spec.name for spec in specs]
     axes = _map_axes(model, specs, layout)
 

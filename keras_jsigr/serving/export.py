@@ -98,7 +98,7 @@ def export(
     target = local_path(path).absolute()
     check_target(target, overwrite)
     check_threat_model(threat_model)  # now, not after minutes of tracing
-    endpoints = make_endpoints(model, explain_score, layout)
+    endpoints = make_endpoints(model, explain_score, layout, input_signature)
     specs = requested_specs(model.input_specs, input_signature)
     with replaced_folder(target) as folder:
         signatures = _write_saved_model(model, endpoints, specs, folder)

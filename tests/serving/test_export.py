@@ -48,7 +48,7 @@ def test_card(served: Any) -> None:
         {"name": "image", "dtype": "float32", "shape": [None, 5, 3]},
         {"name": "token_ids", "dtype": "int32", "shape": [None, 2]},
     ]
-    assert list(card["endpoints"]) == ["serving_default", "logits", "explain"]
+    assert list(card["endpoints"]) == ["serving_default", "logits", "explain", "serve"]
     outputs = {o["name"]: o for o in card["endpoints"]["explain"]["outputs"]}
     assert outputs["saliency"]["shape"] == [None, 5]
     assert outputs["class"]["dtype"] == "int64"
@@ -158,6 +158,9 @@ def test_bad_arguments(model: JSIGRModel, tmp_path: Path) -> None:
         export(model, tmp_path / "a", threat_model=[1])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="JSON"):
         export(model, tmp_path / "a", threat_model={"epsilon": np.ones(2)})
+    for signature in (tf.TensorSpec((None, 5)), tf.TensorSpec((None, 4), "int32"), []):
+        with pytest.raises(ValueError, match="does not fit the model"):
+            export(model, tmp_path / "a", input_signature=signature)
     assert names(tmp_path) == []
 
 
@@ -438,10 +441,136 @@ def test_no_file_of_the_model_names_this_package(served: Any) -> None:
 
 def test_signatures_take_named_inputs_of_any_batch_size(served: Any) -> None:
     loaded = tf.saved_model.load(str(served["token"].card.parent))
-    assert sorted(loaded.signatures) == ["explain", "logits", "serving_default"]
+    assert sorted(loaded.signatures) == [
+        "explain",
+        "logits",
+        "serve",
+        "serving_default",
+    ]
     for function in loaded.signatures.values():
         specs = function.structured_input_signature[1]
         assert {k: (s.dtype.name, s.shape.as_list()) for k, s in specs.items()} == {
             "image": ("float32", [None, 5, 3]),
             "token_ids": ("int32", [None, 2]),
         }
+
+
+def test_wrong_shapes_are_refused_and_an_empty_batch_has_an_empty_answer(
+    served: Any,
+) -> None:
+    """Both once ended the process that serves, in a check of a kernel."""
+    folder = served["softmax"].card.parent  # a convolution on (6, 6, 2)
+    signatures = tf.saved_model.load(str(folder)).signatures
+    for name, function in signatures.items():
+        for shape in ((0,), (1, 72), (1, 3, 12, 2), (6, 6, 2)):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible"):
+                function(image=tf.zeros(shape))
+        full = function(image=tf.zeros((1, 6, 6, 2)))
+        empty = function(image=tf.zeros((0, 6, 6, 2)))
+        for key, value in full.items():
+            assert empty[key].shape == (0, *value.shape[1:]), (name, key)
+            assert empty[key].dtype == value.dtype
+
+
+def test_open_sides_take_any_size_but_none(tmp_path: Path) -> None:
+    net = keras.Sequential(
+        [
+            keras.Input((None, None, 1), name="x"),
+            L.Conv2D(2, 3, padding="same"),
+            L.GlobalAveragePooling2D(),
+            L.Dense(3),
+        ]
+    )
+    model = JSIGRModel(net, PLAIN)
+    export(model, tmp_path / "open", verbose=0)
+    explain = tf.saved_model.load(str(tmp_path / "open")).signatures["explain"]
+    assert explain(x=tf.zeros((2, 5, 7, 1)))["saliency"].shape == (2, 5, 7)
+    assert explain(x=tf.zeros((0, 5, 7, 1)))["saliency"].shape == (0, 5, 7)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty side"):
+        explain(x=tf.zeros((1, 0, 7, 1)))
+    fixed = tf.TensorSpec((None, 5, 5, 1))
+    card = export(model, tmp_path / "fixed", input_signature=fixed, verbose=0)
+    assert read_model_card(card)["inputs"][0]["shape"] == [None, 5, 5, 1]
+    explain = tf.saved_model.load(str(tmp_path / "fixed")).signatures["explain"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible"):
+        explain(x=tf.zeros((2, 5, 7, 1)))
+
+
+def test_tfsm_layer_takes_an_export_as_it_comes(served: Any) -> None:
+    for name in ("softmax", "binary", "subclassed", "pair"):
+        case = served[name]
+        layer = keras.layers.TFSMLayer(case.card.parent)
+        x = case.inputs(7)
+        np.testing.assert_allclose(layer(x), case.model(x, training=False), atol=1e-6)
+
+
+def test_urls_of_stores_are_refused(
+    model: JSIGRModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("gs://b/m/1", "s3://b/m", "memory://m", Path("gs://b/m")):
+        for settings in ({}, {"format": "litert"}):
+            with pytest.raises(ValueError, match="URL of a store"):
+                model.export(path, **settings)
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def keras_export(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Let Keras' exporter write two small files, and return what it was asked."""
+    asked = []
+
+    def write(self: Any, filepath: str, format: str, **settings: Any) -> None:
+        asked.append({"format": format, **settings})
+        Path(filepath).write_bytes(self.name.encode())
+        Path(filepath).with_suffix(".bin").write_bytes(b"weights")
+
+    monkeypatch.setattr(keras.Sequential, "export", write)
+    return asked
+
+
+def test_other_formats_keep_files_and_refuse_settings(
+    model: JSIGRModel, tmp_path: Path, keras_export: Any, capsys: Any
+) -> None:
+    path = tmp_path / "deep" / "m.onnx"
+    assert model.export(path, format="onnx", opset_version=18) == path
+    assert str(path) in capsys.readouterr().out
+    assert keras_export == [{"format": "onnx", "verbose": False, "opset_version": 18}]
+    assert path.read_bytes() == b"net"
+    for format in ("onnx", "litert", "openvino"):
+        with pytest.raises(ValueError, match="overwrite=True"):
+            model.export(path, format=format)
+        with pytest.raises(ValueError, match="name of a file"):
+            model.export(tmp_path, format=format, overwrite=True)
+        for unfit in ({"threat_model": {}}, {"explain_score": "margin"}):
+            with pytest.raises(TypeError, match="bare model"):
+                model.export(tmp_path / "a", format=format, **unfit)
+        with pytest.raises(TypeError, match=r"no such settings: got \['typo'\]"):
+            model.export(tmp_path / "a", format=format, typo=1)
+    with pytest.raises(TypeError, match="typo"):
+        model.export(tmp_path / "a", typo=1)
+    path.unlink()  # the second file is kept too
+    with pytest.raises(ValueError, match=r"m\.bin'"):
+        model.export(path, format="onnx", verbose=0)
+    assert names(path.parent) == ["m.bin"]
+    model.export(path, format="onnx", overwrite=True, verbose=0)
+    assert names(path.parent) == ["m.bin", "m.onnx"]
+    assert names(tmp_path) == ["deep"]
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_tensorflow_lite_converts_a_hardened_model(tmp_path: Path) -> None:
+    net = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax")])
+    model = JSIGRModel(net, PLAIN)
+    x = np.random.default_rng(0).uniform(size=(1, 4)).astype("float32")
+    model.export(tmp_path / "m.tflite", format="litert", verbose=0)
+    for content in (
+        (tmp_path / "m.tflite").read_bytes(),
+        tf.lite.TFLiteConverter.from_keras_model(model).convert(),
+    ):
+        lite = tf.lite.Interpreter(model_content=content)
+        lite.allocate_tensors()
+        lite.set_tensor(lite.get_input_details()[0]["index"], x)
+        lite.invoke()
+        got = lite.get_tensor(lite.get_output_details()[0]["index"])
+        np.testing.assert_allclose(got, net(x), atol=1e-6)
