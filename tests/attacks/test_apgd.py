@@ -450,6 +450,7 @@ def test_only_what_is_still_right_goes_on():
     np.testing.assert_array_equal(fooled, np.r_[[0] * 2, [1] * 6, [0] * 4] == 1)
 
 
+@pytest.mark.slow
 def test_few_classes():
     """The number of classes to try is cut, and the loss needs no fourth class."""
 

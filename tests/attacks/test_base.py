@@ -365,6 +365,7 @@ def test_no_answer_fools_whatever_the_label():
             assert np.isnan(model(label)(x_adv)).any(axis=1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model's gradient was NaN")
 def test_no_answer_reaches_no_class():
     """The goal is met on a strip that lies before the NaN, seen from the left."""

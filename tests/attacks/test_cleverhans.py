@@ -32,6 +32,7 @@ def radius(norm):
     return 0.1 if norm == "linf" else 0.4
 
 
+@pytest.mark.slow
 def test_fgsm(cnn, images, labels):
     for norm, targeted in CASES:
         y = (labels + 1) % 5 if targeted else labels
@@ -42,6 +43,7 @@ def test_fgsm(cnn, images, labels):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pgd(cnn, images, labels):
     for norm, targeted in CASES:
         y = (labels + 1) % 5 if targeted else labels
@@ -64,6 +66,7 @@ def test_pgd(cnn, images, labels):
         np.testing.assert_allclose(attack(cnn, images, y), theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mifgsm(cnn, images, labels):
     for norm, targeted in CASES:
         y = (labels + 1) % 5 if targeted else labels

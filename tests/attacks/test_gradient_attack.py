@@ -309,6 +309,7 @@ def test_streams_differ():
     assert len(streams) == 100
 
 
+@pytest.mark.slow
 def test_apgd_goes_by_the_loss_where_it_is_whatever_the_model_sees(cnn):
     class Seen(APGD):
         def transform(self, x, state, seed):

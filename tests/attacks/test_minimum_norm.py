@@ -299,6 +299,7 @@ def test_nothing_found_gives_the_input():
             np.testing.assert_array_equal(attack(model, x, np.zeros(4, int)), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", QUICKLY)
 def test_batches_order_range_and_a_shift_of_the_logits(method):
     """All at once: none of them changes what is found."""
@@ -321,6 +322,7 @@ def test_batches_order_range_and_a_shift_of_the_logits(method):
         np.testing.assert_allclose(size(other - X, attack.norm), expected, 2e-2)
 
 
+@pytest.mark.slow
 def test_one_sigmoid_unit():
     def check(method):
         w = np.array([[1.0], [-2.0], [0.5]], "float32")

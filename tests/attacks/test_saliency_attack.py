@@ -152,6 +152,7 @@ def test_deterministic_in_one_trace_and_at_any_radius(smooth):
     np.testing.assert_array_equal(attack(model, x, wrong), first)
 
 
+@pytest.mark.slow
 def test_region(smooth):
     net, x = smooth
     region = np.zeros((8, 8))

@@ -336,6 +336,7 @@ def test_uniform_fills_the_ball():
     assert abs((u**2).mean() - 1 / 3) < 5 * np.sqrt(4 / 45 / 4000)
 
 
+@pytest.mark.slow
 def test_region_seeds_targets():
     for kind in KINDS:
         x, region = inputs(40), np.arange(30) < 10

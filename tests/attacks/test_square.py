@@ -332,6 +332,7 @@ def test_inside():
         assert x_adv.max() <= high
 
 
+@pytest.mark.slow
 def test_l1():
     x, epsilon = inputs(6, 4, 4, 1), 1.5
     w, gained = W[:, 1] - W[:, 0], []
