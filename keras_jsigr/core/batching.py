@@ -182,18 +182,22 @@ class CompiledCache:
 
     def get(self, key: Hashable, build: Build, model: Any, probe: tf.Tensor) -> Program:
         """Return the program `key` for a model and a sample shape; compile it once."""
+        return self.keep(key, model, probe, lambda: _compile(build, model, probe))
+
+    def keep(
+        self, key: Hashable, model: Any, probe: tf.Tensor, make: Callable[[], Value]
+    ) -> Value:
+        """Return what `make` returned before for this model; it must not hold it."""
         owner = owner_of(model)
         part = None if owner is model else model.__func__
         try:
             with self._lock:
                 programs = self._by_owner.setdefault(owner, _Recent(self._size))
         except TypeError:  # No weak reference or no hash: compiled for this call only.
-            return _compile(build, model, probe)
+            return make()
         whole = (key, part, tuple(probe.shape[1:]), probe.dtype, _structure(owner))
-        program: Program = programs.get_or_make(
-            whole, lambda: _compile(build, model, probe)
-        )
-        return program
+        value: Value = programs.get_or_make(whole, make)
+        return value
 
     def forget(self, *models: Any) -> None:
         """Drop the programs of models, which may have changed since."""
@@ -302,10 +306,7 @@ class BatchedFunction:
 
 
 def chunked_sum(
-    count: Any,
-    chunk: Any,
-    part: Callable[[tf.Tensor, Any], Any],
-    like: Any,
+    count: Any, chunk: Any, part: Callable[[tf.Tensor, Any], Any], like: Any
 ) -> Any:
     """Compute `sum_n part(n)` in a loop that asks for `chunk` of the terms at once.
 
@@ -428,15 +429,20 @@ class BatchedExplainer:
                 f"Got batch_size {batch_size!r}, expected a positive integer. "
                 "Lower it if memory runs out."
             )
-        self.core = core
+        self._core = core
         self.batch_size = batch_size
         self.classes = classes
         self.ignored = list(ignored)
         self._run = BatchedFunction(lambda x, y=None: core(x, y), batch_size)
 
+    @property
+    def core(self) -> Core:
+        """What is compiled."""
+        return self._core
+
     def __call__(self, x: Any, y: Any = None) -> Any:
         """Return what `core` gives for all examples, NumPy for NumPy."""
-        columns = [as_fit_sees(x)] + ([] if y is None else [as_fit_sees(y)])
+        columns = [as_fit_sees(x)] + ([] if y is None else [_as_labels(y)])
         count = check_lengths(*columns)
         if y is not None and self.classes is not None:
             labels = np.asarray(columns[1])
@@ -444,6 +450,21 @@ class BatchedExplainer:
                 known = labels[~np.isin(labels, self.ignored)]
                 check_class_indices(known, self.classes)
         return self._run(*columns)
+
+
+def _as_labels(y: Any) -> Any:
+    """Return labels as `fit` hands them on; refuse names, and one for all."""
+    if not tf.is_tensor(y):
+        values = np.asarray(y)
+        if values.ndim == 0 or values.dtype.kind in "OSU":
+            example = values.ravel()[:1].tolist()
+            raise TypeError(
+                f"Got `y` of {'names' if values.ndim else 'one value'}, {example}: "
+                "expected the position of a class for every example, (B,), or one-hot "
+                "rows (B, C). Use np.full(len(x), k) for the class k everywhere, and "
+                "[class_names.index(name) for name in y] for names."
+            )
+    return as_fit_sees(y)
 
 
 def as_fit_sees(data: Any) -> Any:

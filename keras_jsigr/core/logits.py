@@ -194,5 +194,15 @@ def output_units(model: Any, probe: Any) -> int:
 def one_output(outputs: Any) -> tf.Tensor:
     """Take the class scores out of what a callable returns."""
     if isinstance(outputs, dict):
-        outputs = outputs.get("logits", next(iter(outputs.values())))
+        outputs = [outputs["logits"]] if "logits" in outputs else [*outputs.values()]
+    several = isinstance(outputs, list | tuple)
+    shapes = [tuple(getattr(each, "shape", ())) for each in outputs] if several else []
+    if shapes and all(len(shape) > 1 for shape in shapes):
+        if len(outputs) != 1:
+            raise ValueError(
+                f"Got {len(outputs)} outputs of shapes {shapes}, expected one tensor "
+                "(B, C) of class scores, or one named 'logits'. Pass a callable that "
+                "returns one of them, such as `lambda x: model(x)[0]`."
+            )
+        outputs = outputs[0]
     return tf.convert_to_tensor(outputs)

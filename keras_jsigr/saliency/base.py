@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import re
+import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import BatchedExplainer, Core
-from keras_jsigr.core.heads import head_kind, head_of, ignored_labels
+from keras_jsigr.core.batching import (
+    BatchedExplainer,
+    BatchedFunction,
+    CompiledCache,
+    Core,
+    is_stateful,
+    owner_of,
+)
+from keras_jsigr.core.heads import Head, head_kind, head_of, ignored_labels
 from keras_jsigr.core.inputs import as_float
-from keras_jsigr.core.logits import LogitsFn, known_input_range, output_units
+from keras_jsigr.core.keras_compat import all_layers, layer_calls, leaf_layers
+from keras_jsigr.core.logits import (
+    LogitsFn,
+    base_model,
+    known_input_range,
+    output_units,
+)
 from keras_jsigr.core.scores import (
     HeadKind,
     ScoreName,
@@ -24,7 +41,14 @@ from keras_jsigr.core.scores import (
     predicted_targets,
     unit_pull,
 )
-from keras_jsigr.saliency.masks import Layout
+from keras_jsigr.core.variables import stateless
+from keras_jsigr.saliency.masks import (
+    Layout,
+    Replacement,
+    check_channels_last,
+    map_axes,
+    resolve_layout,
+)
 
 _Name = TypeVar("_Name", bound=str)
 
@@ -46,11 +70,13 @@ class Decision(NamedTuple):
 
 def decision_of(model: Any, probe: Any, kind: HeadKind | None = None) -> Decision:
     """Find out what a model decides between; `kind` overrides what its head says."""
+    # The head first: it refuses what is no classifier, such as several outputs.
+    head = head_of(model, probe) if isinstance(model, keras.Model) else None
     units = output_units(model, probe)
     if units == 1:
         return Decision("softmax", 2, 1)
-    if kind is None and isinstance(model, keras.Model):
-        kind = head_kind(model, head_of(model, probe), units)
+    if kind is None and head is not None:
+        kind = head_kind(model, head, units)
     return Decision(kind or "softmax", units, units)
 
 
@@ -110,7 +136,8 @@ def input_gradient(
         raise ValueError(
             "Got logits that do not depend on the input through differentiable "
             "operations, expected a differentiable model. Remove casts to integers, "
-            "lookups and NumPy code between the input and the logits."
+            "lookups and NumPy code between the input and the logits, or use "
+            "'occlusion' or 'rise', which need no gradient (of tokens with baseline=0)."
         )
     return cotangent.scaled(gradient)
 
@@ -143,6 +170,13 @@ def target_probability(
     return tf.reduce_sum(t * tf.nn.softmax(z), axis=-1)
 
 
+# Programs of explanations. Explainers of equal methods share them, as long as the model
+# lives and is what it was.
+_PROGRAMS = CompiledCache()
+# Asked for a part of an explainer by name, and how to make it.
+Share = Callable[[Hashable, Callable[[], Any]], Any]
+
+
 class Explainer(BatchedExplainer):
     """Explain any number of examples, `f(x, y=None) -> maps`.
 
@@ -155,10 +189,11 @@ class Explainer(BatchedExplainer):
 
     Args:
         method: The method.
-        core: What it computes, see `BatchedExplainer`.
+        prepare: Makes the function to compile, see `BatchedExplainer`.
         batch_size: Examples per compiled call, at least 1.
         classes: Of the model, to check class indices against; `None` checks nothing.
         ignored: Labels of examples that the model's loss leaves out.
+        share: Returns what an equal explainer has compiled, or compiles.
 
     Example:
         >>> import numpy as np
@@ -170,13 +205,184 @@ class Explainer(BatchedExplainer):
     def __init__(
         self,
         method: SaliencyMethod,
-        core: Core,
+        prepare: Callable[[], Core],
         batch_size: int = 128,
         classes: int | None = None,
         ignored: Sequence[int] = (),
+        share: Share = lambda _, make: make(),
     ) -> None:
-        super().__init__(core, batch_size, classes, ignored)
+        super().__init__(lambda x, y: self.core(x, y), batch_size, classes, ignored)
         self.method = method
+        self._prepare = functools.cache(prepare)
+        self._run = _SharedFunction(lambda x, y=None: self.core(x, y), batch_size)
+        self._run.share = share
+
+    @property
+    def core(self) -> Core:
+        """What is compiled; the model is looked at when it is first asked for."""
+        with tf.init_scope():
+            return self._prepare()
+
+    def __call__(self, x: Any, y: Any = None) -> Any:
+        """Return the maps of all examples, NumPy for NumPy."""
+        maps = super().__call__(x, y)
+        self.method.check_maps(maps)
+        return maps
+
+
+class _SharedFunction(BatchedFunction):
+    """Use a program that another explainer has compiled."""
+
+    share: Share
+
+    def _compile(self, specs: Sequence[tf.TensorSpec]) -> Any:
+        made: list[Any] = []
+
+        def make() -> Any:
+            made.append(super(_SharedFunction, self)._compile(specs))
+            # Of two explanations that draw random numbers each starts anew.
+            return None if is_stateful(made[0]) else made[0]
+
+        found = self.share(tuple(specs), make)
+        return found or (made[0] if made else super()._compile(specs))
+
+
+def _sharing(method: SaliencyMethod, model: Any, probe: tf.Tensor) -> Share:
+    """Return what shares an explainer's parts with those of equal methods."""
+    key = tuple(_plain(getattr(method, each.name), object) for each in fields(method))
+    # Of a callable nobody knows whether it is what it was.
+    shared = isinstance(owner_of(model), keras.Model)
+    try:
+        hash(key)
+    except TypeError:
+        shared = False
+    if not shared:
+        return lambda _, make: make()
+    whole = (type(method), key, _state_of(owner_of(model)))
+    return lambda part, make: _PROGRAMS.keep((whole, part), model, probe, make)
+
+
+def _state_of(model: keras.Model) -> Hashable:
+    """Describe what a program has built in: settings of layers, range and losses."""
+    state: list[Any] = [known_input_range(model), tuple(ignored_labels(model))]
+    state.append(head_kind(model, Head("linear"), 2))
+    for layer in all_layers(model):
+        names = vars(layer).keys() - _names_of_keras()
+        # Others belong to checkpoints, and those of a model to its training.
+        outside = ("_", "stop_", "history") if isinstance(layer, keras.Model) else _SELF
+        names = {name for name in names if not name.startswith(outside)}
+        held = tuple((name, _plain(vars(layer)[name])) for name in sorted(names))
+        policy = layer.dtype_policy.name
+        state.append((policy, len(layer.variables), layer.trainable, held))
+    return tuple(state)
+
+
+_SELF = ("_self_",)
+
+
+@functools.cache
+def _names_of_keras() -> frozenset[str]:
+    """Return the attributes of every layer and model, which are no settings."""
+    # Named, so that they leave Keras' numbering of layers alone.
+    bare = keras.layers.Identity(name="bare"), keras.Sequential(name="bare")
+    return frozenset(("_called", *(name for each in bare for name in vars(each))))
+
+
+def _plain(value: Any, known: Any = (bool, int, float, str)) -> Hashable:
+    """Return a value that can be compared, and `None` for what is no setting."""
+    if type(value) in (bool, int, float, str):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, list | tuple | dict):
+        items = value.items() if isinstance(value, dict) else value
+        return tuple(_plain(item, known) for item in items)
+    eager = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
+    if eager or isinstance(value, np.ndarray):
+        array = np.asarray(value)
+        return array.shape, str(array.dtype), array.tobytes()
+    if isinstance(value, types.FunctionType):
+        return id(value)
+    return value if isinstance(value, known) else None
+
+
+def _check_inputs(model: Any, probe: tf.Tensor) -> None:
+    """Refuse several inputs, and one example without its batch axis."""
+    model = base_model(model)
+    tensors = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if tensors and len(tensors) > 1:
+        raise ValueError(
+            f"Got one array for `{model.name}`, which has {len(tensors)} inputs: "
+            "expected a model of one input. Pass a callable of the one to explain, "
+            "such as `lambda x: model([x, others])`."
+        )
+    shape, wanted = tuple(probe.shape), tuple(tensors[0].shape[1:]) if tensors else ()
+    if len(wanted) == len(shape) and all(
+        w in (None, n) for w, n in zip(wanted, shape, strict=True)
+    ):
+        raise ValueError(
+            f"Got data of shape {shape}, one example without a batch axis: expected "
+            f"(B, {', '.join(map(str, shape))}). Pass `x[None]`."
+        )
+
+
+def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
+    """Return what the axes of the inputs of a model mean; refuse channels first."""
+    shape = tuple(probe.shape[1:])
+    found = resolve_layout(shape, layout)
+    if isinstance(model, keras.Model):
+        first = _reads(
+            model, probe, lambda e: getattr(e, "data_format", "") == "channels_first"
+        )
+        if first and found != "features":
+            raise ValueError(
+                f"Got `{model.name}`, which reads its inputs {shape} channels first: "
+                "expected channels last. Pass a callable that moves them, such as "
+                "`lambda x: model(tf.transpose(x, (0, 3, 1, 2)))` for images, and data "
+                "with the channels last."
+            )
+    elif layout is None:
+        check_channels_last(shape)
+    return found
+
+
+def check_replaceable(
+    model: Any, probe: tf.Tensor, baseline: Replacement, layout: Layout
+) -> None:
+    """Refuse baselines that change nothing, and mixtures of tokens."""
+    if baseline not in ("blur", "mean"):
+        return
+    shape = tuple(probe.shape[1:])
+    if math.prod(shape[: map_axes(layout)]) == 1:
+        raise ValueError(
+            f"Got baseline {baseline!r} for examples of shape {shape}: of one place "
+            "it is the value itself: nothing would change. Use baseline='zero', or "
+            "explain columns as one table: `lambda x: model(tf.split(x, 3, axis=1))`."
+        )
+    if isinstance(model, keras.Model) and _reads(
+        model, probe, lambda e: isinstance(e, keras.layers.Embedding)
+    ):
+        raise ValueError(
+            f"Got baseline {baseline!r} for tokens: the mean of their numbers is "
+            "another token. Use baseline='zero' if 0 is the padding, or method "
+            "'occlusion' with the number of a neutral token as `baseline`."
+        )
+
+
+def _reads(model: keras.Model, probe: tf.Tensor, chosen: Callable[[Any], bool]) -> bool:
+    """Tell whether layers of a kind get the inputs of a model, as far as shapes go."""
+    shapes: list[Any] = []
+
+    def see(_: Any, call: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        shapes.append(getattr(x, "shape", None))
+        return call(x, *args, **kwargs)
+
+    layers = [layer for layer in leaf_layers(model) if chosen(layer)]
+    if layers:
+        try:
+            with stateless(), layer_calls(layers, see):
+                model(probe, training=False)
+        except Exception:  # TensorFlow has no such convolution on a CPU
+            return True
+    return probe.shape in shapes
 
 
 # One argument of a Google docstring, with the lines that continue it.
@@ -258,10 +464,28 @@ class SaliencyMethod(ABC):
             The reusable function.
         """
         probe = as_float(probe)
-        method, classes = self.fitted(model, probe)
+        made: list[Core] = []
+
+        def fit() -> tuple[SaliencyMethod, int]:
+            _check_inputs(model, probe)
+            method, classes = self.fitted(model, probe)
+            made.append(method.core(model, probe))
+            return method, classes
+
+        share = _sharing(self, model, probe)
+        method, classes = share("fitted", fit)
         ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
-        core = method.core(model, probe)
-        return Explainer(method, core, batch_size, classes, ignored)
+        return Explainer(
+            method,
+            lambda: made[0] if made else method.core(model, probe),
+            batch_size,
+            classes,
+            ignored,
+            share,
+        )
+
+    def check_maps(self, maps: Any) -> None:  # noqa: B027  # optional
+        """Look at maps that were computed; nothing by default."""
 
     def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
         """Fill in the settings that the model decides.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -324,6 +325,13 @@ class PerturbationCache:
         codes = build_codes(
             explain, x, y, partial=partial, identity=identity, verbose=verbose
         )
+        if (codes == codes[:, :1]).all():
+            warnings.warn(
+                f"All {len(codes)} maps are {'constant' if codes.any() else 'zero'}: "
+                "they select no part of the inputs. Use another `baseline` or `grid`, "
+                "and look at the inputs: are they constant, or of a single feature?",
+                stacklevel=2,
+            )
         keys = hashed_examples(x)
         rows = sorted_rows(keys, x)
         cache = cls(keys[rows], codes[rows], bank, identity)

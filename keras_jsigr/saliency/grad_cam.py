@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import Core
-from keras_jsigr.core.heads import ignored_labels
-from keras_jsigr.core.inputs import as_float
+from keras_jsigr.core.inputs import as_float, random_weights
 from keras_jsigr.core.keras_compat import (
     all_layers,
     layer_calls,
     leaf_layers,
     only_call,
+    with_functional_parts,
 )
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
+from keras_jsigr.core.variables import stateless
 from keras_jsigr.saliency.base import (
-    Explainer,
     SaliencyMethod,
     input_gradient,
+    layout_of,
     targets_of,
 )
-from keras_jsigr.saliency.masks import resolve_layout
+from keras_jsigr.saliency.masks import Layout
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.Conv2DTranspose,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
+)
+
+
+# Their outputs may have other sides than their inputs, in the same directions.
+_RESIZING = (
+    *_CONVOLUTIONS,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+    keras.layers.UpSampling2D,
+)
+_REARRANGING = ("Reshape", "Permute", "Transpose", "Moveaxis", "Swapaxes", "Lambda")
+# These hold layers whose outputs have axes for heads.
+_ATTENTION = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+    keras.layers.EinsumDense,
 )
 
 
@@ -59,8 +80,10 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
     if not candidates:
         which = "no layer with" if name is None else f"layer {name!r} without"
         raise ValueError(
-            f"Got `{model.name}`, {which} outputs (B, H, W, C), expected feature maps "
-            "of a convolution. Use 'gradient' or 'occlusion', which need no such layer."
+            f"Got `{model.name}`, {which} outputs (B, H, W, C) that lie as the image "
+            "does, expected feature maps of a convolution; tokens of attention are "
+            "none, nor is what a Dense layer mixed. Use 'gradient', 'occlusion' or "
+            "'rise', which need no such layer."
         )
     wanted = _resolution(seen)
     return ([f for f in candidates if f.shape[:2] == wanted] or candidates)[-1]
@@ -69,21 +92,104 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
 def _feature_maps(
     model: keras.Model, probe: Any, layers: list[keras.Layer]
 ) -> list[FeatureLayer]:
-    """List the calls of the layers with outputs `(B, H, W, C)`, in their order."""
+    """List the calls of the layers with outputs `(B, H, W, C)` over the image's grid.
+
+    The grid is followed from layer to layer. Where one reshapes, or code outside of
+    layers does, numbers decide: the model runs with random weights on an image of
+    noise, and on copies with other noise in one of the quarters.
+    """
     seen: list[FeatureLayer] = []
     calls: Counter[int] = Counter()
+    images = _quarters(probe)
+    told: dict[int, tuple[Any, bool]] = {id(images): (images, True)}
+    parts = with_functional_parts(all_layers(model))
+    operations = [op for part in parts for op in getattr(part, "operations", ())]
+    attention = [part for part in parts if isinstance(part, _ATTENTION)]
+    heads = [id(inner) for part in attention for inner in all_layers(part)]
 
     def see(layer: keras.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
         number = calls[id(layer)]
         calls[id(layer)] += 1
         outputs = call(*args, **kwargs)
-        if tf.is_tensor(outputs) and outputs.shape.rank == 4:
+        if not tf.is_tensor(outputs) or outputs.shape.rank != 4:
+            return outputs
+        inputs = [each for each in keras.tree.flatten((args, kwargs)) if _is_map(each)]
+        known = [told[id(each)][1] for each in inputs if id(each) in told]
+        same = [each for each in inputs if each.shape[1:3] == outputs.shape[1:3]]
+        keeps = isinstance(layer, _RESIZING) or bool(same)
+        if id(layer) in heads or len(outputs) != len(images):
+            good = False
+        elif known and keeps and not type(layer).__name__.startswith(_REARRANGING):
+            good = all(known)
+        else:
+            good = _moves_along(outputs, doubt=isinstance(layer, _CONVOLUTIONS))
+        told[id(outputs)] = (outputs, good)
+        if good and isinstance(layer, keras.Layer):
             seen.append(FeatureLayer(layer, tuple(outputs.shape[1:]), number))
         return outputs
 
-    with layer_calls(layers, see):
-        model(probe, training=False)
-    return seen
+    hooked = [*layers, *(op for op in operations if not _holds_layers(op))]
+    with stateless(), random_weights(model), layer_calls(hooked, see):
+        model(images, training=False)
+    return [found for found in seen if found.layer in layers]
+
+
+def _is_map(value: Any) -> bool:
+    # What is scaled by one number per channel keeps its grid.
+    ranked = tf.is_tensor(value) and value.shape.rank == 4
+    return ranked and tuple(value.shape[1:3]) != (1, 1)
+
+
+def _holds_layers(operation: Any) -> bool:
+    return isinstance(operation, keras.Layer) and len(all_layers(operation)) > 1
+
+
+def _quarters(probe: Any) -> tf.Tensor:
+    """Return an image of noise, and the same with other noise in each quarter."""
+    probe = as_float(probe)
+    low, high = (float(f(probe)) for f in (tf.reduce_min, tf.reduce_max))
+    if not -math.inf < low < high < math.inf:
+        low, high = 0.0, 1.0
+    halves = []
+    for axis, side in enumerate(probe.shape[1:3]):
+        ones = [1] * (probe.shape.rank - 1)
+        ones[axis] = side
+        first = tf.reshape(tf.range(side) < max(side // 2, 1), ones)
+        halves.append((first, ~first if side > 1 else first))
+    draw = tf.random.stateless_uniform
+    shape = probe.shape[1:]
+    image = tf.cast(draw(shape, (0, 1), low, high), probe.dtype)
+    other = tf.cast(draw(shape, (0, 2), low, high), probe.dtype)
+    moved = image + _NUDGE * (other - image)
+    quarters = [top & left for top in halves[0] for left in halves[1]]
+    return tf.stack([image, *(tf.where(part, moved, image) for part in quarters)])
+
+
+def _moves_along(outputs: tf.Tensor, doubt: bool) -> bool:
+    """Tell whether a change down or right in the image is one in the maps.
+
+    `doubt` is the answer where a change moves hardly at all.
+    """
+    maps = np.nan_to_num(np.asarray(tf.cast(outputs, tf.float32)))
+    change = np.square(maps[1:] - maps[:1]).sum(-1)  # of the four quarters
+    if not change.any(axis=(1, 2)).all():
+        return doubt
+    for axis in (1, 2):
+        side = maps.shape[axis]
+        along = change.sum(axis=3 - axis)
+        centre = ((along @ np.arange(side)) / along.sum(-1)).reshape(2, 2) / side
+        moves = [np.diff(centre, axis=which).mean() for which in (0, 1)]
+        own, other = moves[axis - 1], moves[2 - axis]
+        if side > 1 and max(own, abs(other)) < _LEAST_MOVE and not doubt:
+            return False
+        if side > 1 and abs(other) > max(own, _LEAST_MOVE):
+            return False
+    return True
+
+
+# A small change, so that no network answers it by a jump; and the share of a side by
+# which it has to move, of the half side that lies between quarters.
+_NUDGE, _LEAST_MOVE = 0.02, 0.05
 
 
 def _resolution(seen: list[FeatureLayer]) -> tuple[int, ...]:
@@ -98,10 +204,10 @@ def _named(model: keras.Model, name: str) -> list[keras.Layer]:
     if not layers:
         known = ", ".join(layer.name for layer in leaf_layers(model))
         raise ValueError(
-            f"Got layer {name!r}, expected a layer of `{model.name}`: {known}. "
-            "Leave it out to have one found."
+            f"Got layer {name!r}, expected the name of a layer of `{model.name}`: "
+            f"{known}. Leave it out to have one found."
         )
-    return layers[-1:]
+    return layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,29 +256,30 @@ class GradCAM(SaliencyMethod):
         super().__post_init__()
         arguments.choice("layout", self.layout, (None, "image"))
         arguments.choice("score", self.score, SCORES)
+        layer: Any = self.layer
+        if not isinstance(layer, str | None):
+            raise TypeError(
+                f"Got layer {layer!r}, expected its name: pass `layer.name`, here "
+                f"{getattr(layer, 'name', 'conv')!r}."
+            )
 
-    def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
-        """Compile the method for a model, and fill in and tell the layer found."""
-        probe = as_float(probe)
+    def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
+        """Fill in the layer too, and tell which one was found."""
+        _check_image(model, probe, self.layout)
+        fitted, classes = super().fitted(model, probe)
         place = find_feature_layer(model, probe, self.layer)
         if self.layer is None:
             arguments.tell(
                 f"Grad-CAM uses layer '{place.layer.name}', outputs {place.shape}.",
                 self.verbose,
             )
-        fitted, classes = self.fitted(model, probe)
-        method = replace(fitted, layer=place.layer.name)
-        core = method._core_at(place, model, probe)
-        return Explainer(method, core, batch_size, classes, ignored_labels(model))
+        return replace(fitted, layer=place.layer.name), classes
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         probe = as_float(probe)
+        _check_image(model, probe, self.layout)
         place = find_feature_layer(model, probe, self.layer)
-        return self._core_at(place, model, probe)
-
-    def _core_at(self, place: FeatureLayer, model: Any, probe: Any) -> Core:
-        resolve_layout(tuple(probe.shape[1:]), "image")
         logits_fn = as_logits(model, probe, fold=False)
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
@@ -207,3 +314,14 @@ class GradCAM(SaliencyMethod):
             return tf.image.resize(maps, x.shape[1:3], "bilinear")[..., 0]
 
         return explain
+
+
+def _check_image(model: Any, probe: tf.Tensor, layout: Layout | None) -> None:
+    shape = tuple(probe.shape[1:])
+    if len(shape) != 3 and (layout is None or len(shape) != 2):
+        raise ValueError(
+            f"Got examples of shape {shape}, expected images (H, W, C), or (H, W) with "
+            "layout='image': Grad-CAM is for images. Use 'gradient' for other data, "
+            "with `reduce=False` for volumes."
+        )
+    layout_of(model, probe, "image")

@@ -32,7 +32,9 @@ from keras_jsigr.saliency.base import (
     RangedMethod,
     SaliencyMethod,
     TargetsFn,
+    check_replaceable,
     input_gradient,
+    layout_of,
     targets_of,
 )
 from keras_jsigr.saliency.masks import (
@@ -41,7 +43,6 @@ from keras_jsigr.saliency.masks import (
     check_replacement,
     map_axes,
     replacement,
-    resolve_layout,
 )
 
 RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
@@ -165,9 +166,13 @@ class AttributionMethod(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        shape, axes = tuple(probe.shape[1:]), None
+        axes = None
         if self.reduce:
-            axes = map_axes(resolve_layout(shape, self.layout))
+            axes = map_axes(layout_of(model, probe, self.layout))
+        baseline = getattr(self, "baseline", None)
+        if baseline in ("blur", "mean"):
+            layout = layout_of(model, probe, self.layout)
+            check_replaceable(model, probe, baseline, layout)
         beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:

@@ -66,8 +66,20 @@ def resolve_layout(
         return layout
     raise ValueError(
         f"Got layout {layout!r} for input shape {shape}, expected (D,) 'features', "
-        "(T, D) 'sequence' or (H, W[, C]) 'image'. Reshape the data or name the layout."
+        "(T, D) 'sequence' or (H, W[, C]) 'image'. Name the layout or reshape the data "
+        "(with a callable, `lambda x: model(tf.reshape(x, (-1, *shape)))`). Methods of "
+        "gradients take any shape with `reduce=False`."
     )
+
+
+def check_channels_last(shape: Sequence[int | None]) -> None:
+    """Refuse `(C, H, W)`: one or three channels, and more columns than that."""
+    if len(shape) == 3 and shape[0] in (1, 3) and min(n or 0 for n in shape[1:]) > 4:
+        raise ValueError(
+            f"Got examples of shape {shape}, which look like (C, H, W): expected the "
+            "channels last. Use np.moveaxis(x, 1, -1), and in a callable "
+            "`lambda x: f(tf.transpose(x, (0, 3, 1, 2)))`, or say layout='image'."
+        )
 
 
 def map_axes(layout: Layout) -> int:
@@ -420,11 +432,12 @@ def expand_map(saliency: Any, x: Any) -> tf.Tensor:
     """
     saliency, x = tf.convert_to_tensor(saliency), tf.convert_to_tensor(x)
     missing = x.shape.rank - saliency.shape.rank
-    if missing not in (0, 1):
+    sides = zip(saliency.shape[1:], x.shape[1:], strict=False)
+    if missing not in (0, 1) or any(a not in (1, None, b) for a, b in sides):
         raise ValueError(
             f"Got a map of shape {tuple(saliency.shape)} for data of shape "
-            f"{tuple(x.shape)}, expected the same axes or one channel axis more in the "
-            "data. Make the bank with the layout of the data."
+            f"{tuple(x.shape)}, expected the same axes or one channel axis more, the "
+            "last one, in the data. Make the bank with the layout of the data."
         )
     return saliency[..., tf.newaxis] if missing else saliency
 

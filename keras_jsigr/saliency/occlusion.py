@@ -24,7 +24,13 @@ from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import class_score
-from keras_jsigr.saliency.base import RangedMethod, target_probability, targets_of
+from keras_jsigr.saliency.base import (
+    RangedMethod,
+    check_replaceable,
+    layout_of,
+    target_probability,
+    targets_of,
+)
 from keras_jsigr.saliency.masks import (
     Layout,
     Replacement,
@@ -112,7 +118,9 @@ class MaskingMethod(RangedMethod):
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         shape, kind = tuple(probe.shape[1:]), self.known_kind
-        map_shape = shape[: map_axes(resolve_layout(shape, self.layout))]
+        layout = layout_of(model, probe, self.layout)
+        check_replaceable(model, probe, self.baseline, layout)
+        map_shape = shape[: map_axes(layout)]
         self.check(map_shape)
         beside = without_padding(model, as_logits(model, probe))
 

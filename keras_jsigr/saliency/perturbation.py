@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,14 +19,14 @@ from keras_jsigr.core.batching import (
     probe_of,
     sequential_map,
 )
-from keras_jsigr.core.heads import ignored_labels
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.base import (
     SaliencyMethod,
-    decision_of,
+    check_replaceable,
+    layout_of,
     target_probability,
     targets_of,
 )
@@ -485,36 +485,44 @@ def perturbation_explainer(
         >>> explain(x).shape
         (3, 2)
     """
-    probe = as_float(probe)
-    chosen, classes, _ = decision_of(model, probe, kind)
-    core = _perturbation_core(
-        model, probe, bank, baseline, score, chosen, normalize, maps
+    method = _BankMethod(
+        kind=kind,
+        layout=bank.layout,
+        bank=bank,
+        baseline=baseline,
+        score=score,
+        normalize=normalize,
+        maps=maps,
     )
-    ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
-    return BatchedExplainer(core, batch_size, classes, ignored)
+    return method.explainer(model, probe, batch_size)
 
 
-def _perturbation_core(
-    model: Any,
-    probe: Any,
-    bank: MaskBank,
-    baseline: BaselineName,
-    score: ChangeName,
-    kind: HeadKind,
-    normalize: bool,
-    maps: bool = True,
-) -> Core:
-    beside = without_padding(model, as_logits(model, probe))
+@dataclass(frozen=True, kw_only=True)
+class _BankMethod(SaliencyMethod):
+    """Perturbation by the masks of a bank: maps, or their coefficients."""
 
-    def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-        targets = targets_of(y, kind)
-        found = perturbation_coefficients(
-            beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
-        )
-        found = normalize_coefficients(found) if normalize else found
-        return interpolate(bank, found) if maps else found
+    bank: MaskBank
+    baseline: BaselineName = "blur"
+    score: ChangeName = "squared_logits"
+    normalize: bool = True
+    maps: bool = True
 
-    return explain
+    def core(self, model: Any, probe: Any) -> Core:
+        layout = layout_of(model, probe, self.bank.layout)
+        check_replaceable(model, probe, self.baseline, layout)
+        beside = without_padding(model, as_logits(model, probe))
+        bank, score, kind = self.bank, self.score, self.known_kind
+        baseline = self.baseline
+
+        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+            targets = targets_of(y, kind)
+            found = perturbation_coefficients(
+                beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
+            )
+            found = normalize_coefficients(found) if self.normalize else found
+            return interpolate(bank, found) if self.maps else found
+
+        return explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -556,9 +564,24 @@ class Perturbation(SaliencyMethod):
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
-        bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=self.layout)
-        settings = self.baseline, self.score, self.known_kind, self.normalize
-        return _perturbation_core(model, probe, bank, *settings)
+        layout = layout_of(model, probe, self.layout)
+        bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=layout)
+        return _BankMethod(
+            kind=self.kind,
+            bank=bank,
+            baseline=self.baseline,
+            score=self.score,
+            normalize=self.normalize,
+        ).core(model, probe)
+
+    def check_maps(self, maps: Any) -> None:
+        """Warn if no occlusion changed anything in any example."""
+        if self.score == "squared_logits" and len(maps) and not np.any(maps):
+            warnings.warn(
+                "All maps are zero: no occlusion changes the outputs. Are the inputs "
+                "constant? Use another `baseline`, such as 'zero'.",
+                stacklevel=4,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.scores import check_class_names
+from keras_jsigr.saliency.masks import check_channels_last
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,13 +144,16 @@ def check_plots() -> None:
 
 def check_images(x: Any, y: Any = None) -> tuple[npt.NDArray[np.float32], Array | None]:
     """Check a few images, and a label for each or none."""
-    images = np.asarray(x)
+    images = np.asarray(x if hasattr(x, "__len__") or hasattr(x, "shape") else None)
     if images.ndim not in (3, 4) or images.dtype.kind not in "fiub":
         raise ValueError(
-            f"The figure shows images: got shape {images.shape} of dtype "
-            f"{images.dtype}, expected (N, H, W) or (N, H, W, C) numbers. For tables "
-            "and sequences plot what `keras_jsigr.explain` returns yourself."
+            f"The figure shows images: got {type(x).__name__} of shape {images.shape} "
+            f"and dtype {images.dtype}, expected an array (N, H, W) or (N, H, W, C) of "
+            "numbers. Collect a few of a dataset into one; for tables and sequences "
+            "plot what `keras_jsigr.explain` returns yourself."
         )
+    if images.ndim == 4 and images.shape[-1] not in (1, 3):
+        check_channels_last(images.shape[1:])
     if not 1 <= len(images) <= MAX_IMAGES or 0 in images.shape:
         raise ValueError(
             f"Got {len(images)} images of shape {images.shape[1:]}, expected 1 to "

@@ -1,9 +1,13 @@
 """What holds of every saliency method, and how it is asked for."""
 
+import ctypes
 import dataclasses
+import gc
 import inspect
 import threading
+import weakref
 from collections import deque
+from pathlib import Path
 from typing import ClassVar
 
 import keras
@@ -13,7 +17,16 @@ import tensorflow as tf
 
 import keras_jsigr as kj
 from keras_jsigr import saliency
-from keras_jsigr.saliency import METHODS, SmoothGrad, explain, explainer, gradient_map
+from keras_jsigr.core.batching import CompiledCache
+from keras_jsigr.saliency import (
+    METHODS,
+    Perturbation,
+    SmoothGrad,
+    base,
+    explain,
+    explainer,
+    gradient_map,
+)
 
 FAST = {
     "gradient": {},
@@ -96,12 +109,125 @@ def test_one_trace_and_current_weights(images, method):
         traces.append(1)
         return factor * tf.tanh(tf.reduce_sum(x[:, :4, :4] ** 2, (1, 2)) - 5.0)
 
-    run = explainer(model, images[:1], method=method, batch_size=4, **FAST[method])
+    plain = {"normalize": False} if method == "perturbation" else {}
+    settings = {"method": method, "batch_size": 4, **plain, **FAST[method]}
+    run = explainer(model, images[:1], **settings)
     first, once = run(images), len(traces)
     assert run(images[:3]).shape == (3, 10, 8)
-    factor.assign(0.0)
+    factor.assign(0.01)
     assert np.abs(run(images) - first).max() > 0
     assert len(traces) == once
+
+
+def programs_of(model):
+    recent = base._PROGRAMS._by_owner.get(model, {})
+    return [key for key in recent if key[0][1] != "fitted"]
+
+
+def test_equal_explainers_share_one_program(conv_net, images, labels, monkeypatch):
+    """Whatever asks for it, and only as long as the model lives."""
+    for _ in range(20):
+        gradient_map(conv_net, images, labels)
+        explain(conv_net, images[:3], labels[:3])
+        kj.saliency.gradient_explainer(conv_net, images)(images, labels)
+    assert len(programs_of(conv_net)) == 1
+    for samples in (3, 4, 3, 4):
+        explain(conv_net, images, method="smoothgrad", samples=samples)
+    explain(conv_net, images)  # without labels
+    for _ in range(3):
+        explain(conv_net, images, method="occlusion", patch=[4, 4])
+        explain(conv_net, images, method="grad_cam", verbose=0)
+        kj.perturbation_map(conv_net, images)
+    assert len(programs_of(conv_net)) == 7
+    model = keras.Sequential.from_config(conv_net.get_config())
+    for method in ("gradient", "grad_cam", "rise"):
+        explain(model, images, method=method, **FAST[method])
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    monkeypatch.setattr(base, "_PROGRAMS", CompiledCache(4))
+    for smooth in (False, True, False):
+        for normalize in (True, False):
+            explain(conv_net, images, method=Perturbation(grid=2, normalize=normalize))
+        explain(conv_net, images, method="smoothgrad" if smooth else "gradient")
+    assert len(programs_of(conv_net)) <= 4
+
+
+def test_a_shared_program_is_of_the_model_as_it_is(images):
+    """Weights, settings, layers and losses may change between two calls."""
+    relu = keras.layers.LeakyReLU(0.3)
+    flat, end = keras.layers.Flatten(), keras.layers.Dense(3)
+    norm, scale = keras.layers.BatchNormalization(), keras.layers.Rescaling(1.0)
+    inputs = keras.Input((10, 8, 2))
+    model = keras.Model(inputs, end(relu(norm(flat(scale(inputs))))))
+    changes = [
+        lambda: end.kernel.assign(2.0 * end.kernel + 0.1),
+        lambda: norm.moving_mean.assign(norm.moving_mean + 0.5),
+        lambda: setattr(relu, "negative_slope", 0.9),
+        lambda: setattr(scale, "scale", 3.0),
+        lambda: setattr(end, "activation", keras.activations.softmax),
+        lambda: setattr(end, "activation", keras.activations.linear),
+        lambda: model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True)),
+        lambda: setattr(model, "trainable", False),
+        lambda: model.compile(loss="hinge"),
+    ]
+    same = 0
+    before = explain(model, images, score="margin")
+    for change in changes:
+        change()
+        found = explain(model, images, score="margin")
+        anew = keras.models.clone_model(model)
+        anew.set_weights(model.get_weights())
+        anew.compile(loss=model.loss)
+        expected = explain(anew, images, score="margin")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        same += np.allclose(found, before)
+        before = found
+    assert same <= 4
+
+
+def test_callables_are_asked_anew(images):
+    factor = [1.0]
+    ask = lambda x: factor[0] * x[:, 0, :3, 0]  # noqa: E731
+    before = explain(ask, images, score="logit")
+    factor[0] = 2.0
+    np.testing.assert_allclose(explain(ask, images, score="logit"), 2.0 * before)
+
+
+def test_random_layers_draw_the_same_in_every_explanation(images):
+    class Noise(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+    silu = keras.layers.Dense(4, activation="silu")
+    layers = [Noise(), keras.layers.Flatten(), silu, keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((10, 8, 2)), *layers])
+    first = explain(model, images)
+    np.testing.assert_array_equal(explain(model, images), first)
+
+
+@pytest.mark.slow
+def test_a_thousand_explanations_take_no_memory(conv_net, images, labels):
+    def used():
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    def ask():
+        explain(conv_net, images, labels)
+        explain(conv_net, images, method="occlusion", patch=4)
+
+    for _ in range(20):
+        ask()
+    before = used()
+    for _ in range(500):
+        ask()
+    assert used() - before < 20.0
 
 
 @each_method

@@ -482,10 +482,13 @@ def test_refused_by_grad_cam(conv_net, images, rng):
         grad_cam(lambda x: x[:, 0, 0], images)
     dense = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="dense")])
     table = rng.random((2, 4)).astype("float32")
+    ends = [layers.Flatten(), layers.Dense(3, name="dense")]
+    flat = keras.Sequential([keras.Input((10, 8, 2)), *ends])
     for net, x, settings, message in (
         (conv_net, images, {"layer": "none"}, r"Got layer 'none'.*first, last"),
-        (dense, table, {}, r"no layer with outputs \(B, H, W, C\)"),
-        (dense, table, {"layer": "dense"}, "layer 'dense' without outputs"),
+        (dense, table, {}, r"expected images \(H, W, C\)"),
+        (flat, images, {}, r"no layer with outputs \(B, H, W, C\)"),
+        (flat, images, {"layer": "dense"}, "layer 'dense' without outputs"),
         (conv_net, images, {"layout": "sequence"}, "Unknown `layout`"),
         (conv_net, images, {"score": "prob"}, "Unknown `score`: got 'prob'"),
     ):

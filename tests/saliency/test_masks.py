@@ -193,8 +193,8 @@ def test_expand_map():
 def test_bad_shapes_grids_and_widths():
     for arguments, settings, message in (
         (((None, 3),), {}, "fixed positive lengths"),
-        (((2, 2, 2, 2),), {}, "Reshape the data"),
-        (((8,),), {"layout": "image"}, "name the layout"),
+        (((2, 2, 2, 2),), {}, "reshape the data"),
+        (((8,),), {"layout": "image"}, "Name the layout"),
         (((4, 4, 1), 5), {}, "at most one cell per pixel"),
         (((4, 4, 1), 0), {}, "positive integer"),
         (((4, 4, 1), 2.0), {}, "positive integer"),

@@ -13,6 +13,7 @@ from keras_jsigr.core.arguments import BaselineName
 from keras_jsigr.core.batching import sequential_map
 from keras_jsigr.saliency.masks import (
     Layout,
+    check_channels_last,
     compute_baseline,
     expand_map,
     map_axes,
@@ -62,7 +63,10 @@ def control_map(
     advice = "Use 'random' for the level of chance."
     arguments.choice("kind", kind, CONTROLS, advice=advice)
     x = tf.cast(x, tf.float32)
-    kept = 1 + map_axes(resolve_layout(tuple(x.shape[1:]), layout))
+    shape = tuple(x.shape[1:])
+    kept = 1 + map_axes(resolve_layout(shape, layout))
+    if layout is None:
+        check_channels_last(shape)
     if kind == "random":
         return tf.random.stateless_uniform(tf.shape(x)[:kept], seed)
     return tf.reduce_sum(tf.abs(x - low), axis=list(range(kept, x.shape.rank)))

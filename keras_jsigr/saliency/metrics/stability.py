@@ -246,11 +246,12 @@ def randomization(
     shapes = [tuple(variable.shape) for variable in variables]
     types = [tf.as_dtype(variable.dtype) for variable in variables]
     columns = [as_fit_sees(part) for part in ([x] if y is None else [x, y])]
+    core = explain.core
 
     def similarity(before: Any, columns: Any, weights: Any) -> tf.Tensor:
         pairs = list(zip(variables, weights, strict=True))
         with stateless(pairs):
-            after = explain.core(columns[0], columns[1] if y is not None else None)
+            after = core(columns[0], columns[1] if y is not None else None)
         return rank_correlation(before, after)
 
     maps = explain(*columns)
