@@ -66,26 +66,43 @@ def hardened(cache):
     return robust
 
 
-@pytest.mark.parametrize("name", CALLBACKS)
-def test_training_with_it(name, module_data, cache, tmp_path, capsys):
-    make, adapts = CALLBACKS[name]
-    x, y = module_data
-    settings = {"epochs": 2, "batch_size": 4, "shuffle": False}
-    alone, watched = hardened(cache), hardened(cache)
-    alone.fit(x, y, validation_data=(x, y), verbose=0, **settings)
-    capsys.readouterr()
-    callback = make(x, y, tmp_path)
-    log = watched.fit(
-        x, y, validation_data=(x, y), verbose=0, callbacks=[callback], **settings
+def train(model, data, *callbacks):
+    settings = {"epochs": 2, "batch_size": 8, "shuffle": False, "verbose": 0}
+    return model.fit(
+        *data, validation_data=data, callbacks=list(callbacks), **settings
     ).history
+
+
+@pytest.fixture(scope="module")
+def alone(module_data, cache):
+    """The variables after a training without callbacks."""
+    model = hardened(cache)
+    train(model, module_data)
+    return [np.array(variable) for variable in model.variables]
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_training_with_it(name, module_data, cache, alone, tmp_path, capsys):
+    make, adapts = CALLBACKS[name]
+    watched = hardened(cache)
+    callback = make(*module_data, tmp_path)
+    capsys.readouterr()
+    log = train(watched, module_data, callback)
     assert capsys.readouterr() == ("", "")
     assert all(np.isfinite(values).all() for values in log.values())
     assert all(len(values) == 2 for values in log.values())
     if not adapts:
-        for left, right in zip(alone.variables, watched.variables, strict=True):
+        for left, right in zip(alone, watched.variables, strict=True):
             np.testing.assert_array_equal(left, right)
 
-    # Goes on after a reload, with other data pipelines and Keras' progress bar.
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_it_goes_on_after_a_reload(name, module_data, cache, tmp_path):
+    """With other data pipelines, and Keras' progress bar."""
+    (x, y), watched = module_data, hardened(cache)
+    callback = CALLBACKS[name][0](x, y, tmp_path)
+    log = train(watched, module_data, callback)
     watched.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
@@ -99,7 +116,32 @@ def test_training_with_it(name, module_data, cache, tmp_path, capsys):
         callbacks=[callback],
     ).history
     assert set(again) == set(log)
-    assert int(loaded.steps_taken.value) == 10
+    assert int(loaded.steps_taken.value) == 6
+
+
+def test_streams_and_several_inputs_are_refused_in_words(module_data):
+    """Datasets gave "float() argument" and "dtype object"; lists were stacked."""
+    x, y = module_data
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    for stream in (data, iter(data), (pair for pair in [(x, y)])):
+        for make in (
+            callbacks.PenaltyMonitor,
+            callbacks.RefreshMaps,
+            callbacks.SaliencyGrid,
+            lambda stream: callbacks.RobustAccuracy(stream, None, epsilon=0.1),
+        ):
+            with pytest.raises(TypeError, match=r"next\(iter\(data\)\)"):
+                make(stream)
+    for several in ([x, x[:, :4]], (x, x), {"a": x, "b": x}):
+        for make in (callbacks.SaliencyGrid, callbacks.RobustAccuracy):
+            with pytest.raises(ValueError, match="models of one input"):
+                make(several, y)
+    assert callbacks.RobustAccuracy(list(x), y).x.shape == x.shape
+
+
+def test_a_log_folder_in_a_store_is_refused(module_data):
+    with pytest.raises(ValueError, match="URL of a store"):
+        callbacks.SaliencyGrid(module_data[0][:2], log_dir="gs://bucket/logs")
 
 
 @pytest.mark.slow
