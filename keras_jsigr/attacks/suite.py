@@ -378,6 +378,16 @@ _NAMED: dict[str, Callable[..., Attack]] = {
 }
 
 
+# Names that reports give to attacks, where they are others but for the case.
+_IN_REPORTS = {
+    "cw-l2": "carlini-wagner",
+    "mifgsm": "mi-fgsm",
+    "mi-di-fgsm": "di-fgsm",
+    "mi-ti-fgsm": "ti-fgsm",
+    "si-mi-fgsm": "si-fgsm",
+}
+
+
 def attack_names() -> list[str]:
     """List the names that `named_attack` knows."""
     return list(_NAMED)
@@ -386,8 +396,10 @@ def attack_names() -> list[str]:
 def named_attack(name: str, **settings: Any) -> Attack:
     """Make an attack of a name."""
     advice = "Pass one of these names, 'standard', or an attack object."
-    choice("attack", name, tuple(_NAMED), advice=advice)
-    return _NAMED[name](**settings)
+    key = name.lower().replace(" ", "-")
+    key = _IN_REPORTS.get(key, key)
+    choice("attack", key if key in _NAMED else name, tuple(_NAMED), advice=advice)
+    return _NAMED[key](**settings)
 
 
 def attacks_of(

@@ -211,7 +211,7 @@ def evaluate_robustness(
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
     log, plain = Log(verbose), model
-    given = surrogates.values() if isinstance(surrogates, Mapping) else surrogates
+    given: Any = surrogates.values() if isinstance(surrogates, Mapping) else surrogates
     given = given if isinstance(surrogates, Mapping | list | tuple) else ()
     with unchanged(plain, *given) as changed:
         open_model = isinstance(model, keras.Model) or not callable(model)

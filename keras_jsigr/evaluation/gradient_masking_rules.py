@@ -168,7 +168,7 @@ class ZeroGradients(Rule):
 class SoftmaxOutputs(Rule):
     """Ask whether a callable returns probabilities instead of logits."""
 
-    name, title, needs_gradient = "softmax_outputs", "Outputs are logits", False
+    name, title = "softmax_outputs", "Outputs are logits"
     EXAMPLES = 128
     ROUNDING = 1e-2  # rows of float16 probabilities sum to one to this
 

@@ -93,6 +93,11 @@ def check_data(
             "`y` is None, expected the true label of each example. Accuracy cannot be "
             "measured without labels."
         )
+    if np.asarray(y).dtype.kind in "OSU":
+        raise TypeError(
+            f"`y` holds names such as {np.asarray(y).flat[0]!r}, expected class "
+            "indices. Pass their positions, [class_names.index(name) for name in y]."
+        )
     rows = np.asarray(target_rows(y, len(x), classes))
     return x, rows.argmax(-1).astype(np.int64)
 

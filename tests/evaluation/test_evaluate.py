@@ -17,6 +17,7 @@ from keras_jsigr import harden
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack, HopSkipJump, Square
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.pgd import BIM
+from keras_jsigr.attacks.suite import attack_names, named_attack
 from keras_jsigr.evaluation import (
     Rate,
     Report,
@@ -29,7 +30,7 @@ from keras_jsigr.evaluation import (
 )
 from keras_jsigr.evaluation import evaluate_robustness as evaluate
 from keras_jsigr.evaluation import robustness as parts
-from keras_jsigr.evaluation.render.tables import number
+from keras_jsigr.evaluation.render import tables
 from keras_jsigr.evaluation.run import innermost_line, model_name
 
 # The package has a deprecated function of this name.
@@ -748,6 +749,7 @@ BAD = {
         ValueError,
         "surrogate 'b'",
     ),
+    "named": ({"y": np.array(list("abc") * 10)}, TypeError, "class_names.index"),
     "one model": ({"surrogates": other}, TypeError, "a list of models"),
     "key": ({"surrogates": {3: other}}, TypeError, "has the key 3"),
 }
@@ -939,9 +941,8 @@ def test_black_boxes(pictures, kind):
     (error,) = report.errors
     assert "needs a gradient" in error
     assert report.summary().count("It needs a gradient") == 1
-    assert (
-        f"asked about {number(report.queries)} inputs per example" in report.summary()
-    )
+    asked = tables.number(report.queries)
+    assert f"asked about {asked} inputs per example" in report.summary()
     assert report.attacks[0].accuracy is None
     # The curve and the pictures come of the attack that works.
     assert report.curve_attack["name"] == report.attacks[1].name
@@ -1034,3 +1035,11 @@ def test_an_evaluation_leaves_the_model_of_a_callable_alone(settings):
 )
 def test_the_innermost_line_of_an_error(text, line):
     assert innermost_line(text) == line
+
+
+def test_names_in_reports_are_names_of_attacks():
+    """What a report calls an attack can be passed as `attacks`."""
+    for name in attack_names():
+        norm = "l2" if name in ("carlini-wagner", "hopskipjump") else "linf"
+        attack = named_attack(name, epsilon=0.1, norm=norm)
+        assert named_attack(attack.name, epsilon=0.1, norm=norm) == attack

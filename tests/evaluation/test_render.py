@@ -251,7 +251,7 @@ def test_shows_every_figure(one, report):
         assert percent(rate.accuracy) in one.words
         assert between(rate) in one.words
     for record in report.attacks:
-        assert f"{number(record.attacked)} {number(record.broken)}" in one.words
+        assert f"{number(record.broken)} {number(record.attacked)}" in one.words
         assert duration(record.seconds) in one.words
         assert f"steps {record.config['steps']}" in one.words
     for finding in report.findings:
@@ -317,9 +317,9 @@ def test_shows_errors_and_saliency(report):
     assert page.words.count("The curve crashed: no memory.") == 2
     for figure in report.saliency.figures:
         assert f"{figure.metric} {figure.condition}".strip() in page.words
-    first = "Deletion blur, by the map lower 0.250 0.152 to 0.348, 400 examples"
+    first = "Deletion blur, by the map 0.250 0.152 to 0.348, 400 examples"
     assert first in page.words
-    assert "SSIM PGD, class kept higher not measured 0 examples" in page.words
+    assert "SSIM PGD, class kept not measured 0 examples higher" in page.words
     assert "The order of the maps is no better than a random one." in page.words
     assert "sanity: ValueError: no weights" in page.words
     assert "attack_steps 20" in page.words
@@ -331,7 +331,7 @@ def test_lines_up_the_figures_of_maps(two_reports):
     )
     changed = two_reports[1].with_saliency(shorter)
     words = Page(html_page([two_reports[0], changed])).words
-    first = "Deletion blur, by the map lower 0.250 0.152 to 0.348, 400 examples"
+    first = "Deletion blur, by the map 0.250 0.152 to 0.348, 400 examples"
     assert f"{first} not measured" in words
     assert "not measured 0 examples not measured 0 examples" in words
 

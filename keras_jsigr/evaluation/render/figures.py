@@ -178,6 +178,35 @@ class Chart:
         count = int(self.limit / step * 1.001) + 1
         return [float(f"{i * step:.10g}") for i in range(count)]
 
+    def level_labels(self) -> list[tuple[str, float]]:
+        """Return what guessing gives with its height; levels that are close share it.
+
+        Labels one below the other would need 16 units each.
+        """
+        groups: list[list[float]] = []
+        for share in sorted(self.chances):
+            near = groups and self.y(groups[-1][-1]) - self.y(share) < 18
+            groups[-1].append(share) if near else groups.append([share])
+        return [(", ".join(dict.fromkeys(map(percent, g))), g[-1]) for g in groups]
+
+    def radius_labels(self) -> list[tuple[str, float, str]]:
+        """Return the marked radii with place and anchor; close ones share a label."""
+        groups: list[list[float]] = []
+        for epsilon in self.marked:
+            near = groups and self.x(epsilon) - self.x(groups[-1][-1]) < 90
+            groups[-1].append(epsilon) if near else groups.append([epsilon])
+        found = []
+        for group in groups:
+            text, place = ", ".join(map(number, group)), self.x(group[-1])
+            half = 3.6 * (len(text) + 4)
+            anchor = "middle"
+            if place + half > self.width:
+                place, anchor = place + 4, "end"
+            elif place < half:
+                place, anchor = place - 4, "start"
+            found.append((f"ε = {text}", place, anchor))
+        return found
+
     def free_at_left(self, share: float) -> bool:
         """Tell whether the lines leave more room at the left of a level."""
 

@@ -49,6 +49,21 @@
     }
   }
 
+  // Tables wider than the window say so.
+  const beyond = all(".scroll").map((box) => {
+    const hint = document.createElement("p");
+    hint.className = "beyond";
+    hint.textContent = "The table goes on to the right.";
+    box.after(hint);
+    return [box, hint];
+  });
+  const tell = () => {
+    for (const [box, hint] of beyond) hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+  };
+  addEventListener("resize", tell);
+  all("details").forEach((each) => each.addEventListener("toggle", tell));
+  tell();
+
   // Filtering: by words anywhere in a row, and by the exact text of a column.
   for (const box of all(".filter")) {
     const rows = [...document.getElementById(box.dataset.table).tBodies[0].rows];
