@@ -26,24 +26,19 @@ from keras_jsigr.core.files import local_path
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Split = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 Source = Literal["auto", "sample", "idx", "tfds"]
 Folder = str | os.PathLike[str]
 EMBEDDED = "fashion_mnist"
 # One to three plain names, so that a name cannot lead out of `data_dir`.
 NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*){0,2}")
 
+# fmt: off
 FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+    "Bag", "Ankle boot",
 )
+# fmt: on
 UNSIGNED_BYTE = 0x08
 DEBIAN_FOLDER = Path("/usr/share/datasets")
 FILES = {
@@ -241,22 +236,29 @@ def load_sample() -> Dataset:
     """Load the embedded, stratified sample of Fashion-MNIST."""
     folder = resources.files("keras_jsigr") / "data" / "fashion_mnist"
     manifest = json.loads(_read_sample_file(folder, "manifest.json"))
-    x_train, y_train = _read_sample_split(folder, manifest, "train")
-    x_test, y_test = _read_sample_split(folder, manifest, "test")
+    train, test = (_read_sample_split(folder, manifest, s) for s in ("train", "test"))
+    source = "the sample embedded in keras_jsigr"
+    return _of_bytes(train, test, FASHION_MNIST, "fashion_mnist", source)
+
+
+def _of_bytes(
+    train: Split, test: Split, class_names: tuple[str, ...], name: str, source: str
+) -> Dataset:
+    (x_train, y_train), (x_test, y_test) = train, test
     return Dataset(
-        x_train=to_unit_range(x_train),
-        y_train=y_train,
-        x_test=to_unit_range(x_test),
-        y_test=y_test,
-        class_names=FASHION_MNIST,
-        name="fashion_mnist",
-        source="the sample embedded in keras_jsigr",
+        to_unit_range(x_train),
+        y_train.astype(np.int64),
+        to_unit_range(x_test),
+        y_test.astype(np.int64),
+        class_names,
+        name,
+        source,
     )
 
 
 def _read_sample_split(
     folder: Traversable, manifest: dict[str, Any], split: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+) -> Split:
     description = manifest["splits"][split]
     images = np.concatenate(
         [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
@@ -271,8 +273,7 @@ def _read_sample_split(
             f"The {split} split of the embedded sample does not match its SHA-256. "
             + REPAIR
         )
-    labels = np.load(io.BytesIO(stored), allow_pickle=False)
-    return images, labels.astype(np.int64)
+    return images, np.load(io.BytesIO(stored), allow_pickle=False)
 
 
 def _read_mosaic(
@@ -354,15 +355,12 @@ def load_idx(name: str, folder: str | os.PathLike[str]) -> Dataset:
                 "dimensions and at least one entry. Check that it is the right file."
             )
     classes = int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1
-    return Dataset(
-        x_train=to_unit_range(arrays["x_train"][..., np.newaxis]),
-        y_train=arrays["y_train"].astype(np.int64),
-        x_test=to_unit_range(arrays["x_test"][..., np.newaxis]),
-        y_test=arrays["y_test"].astype(np.int64),
-        class_names=class_names_of(name, classes),
-        name=name,
-        source=f"IDX files in {folder}",
+    train, test = (
+        (arrays[f"x_{split}"][..., np.newaxis], arrays[f"y_{split}"])
+        for split in ("train", "test")
     )
+    names = class_names_of(name, classes)
+    return _of_bytes(train, test, names, name, f"IDX files in {folder}")
 
 
 def find_idx_files(folder: str | os.PathLike[str]) -> dict[str, Path] | None:
@@ -435,16 +433,12 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
             f"{name}: got the splits {sorted(builder.info.splits)}; expected 'train' "
             "and 'test' or 'validation'. Choose a data set that has both."
         )
-    x_train, y_train = _read_prepared_split(builder, "train", shape)
-    x_test, y_test = _read_prepared_split(builder, test, shape)
-    return Dataset(
-        x_train=to_unit_range(x_train),
-        y_train=y_train,
-        x_test=to_unit_range(x_test),
-        y_test=y_test,
-        class_names=tuple(builder.info.features["label"].names),
-        name=name,
-        source=f"TensorFlow Datasets prepared in {folder}",
+    return _of_bytes(
+        _read_prepared_split(builder, "train", shape),
+        _read_prepared_split(builder, test, shape),
+        tuple(builder.info.features["label"].names),
+        name,
+        f"TensorFlow Datasets prepared in {folder}",
     )
 
 
@@ -468,9 +462,7 @@ def _image_shape(name: str, features: Any) -> tuple[int, ...]:
     return shape
 
 
-def _read_prepared_split(
-    builder: Any, split: str, shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _read_prepared_split(builder: Any, split: str, shape: tuple[int, ...]) -> Split:
     """Read one split in its stored order, into preallocated arrays."""
     count = int(builder.info.splits[split].num_examples)
     images = np.empty((count, *shape), np.uint8)

@@ -27,21 +27,13 @@ NOT_EVALUATED = (
 )
 
 _SECTIONS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "name": str,
-    "created": str,
-    "versions": dict,
-    "method": dict,
-    "settings": dict,
-    "adversary": (dict, type(None)),
+    **dict.fromkeys(("format", "classes", "parameters"), int),
+    **dict.fromkeys(("name", "created", "weights_sha256"), str),
+    **dict.fromkeys(("versions", "method", "settings", "head"), dict),
+    **dict.fromkeys(("endpoints", "threat_model"), dict),
     "inputs": list,
-    "input_range": list,
-    "classes": int,
-    "head": dict,
-    "endpoints": dict,
-    "parameters": int,
-    "weights_sha256": str,
-    "threat_model": dict,
+    "input_range": (list, dict),
+    "adversary": (dict, type(None)),
 }
 
 
@@ -52,7 +44,7 @@ def model_card(
     threat_model: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a hardened model."""
-    low, high = (float(bound) for bound in model.input_range)
+    ranges, epsilon, unit = _ranges(model)
     return {
         "format": CARD_FORMAT,
         "name": model.base.name,
@@ -72,7 +64,7 @@ def model_card(
         },
         "adversary": model.adversary and _described(model.adversary),
         "inputs": inputs,
-        "input_range": [low, high],
+        "input_range": ranges,
         "classes": int(model.classes),
         "head": {
             "layer": model.head.kind,
@@ -82,15 +74,28 @@ def model_card(
         "parameters": int(model.base.count_params()),
         "weights_sha256": fingerprint_weights(model.base),
         "threat_model": full_threat_model(
-            threat_model, known_epsilon(model), [low, high]
+            {**unit, **(threat_model or {})}, epsilon, ranges
         ),
     }
+
+
+def _ranges(model: Any) -> tuple[Any, float | None, dict[str, str]]:
+    """Return range and radius of all inputs, or of every column by input."""
+    try:
+        return [float(end) for end in model.input_range], known_epsilon(model), {}
+    except ValueError:  # columns have ranges of their own
+        ends = {
+            name: [np.asarray(end).tolist() for end in pair]
+            for name, pair in model.probe_range.items()
+        }
+        unit = {"epsilon_unit": "the scale of each column, as passed to harden"}
+        return ends, model.config.epsilon, unit
 
 
 def full_threat_model(
     threat_model: dict[str, Any] | None,
     epsilon: float | None,
-    input_range: list[float],
+    input_range: Any,
 ) -> dict[str, Any]:
     """Complete the user's statement on the threat model."""
     full: dict[str, Any] = {

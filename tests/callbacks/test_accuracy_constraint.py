@@ -172,7 +172,7 @@ def test_weights_of_examples_and_classes(data, trained):
     }
 
 
-@pytest.mark.parametrize("ignored", [-1, 0])
+@pytest.mark.parametrize("ignored", [pytest.param(-1, marks=pytest.mark.slow), 0])
 def test_examples_that_the_loss_ignores_do_not_count(data, trained, ignored):
     x, y = data
     some = np.where(np.arange(N) % 4 == 0, ignored, y)
@@ -236,11 +236,8 @@ def test_reference_is_a_number(data):
     assert history["accuracy_slack"][-1] == pytest.approx(slack, abs=1e-6)
 
 
-@pytest.mark.parametrize("softmax", [True])
-def test_reference_is_a_plain_model(data, trained, softmax, tmp_path):
-    twin = plain(trained)
-    if softmax:
-        twin = keras.Sequential([twin, layers.Softmax()])
+def test_reference_is_a_plain_model(data, trained, tmp_path):
+    twin = keras.Sequential([plain(trained), layers.Softmax()])
     robust = compiled(harden(net()))
     fit(robust, data, AccuracyConstraint(reference=twin))
     assert float(robust.reference_accuracy) == pytest.approx(trained[1])
@@ -356,10 +353,11 @@ def test_factor_is_one_of_all_weights(data, trained, settings):
     "mode",
     [
         "several steps",
-        pytest.param("two devices", marks=pytest.mark.slow),
-        pytest.param("XLA", marks=pytest.mark.slow),
+        "two devices",
+        "XLA",
     ],
 )
+@pytest.mark.slow
 def test_modes_agree(data, trained, mode):
     """Without random maps and projections all modes take the steps of eager mode."""
     steps = {"steps_per_execution": 2} if mode == "several steps" else {}

@@ -120,6 +120,7 @@ def test_gradient_maps_share_one_scale():
     assert dark < 0.5 * bright
 
 
+@pytest.mark.slow
 def test_eight_rows_are_readable_small_and_do_not_overlap():
     for shape in ((28, 28, 1), (224, 224, 3), (16, 90, 3), (1, 1, 1)):
         figure = draw(seen(8, shape))
@@ -256,7 +257,10 @@ def test_figures_are_those_of_the_functions(grid, data, plain, fit, tmp_path):
         assert found[f"saliency/{name}"][1] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("together", "expected"), [(1, [0, 3, 6]), (2, [0, 4, 6])])
+@pytest.mark.parametrize(
+    ("together", "expected"),
+    [pytest.param(1, [0, 3, 6], marks=pytest.mark.slow), (2, [0, 4, 6])],
+)
 @pytest.mark.usefixtures("quick")
 def test_every_three_steps(grid, fit, plain, tmp_path, together, expected):
     model = plain()
