@@ -60,7 +60,7 @@ def harden(model, warmup=0, **settings):
 @pytest.fixture(scope="module")
 def trained(data):
     """The weights of a plain network that learned its task, and its accuracy."""
-    model = compiled(net(), 0.05)
+    model = compiled(net(), 0.05, run_eagerly=False)
     model.fit(*data, epochs=15, batch_size=BATCH, verbose=0)
     share = accuracy(model, *data)
     assert 0.75 < share < 1.0

@@ -212,7 +212,7 @@ def test_the_layout_says_what_a_map_keeps() -> None:
     maps = PerturbationCache.build(model, x, grid=2, layout="image", verbose=0)
     cached = grey(map_table=MapTable.from_cache(maps))
     assert make_endpoints(cached)["explain"](x)["saliency"].shape == (2, 6, 7)
-    with pytest.raises(ValueError, match="name the layout"):
+    with pytest.raises(ValueError, match="[Nn]ame the layout"):
         make_endpoints(model, layout="features")
 
 
