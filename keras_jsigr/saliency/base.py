@@ -96,26 +96,12 @@ def input_gradient(
 ) -> tf.Tensor:
     """Compute `d s_b / d x_b` with one forward and one backward pass.
 
-    An outer tape that watches the weights can differentiate the result again. Tiny
-    gradients survive layers in float16.
-
-    Args:
-        logits_fn: Maps inputs to logits `(B, C)`, each example by itself (inference
-            mode); called once.
-        x: Data `(B, *S)`; integers are taken as float32.
-        targets: Float `(B, C)`, such as one-hot rows, or a function that makes them
-            from the logits, which saves a forward pass.
-        score: `"log_prob"`, `"margin"` or `"logit"`, see `class_score`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Tensor shaped like `x`, of its float dtype.
+    `logits_fn` maps `(B, *S)` to logits `(B, C)`, each example by itself; `targets` are
+    float `(B, C)` or a function that makes them from the logits, which saves a pass. An
+    outer tape can differentiate the result again. Tiny gradients survive float16.
 
     Raises:
         ValueError: If the score is unknown or the logits do not depend on `x`.
-
-    Reference:
-        arXiv 1312.6034 (`logit`), arXiv 1711.09404 (`log_prob`).
 
     Example:
         >>> import tensorflow as tf
@@ -145,23 +131,10 @@ def input_gradient(
 def target_probability(
     logits: Any, targets: Any, kind: HeadKind = "softmax"
 ) -> tf.Tensor:
-    """Compute `p_y`, the probability of the target class.
+    """Compute `p_y` `(B,)`, the probability of the target class, from logits `(B, C)`.
 
     With independent classes (`kind="sigmoid"`) it is the mean over the classes of the
     probability of the state, present or absent, that the targets name.
-
-    Args:
-        logits: Float `(B, C)`; one column `z` stands for `(0, z)`.
-        targets: Float `(B, C)`, such as one-hot rows.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)` in [0, 1].
-
-    Example:
-        >>> from keras_jsigr.saliency import target_probability
-        >>> target_probability([[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
-        [0.5]
     """
     z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
@@ -178,10 +151,9 @@ Share = Callable[[Hashable, Callable[[], Any]], Any]
 
 
 class Explainer(BatchedExplainer):
-    """Explain any number of examples, `f(x, y=None) -> maps`.
+    """Explain any number of examples, `f(x, y=None) -> maps`, by a compiled method.
 
-    It reads the model's current weights, and traces once whatever the number of
-    examples. Made by `keras_jsigr.saliency.explainer`.
+    It reads the model's current weights. Made by `keras_jsigr.saliency.explainer`.
 
     Attributes:
         method: The method, with all that it found out about the model filled in, such
@@ -194,12 +166,6 @@ class Explainer(BatchedExplainer):
         classes: Of the model, to check class indices against; `None` checks nothing.
         ignored: Labels of examples that the model's loss leaves out.
         share: Returns what an equal explainer has compiled, or compiles.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency import explainer
-        >>> explainer(lambda x: x, np.ones((1, 2)), method="smoothgrad").method.samples
-        50
     """
 
     def __init__(

@@ -135,21 +135,8 @@ def content_keys(x: Any) -> tf.Tensor:
     is not cryptographic; among N examples two keys collide with probability about
     N^2 / 2^65 (1e-10 for 60,000).
 
-    Args:
-        x: Data `(B, *S)` of any real dtype, S fixed.
-
-    Returns:
-        Int64 `(B,)`.
-
     Raises:
         ValueError: If the shape of an example is not fixed.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency import content_keys
-        >>> a, b, c = content_keys(np.array([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]]))
-        >>> bool(a == b), bool(a == c)
-        (True, False)
     """
     x = tf.convert_to_tensor(x)
     if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 1:

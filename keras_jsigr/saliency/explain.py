@@ -45,7 +45,8 @@ def explain(
 ) -> Any:
     """Explain decisions by any saliency method, compiled and batch by batch.
 
-    Every call compiles: keep an `explainer` to explain again and again.
+    Equal calls for a Keras model share one compiled program, as long as the model lives;
+    a callable is compiled anew in every call: keep an `explainer` of it.
 
     Args:
         model: A Keras classifier, a hardened model or a callable.
@@ -93,17 +94,13 @@ def explainer(
     Args:
         model: A Keras classifier, a hardened model or a callable.
         probe: A batch of inputs, at least one.
-        method: A key of `METHODS`, or a method with its settings.
-        batch_size: Examples per compiled call.
-        **settings: Of the method, such as `samples=50`.
+        method: See `explain`, as for the others.
+        batch_size: See there.
+        **settings: See there.
 
     Returns:
         The reusable function; it reads the model's current weights. Its attribute
         `method` holds all settings.
-
-    Raises:
-        TypeError: If the method has no such setting, or `model` cannot be called.
-        ValueError: If the method is unknown, or a setting or shape is out of range.
 
     Example:
         >>> import numpy as np

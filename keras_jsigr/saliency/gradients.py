@@ -111,23 +111,8 @@ def gradient_explainer(
 ) -> Explainer:
     """Compile `gradient_map` once, to call it again and again as `f(x, y=None)`.
 
-    The same as `explainer(model, probe, method="gradient")`.
-
-    Args:
-        model: A Keras classifier, a hardened model or a callable.
-        probe: A batch of inputs, at least one.
-        score: See `gradient_map`, as for all that follow.
-        kind: See there.
-        layout: See there.
-        reduce: See there.
-        batch_size: Examples per compiled call.
-
-    Returns:
-        The reusable function; it reads the model's current weights.
-
-    Raises:
-        ValueError: If a setting or shape is out of range.
-        TypeError: If `model` cannot be called.
+    The same as `explainer(model, probe, method="gradient")`, with the settings of
+    `gradient_map`. It reads the model's current weights.
 
     Example:
         >>> import numpy as np

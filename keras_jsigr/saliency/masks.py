@@ -380,26 +380,10 @@ def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, 
 
 
 def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
-    """Turn coefficients on the cells into maps, `sum_k c_k hat_k`.
+    """Turn coefficients `(B, K)` on the cells into maps, `sum_k c_k hat_k`.
 
     The hats are a partition of unity, so a map lies within the range of its
     coefficients, and equal coefficients give a flat map.
-
-    Args:
-        bank: The masks and hats.
-        coefficients: Float `(B, K)`.
-
-    Returns:
-        Float32 `(B, *map_shape)`.
-
-    Raises:
-        ValueError: If there are not K coefficients per example.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import interpolate, make_mask_bank
-        >>> interpolate(make_mask_bank((2,)), tf.constant([[0.5, 1.0]])).numpy()
-        array([[0.5, 1. ]], dtype=float32)
     """
     coefficients = tf.cast(coefficients, tf.float32)
     if coefficients.shape.rank != 2 or coefficients.shape[-1] != bank.size:
@@ -414,21 +398,8 @@ def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
 def expand_map(saliency: Any, x: Any) -> tf.Tensor:
     """Give a map the channel axis that it needs to be multiplied with the data.
 
-    Args:
-        saliency: Float `(B, *map_shape)`.
-        x: The data `(B, *map_shape)` or `(B, *map_shape, C)`.
-
-    Returns:
-        `saliency`, with a last axis of length one where `x` has one axis more.
-
     Raises:
-        ValueError: If `x` has neither as many axes nor one more.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import expand_map
-        >>> expand_map(tf.ones((1, 4, 4)), tf.ones((1, 4, 4, 3))).shape.as_list()
-        [1, 4, 4, 1]
+        ValueError: If the data have neither the axes of the map nor one more, the last.
     """
     saliency, x = tf.convert_to_tensor(saliency), tf.convert_to_tensor(x)
     missing = x.shape.rank - saliency.shape.rank

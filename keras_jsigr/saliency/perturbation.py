@@ -45,23 +45,9 @@ _LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
 
 
 def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
-    """Compute `1/2 ||z - z'||^2`, which needs no class.
+    """Compute `1/2 ||z - z'||^2` of logits `(B, C)`, which needs no class.
 
-    Args:
-        logits: Float `(B, C)` at the example.
-        perturbed: Float `(B, C)` at the perturbed example.
-
-    Returns:
-        Float32 `(B,)`, non-negative, unbounded, without gradient.
-
-    Reference:
-        arXiv 1711.00138, equation 2.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import squared_logits
-        >>> squared_logits(tf.constant([[3.0, 0.0]]), tf.zeros((1, 2))).numpy().tolist()
-        [4.5]
+    Float32 `(B,)`, without gradient. Reference: arXiv 1711.00138, equation 2.
     """
     change = tf.cast(logits, tf.float32) - tf.cast(perturbed, tf.float32)
     return tf.stop_gradient(0.5 * tf.reduce_sum(tf.square(change), axis=-1))
@@ -70,22 +56,9 @@ def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
 def probability_drop(
     logits: Any, perturbed: Any, targets: Any, kind: HeadKind = "softmax"
 ) -> tf.Tensor:
-    """Compute `max(0, p_y(x) - p_y(x'))`, with `p_y` the `target_probability`.
+    """Compute `max(0, p_y(x) - p_y(x'))` from the logits at `x` and `x'`.
 
-    Args:
-        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
-        perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)`, such as one-hot rows.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)` in [0, 1], without gradient.
-
-    Example:
-        >>> from keras_jsigr.saliency import probability_drop
-        >>> drop = probability_drop([[50.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]])
-        >>> drop.numpy().tolist()
-        [0.5]
+    `p_y` is the `target_probability`; nothing flows back.
     """
     before = target_probability(logits, targets, kind)
     after = target_probability(perturbed, targets, kind)
@@ -97,24 +70,11 @@ def sarfa(logits: Any, perturbed: Any, targets: Any) -> tf.Tensor:
 
     `dp = p_c(x) - p_c(x')` for the target class (S = 0 unless dp > 0), and
     `K = 1 / (1 + KL(P || P'))` with P the distribution over the other classes: a
-    perturbation counts if it lowers the target and keeps the ratios of the others.
+    perturbation counts if it lowers the target and keeps the ratios of the others. The
+    largest column of `targets` is the target class. Float32 `(B,)`, without gradient.
 
-    Args:
-        logits: Float `(B, C)` at the example; one column `z` stands for `(0, z)`.
-        perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)`; the largest column is the target class.
-
-    Returns:
-        Float32 `(B,)` in [0, 1], without gradient.
-
-    Reference:
-        arXiv 1912.12191, with the divergence as in the authors' code; the text beneath
-        its equation 2 is said to have it the other way round, `KL(P' || P)`.
-
-    Example:
-        >>> from keras_jsigr.saliency import sarfa
-        >>> sarfa([[0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]).numpy()
-        array([0.], dtype=float32)
+    Reference: arXiv 1912.12191, with the divergence as in the authors' code; the text
+    beneath its equation 2 is said to have it the other way round, `KL(P' || P)`.
     """
     drop = probability_drop(logits, perturbed, targets)
     z, other = tf.cast(logits, tf.float32), tf.cast(perturbed, tf.float32)
@@ -139,27 +99,13 @@ def change_score(
     score: ChangeName = "squared_logits",
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
-    """Compute the change score of that name.
+    """Compute the change score of a name from logits at an example and beside it.
 
-    Args:
-        logits: Float `(B, C)` at the example.
-        perturbed: Float `(B, C)` at the perturbed example.
-        targets: Float `(B, C)`, such as one-hot rows; may be `None` for
-            `"squared_logits"`.
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        Float32 `(B,)`, without gradient.
+    Float32 `(B,)`, without gradient. `targets` may be `None` for `"squared_logits"`.
 
     Raises:
         ValueError: If the score is unknown, lacks targets, or is `"sarfa"` with
             independent classes.
-
-    Example:
-        >>> from keras_jsigr.saliency import change_score
-        >>> change_score([[2.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]]).numpy().tolist()
-        [2.0]
     """
     check_change(score)
     if targets is None and score != "squared_logits":
@@ -188,24 +134,11 @@ def check_change(score: str) -> None:
 def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tensor:
     """Map change scores to [0, 1], each by itself: `phi(s) = s / (s + scale)`.
 
-    `phi(0)` is 0. Without a scale `phi(s) = s`, for scores that lie in [0, 1] anyway.
-
-    Args:
-        scores: Float, any shape, non-negative.
-        score: The name of the score.
-        scale: The score that becomes 1/2, positive; broadcast to `scores`. May be
-            `None` for `"probability_drop"` and `"sarfa"`.
-
-    Returns:
-        Float32, shaped like `scores`.
+    Without a scale `phi(s) = s`, for scores that lie in [0, 1] anyway. A scale is the
+    score that becomes 1/2; it is broadcast.
 
     Raises:
         ValueError: If the score is unknown, or needs a scale and has none.
-
-    Example:
-        >>> from keras_jsigr.saliency import bounded_score
-        >>> bounded_score([0.0, 2.0], "squared_logits", 2.0).numpy().tolist()
-        [0.0, 0.5]
     """
     check_scale(score, scale)
     scores = tf.cast(scores, tf.float32)
@@ -245,21 +178,12 @@ def perturbation_coefficients(
     """Score every mask of the bank on every example.
 
     `x_k = x (1 - m_k) + A(x) m_k` and `S_k = score(f(x), f(x_k))`: K + 1 forward passes
-    in a loop that keeps nothing for a gradient.
-
-    Args:
-        logits_fn: Maps inputs to logits `(B, C)` in inference mode.
-        x: Data `(B, *S)` of the bank's input shape.
-        targets: Float `(B, C)`, a function that makes them from the logits, which
-            saves a forward pass, or `None` for a score that needs no class.
-        bank: The K masks.
-        baseline: `"blur"`, `"mean"` or `"zero"` (the value 0).
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
+    in a loop that keeps nothing for a gradient. `targets` as in `input_gradient`, or
+    `None` for a score that needs no class.
 
     Returns:
-        Float32 `(B, K)`, non-negative, without gradient; zero for an example whose
-        scores are all within the rounding errors of float32.
+        Float32 `(B, K)`, non-negative; zero for an example whose scores are all within
+        the rounding errors of float32.
 
     Raises:
         ValueError: If a name is unknown or `x` does not fit the bank.
@@ -317,19 +241,7 @@ def as_perturbable(x: Any, bank: MaskBank) -> tf.Tensor:
 
 
 def normalize_coefficients(coefficients: Any) -> tf.Tensor:
-    """Divide the coefficients of every example by their maximum.
-
-    Args:
-        coefficients: Float `(B, K)`, non-negative.
-
-    Returns:
-        Float32 `(B, K)` in [0, 1]; an all-zero row stays all-zero.
-
-    Example:
-        >>> from keras_jsigr.saliency import normalize_coefficients
-        >>> normalize_coefficients([[1.0, 4.0], [0.0, 0.0]]).numpy().tolist()
-        [[0.25, 1.0], [0.0, 0.0]]
-    """
+    """Divide the coefficients `(B, K)` of every example by their maximum, if not 0."""
     c = tf.cast(coefficients, tf.float32)
     return tf.math.divide_no_nan(c, tf.reduce_max(c, axis=-1, keepdims=True))
 
@@ -345,34 +257,9 @@ def expected_map(
     scale: Any = None,
     kind: HeadKind = "softmax",
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute the expectation of `sampled_map`, from all K masks.
+    """Compute the expectation of `sampled_map`, from all K masks; the same arguments.
 
-    `E[S~] = sum_k phi(s_k) hat_k`, within [0, 1].
-
-    Args:
-        logits_fn: As in `sampled_map`, as all that follow.
-        x: See there.
-        targets: See there.
-        bank: See there.
-        baseline: See there.
-        score: See there.
-        scale: See there.
-        kind: See there.
-
-    Returns:
-        The tuple of the map, float32 `(B, *map_shape)`, and the mean raw score, float32
-        scalar; both without gradient.
-
-    Raises:
-        ValueError: If a setting is out of range or `x` does not fit the bank.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import expected_map, make_mask_bank
-        >>> x, bank = tf.constant([[3.0, 0.0]]), make_mask_bank((2,))
-        >>> settings = {"baseline": "zero", "score": "squared_logits", "scale": 4.5}
-        >>> expected_map(lambda x: x, x, None, bank, **settings)[0].numpy().tolist()
-        [[0.5, 0.0]]
+    `E[S~] = sum_k phi(s_k) hat_k`, within [0, 1], and the mean raw score.
     """
     check_scale(score, scale)
     scores = perturbation_coefficients(
@@ -459,23 +346,7 @@ def perturbation_explainer(
 ) -> BatchedExplainer:
     """Compile `perturbation_map` for given masks, to call it as `f(x, y=None)`.
 
-    Args:
-        model: A Keras classifier, a hardened model or a callable.
-        probe: A batch of inputs, at least one.
-        bank: The masks.
-        baseline: See `perturbation_map`.
-        score: See there.
-        kind: See there.
-        batch_size: Examples per compiled call.
-        normalize: Whether to divide the coefficients by their maximum.
-        maps: Whether to return maps `(B, *map_shape)` or the coefficients `(B, K)`.
-
-    Returns:
-        The reusable function; it reads the model's current weights.
-
-    Raises:
-        ValueError: If a setting or shape is out of range.
-        TypeError: If `model` cannot be called.
+    `maps=False` returns the coefficients `(B, K)` in place of maps; the rest as there.
 
     Example:
         >>> import numpy as np
@@ -643,23 +514,10 @@ def sampled_map(
         kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
 
     Returns:
-        The tuple of the estimate, float32 `(B, *map_shape)`, and the mean raw score of
-        the batch, float32 scalar; both without gradient.
+        The estimate, float32 `(B, *map_shape)`, and the mean raw score of the batch.
 
     Raises:
         ValueError: If a setting is out of range or `x` does not fit the bank.
-
-    Reference:
-        Masks at random after arXiv 1806.07421; masks and scores of arXiv 1711.00138.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import make_mask_bank, sampled_map
-        >>> x, bank = tf.constant([[3.0, 0.0]]), make_mask_bank((2,))
-        >>> settings = {"baseline": "zero", "score": "squared_logits", "scale": 4.5}
-        >>> settings |= {"seed": (1, 2), "samples": 2}
-        >>> sampled_map(lambda x: x, x, x, None, bank, **settings)[0].numpy().tolist()
-        [[0.5, 0.0]]
     """
     check_baseline(baseline)
     check_scale(score, scale)

@@ -79,28 +79,10 @@ def exchange_curve(
 
     After step k the `round(n k / steps)` most salient pixels, all channels of each,
     come from `end` and the others from `start`. Of equal values the first ones go
-    first.
-
-    Args:
-        score_fn: Maps inputs `(B, *S)` to scores `(B,)`, each example by itself.
-        start: Float `(B, *S)`.
-        end: Of the same shape.
-        maps: Float `(B, *map_shape)`, the order.
-        steps: How often pixels are exchanged, 1 to their number n.
-
-    Returns:
-        Float32 `(B, steps + 1)`, from `score_fn(start)` to `score_fn(end)`.
+    first. Float32 `(B, steps + 1)`, from `score_fn(start)` to `score_fn(end)`.
 
     Raises:
         ValueError: If `steps` is out of range or a map does not fit the inputs.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency.metrics import exchange_curve
-        >>> x = tf.constant([[1.0, 3.0]])
-        >>> score = lambda x: tf.reduce_sum(x, 1)
-        >>> exchange_curve(score, x, tf.zeros((1, 2)), x, steps=2).numpy().tolist()
-        [[4.0, 1.0, 0.0]]
     """
     start, end, maps = (tf.convert_to_tensor(part) for part in (start, end, maps))
     rows = map_rows(maps)
@@ -192,22 +174,10 @@ def insertion(
     """Compute the area under the score while pixels are put in, most salient first.
 
     The score at `A(x)` with the top pixels exchanged for those of `x`, over the share
-    put in from 0 to 1 (`exchange_curve`), trapezoidal rule.
-
-    Args:
-        score_fn: As in `deletion`, as all that follow.
-        x: See there.
-        maps: See there.
-        steps: How often pixels are put in, 1 to their number.
-        baseline: What the other pixels are: `"blur"`, `"mean"` or `"zero"`.
-        low: See there.
-        layout: See there.
+    put in from 0 to 1 (`exchange_curve`), trapezoidal rule. Arguments as in `deletion`.
 
     Returns:
         Float32 `(B,)`, in the range of the score; larger is better.
-
-    Raises:
-        ValueError: If a setting or shape is out of range.
 
     Reference:
         arXiv 1806.07421.

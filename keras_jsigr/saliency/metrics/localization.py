@@ -72,18 +72,11 @@ def pointing_game(maps: Any, boxes: Any, *, margin: float = 0.0) -> tf.Tensor:
 def relevance_mass(maps: Any, boxes: Any) -> tf.Tensor:
     """Compute the share of the sum of each map that lies in its box.
 
-    `sum_{i in box} |S_i| / sum_i |S_i|`, 0 for a map of zeros. Chance is the share of
-    the image that the box covers.
-
-    Args:
-        maps: Float `(B, H, W)`, signed or not.
-        boxes: Real `(B, 4)`, `[x0, y0, x1, y1]` in pixels, `x1` and `y1` excluded.
+    `sum_{i in box} |S_i| / sum_i |S_i|`, 0 for a map of zeros; chance is the share of
+    the image that the box covers. Arguments are those of `pointing_game`.
 
     Returns:
         Float32 `(B,)`, 0 to 1; larger is better.
-
-    Raises:
-        ValueError: If maps or boxes have another shape.
 
     Reference:
         arXiv 2003.07258.
