@@ -143,9 +143,10 @@ def target_probability(
     return tf.reduce_sum(t * tf.nn.softmax(z), axis=-1)
 
 
-# Programs of explanations. Explainers of equal methods share them, as long as the model
-# lives and is what it was.
-_PROGRAMS = CompiledCache()
+# Programs of explanations, shared by explainers of equal methods as long as the model
+# lives and is what it was. Many: TensorFlow keeps most of what is dropped, and every
+# length of a sequence has its own.
+_PROGRAMS = CompiledCache(256)
 # Asked for a part of an explainer by name, and how to make it.
 Share = Callable[[Hashable, Callable[[], Any]], Any]
 

@@ -45,8 +45,8 @@ def explain(
 ) -> Any:
     """Explain decisions by any saliency method, compiled and batch by batch.
 
-    Equal calls for a Keras model share one compiled program, as long as the model lives;
-    a callable is compiled anew in every call: keep an `explainer` of it.
+    Equal calls for a Keras model share a compiled program, as long as the model lives.
+    A callable is compiled anew in every call: keep an `explainer` of it.
 
     Args:
         model: A Keras classifier, a hardened model or a callable.
