@@ -40,13 +40,11 @@ class PenaltyMonitor(EpochMeasurement):
       `w_k ||g_k|| / sum_j w_j ||g_j||` with the gradients of the parts by the weights
       of the model, on fixed examples.
 
-    A large penalty with a small gradient does nothing; therefore the gradients decide
-    if there are examples, else the loss. After the warm-up there is one `UserWarning`
-    when a penalty has a share below 0.001, one when together they have more than 0.9,
-    and one when the cross entropy is below 0.05 while a penalty uses the gradient of
-    the log probability, which vanishes with it. Each names the setting to change.
-    Without examples there is no warning about a penalty whose maps are drawn anew in
-    every step: the mean of few draws may be close to zero by chance.
+    After the warm-up there is one `UserWarning` when a penalty has a share (of the
+    gradient if there are examples, else of the loss) below 0.001, one when together
+    they have more than 0.9, and one when the cross entropy is below 0.05 while a
+    penalty uses the gradient of the log probability, which vanishes with it. Each names
+    the setting to change.
 
     Args:
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
