@@ -100,11 +100,13 @@ def test_radius_and_range_of_the_hardened_model(data, hardened):
     assert watch.attack.input_range == (0.0, 255.0)
     assert watch.attack.epsilon == 8.0
     watch = RobustAccuracy(255.0 * x, y, epsilon=3.0, norm=2, steps=2)
-    robust.fit(255.0 * x, y, verbose=0, callbacks=[watch])
+    watch.set_model(robust)
+    watch.on_train_begin()
     assert (watch.attack.norm, watch.attack.epsilon) == ("l2", 3.0)
     watch = RobustAccuracy(255.0 * x, y, norm="l2")
+    watch.set_model(robust)
     with pytest.raises(ValueError, match="has no radius"):
-        robust.fit(255.0 * x, y, verbose=0, callbacks=[watch])
+        watch.on_train_begin()
 
 
 def test_bad_settings():
