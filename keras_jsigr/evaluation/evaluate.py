@@ -48,7 +48,12 @@ from keras_jsigr.evaluation.run import (
     widest_radius,
 )
 from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
-from keras_jsigr.evaluation.subject import CountedModel, find_no_gradient, unchanged
+from keras_jsigr.evaluation.subject import (
+    CountedModel,
+    find_no_gradient,
+    given_models,
+    unchanged,
+)
 from keras_jsigr.evaluation.transfer import (
     TransferResult,
     run_transfer,
@@ -211,9 +216,7 @@ def evaluate_robustness(
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
     log, plain = Log(verbose), model
-    given: Any = surrogates.values() if isinstance(surrogates, Mapping) else surrogates
-    given = given if isinstance(surrogates, Mapping | list | tuple) else ()
-    with unchanged(plain, *given) as changed:
+    with unchanged(plain, *given_models(surrogates)) as changed:
         open_model = isinstance(model, keras.Model) or not callable(model)
         counted = None if open_model else CountedModel(model)
         model = counted or model

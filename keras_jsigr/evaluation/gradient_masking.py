@@ -20,6 +20,7 @@ from keras_jsigr.evaluation.records import CRASHED, Finding
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, model_identity
 from keras_jsigr.evaluation.robustness import SuiteResult
 from keras_jsigr.evaluation.run import Log, Task, in_words
+from keras_jsigr.evaluation.subject import given_models, unchanged
 from keras_jsigr.evaluation.validation import (
     check_data,
     check_logits,
@@ -93,26 +94,26 @@ def diagnostics(  # noqa: D417
     check_model(model)
     x, limits = check_threat_model(x, epsilon, norm, input_range, model)
     x, (epsilon, norm, input_range) = np.asarray(x), limits
-    rows = _chosen(len(x), seed)
-    classes = check_logits(model, x[rows], batch_size).shape[-1]
-    x, y = check_data(x, y, input_range, classes)
-    context = DiagnosticContext(
-        model=model,
-        x=x[rows],
-        y=y[rows],
-        classes=classes,
-        epsilon=epsilon,
-        norm=norm,
-        input_range=input_range,
-        surrogates=check_surrogates(surrogates, model, x, classes),
-        results=_check_results(results, x, rows, epsilon, norm, input_range),
-        batch_size=batch_size,
-        seed=seed,
-    )
-    log, findings = Log(verbose), []
-    for rule in RULES.values():
-        findings.append(_run(rule, context, len(x)))
-        log.say(f"{rule.name}: {findings[-1].status}. {findings[-1].says}")
+    rows, log, findings = _chosen(len(x), seed), Log(verbose), []
+    with unchanged(model, *given_models(surrogates)):
+        classes = check_logits(model, x[rows], batch_size).shape[-1]
+        x, y = check_data(x, y, input_range, classes)
+        context = DiagnosticContext(
+            model=model,
+            x=x[rows],
+            y=y[rows],
+            classes=classes,
+            epsilon=epsilon,
+            norm=norm,
+            input_range=input_range,
+            surrogates=check_surrogates(surrogates, model, x, classes),
+            results=_check_results(results, x, rows, epsilon, norm, input_range),
+            batch_size=batch_size,
+            seed=seed,
+        )
+        for rule in RULES.values():
+            findings.append(_run(rule, context, len(x)))
+            log.say(f"{rule.title}: {findings[-1].status}. {findings[-1].says}")
     return findings
 
 
@@ -209,6 +210,7 @@ def find_symptoms(
 
     settings = {
         **task.settings,
+        "rules": list(RULES),
         "points": array_digest(points),
         "surrogates": [model_identity(m, task.x) for m in surrogates.values()],
     }

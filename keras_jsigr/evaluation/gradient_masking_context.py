@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import target_rows
+from keras_jsigr.attacks.base import AttackContext, target_rows
+from keras_jsigr.attacks.norms import working_dtype
 from keras_jsigr.attacks.pgd import FGSM, PGD
 from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core.batching import (
@@ -148,7 +149,7 @@ class DiagnosticContext:
         *numbers: float,
         others: Rows | None = None,
     ) -> list[npt.NDArray[Any]]:
-        """Run `body(logits_fn, x, targets, seed, *numbers)`, compiled, in batches.
+        """Run `body(batch, *numbers)`, compiled, batch by batch.
 
         With `others`, the inputs of these rows are the last argument.
         """
@@ -161,7 +162,13 @@ class DiagnosticContext:
                 *(tf.TensorSpec((), tf.float32) for _ in numbers),
                 *([] if others is None else [open_batch(probe)]),
             ]
-            return partial(body, logits_fn), signature
+
+            def run(x: Any, targets: Any, seed: Any, *more: Any) -> Any:
+                epsilon = tf.cast(self.epsilon, working_dtype(x.dtype))
+                limits: Any = (epsilon, seed, self.norm, self.input_range)
+                return body(AttackContext(logits_fn, x, targets, *limits), *more)
+
+            return run, signature
 
         probe = probe_rows(self.x)
         run = PROGRAMS.get(name, build, self.attackable, probe).run

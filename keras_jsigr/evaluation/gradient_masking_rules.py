@@ -6,7 +6,6 @@ A new rule is one subclass of `Rule` with `@register`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,16 +15,17 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import zero_nonfinite
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.losses import LossName, ascent_loss, attack_loss, misclassified
-from keras_jsigr.attacks.norms import BALLS, safe_normalize, working_dtype
+from keras_jsigr.attacks.norms import safe_normalize
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.transfer import MIFGSM
 from keras_jsigr.core.batching import predict_logits
 from keras_jsigr.core.heads import head_of, saturates
-from keras_jsigr.core.logits import LogitsFn, as_logits, one_output
+from keras_jsigr.core.logits import as_logits, one_output
 from keras_jsigr.core.random import fold_in
 from keras_jsigr.evaluation.gradient_masking_context import (
     DiagnosticContext,
@@ -36,8 +36,6 @@ from keras_jsigr.evaluation.gradient_masking_context import (
 )
 from keras_jsigr.evaluation.run import chance, widest_radius
 from keras_jsigr.evaluation.subject import unchanged
-
-Body = Callable[..., Any]
 
 
 class RuleResult(NamedTuple):
@@ -148,17 +146,14 @@ class ZeroGradients(Rule):
         )
 
     @staticmethod
-    def _largest(
-        logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor
-    ) -> Any:
+    def _largest(batch: AttackContext) -> Any:
         """Return the largest gradient of both losses, and whether it is finite."""
-        del seed
-        point = tf.cast(x, working_dtype(x.dtype))
+        point, targets = batch.origin, batch.targets
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(point)
-            logits = logits_fn(tf.cast(point, x.dtype))
+            logits = batch.logits(point)
             naive, odds = cross_entropy(logits, targets), ascent_loss(logits, targets)
-        axes = list(range(1, x.shape.rank))
+        axes = list(range(1, point.shape.rank))
         gradients = [tape.gradient(loss, point) for loss in (naive, odds)]
         naive, odds = (tf.reduce_max(tf.abs(g), axes) for g in gradients)
         return naive, odds, tf.reduce_all(tf.math.is_finite(gradients[1]), axes)
@@ -472,11 +467,9 @@ class LogitScale(Rule):
     def check(self, context: DiagnosticContext) -> RuleResult:
         """See `Rule.check`."""
         rows, total = context.rows, len(context.rows)
-        attack = self.naive_attack(context.norm, context.input_range)
 
         def right_under(scale: float, margin: float = 0.0) -> Any:
-            numbers = (context.epsilon, scale, margin)
-            return context.compute(self.name, attack, rows, *numbers)[0]
+            return context.compute(self.name, self.naive_attack, rows, scale, margin)[0]
 
         plain = right_under(1.0)
         others = {
@@ -502,50 +495,32 @@ class LogitScale(Rule):
         )
 
     @classmethod
-    def naive_attack(cls, norm: str, input_range: tuple[float, float]) -> Body:
-        """Make PGD on `scale * logits`, or on the margin; it returns who resists."""
+    def naive_attack(
+        cls, batch: AttackContext, scale: tf.Tensor, margin: tf.Tensor
+    ) -> tuple[tf.Tensor]:
+        """Return who resists PGD on `scale * logits`, or on the margin."""
+        ball, targets = batch.ball, batch.targets
+        length = 2.5 * batch.epsilon / cls.STEPS
 
-        def body(
-            logits_fn: LogitsFn,
-            x: tf.Tensor,
-            targets: tf.Tensor,
-            seed: tf.Tensor,
-            epsilon: tf.Tensor,
-            scale: tf.Tensor,
-            margin: tf.Tensor,
-        ) -> tuple[tf.Tensor]:
-            del seed
-            origin = tf.cast(x, working_dtype(x.dtype))
-            epsilon = tf.cast(epsilon, origin.dtype)
-            ball = BALLS[norm](origin, epsilon, input_range)
-            length = 2.5 * epsilon / cls.STEPS
+        def step(number: tf.Tensor, point: tf.Tensor, right: tf.Tensor) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = batch.logits(point)
+                loss = tf.where(
+                    tf.cast(margin, tf.bool),
+                    attack_loss(logits, targets, "margin"),
+                    cross_entropy(scale * logits, targets),
+                )
+            gradient = tf.ensure_shape(tape.gradient(loss, point), point.shape)
+            # NaN would lead to points that are wrong, and outside of everything.
+            gradient, _ = zero_nonfinite(gradient)
+            right &= ~misclassified(logits, targets)
+            moved = ball.project(point + length * ball.steepest(gradient))
+            return number + 1, moved, right
 
-            def logits_at(point: tf.Tensor) -> tf.Tensor:
-                return tf.cast(logits_fn(tf.cast(point, x.dtype)), tf.float32)
-
-            def step(number: tf.Tensor, point: tf.Tensor, right: tf.Tensor) -> Any:
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(point)
-                    logits = logits_at(point)
-                    loss = tf.where(
-                        tf.cast(margin, tf.bool),
-                        attack_loss(logits, targets, "margin"),
-                        cross_entropy(scale * logits, targets),
-                    )
-                gradient = tf.ensure_shape(tape.gradient(loss, point), point.shape)
-                # NaN would lead to points that are wrong, and outside of everything.
-                gradient, _ = zero_nonfinite(gradient)
-                right &= ~misclassified(logits, targets)
-                moved = ball.project(point + length * ball.steepest(gradient))
-                return number + 1, moved, right
-
-            start = (tf.constant(0), origin, tf.ones_like(targets[:, 0], tf.bool))
-            _, point, right = tf.while_loop(
-                lambda number, *_: number < cls.STEPS, step, start
-            )
-            return (right & ~misclassified(logits_at(point), targets),)
-
-        return body
+        start = (tf.constant(0), batch.origin, tf.ones_like(targets[:, 0], tf.bool))
+        _, point, right = tf.while_loop(lambda n, *_: n < cls.STEPS, step, start)
+        return (right & ~misclassified(batch.logits(point), targets),)
 
 
 @register
@@ -566,10 +541,7 @@ class LocalLinearity(Rule):
     def check(self, context: DiagnosticContext) -> RuleResult:
         """See `Rule.check`."""
         rows, total = context.rows, len(context.rows)
-        around = self._look_around(context.norm, context.input_range)
-        known, cosine, gamma, gain = context.compute(
-            self.name, around, rows, context.epsilon
-        )
+        known, cosine, gamma, gain = context.compute(self.name, self._look_around, rows)
         # A gradient or a loss that is NaN or infinite has no direction either.
         known &= np.isfinite(cosine) & np.isfinite(gamma) & np.isfinite(gain)
         if not known.any():
@@ -610,51 +582,38 @@ class LocalLinearity(Rule):
         )
 
     @classmethod
-    def _look_around(cls, norm: str, input_range: tuple[float, float]) -> Body:
+    def _look_around(cls, batch: AttackContext) -> Any:
         """Return gradient there?, mean cosine, error of linearization, linear gain."""
+        origin, ball, epsilon = batch.origin, batch.ball, batch.epsilon
+        axes = list(range(1, origin.shape.rank))
 
-        def body(
-            logits_fn: LogitsFn,
-            x: tf.Tensor,
-            targets: tf.Tensor,
-            seed: tf.Tensor,
-            epsilon: tf.Tensor,
-        ) -> Any:
-            origin = tf.cast(x, working_dtype(x.dtype))
-            epsilon = tf.cast(epsilon, origin.dtype)
-            ball = BALLS[norm](origin, epsilon, input_range)
-            axes = list(range(1, x.shape.rank))
+        def look(point: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                loss = ascent_loss(batch.logits(point), batch.targets)
+            return loss, tape.gradient(loss, point)
 
-            def look(point: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(point)
-                    logits = logits_fn(tf.cast(point, x.dtype))
-                    loss = ascent_loss(logits, targets)
-                return loss, tape.gradient(loss, point)
+        def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+            return tf.cast(tf.reduce_sum(a * b, axes), tf.float32)
 
-            def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-                return tf.cast(tf.reduce_sum(a * b, axes), tf.float32)
+        loss, gradient = look(origin)
 
-            loss, gradient = look(origin)
+        def error(point: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
+            return tf.abs(there - loss - dot(point - origin, gradient))
 
-            def error(point: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
-                return tf.abs(there - loss - dot(point - origin, gradient))
+        step = ball.project(origin + epsilon * ball.steepest(gradient))
 
-            step = ball.project(origin + epsilon * ball.steepest(gradient))
+        def draw(number: tf.Tensor, cosine: tf.Tensor, gamma: tf.Tensor) -> Any:
+            drawn = ball.sample(fold_in(batch.seed, number))
+            there, turned = look(tf.ensure_shape(drawn, origin.shape))
+            share = dot(safe_normalize(gradient), safe_normalize(turned))
+            gamma = tf.maximum(gamma, error(drawn, there))
+            return number + 1, cosine + share / cls.DRAWS, gamma
 
-            def draw(number: tf.Tensor, cosine: tf.Tensor, gamma: tf.Tensor) -> Any:
-                point = tf.ensure_shape(ball.sample(fold_in(seed, number)), x.shape)
-                there, turned = look(point)
-                share = dot(safe_normalize(gradient), safe_normalize(turned))
-                gamma = tf.maximum(gamma, error(point, there))
-                return number + 1, cosine + share / cls.DRAWS, gamma
-
-            start = (tf.constant(0), tf.zeros_like(loss), error(step, look(step)[0]))
-            _, cosine, gamma = tf.while_loop(lambda n, *_: n < cls.DRAWS, draw, start)
-            known = tf.reduce_any(gradient != 0, axes)
-            return known, cosine, gamma, dot(step - origin, gradient)
-
-        return body
+        start = (tf.constant(0), tf.zeros_like(loss), error(step, look(step)[0]))
+        _, cosine, gamma = tf.while_loop(lambda n, *_: n < cls.DRAWS, draw, start)
+        known = tf.reduce_any(gradient != 0, axes)
+        return known, cosine, gamma, dot(step - origin, gradient)
 
 
 @register
@@ -716,23 +675,11 @@ class UnseenChanges(Rule):
         )
 
     @classmethod
-    def _walk(
-        cls,
-        logits_fn: LogitsFn,
-        x: tf.Tensor,
-        targets: tf.Tensor,
-        seed: tf.Tensor,
-        end: tf.Tensor,
-    ) -> Any:
+    def _walk(cls, batch: AttackContext, end: tf.Tensor) -> Any:
         """Return what the gradients add up to, and what the margin loses."""
-        del targets, seed
-        start = tf.cast(x, working_dtype(x.dtype))
+        start = batch.origin
         way = tf.cast(end, start.dtype) - start
-
-        def logits_at(point: tf.Tensor) -> tf.Tensor:
-            return tf.cast(logits_fn(tf.cast(point, x.dtype)), tf.float32)
-
-        first, last = logits_at(start), logits_at(start + way)
+        first, last = batch.logits(start), batch.logits(start + way)
         pair = tf.argmax(first, -1), tf.argmax(last, -1)
 
         def margin(logits: tf.Tensor) -> tf.Tensor:
@@ -741,12 +688,12 @@ class UnseenChanges(Rule):
 
         def look(number: tf.Tensor, seen: tf.Tensor) -> Any:
             share = (tf.cast(number, start.dtype) + 0.5) / cls.POINTS
-            point = tf.ensure_shape(start + share * way, x.shape)
+            point = tf.ensure_shape(start + share * way, start.shape)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
-                there = margin(logits_at(point))
+                there = margin(batch.logits(point))
             gradient, _ = zero_nonfinite(tape.gradient(there, point))
-            slope = tf.reduce_sum(gradient * way, range(1, x.shape.rank))
+            slope = tf.reduce_sum(gradient * way, range(1, start.shape.rank))
             return number + 1, seen - tf.cast(slope, tf.float32) / cls.POINTS
 
         begin = (tf.constant(0), tf.zeros_like(first[:, 0]))
@@ -769,8 +716,7 @@ class Noise(Rule):
     def check(self, context: DiagnosticContext) -> RuleResult:
         """See `Rule.check`."""
         rows, total = context.rows, len(context.rows)
-        body = self._count_errors(context.norm, context.input_range)
-        (errors,) = context.compute(self.name, body, rows, context.epsilon)
+        (errors,) = context.compute(self.name, self._count_errors, rows)
         right = context.under_pgd[rows]
         alone = int((right & (errors > 0)).sum())
         harm = errors / self.DRAWS
@@ -801,28 +747,18 @@ class Noise(Rule):
         )
 
     @classmethod
-    def _count_errors(cls, norm: str, input_range: tuple[float, float]) -> Body:
+    def _count_errors(cls, batch: AttackContext) -> tuple[tf.Tensor]:
         """Return how many of the draws fool the model."""
+        ball = batch.ball
 
-        def body(
-            logits_fn: LogitsFn,
-            x: tf.Tensor,
-            targets: tf.Tensor,
-            seed: tf.Tensor,
-            epsilon: tf.Tensor,
-        ) -> tuple[tf.Tensor]:
-            origin = tf.cast(x, working_dtype(x.dtype))
-            ball = BALLS[norm](origin, tf.cast(epsilon, origin.dtype), input_range)
+        def draw(number: tf.Tensor, errors: tf.Tensor) -> Any:
+            drawn = ball.sample(fold_in(batch.seed, number))
+            point = tf.ensure_shape(drawn, batch.x.shape)
+            wrong = misclassified(batch.logits(point), batch.targets)
+            return number + 1, errors + tf.cast(wrong, tf.int32)
 
-            def draw(number: tf.Tensor, errors: tf.Tensor) -> Any:
-                point = tf.ensure_shape(ball.sample(fold_in(seed, number)), x.shape)
-                wrong = misclassified(logits_fn(tf.cast(point, x.dtype)), targets)
-                return number + 1, errors + tf.cast(wrong, tf.int32)
-
-            start = (tf.constant(0), tf.zeros_like(targets[:, 0], tf.int32))
-            return (tf.while_loop(lambda n, _: n < cls.DRAWS, draw, start)[1],)
-
-        return body
+        start = (tf.constant(0), tf.zeros_like(batch.targets[:, 0], tf.int32))
+        return (tf.while_loop(lambda n, _: n < cls.DRAWS, draw, start)[1],)
 
 
 def cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

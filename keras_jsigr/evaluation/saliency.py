@@ -33,6 +33,7 @@ from keras_jsigr.evaluation.saliency_measures import (
     findings,
     unknown_values,
 )
+from keras_jsigr.evaluation.subject import unchanged
 from keras_jsigr.evaluation.validation import (
     check_data,
     check_logits,
@@ -271,7 +272,8 @@ def evaluate_saliency(  # noqa: D417
     }
     reports = []
     for name, model in models.items():
-        record = measure(model, x, labels, settings, used=used, verbose=verbose)
+        with unchanged(model, teacher):
+            record = measure(model, x, labels, settings, used=used, verbose=verbose)
         clean, total = Rate(int(right[name].sum()), len(x)), record.seconds["total"]
         about = to_json(model_summary(model, x.shape[1:], classes), "its settings")
         reports.append(

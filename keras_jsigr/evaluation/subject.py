@@ -115,6 +115,13 @@ def layers_in(subject: Any) -> list[keras.Layer]:
     return found
 
 
+def given_models(models: Any) -> list[Any]:
+    """List the models of an argument, whose check is still to come."""
+    if isinstance(models, dict):
+        return list(models.values())
+    return list(models) if isinstance(models, list | tuple) else []
+
+
 def _parts(item: Any) -> Iterable[Any]:
     """List what a callable, or a plain object, is made of."""
     if isinstance(item, functools.partial):

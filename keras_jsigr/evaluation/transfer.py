@@ -38,6 +38,7 @@ from keras_jsigr.evaluation.run import (
     innermost_line,
     versions,
 )
+from keras_jsigr.evaluation.subject import unchanged
 from keras_jsigr.evaluation.validation import (
     check_data,
     check_model_fits,
@@ -366,7 +367,8 @@ def transfer_matrix(  # noqa: D417
     for source in models:
         for label, attack in by_name(made).items():
             for radius in radii:
-                cell = bench.cell(source, attack.at(radius), targets)
+                with unchanged(*models.values()):
+                    cell = bench.cell(source, attack.at(radius), targets)
                 if cell.error:
                     warnings.warn(
                         f"{label} on {source} at {radius:g}: {cell.error}. Repair the "
