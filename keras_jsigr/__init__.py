@@ -1,5 +1,7 @@
 """Robust, explainable Keras classifiers in one call: J-SIGR training for Keras 3."""
 
+import warnings
+
 import keras
 
 if keras.backend.backend() != "tensorflow":
@@ -69,6 +71,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "evaluate":  # the old name warns there
-        return getattr(evaluation, name)
+    if name == "evaluate":
+        warnings.warn(
+            "`keras_jsigr.evaluate` is `evaluate_robustness` now; the old name will go "
+            "with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return evaluate_robustness
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

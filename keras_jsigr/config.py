@@ -597,6 +597,8 @@ def from_v0_1(old: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     if "start_patch_sizes" in new:
         new["start_patch_sizes"] = tuple(new["start_patch_sizes"])
+    if new.get("start_radius"):  # the ball that is trained in is the one to withstand
+        new.setdefault("epsilon", float(new["start_radius"]))
     maps = {_LIVE_MAPS[name]: old[name] for name in old if name in _LIVE_MAPS}
     if maps:
         new["live_maps"] = LiveMaps(**maps)

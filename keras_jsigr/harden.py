@@ -17,7 +17,7 @@ from keras_jsigr.config import (
     named_recipe,
 )
 from keras_jsigr.core import arguments
-from keras_jsigr.core.inputs import probe_batch
+from keras_jsigr.core.inputs import input_specs, probe_batch
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.jacobian import REVERSE_MODE
@@ -26,8 +26,13 @@ from keras_jsigr.training.double_backprop_check import (
     check_forward_mode,
     check_second_order,
 )
-from keras_jsigr.training.introspection import check_connected
-from keras_jsigr.training.validation import check_channels, warn_of_own_steps
+from keras_jsigr.training.input_scales import input_scales
+from keras_jsigr.training.introspection import check_connected, regularized_inputs
+from keras_jsigr.training.validation import (
+    check_channels,
+    check_dense,
+    warn_of_own_steps,
+)
 
 
 def harden(
@@ -35,7 +40,8 @@ def harden(
     epsilon: float | None = None,
     recipe: RecipeName | JSIGRConfig = "balanced",
     *,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: Any = (0.0, 1.0),
+    multi_label: bool | None = None,
     saliency_maps: PerturbationCache | None = None,
     adversary: Any = None,
     inputs: str | list[str] | None = None,
@@ -67,7 +73,15 @@ def harden(
         recipe: `"balanced"`, the most robust; `"fast"`, four fifths of the time;
             `"interpretable"`, whose gradient maps agree most with perturbation maps; or
             a `JSIGRConfig`, whose settings stay as they are.
-        input_range: Range of the inputs that `fit` receives.
+        input_range: Range of the inputs that `fit` receives, `(low, high)`. Of tables
+            whose columns differ: a pair of arrays with one number per column; with
+            several inputs a list of pairs, or a dict of them by the inputs' names; or
+            `"standardized"`, for inputs that adapted `Normalization` layers read, whose
+            deviations are the units then. For these `epsilon` and `start_radius` are
+            shares of the width of each column, or numbers of its deviations.
+        multi_label: Whether the classes are independent, `True`, or exclude each
+            other, `False`. `None` reads it from the head and the compiled loss; a
+            loss of your own on a model that returns logits leaves it to you.
         saliency_maps: A `PerturbationCache` with maps of a trained network, found by
             the content of each sample; `None` means live maps of the model itself.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(0.1, random_start=True)`,
@@ -117,6 +131,7 @@ def harden(
         >>> robust.compile("adam", loss, metrics=["accuracy"])
     """
     _check_model(model)
+    names = _input_names(inputs)
     delay_steps = 0
     if deprecated:
         recipe, changed = _read_deprecated(recipe, deprecated)
@@ -124,22 +139,25 @@ def harden(
         warmup = changed.get("ramp_steps", warmup)
         delay_steps = changed.get("delay_steps", 0)
         arguments.count("delay_steps", delay_steps, minimum=0)
-    input_range = arguments.interval("input_range", input_range)
-    names = _input_names(inputs)
+    check_dense(model)
+    specs = input_specs(model)
+    # Before the model is called: it may take integers of few values only.
+    regularized_inputs(specs, None if names is None else tuple(names))
+    scales = input_scales(input_range, model, specs)
+    whole = (0.0, 1.0) if isinstance(scales, dict) else scales
     if saliency_maps is not None and not isinstance(saliency_maps, PerturbationCache):
         raise TypeError(
             f"Got {type(saliency_maps).__name__} as saliency_maps, expected a "
             "PerturbationCache. Make it by `PerturbationCache.build(model, x, y)`, or "
             "`.load(path)` a saved one."
         )
-    config = _resolve_recipe(
-        recipe, epsilon, input_range, saliency_maps, adversary, verbose
-    )
+    config = _resolve_recipe(recipe, epsilon, whole, saliency_maps, adversary, verbose)
     check_channels(model, config)
     robust = JSIGRModel(
         model,
         config,
-        input_range=input_range,
+        input_range=scales,
+        multi_label=multi_label,
         inputs=names,
         warmup=warmup,
         seed=seed,
@@ -152,7 +170,7 @@ def harden(
     if names is None or config.estimator in REVERSE_MODE:
         check_connected(robust.input_specs, robust.regularized, robust.connected)
     if config.check_gradients:
-        _check_derivatives(robust)
+        _check_derivatives(robust, verbose)
     warn_of_own_steps(model)
     _tell_what_matters(robust, verbose)
     return robust
@@ -276,16 +294,16 @@ def _assumed_epsilon(
     return epsilon
 
 
-def _check_derivatives(robust: JSIGRModel) -> None:
+def _check_derivatives(robust: JSIGRModel, verbose: int) -> None:
     """Refuse a model without the derivatives that its penalties train with."""
     base, penalties = robust.base, robust.penalties
 
     def batch(size: int) -> Any:
-        return probe_batch(base, robust.input_specs, robust.input_range, size)
+        return probe_batch(base, robust.input_specs, robust.probe_range, size)
 
     for index in robust.regularized:
         if any(penalty.needs_gradients for penalty in penalties):
-            check_second_order(base, robust.logits, batch, index)
+            check_second_order(base, robust.logits, batch, index, verbose=verbose)
         elif penalties and robust.config.estimator == "jvp":
             check_forward_mode(base, robust.logits, batch(1), index)
 

@@ -19,6 +19,7 @@ from keras_jsigr.core.heads import (
     averages_over_weights,
     head_kind,
     ignored_labels,
+    kind_of_losses,
 )
 from keras_jsigr.core.inputs import input_specs
 from keras_jsigr.core.keras_compat import exact_moments, uncompiled
@@ -30,21 +31,37 @@ from keras_jsigr.core.scores import (
 from keras_jsigr.core.variables import add_scalar_variable, read_scalar
 from keras_jsigr.penalties.base import Penalty, PenaltyBatch
 from keras_jsigr.penalties.objective import batch_mean, warmup_factor
+from keras_jsigr.training.data_check import (
+    CheckedSteps,
+    are_arrays,
+    assert_batch,
+    check_training_data,
+    replica_batches,
+)
+from keras_jsigr.training.input_scales import (
+    config_of,
+    input_scales,
+    probe_range,
+    scales_of,
+)
 from keras_jsigr.training.introspection import ModelSpec, inspect_model
 from keras_jsigr.training.saliency_targets import SaliencyTargets
 from keras_jsigr.training.step import Forward, TapedForward, step_seed
 from keras_jsigr.training.validation import (
     check_adversary,
+    check_label_kind,
     check_loss,
     check_precision,
     check_start_radius,
-    check_training_data,
+    is_hinge,
 )
 
 # The warm-up where a share of the steps of `fit` is not known: without `fit`, or with
 # data of unknown length.
 DEFAULT_WARMUP_STEPS = 200
 _UNRESOLVED = -1
+# Entries of a map, in 0..1, that differ by less are the same.
+_FLAT = 1e-6
 # In place of an accuracy, or of a difference of two.
 UNMEASURED = -2.0
 
@@ -93,7 +110,9 @@ class JSIGRModel(keras.Model):
         base: The very model that was hardened.
         config: The `JSIGRConfig` of the objective.
         penalties: The penalties, as objects.
-        input_range: Range of the inputs that `fit` receives.
+        input_range: Range of the inputs that `fit` receives; raises an error where
+            columns have their own.
+        multi_label: Whether classes are independent; `None`: the loss says it.
         seed: Seed of the random projections and masks.
         warmup: Share of the steps of `fit`, or number of steps, as given.
         jacobian_weight: Scalar variable, as `<name>_weight` of every penalty: `assign`
@@ -110,7 +129,8 @@ class JSIGRModel(keras.Model):
     Args:
         base: A built Keras classifier with one output `(B, C)`.
         config: The objective; `None` means `JSIGRConfig()`.
-        input_range: Range of the inputs that `fit` receives.
+        input_range: Range of the inputs that `fit` receives, as `harden` takes it.
+        multi_label: Whether classes are independent, as `harden` takes it.
         inputs: Names of the inputs to regularize; `None` means those with a gradient.
         warmup: A float in 0..1 as a share of the training steps of the first `fit`, or
             an integer as a number of steps.
@@ -142,7 +162,8 @@ class JSIGRModel(keras.Model):
         base: keras.Model,
         config: JSIGRConfig | None = None,
         *,
-        input_range: tuple[float, float] = (0.0, 1.0),
+        input_range: Any = (0.0, 1.0),
+        multi_label: bool | None = None,
         inputs: Sequence[str] | None = None,
         warmup: float = 0,
         seed: int = 0,
@@ -160,24 +181,29 @@ class JSIGRModel(keras.Model):
         self.base = base
         self.config = config
         self.penalties: list[Penalty] = config.build_penalties()
-        self.input_range = arguments.interval("input_range", input_range)
+        self.multi_label = multi_label
         self.warmup = _checked_warmup(warmup)
         self.seed = arguments.count("seed", seed, minimum=-(2**31))
         self.map_table = map_table
-        check_start_radius(config, self.input_range)
         check_precision(base, config)
         specs = input_specs(base)
+        self._scales = input_scales(input_range, base, specs)
+        check_start_radius(config, self._scales)
         self._input_names = None if inputs is None else tuple(inputs)
         self._spec = spec or inspect_model(
-            base, specs, self.input_range, self._input_names
+            base, specs, self.probe_range, self._input_names
         )
+        check_label_kind(self.head, self._spec.classes, multi_label)
         self.classes = self._spec.classes
         self._forward = Forward(
             base,
             self._spec,
             specs,
             penalties=self.penalties,
-            input_range=self.input_range,
+            scales=scales_of(
+                self._scales,
+                [keras.tree.flatten(specs)[i].name for i in self._spec.regularized],
+            ),
             start_radius=config.start_radius,
             start_patch_sizes=config.start_patch_sizes,
         )
@@ -187,7 +213,7 @@ class JSIGRModel(keras.Model):
         self.adversary = adversary
         if adversary is not None:
             check_adversary(
-                adversary, config.start_radius, self.input_range, self.regularized
+                adversary, config.start_radius, self._scales, self.regularized
             )
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
@@ -198,7 +224,11 @@ class JSIGRModel(keras.Model):
         self._build_shapes_dict = {"input_shape": shapes}
         self._make_scalars()
         self._maps = SaliencyTargets(
-            self._forward, config.live_maps, map_table, self.mean_change
+            self._forward,
+            config.live_maps,
+            map_table,
+            self.mean_change,
+            self.map_spread,
         )
         reported = [f"{penalty.name}_penalty" for penalty in self.penalties]
         hits = ["map_hits"] if self._maps.reports_hits else []
@@ -207,6 +237,9 @@ class JSIGRModel(keras.Model):
             name: keras.metrics.Mean(name=name)
             for name in ("task_loss", *reported, *hits)
         }
+        self._look_at_first = True
+        self._in_checked_steps = False
+        self._told_of_weights = self._told_of_maps = False
 
     def _make_scalars(self) -> None:
         """Create the scalar variables, which are saved with the weights."""
@@ -234,6 +267,10 @@ class JSIGRModel(keras.Model):
         )
         self.mean_change = add_scalar_variable(
             self, "mean_change", 1e-3, aggregation="mean"
+        )
+        # How far the entries of a map differ, in the last step; not saved.
+        self.map_spread = add_scalar_variable(
+            self, "map_spread", UNMEASURED, aggregation="mean"
         )
         self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
         # Of `callbacks.AccuracyConstraint`, which goes on after a reload.
@@ -266,7 +303,61 @@ class JSIGRModel(keras.Model):
     @property
     def epsilon(self) -> float | None:
         """The maximum-norm radius to withstand, in input units; `None`: not named."""
+        self._refuse_columns("epsilon")
         return self.config.epsilon
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Range of the inputs that `fit` receives, of all alike."""
+        self._refuse_columns("input_range")
+        low, high = self._scales
+        return low, high
+
+    @property
+    def probe_range(self) -> Any:
+        """Where to draw inputs for `core.inputs.probe_batch`."""
+        return probe_range(self._scales)
+
+    def _refuse_columns(self, name: str) -> None:
+        if isinstance(self._scales, dict):
+            raise ValueError(
+                f"The columns of `{self.name}` have ranges of their own: got no single "
+                f"`{name}` for all, which attacks, evaluations and exports ask for. "
+                "Pass epsilon= and input_range= in the units of the data to them; or "
+                "give them a callable on scaled inputs, lambda u: model(low + u * "
+                "width), with the epsilon of `harden`."
+            )
+
+    # What people ask of a Functional model, to cut or convert it.
+    @property
+    def inputs(self) -> Any:
+        """The base's inputs."""
+        return self.base.inputs
+
+    @property
+    def outputs(self) -> Any:
+        """The base's outputs."""
+        return self.base.outputs
+
+    @property
+    def input(self) -> Any:
+        """The base's input."""
+        return self.base.input
+
+    @property
+    def output(self) -> Any:
+        """The base's output."""
+        return self.base.output
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        """Return a layer of the base."""
+        if name is not None and name == self.base.name:
+            return self.base
+        return self.base.get_layer(name, index)
+
+    def summary(self, *args: Any, **kwargs: Any) -> Any:
+        """Print the summary of the base."""
+        return self.base.summary(*args, **kwargs)
 
     @property
     def input_specs(self) -> Any:
@@ -361,7 +452,9 @@ class JSIGRModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Check the compiled loss against the head, then do as Keras does."""
         check_loss(self, self.head)
-        return super().make_train_function(force)
+        if force or self.train_function is None:
+            super().make_train_function(force)
+            self.train_function = CheckedSteps(self, self.train_function)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Check the training data, then train as `keras.Model.fit` does."""
@@ -370,7 +463,9 @@ class JSIGRModel(keras.Model):
         # An uncompiled model is left to Keras' own message.
         if getattr(self, "optimizer", None) is not None:
             check_loss(self, self.head)
-            self._check_data(x, y)
+            self._look_at_first = not are_arrays(x)
+            if not self._look_at_first:
+                self._check_data(x, y)
         callbacks = given.get("callbacks")
         first_epoch = given.get("initial_epoch", 0)
         if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -378,6 +473,9 @@ class JSIGRModel(keras.Model):
             self._resolve_warmup(getattr(callbacks, "params", None), first_epoch)
         else:
             watchers = keras.tree.flatten(callbacks or [])
+            for each in watchers:
+                if not getattr(each, "save_weights_only", True):
+                    _refuse_h5(each.filepath)
             # First those that change the model: others may save it.
             watchers.sort(key=lambda each: not hasattr(each, "read_fit_arguments"))
             given["callbacks"] = [_WarmupResolver(first_epoch), *watchers]
@@ -389,19 +487,28 @@ class JSIGRModel(keras.Model):
 
     def _check_data(self, x: Any, y: Any) -> None:
         kind = head_kind(self, self.head, self.classes)
+        said = self.head.kind != "linear" or self.multi_label is not None
+        known = said or kind_of_losses(self) is not None
         seen = check_training_data(
             x,
             y,
             specs=self.input_specs,
             regularized=self.regularized,
             classes=self.classes,
-            input_range=self.input_range,
+            scales=self._forward.scales,
             ignored=ignored_labels(self),
             padding=self.padding,
-            exclusive=self.head.kind == "linear" and kind == "softmax",
+            exclusive=kind == "softmax" if known else None,
+            signed=is_hinge(self),
         )
-        if seen is not None:
-            self._maps.check_hits(seen)
+        self._maps.check_hits(seen)
+
+    def _check_batch(self, data: Any) -> None:
+        """Check a batch that is about to be trained on."""
+        for x, y in replica_batches(data):
+            # A replica gets nothing of a batch smaller than their number.
+            if not any(np.shape(leaf)[:1] == (0,) for leaf in keras.tree.flatten(y)):
+                self._check_data(x, y)
 
     def _resolve_warmup(self, params: Mapping[str, Any] | None, first: int) -> None:
         """Turn the share of the steps of `fit` into a number, the first time."""
@@ -419,6 +526,20 @@ class JSIGRModel(keras.Model):
             return
         self.warmup_steps.assign(round(self.warmup * steps * max(epochs - first, 1)))
 
+    def _warn_of_flat_maps(self) -> None:
+        """Warn once where all entries of the maps are the same: nothing is selected."""
+        if self._told_of_maps or not 0.0 <= read_scalar(self.map_spread) < _FLAT:
+            return
+        self._told_of_maps = True
+        warnings.warn(
+            "The saliency maps mark nothing: got the same value everywhere, so that "
+            "the selective penalty is that of all inputs. Right after a start the "
+            "inference answers of a network with BatchNormalization do not differ yet: "
+            "train it some epochs first, or take a smaller momentum. Else choose "
+            "another live_maps.baseline, or look at the cached maps.",
+            stacklevel=2,
+        )
+
     def _warmup_factor(self) -> Any:
         steps = self.warmup_steps.value
         steps = tf.where(steps < 0, tf.cast(DEFAULT_WARMUP_STEPS, steps.dtype), steps)
@@ -428,6 +549,19 @@ class JSIGRModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self._in_checked_steps:  # a loop of the user's own
+            if tf.executing_eagerly():
+                self._check_batch(data)
+            else:
+                x = assert_batch(
+                    x,
+                    y,
+                    specs=self.input_specs,
+                    regularized=self.regularized,
+                    scales=self._forward.scales,
+                    padding=self.padding,
+                    classes=self.classes,
+                )
         # Not from `optimizer.iterations`: those pause while gradients accumulate.
         seed = step_seed(self.seed, self.steps_taken.value)
         # A rematerialized layer runs its forward pass again in the backward pass.
@@ -469,6 +603,7 @@ class JSIGRModel(keras.Model):
             The tuple of the tape, which records inside the block, and the parts.
         """
         targets = class_targets(keras.tree.flatten(y)[0], tf.zeros((1, self.classes)))
+        targets = tf.maximum(targets, 0.0)  # -1 and 1 of a hinge loss
         step = self._forward.perturbed_inputs(x, targets, seed, self.adversary)
         with exact_moments(), tf.GradientTape(persistent=persistent) as tape:
             point = self._forward.taped_forward(step)
@@ -558,11 +693,33 @@ class JSIGRModel(keras.Model):
             return export_base(self, filepath, format, **kwargs)
         return export(self, filepath, **kwargs)
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save as Keras does, in its `.keras` format."""
+        _refuse_h5(filepath)
+        return super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save weights as Keras does, for hardened models."""
+        if not self._told_of_weights:
+            self._told_of_weights = True
+            arguments.tell(
+                "these weights load into hardened models. For the plain network write "
+                "unwrap(model).save_weights(...)."
+            )
+        return super().save_weights(filepath, *args, **kwargs)
+
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Load weights as Keras does, and warn of settings that came with them."""
         names = (*self._weight_names, "delay_steps", "warmup_steps")
         before = {name: read_scalar(getattr(self, name)) for name in names}
-        result = super().load_weights(filepath, *args, **kwargs)
+        try:
+            result = super().load_weights(filepath, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(
+                "The file does not fit this hardened model. Weights of the plain "
+                "network are loaded by `model.base.load_weights(path)`; those of a "
+                f"hardened one need the same recipe. Keras says: {error}"
+            ) from error
         after = {name: read_scalar(getattr(self, name)) for name in names}
         changed = [n for n in names if before[n] not in (after[n], _UNRESOLVED)]
         if changed:
@@ -615,7 +772,8 @@ class JSIGRModel(keras.Model):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "base": base,
             "config": self.config.get_config(),
-            "input_range": list(self.input_range),
+            "input_range": config_of(self._scales, self.input_specs),
+            "multi_label": self.multi_label,
             "inputs": None if self._input_names is None else list(self._input_names),
             "warmup": self.warmup,
             "seed": self.seed,
@@ -653,6 +811,19 @@ class _WarmupResolver(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.model._resolve_warmup(self.params, self._first_epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model._warn_of_flat_maps()
+
+
+def _refuse_h5(path: Any) -> None:
+    """Refuse the old format, which Keras writes and then cannot load."""
+    if str(path).endswith((".h5", ".hdf5")) and not str(path).endswith(".weights.h5"):
+        raise ValueError(
+            f"Hardened models are saved as .keras files: got '{path}', expected a name "
+            "that ends in .keras. The base is saved as .h5 by `unwrap(model).save`; "
+            "weights alone by `save_weights('name.weights.h5')`."
+        )
 
 
 def _checked_warmup(warmup: Any) -> float | int:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_jsigr as kj
+from keras_jsigr.core.heads import head_kind
 
 N = 12
 ELSEWHERE = (
@@ -252,6 +253,7 @@ IGNORING = {
 
 
 @pytest.mark.parametrize("name", IGNORING)
+@pytest.mark.filterwarnings("ignore:The saliency maps mark nothing")
 def test_ignored_examples(data, name):
     """No label, no loss: they count for nothing, as Keras' loss does it."""
     x, y = data
@@ -358,6 +360,24 @@ def test_padding_outside_of_the_range():
         robust.fit(x, np.arange(N) % 3, verbose=0)
 
 
+def iter_of(batches):
+    yield from batches
+
+
+def test_hinge_takes_its_own_labels(data):
+    net = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(1)])
+    losses = []
+    for labels in (data[1] % 2 * 2 - 1, data[1] % 2):
+        robust = harden(net)
+        robust.compile(keras.optimizers.SGD(0.0), "hinge")
+        fit = robust.fit(data[0], labels, shuffle=False, verbose=0)
+        losses.append({k: v for k, v in fit.history.items() if "penalty" in k})
+    assert losses[0] == losses[1]  # hinge turns 0 into -1 itself
+    robust.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="got -1 to 1, expected 0 to 1"):
+        robust.fit(data[0], data[1] % 2 * 2 - 1)
+
+
 def test_labels_of_several_classes_need_a_loss_that_says_so(data):
     x, y = data[0], np.eye(3, dtype="float32")[data[1]]
     y[0] = 1.0
@@ -370,9 +390,26 @@ def test_labels_of_several_classes_need_a_loss_that_says_so(data):
 
     robust = harden(model)
     robust.compile("sgd", own, run_eagerly=True)
+    stream = tf.data.Dataset.from_tensor_slices((x, y)).skip(1).batch(4)
+    ways = ((x, y), (x[1:], y[1:]), (stream,), (iter_of([(x[1:], y[1:])]),))
+    for way in ways:  # one-hot rows may be of either kind
+        with pytest.raises(ValueError, match="exclude each other is not known"):
+            robust.fit(*way, shuffle=False, verbose=0)
+    told = harden(model, multi_label=True)
+    told.compile("sgd", own, run_eagerly=True)
+    told.fit(x, y, verbose=0)
+    assert head_kind(told, told.head, 3) == "sigmoid"
+    told = harden(model, multi_label=False)
+    told.compile("sgd", own, run_eagerly=True)
     with pytest.raises(ValueError, match="several classes: got a sum of 3"):
-        robust.fit(x, y, verbose=0)
-    robust.fit(x[1:], y[1:], verbose=0)  # one-hot rows may be of either kind
+        told.fit(x, y, verbose=0)
+    told.fit(x[1:], y[1:], verbose=0)
+    told.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="Loss and multi_label disagree"):
+        told.fit(x, y, verbose=0)
+    softmax = keras.Sequential([model, layers.Softmax()])
+    with pytest.raises(ValueError, match="Head and multi_label disagree"):
+        harden(softmax, multi_label=True)
     sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", sparse, run_eagerly=True)
     robust.fit(x, data[1][:, None], verbose=0)  # a column of indices is no row

@@ -110,7 +110,7 @@ class AccuracyConstraint(keras.callbacks.Callback):
         plain, graded = model.base, self._graded
         if isinstance(self.reference, keras.Model):
             plain = self.reference
-            probe = probe_batch(plain, model.input_specs, model.input_range)
+            probe = probe_batch(plain, model.input_specs, model.probe_range)
             head = find_head(plain, probe)
             graded = _GradedModel.of(plain, head, model)
         accuracy, examples = graded.measure(self._data())

@@ -173,9 +173,28 @@ def head_kind(model: keras.Model, head: Head, classes: int) -> HeadKind:
         return head.kind
     if classes == 1:
         return "sigmoid"
-    binary = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+    said = getattr(model, "multi_label", None)
+    if said is not None and isinstance(getattr(model, "head", None), Head):
+        return "sigmoid" if said else "softmax"
+    return kind_of_losses(model) or "softmax"
+
+
+_INDEPENDENT = (
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.hinge,
+    keras.losses.squared_hinge,
+)
+
+
+def kind_of_losses(model: keras.Model) -> HeadKind | None:
+    """Tell what the compiled losses say of the classes; `None`: they are not Keras'."""
     losses = [keras.losses.get(loss) for loss in compiled_losses(model)]
-    return "sigmoid" if any(isinstance(x, binary) for x in losses) else "softmax"
+    functions = [getattr(loss, "fn", loss) for loss in losses]
+    if any(function in _INDEPENDENT for function in functions):
+        return "sigmoid"
+    known = [getattr(f, "__module__", "").startswith("keras.") for f in functions]
+    return "softmax" if known and all(known) else None
 
 
 def ignored_labels(model: keras.Model) -> list[int]:

@@ -109,7 +109,7 @@ _FOUND_SIDES: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
 def probe_batch(
     model: keras.Model,
     specs: Any,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: Any = (0.0, 1.0),
     size: int = 2,
 ) -> Any:
     """Make a small random batch that a model takes, of `size` if it takes any size."""
@@ -124,9 +124,7 @@ def probe_batch(
     return _random_batch(specs, input_range, size, side)
 
 
-def _open_side(
-    model: keras.Model, specs: Any, input_range: tuple[float, float], size: int
-) -> int:
+def _open_side(model: keras.Model, specs: Any, input_range: Any, size: int) -> int:
     """Find a length that a model takes for the sides that it leaves open."""
     for side in _OPEN_SIDES:
         try:
@@ -145,16 +143,17 @@ def _open_side(
     )
 
 
-def _random_batch(
-    specs: Any, input_range: tuple[float, float], size: int, open_side: int
-) -> Any:
+def _random_batch(specs: Any, input_range: Any, size: int, open_side: int) -> Any:
     rng = np.random.default_rng(0)
 
     def fill(spec: tf.TensorSpec) -> tf.Tensor:
         shape = [size, *(side or open_side for side in spec.shape[1:])]
         if not spec.dtype.is_floating:
             return tf.zeros(shape, spec.dtype)
-        return tf.constant(rng.uniform(*input_range, shape), spec.dtype)
+        ends = input_range
+        if isinstance(ends, dict):  # inputs with ranges of their own
+            ends = ends.get(spec.name, (0.0, 1.0))
+        return tf.constant(rng.uniform(*ends, shape), spec.dtype)
 
     return keras.tree.map_structure(fill, specs)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
@@ -59,8 +60,9 @@ class Linearization:
         logits: The recorded logits `(B, C)`, in training mode.
         tape: The tape that watched exactly `inputs`; persistent if several products
             are asked for; `None` if no penalty of the model needs gradients.
-        unit: Width of the input range: gradients are per unit of the range, so that a
-            penalty weight means the same for inputs in 0..1 and in 0..255.
+        unit: Width of the input range, or one for every input, each a number or one
+            per entry of the last axis: gradients are per unit, so that a penalty weight
+            means the same for inputs in 0..1 and in 0..255.
         forward: Function from the regularized inputs to logits in inference mode,
             without side effects; `None` outside of a training step.
         forward_matches_logits: Whether `forward(inputs)` is `logits`: a model without
@@ -70,7 +72,7 @@ class Linearization:
     inputs: list[Any]
     logits: Any
     tape: tf.GradientTape | None
-    unit: float = 1.0
+    unit: Any = 1.0
     forward: ForwardFn | None = None
     forward_matches_logits: bool = False
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -113,8 +115,8 @@ class Linearization:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return [
-            tf.cast(tf.convert_to_tensor(g), tf.float32) * (self.unit / scale)
-            for g in gradients
+            tf.cast(tf.convert_to_tensor(g), tf.float32) * (unit / scale)
+            for g, unit in zip(gradients, units(self.unit, gradients), strict=True)
         ]
 
     def score_gradient(
@@ -144,6 +146,12 @@ class Linearization:
             return self.logits
         forward, inputs = self.forward, self.inputs
         return self.shared("inference_logits", lambda: forward(inputs))
+
+
+def units(unit: Any, inputs: list[Any]) -> list[Any]:
+    """Return the unit of every input, a number or a vector for its last axis."""
+    given = unit if isinstance(unit, list) else [unit] * len(inputs)
+    return [np.float32(each) if np.ndim(each) else each for each in given]
 
 
 class Penalty(ABC):

@@ -19,6 +19,7 @@ from keras_jsigr.penalties.base import (
     PenaltyBatch,
     per_example_sum,
     safe_sqrt,
+    units,
 )
 
 NormName = Literal["squared", "l1"]
@@ -56,7 +57,7 @@ def finite_difference(
     seed: Any,
     *,
     step: float = 1e-3,
-    unit: float = 1.0,
+    unit: Any = 1.0,
 ) -> Any:
     """Estimate `sum_i w_i sum_c J_ci^2` without any second-order gradient.
 
@@ -90,8 +91,8 @@ def finite_difference(
     """
     tangents = random_tangents(inputs, weights, seed)
     moved = [
-        x + tf.cast(t * (step * unit), x.dtype)
-        for x, t in zip(inputs, tangents, strict=True)
+        x + tf.cast(t * (step * width), x.dtype)
+        for x, t, width in zip(inputs, tangents, units(unit, inputs), strict=True)
     ]
     difference = tf.cast(forward(moved), tf.float32) - tf.cast(outputs, tf.float32)
     return tf.reduce_sum(tf.square(difference / step), axis=-1)
@@ -103,7 +104,7 @@ def jvp(
     weights: list[Any] | None,
     seed: Any,
     *,
-    unit: float = 1.0,
+    unit: Any = 1.0,
 ) -> tuple[Any, Any]:
     """Estimate `sum_i w_i sum_c J_ci^2` by forward-mode differentiation.
 
@@ -127,8 +128,13 @@ def jvp(
         ([[2.0]], TensorShape([1]))
     """
     tangents = [
-        tf.cast(t * unit, x.dtype)
-        for x, t in zip(inputs, random_tangents(inputs, weights, seed), strict=True)
+        tf.cast(t * width, x.dtype)
+        for x, t, width in zip(
+            inputs,
+            random_tangents(inputs, weights, seed),
+            units(unit, inputs),
+            strict=True,
+        )
     ]
     with tf.autodiff.ForwardAccumulator(inputs, tangents) as accumulator:
         outputs = forward(inputs)

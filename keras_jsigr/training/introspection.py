@@ -71,8 +71,9 @@ def regularized_inputs(specs: Any, names: tuple[str, ...] | None) -> list[int]:
     if not floats:
         raise ValueError(
             f"No input can be regularized: got {[s.dtype.name for s in flat]} inputs, "
-            "expected at least one of float dtype. Harden the part of the model that "
-            "comes after the embedding."
+            "expected at least one of float dtype, which has a gradient. Of images "
+            "and tables, give the Input dtype='float32'; of tokens, harden the part of "
+            "the model that comes after the embedding."
         )
     if names is None:
         return list(floats.values())
@@ -175,7 +176,7 @@ def _ends_in(layer: keras.Layer, kind: str) -> bool:
 def inspect_model(
     base: keras.Model,
     specs: Any,
-    input_range: tuple[float, float],
+    input_range: Any,
     inputs: tuple[str, ...] | None = None,
 ) -> ModelSpec:
     """Call a classifier on small random batches to find its head, classes and inputs.

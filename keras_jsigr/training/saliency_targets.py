@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.config import LiveMaps
@@ -13,8 +14,9 @@ from keras_jsigr.core.inputs import in_structure
 from keras_jsigr.core.logits import as_classes
 from keras_jsigr.core.random import named_seed
 from keras_jsigr.core.scores import HeadKind
-from keras_jsigr.saliency.masks import MaskBank, make_mask_bank
+from keras_jsigr.saliency.masks import LONGEST_AXIS, MaskBank, make_mask_bank
 from keras_jsigr.saliency.perturbation import expected_map, sampled_map
+from keras_jsigr.training.input_scales import InputScale
 from keras_jsigr.training.step import Forward, TapedForward
 
 # Decay of the moving average of the change scores: about fifty steps.
@@ -27,8 +29,14 @@ class SaliencyTargets:
     """The perturbation maps of the regularized inputs of a batch."""
 
     def __init__(
-        self, forward: Forward, live_maps: LiveMaps, table: Any, mean_change: Any
+        self,
+        forward: Forward,
+        live_maps: LiveMaps,
+        table: Any,
+        mean_change: Any,
+        map_spread: Any,
     ) -> None:
+        self._spread = map_spread
         self._forward = forward
         self._live_maps = live_maps
         self._table = table
@@ -63,8 +71,18 @@ class SaliencyTargets:
                 "step; or selection='soft'."
             )
         flat = keras.tree.flatten(forward.input_specs)
-        for index in forward.regularized:
-            shape = flat[index].shape[1:]
+        single = [
+            position
+            for position, index in enumerate(forward.regularized)
+            if flat[index].shape[1:] == (1,)
+        ]
+        # One column per input is a table: occluded as one, or nothing would change.
+        self._groups = [[n] for n in range(len(forward.regularized)) if n not in single]
+        self._groups += [single] if single else []
+        for group in self._groups:
+            index = forward.regularized[group[0]]
+            shape = flat[index].shape[1:] if group != single else [len(single)]
+            shape = tf.TensorShape(shape)
             if not shape.is_fully_defined() or shape.rank > 3:
                 raise ValueError(
                     f"Perturbation maps need features (D,), sequences (T, D) or images "
@@ -73,6 +91,13 @@ class SaliencyTargets:
                     "maps: JSIGRConfig.balanced(epsilon).replace(selection='all')."
                 )
             bank = make_mask_bank(tuple(shape), live_maps.grid)
+            longest = 0 if bank.layout == "features" else max(bank.map_shape)
+            if live_maps.baseline == "blur" and longest > LONGEST_AXIS:
+                raise ValueError(
+                    f"`{flat[index].name}` is too long to blur: got an axis of "
+                    f"{longest}, expected at most {LONGEST_AXIS}. Take another baseline"
+                    ": config.replace(live_maps=LiveMaps(baseline='mean')), or 'zero'."
+                )
             if (live_maps.samples or 1) > bank.size:
                 raise ValueError(
                     f"More masks than there are: got LiveMaps(samples="
@@ -91,16 +116,26 @@ class SaliencyTargets:
             # Cached maps are found by the data, not by the perturbed inputs.
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
             maps, found = self._table(sample)
+            axes = list(range(1, maps.shape.rank))
+            spread = tf.reduce_max(maps, axes) - tf.reduce_min(maps, axes)
+            self._spread.assign(tf.reduce_mean(spread))
             return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
         forward = self._forward
         logits = (
             point.logits if forward.one_mode else forward.logits_at(point, point.inputs)
         )
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
-        return [
-            self._live(point, logits, targets, seed, kind, index)
-            for index in range(len(self._banks))
-        ], None
+        maps: list[Any] = [None] * len(forward.regularized)
+        for number, group in enumerate(self._groups):
+            found = self._live(point, logits, targets, seed, kind, number)
+            parts = [found] if len(group) == 1 else tf.split(found, len(group), -1)
+            for position, part in zip(group, parts, strict=True):
+                maps[position] = part
+        flat = tf.concat([tf.reshape(s, (tf.shape(s)[0], -1)) for s in maps], -1)
+        spread = tf.reduce_max(flat, -1) - tf.reduce_min(flat, -1)
+        one = [tf.ones_like(spread)] if flat.shape[-1] == 1 else [spread]
+        self._spread.assign(tf.reduce_mean(one[0]))
+        return maps, None
 
     def _live(
         self,
@@ -109,19 +144,28 @@ class SaliencyTargets:
         targets: Any,
         seed: Any,
         kind: HeadKind,
-        index: int,
+        number: int,
     ) -> Any:
         live_maps, forward = self._live_maps, self._forward
+        bank, group = self._banks[number], self._groups[number]
+        # In units of the columns: the mean of a table in those of the data says little.
+        scales = [forward.scales[n] for n in group]
+        parts = [tf.stop_gradient(point.inputs[n]) for n in group]
+        parts = [_to_units(x, scale) for x, scale in zip(parts, scales, strict=True)]
 
         def logits_fn(value: Any) -> Any:
             inputs = list(point.inputs)
-            inputs[index] = value
+            values = [value] if len(group) == 1 else tf.split(value, len(group), -1)
+            for n, scale, part in zip(group, scales, values, strict=True):
+                inputs[n] = _from_units(part, scale)
             return tf.cast(forward.logits_at(point, inputs), tf.float32)
 
-        bank, x = self._banks[index], tf.stop_gradient(point.inputs[index])
+        x = parts[0] if len(group) == 1 else tf.concat(parts, -1)
         evidence = logit_energy(logits, live_maps.score, kind)
+        # The mean of one number is that number.
+        alone = tuple(bank.input_shape) == (1,)
         common: dict[str, Any] = {
-            "baseline": live_maps.baseline,
+            "baseline": "zero" if alone else live_maps.baseline,
             "score": live_maps.score,
             "scale": self._mean_change.value * evidence,
             "kind": kind,
@@ -135,7 +179,7 @@ class SaliencyTargets:
                 logits,
                 targets,
                 bank,
-                seed=named_seed(seed, "masks", index),
+                seed=named_seed(seed, "masks", number),
                 samples=live_maps.samples,
                 **common,
             )
@@ -170,6 +214,18 @@ class SaliencyTargets:
                 f"for the others nothing is salient. {advice}",
                 stacklevel=2,
             )
+
+
+def _to_units(x: Any, scale: InputScale) -> Any:
+    if not scale.share_of_unit:
+        return x
+    return tf.cast((x - np.float32(scale.center)) / np.float32(scale.unit), x.dtype)
+
+
+def _from_units(x: Any, scale: InputScale) -> Any:
+    if not scale.share_of_unit:
+        return x
+    return tf.cast(x * np.float32(scale.unit) + np.float32(scale.center), x.dtype)
 
 
 def logit_energy(logits: Any, score: str, kind: HeadKind = "softmax") -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks.norms import LinfBall
@@ -19,6 +20,7 @@ from keras_jsigr.core.random import ALGORITHM, fold_in, named_seed
 from keras_jsigr.core.variables import stateless
 from keras_jsigr.penalties.base import Linearization, Penalty, PenaltyBatch
 from keras_jsigr.penalties.objective import count_products, penalty_values
+from keras_jsigr.training.input_scales import InputScale
 from keras_jsigr.training.introspection import ModelSpec, has_training_behavior
 
 # Pattern k folds k into the seed; where its grid begins folds in this number + k.
@@ -94,7 +96,7 @@ class Forward:
         input_specs: Any,
         *,
         penalties: Sequence[Penalty],
-        input_range: tuple[float, float],
+        scales: Sequence[InputScale],
         start_radius: float,
         start_patch_sizes: Sequence[int],
     ) -> None:
@@ -104,8 +106,7 @@ class Forward:
         self.input_specs = input_specs
         self.penalties = penalties
         self.regularized = list(spec.regularized)
-        self.unit = input_range[1] - input_range[0]
-        self._input_range = input_range
+        self.scales = scales
         self._start_radius = start_radius
         self._start_patch_sizes = start_patch_sizes
 
@@ -179,10 +180,14 @@ class Forward:
 
     def _random_start(self, x: Any, seed: Any, index: int) -> Any:
         """Draw points of the maximum-norm balls around the inputs."""
+        scale = self.scales[self.regularized.index(index)]
         radius, origin = self._start_radius, tf.cast(x, tf.float32)
-        ball = LinfBall(origin, radius, self._input_range)
         own_seed = named_seed(seed, "noise", index)
         noise = patch_noise(x, own_seed, self._start_patch_sizes)
+        if scale.share_of_unit:
+            moved = origin + radius * np.float32(scale.unit) * noise
+            return tf.cast(tf.clip_by_value(moved, *scale.ends), x.dtype)
+        ball = LinfBall(origin, radius, (scale.low, scale.high))
         return tf.cast(ball.project(origin + radius * noise), x.dtype)
 
     def taped_forward(self, step: StepInputs) -> TapedForward:
@@ -209,7 +214,7 @@ class Forward:
             point.inputs,
             point.logits,
             point.tape,
-            self.unit,
+            [scale.unit for scale in self.scales],
             # A second pass in training mode would move BatchNormalization's statistics
             # again and draw other dropout masks.
             forward=lambda inputs: self.logits_at(point, inputs),

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from keras_jsigr.config import JSIGRConfig
-from keras_jsigr.core.heads import Head
-from keras_jsigr.core.inputs import in_structure
+from keras_jsigr.core.heads import Head, kind_of_losses
 from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
+from keras_jsigr.training.input_scales import Scales
 
 
 def check_adversary(
     adversary: Any,
     start_radius: float,
-    input_range: tuple[float, float],
+    input_range: Scales,
     regularized: list[int],
 ) -> None:
     """Refuse an adversary that cannot perturb the inputs a model trains on."""
@@ -44,6 +41,12 @@ def check_adversary(
             f"An adversary perturbs one input: got {len(regularized)} "
             "regularized inputs. Choose one with `harden(..., inputs=[name])`."
         )
+    if isinstance(input_range, dict):
+        raise ValueError(
+            "An adversary has one radius for all columns: got an input_range for each "
+            "column, expected one pair. Train at random points instead, with "
+            "start_radius, or scale the columns before the model."
+        )
     given = getattr(adversary, "input_range", None)
     # An attack clips to its range: another one would leave the ball.
     if isinstance(given, tuple | list) and tuple(given) != input_range:
@@ -58,6 +61,18 @@ def check_adversary(
             "A targeted adversary makes the model more certain of the labels it "
             "trains on: got targeted=True, expected False. Make it with "
             "`targeted=False`."
+        )
+
+
+def check_dense(model: keras.Model) -> None:
+    """Refuse sparse inputs: every entry has a gradient, zeros too."""
+    tensors = getattr(model, "inputs", None) or []
+    sparse = [tensor.name for tensor in tensors if getattr(tensor, "sparse", False)]
+    if sparse:
+        raise ValueError(
+            f"Inputs are regularized entry by entry: got the sparse inputs {sparse}, "
+            "expected dense ones. Build the model without sparse=True and pass "
+            "x.toarray(), a batch at a time where memory is short."
         )
 
 
@@ -78,8 +93,10 @@ def check_channels(model: keras.Model, config: JSIGRConfig) -> None:
         )
 
 
-def check_start_radius(config: JSIGRConfig, input_range: tuple[float, float]) -> None:
+def check_start_radius(config: JSIGRConfig, input_range: Scales) -> None:
     """Refuse start points farther away than the inputs are wide."""
+    if isinstance(input_range, dict):  # in units of each column
+        input_range = (0.0, 1.0)
     width = input_range[1] - input_range[0]
     if config.start_radius > width:
         raise ValueError(
@@ -140,6 +157,14 @@ def resolved_losses(model: keras.Model) -> list[Any]:
 
 def check_loss(model: keras.Model, head: Head) -> None:
     """Refuse a loss that reads the outputs as something they are not."""
+    said, told = getattr(model, "multi_label", None), kind_of_losses(model)
+    units = getattr(model, "classes", 1)
+    if None not in (said, told) and units > 1 and said != (told == "sigmoid"):
+        which = "independent" if told == "sigmoid" else "exclusive"
+        raise ValueError(
+            f"Loss and multi_label disagree: got multi_label={said} and a loss of "
+            f"{which} classes. Leave multi_label out, or change the loss."
+        )
     for loss in resolved_losses(model):
         name = getattr(loss, "name", None) or getattr(loss, "__name__", str(loss))
         if _function(loss) in _REGRESSION_FUNCTIONS:
@@ -231,184 +256,28 @@ def is_cross_entropy(model: keras.Model) -> bool:
     return all(loss in _LIKELIHOOD_FUNCTIONS for loss in losses)
 
 
-_RANGE_TOLERANCE = 1e-4
-
-
-# Data in 0..1 are a 255th of a range of bytes; of their own few use so little.
-_SMALL_PART = 0.02
-
-
-_CHUNK = 8192
-
-
-# Of rows of soft labels in half precision.
-_ROUNDING = 1e-2
-
-
-def check_training_data(
-    x: Any,
-    y: Any,
-    *,
-    specs: Any,
-    regularized: list[int],
-    classes: int,
-    input_range: tuple[float, float],
-    ignored: Sequence[int] = (),
-    padding: Sequence[Sequence[float]] = (),
-    exclusive: bool = False,
-) -> Any:
-    """Refuse training data that would train something else than the user thinks."""
-    batch = _first_batch(x, y)
-    if batch is None:
-        return None
-    x, y = in_structure(batch[0], specs), batch[1]
-    leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
-    if len(leaves) != len(wanted):
-        raise ValueError(
-            f"The model takes {len(wanted)} inputs: got {len(leaves)}. Pass them in "
-            "the structure the model was built with."
-        )
-    for index, (leaf, spec) in enumerate(zip(leaves, wanted, strict=True)):
-        if index not in regularized:  # anything the model takes, strings too
-            _check_shape(leaf, spec)
-            continue
-        array = _as_array(leaf, spec.name)
-        _check_shape(array, spec)
-        values = padding[regularized.index(index)] if padding else ()
-        _check_values(array, spec.name, input_range, values)
-    labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
-    if not labels:
-        raise ValueError(
-            "Training needs labels: got y=None. Pass class indices or one-hot rows."
-        )
-    array = _as_array(labels[0], "y") if hasattr(labels[0], "shape") else np.zeros(())
-    if array.ndim:  # Keras has its own message for lists
-        _check_labels(array, len(leaves[0]), classes, ignored)
-        if exclusive and array.shape[1:] == (classes,) and classes > 1:
-            _check_rows(array.sum(-1).max())
-    return x
-
-
-def _first_batch(x: Any, y: Any) -> tuple[Any, Any] | None:
-    if isinstance(x, keras.utils.PyDataset):
-        return _unpack(x[0])
-    if isinstance(x, tf.data.Dataset):
-        for data in x.take(1):
-            return _unpack(data)
-        raise ValueError("The dataset is empty: got no batch, expected at least one.")
-    arrays = keras.tree.flatten(x)
-    if not arrays or not all(hasattr(leaf, "shape") for leaf in arrays):
-        return None
-    if any(leaf.shape[0] == 0 for leaf in arrays if len(leaf.shape)):
-        raise ValueError("The inputs are empty: got 0 examples, expected at least one.")
-    return x, y
-
-
-def _unpack(data: Any) -> tuple[Any, Any]:
-    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return x, y
-
-
-def _as_array(leaf: Any, name: str) -> np.ndarray[Any, Any]:
-    array = np.asarray(leaf)
-    if array.dtype == object or array.dtype.kind in "USO":
+def check_label_kind(head: Head, classes: int, multi_label: bool | None) -> None:
+    """Refuse what is said of the classes where the head says otherwise."""
+    if multi_label not in (None, True, False):
         raise TypeError(
-            f"`{name}` is not numeric: got dtype {array.dtype}, expected floats or "
-            "integers. Encode strings and ragged rows first."
+            f"`multi_label` is no switch: got {multi_label!r}, expected True for "
+            "independent classes, False for exclusive ones, or None."
         )
-    return array
-
-
-def _check_shape(leaf: Any, spec: tf.TensorSpec) -> None:
-    shape = tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)
-    if not spec.shape.is_compatible_with(shape):
-        raise ValueError(
-            f"Input `{spec.name}` has the wrong shape: got {shape}, expected "
-            f"{tuple(spec.shape)}. Grey images need a channel axis: x[..., None]."
-        )
-
-
-def _without_padding(
-    array: np.ndarray[Any, Any], padding: Sequence[float]
-) -> np.ndarray[Any, Any]:
-    for value in padding:
-        array = array[~np.all(array == value, axis=-1)]
-    return array
-
-
-def _check_values(
-    array: np.ndarray[Any, Any],
-    name: str,
-    input_range: tuple[float, float],
-    padding: Sequence[float],
-) -> None:
-    low, high = np.inf, -np.inf
-    for start in range(0, len(array), _CHUNK):
-        chunk = _without_padding(array[start : start + _CHUNK], padding)
-        if chunk.size:
-            low, high = np.minimum(low, chunk.min()), np.maximum(high, chunk.max())
-    if low > high:  # nothing but padding
+    if multi_label is None or classes == 1 or head.kind == "linear":
         return
-    if not np.isfinite([low, high]).all():
+    if multi_label != (head.kind == "sigmoid"):
+        which = "independent" if head.kind == "sigmoid" else "exclusive"
         raise ValueError(
-            f"Input `{name}` holds NaN or infinity. Remove or fill those values."
-        )
-    slack = _RANGE_TOLERANCE * (input_range[1] - input_range[0])
-    if low < input_range[0] - slack or high > input_range[1] + slack:
-        raise ValueError(
-            f"Input `{name}` leaves the declared range: got {low:g} to {high:g}, "
-            f"expected {input_range[0]:g} to {input_range[1]:g}. Declare it with "
-            f"`harden(..., input_range=({low:g}, {high:g}))`, or rescale the inputs."
-        )
-    if 0 < high - low < _SMALL_PART * (input_range[1] - input_range[0]):
-        warnings.warn(
-            f"Input `{name}` uses little of the declared range: got {low:g} to "
-            f"{high:g}, expected {input_range[0]:g} to {input_range[1]:g}. Penalties "
-            "are per unit of that range: declare the one of the data.",
-            stacklevel=2,
+            f"Head and multi_label disagree: got multi_label={multi_label} on a model "
+            f"that ends in a {head.kind}, whose classes are {which}. Leave multi_label "
+            "out, or change the last activation."
         )
 
 
-def _check_rows(largest: float) -> None:
-    if largest > 1.0 + _ROUNDING:
-        raise ValueError(
-            f"Rows of labels name several classes: got a sum of {largest:g}, expected "
-            "1 for a model that returns logits and a loss that does not say that its "
-            "classes are independent. End the model in a sigmoid, or compile "
-            "keras.losses.BinaryCrossentropy(from_logits=True)."
-        )
-
-
-def _check_labels(
-    y: np.ndarray[Any, Any], examples: int, classes: int, ignored: Sequence[int]
-) -> None:
-    if len(y) != examples:
-        raise ValueError(
-            f"Got {examples} inputs and {len(y)} labels: expected one each."
-        )
-    if not np.isfinite(y).all():
-        raise ValueError("The labels hold NaN or infinity. Remove those examples.")
-    rows = y.ndim == 2 and y.shape[1] == classes and classes > 1
-    if rows or classes == 1:
-        if y.min() < 0 or y.max() > 1:
-            raise ValueError(
-                f"Labels are out of range: got {y.min():g} to {y.max():g}, expected "
-                "0 to 1. One-hot rows and binary labels lie between 0 and 1."
-            )
-        return
-    if y.ndim > 2 or (y.ndim == 2 and y.shape[1] != 1):
-        raise ValueError(
-            f"Labels have the wrong shape: got {y.shape}, expected (N,), (N, 1) or "
-            f"(N, {classes}) for a model with {classes} classes."
-        )
-    y = y[~np.isin(y, ignored)]
-    if not y.size:
-        return
-    if y.min() < 0 or y.max() >= classes or not np.equal(np.mod(y, 1), 0).all():
-        raise ValueError(
-            f"Labels are out of range: got {y.min():g} to {y.max():g}, expected whole "
-            f"numbers 0 to {classes - 1}. Does the model have a unit for every class?"
-        )
+def is_hinge(model: keras.Model) -> bool:
+    """Tell whether labels may be -1 and 1."""
+    hinges = (keras.losses.hinge, keras.losses.squared_hinge)
+    return any(_function(loss) in hinges for loss in resolved_losses(model))
 
 
 def check_head(head: Head, classes: int) -> None:

@@ -9,11 +9,9 @@ from keras import layers
 import keras_jsigr as kj
 from keras_jsigr.attacks import FGSM
 from keras_jsigr.core.heads import Head
-from keras_jsigr.training.validation import (
-    check_loss,
-    check_training_data,
-    is_cross_entropy,
-)
+from keras_jsigr.training.data_check import check_training_data
+from keras_jsigr.training.input_scales import scales_of
+from keras_jsigr.training.validation import check_loss, is_cross_entropy
 
 
 def hardened(adversary, **settings):
@@ -182,9 +180,9 @@ def check(x, y, **kwargs):
         "specs": tf.TensorSpec((None, 4), tf.float32, "pixels"),
         "regularized": [0],
         "classes": CLASSES_DATA_CHECK,
-        "input_range": (0.0, 1.0),
     }
-    check_training_data(x, y, **{**settings, **kwargs})
+    scales = scales_of(kwargs.pop("input_range", (0.0, 1.0)), ["pixels"] * 2)
+    check_training_data(x, y, scales=scales, **{**settings, **kwargs})
 
 
 def with_value(array, value):
@@ -300,37 +298,96 @@ def test_inputs_that_are_not_regularized_may_be_strings():
 
 
 class Batches(keras.utils.PyDataset):
-    def __init__(self, scale):
+    def __init__(self, batches):
         super().__init__()
-        self.scale = scale
+        self.batches = batches
 
     def __len__(self):
-        return 1
+        return len(self.batches)
 
     def __getitem__(self, index):
-        return x() * self.scale, y(), np.ones(N)
+        return self.batches[index]
 
 
-def test_first_batch_of_a_py_dataset():
-    check(Batches(1.0), None)
-    with pytest.raises(ValueError, match="leaves the declared range"):
-        check(Batches(9.0), None)
+def fitted(model, kind, batches):
+    """Train on batches that can be read once, in one of Keras' ways."""
+    stream, fit = iter(batches), {"verbose": 0, "shuffle": False}
+    if kind == "generator":
+        return model.fit(stream_of(stream), steps_per_epoch=len(batches), verbose=0)
+    if kind == "py_dataset":
+        return model.fit(Batches(batches), **fit)
+    if kind == "train_on_batch":
+        return [model.train_on_batch(*batch) for batch in batches]
+    if kind == "eager loop":
+        return [model.train_step(tuple(map(tf.constant, each))) for each in batches]
+    spec = [
+        tf.TensorSpec(part.shape, part.dtype) for part in map(np.asarray, batches[0])
+    ]
+    spec = tuple(tf.TensorSpec((None, *s.shape[1:]), s.dtype) for s in spec)
+    data = tf.data.Dataset.from_generator(lambda: stream, output_signature=spec)
+    if kind == "shuffled":
+        data = data.unbatch().shuffle(1000).batch(4)
+    if kind == "distributed":
+        data = tf.distribute.get_strategy().experimental_distribute_dataset(data)
+    return model.fit(data, verbose=0)
 
 
-def test_first_batch_of_a_stream():
-    def stream(scale):
-        return tf.data.Dataset.from_tensor_slices((x() * scale, y())).batch(2)
+def stream_of(batches):
+    yield from batches
 
-    check(stream(1.0), None)
-    with pytest.raises(ValueError, match="leaves the declared range"):
-        check(stream(9.0), None)
+
+WAYS = ("tf.data", "shuffled", "distributed", "generator", "py_dataset")
+
+
+def classifier(**kwargs):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    robust = kj.harden(net, 0.1, "fast", warmup=0, verbose=0, **{"seed": 1, **kwargs})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile("sgd", loss, steps_per_execution=2)
+    return robust
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*ran out of data:UserWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_streams_lose_nothing_to_the_check(way):
+    rng = np.random.default_rng(0)
+    batches = [(rng.random((4, 4), "float32"), np.arange(4) % 3) for _ in range(5)]
+    robust, seen = classifier(), []
+    step = robust.recorded_loss
+
+    def recorded(x, y, *args, **kwargs):
+        tf.py_function(lambda x: seen.extend(x.numpy()), [x], [])
+        return step(x, y, *args, **kwargs)
+
+    robust.recorded_loss = recorded
+    fitted(robust, way, batches)
+    given = np.concatenate([x for x, _ in batches])
+    assert int(robust.steps_taken.value) == 5
+    if way == "shuffled":
+        given, seen = np.sort(given, axis=0), np.sort(seen, axis=0)
+    np.testing.assert_array_equal(given, np.float32(seen))
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
+def test_every_way_in_is_checked_before_weights_move():
+    good, labels = np.full((4, 4), 0.5, "float32"), np.arange(4) % 3
+    wrong = {
+        "leaves the declared range": (good * 255, labels),
+        "NaN": (good * np.nan, labels),
+        "Labels are out of range": (good, labels + 1),
+    }
+    for way in (*WAYS, "train_on_batch", "eager loop"):
+        robust = classifier()
+        before = robust.get_weights()
+        for words, batch in wrong.items():
+            with pytest.raises(ValueError, match=words):
+                fitted(robust, way, [batch, batch])
+        np.testing.assert_array_equal(before[0], robust.get_weights()[0])
     with pytest.raises(ValueError, match="dataset is empty"):
-        check(stream(1.0).take(0), None)
-    with pytest.raises(ValueError, match="needs labels"):
-        check(tf.data.Dataset.from_tensor_slices(x()).batch(2), None)
-
-
-def test_generators_are_left_alone():
-    generator = ((x() * 9, y()) for _ in range(1))
-    check(generator, None)
-    assert len(list(generator)) == 1
+        robust.fit(tf.data.Dataset.from_tensor_slices((good, labels)).batch(2).take(0))
+    loop = tf.function(lambda x, y: robust.train_step((x, y)))
+    loop(good, labels)
+    for batch in wrong.values():
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            loop(*batch)
