@@ -349,10 +349,16 @@ class TargetedAPGD(APGD):
     target_classes: int = 9
     # The loss and what `y` means are what the method is.
     loss: LossName = field(default="dlr", init=False, repr=False)
-    targeted: bool = field(default=False, init=False, repr=False)
+    targeted: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
+        if self.targeted:
+            raise ValueError(
+                "`TargetedAPGD` takes the class to leave and picks the goals itself: "
+                "got targeted=True, expected False. Use APGD(targeted=True, "
+                "loss='margin') to reach a given class."
+            )
         super().__post_init__()
         self._normalize(arguments.count, "target_classes")
 

@@ -27,7 +27,12 @@ from keras_jsigr.core.batching import (
     probe_rows,
     workers_for,
 )
-from keras_jsigr.core.logits import LogitsFn, known_epsilon, known_input_range
+from keras_jsigr.core.logits import (
+    LogitsFn,
+    base_model,
+    known_epsilon,
+    known_input_range,
+)
 from keras_jsigr.core.scores import (
     check_class_indices,
     class_targets,
@@ -86,10 +91,13 @@ def distance(
     return lengths
 
 
-def check_model(model: Any) -> None:
-    """Check that the model takes one input."""
+def check_model(model: Any) -> Any:
+    """Check that the model takes one input of floats; return it, if it is known."""
+    model = base_model(owner_of(model))
     inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
-    if inputs is not None and len(inputs) != 1:
+    if not inputs:
+        return None
+    if len(inputs) != 1:
         names = [tensor.name for tensor in inputs]
         raise ValueError(
             f"`{model.name}` takes {len(inputs)} inputs: got {names}, expected one. "
@@ -97,10 +105,27 @@ def check_model(model: Any) -> None:
             "asked about any of the examples, in any order: what it fills in has to be "
             "the same for all."
         )
+    dtype = keras.backend.standardize_dtype(inputs[0].dtype)
+    if "float" not in dtype:
+        raise TypeError(
+            f"`{model.name}` takes integers: got keras.Input(dtype='{dtype}'), "
+            "expected floats, as attacks change inputs by fractions and gradients end "
+            "at integers. Build it with `keras.Input(shape, dtype='float32')`; Square, "
+            "SPSA and HopSkipJump also attack "
+            f"`lambda x: model(tf.cast(tf.round(x), '{dtype}'))`."
+        )
+    return inputs[0]
 
 
-def check_inputs(x: Any, input_range: tuple[float, float]) -> Any:
+def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) -> Any:
     """Check a batch of examples and return it as an array or an eager tensor."""
+    known = check_model(model)
+    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+        raise TypeError(
+            f"`x` is a dataset, {type(x).__name__}: expected one array of examples. "
+            "Collect its batches, `x = np.concatenate([x for x, _ in dataset])`, and "
+            "the labels alike."
+        )
     if isinstance(x, tf.Variable):
         x = tf.convert_to_tensor(x)
     if not isinstance(x, np.ndarray) and not tf.is_tensor(x):
@@ -121,11 +146,11 @@ def check_inputs(x: Any, input_range: tuple[float, float]) -> Any:
             "x.astype('float32'), scaled as the model takes it, and set `input_range` "
             "to match."
         )
-    shape = tuple(x.shape)
-    if len(shape) < 2 or 0 in shape:
+    shape, rank = tuple(x.shape), 0 if known is None else len(known.shape)
+    if len(shape) < 2 or 0 in shape or len(shape) == rank - 1:
         raise ValueError(
-            f"`x` has shape {shape}, expected a batch (N, ...) with at least one "
-            "example. Pass x[None] for a single example."
+            f"`x` has shape {shape}, expected a batch {known.shape if rank else ''}"
+            " (N, ...) with at least one example. Pass x[None] for a single example."
         )
     _check_values(x, input_range)
     return x
@@ -176,6 +201,11 @@ def check_region(region: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 def target_rows(y: Any, examples: int, classes: int) -> tf.Tensor:
     """Check labels and bring them to the form of the logits."""
     labels = np.asarray(y)
+    if labels.dtype.kind in "SU" or any(isinstance(v, str) for v in labels.flat[:1]):
+        raise TypeError(
+            f"`y` holds names, such as '{labels.flat[0]}': expected class indices. "
+            "Pass [class_names.index(name) for name in y]."
+        )
     if labels.ndim == 0 or len(labels) != examples:
         raise ValueError(
             f"`y` does not match `x`: got shape {labels.shape} for {examples} "
@@ -219,6 +249,9 @@ class AttackContext(NamedTuple):
             elsewhere; `None`: it may change everywhere.
         goals: Float32 `(B, C)`: the class that an untargeted attack heads for, if it
             heads for one; else `None`.
+        starts: Like `x`: points to start from, for a method that takes them.
+        least_margin: Float32 `(B,)`: what a margin of logits has to exceed to be more
+            than rounding; `None`: nothing.
 
     Example:
         >>> import tensorflow as tf
@@ -240,6 +273,8 @@ class AttackContext(NamedTuple):
     input_range: tuple[float, float] = (0.0, 1.0)
     region: tf.Tensor | None = None
     goals: tf.Tensor | None = None
+    starts: tf.Tensor | None = None
+    least_margin: tf.Tensor | None = None
 
     @property
     def origin(self) -> tf.Tensor:
@@ -269,7 +304,7 @@ class AttackContext(NamedTuple):
 
     def take(self, rows: tf.Tensor) -> AttackContext:
         """Return the context of the examples with these numbers, int32 `(A,)`."""
-        columns = ("x", "targets", "region", "goals")
+        columns = ("x", "targets", "region", "goals", "starts", "least_margin")
         held = {name: getattr(self, name) for name in columns}
         return self._replace(
             **{k: tf.gather(t, rows) for k, t in held.items() if t is not None}
@@ -280,12 +315,13 @@ class AttackContext(NamedTuple):
 _BAR_BATCHES, _BAR_PASSES = 4, 10
 
 
-def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> Any:
+def run_batches(
+    attack: Attack, model: Any, x: Any, y: Any, *, region: Any, starts: Any = None
+) -> Any:
     """Attack all of `x`, batch by batch, with one compiled program."""
-    check_model(model)
     attack = attack.for_model(model)
     input_range: Any = attack.input_range
-    x = check_inputs(x, input_range)
+    x = check_inputs(x, input_range, model)
     if attack.targeted and y is None:
         raise ValueError(
             "`targeted=True` needs `y`: got None, expected the class to reach for each "
@@ -294,8 +330,10 @@ def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> A
     probe = probe_rows(x)
     dtype = working_dtype(probe.dtype)
     region = None if region is None else check_region(region, tuple(x.shape))
-    key = (attack.program_key(), region is not None)
-    program = PROGRAMS.get(key, _search_of(attack, region), model, probe)
+    given = {"region": region, "starts": starts}
+    extras = {name: value for name, value in given.items() if value is not None}
+    key = (attack.program_key(), *extras)
+    program = PROGRAMS.get(key, _search_of(attack, tuple(extras)), model, probe)
     if y is None:
         decide = PROGRAMS.get("decide", _decide, model, probe).run
     else:
@@ -307,9 +345,9 @@ def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> A
     def attack_batch(rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.convert_to_tensor(x[rows])
         seed = tf.constant([attack.seed, rows.start // attack.batch_size], tf.int32)
-        where = [] if region is None else [tf.convert_to_tensor(region[rows], dtype)]
+        more = [tf.convert_to_tensor(extra[rows], dtype) for extra in extras.values()]
         goal = decide(batch) if y is None else targets[rows]
-        x_adv, finite = program.run(batch, goal, seed, epsilon, *where)
+        x_adv, finite = program.run(batch, goal, seed, epsilon, *more)
         return x_adv, finite
 
     values = math.prod(x.shape[1:]) * min(attack.batch_size, len(x))
@@ -327,7 +365,7 @@ def run_batches(attack: Attack, model: Any, x: Any, y: Any, *, region: Any) -> A
     return join_batches(results, x)
 
 
-def _search_of(attack: Attack, region: Any) -> Any:
+def _search_of(attack: Attack, extras: tuple[str, ...]) -> Any:
     attack = attack.without_radius()
     limits: Any = (attack.norm, attack.input_range)
 
@@ -339,11 +377,11 @@ def _search_of(attack: Attack, region: Any) -> Any:
             targets: tf.Tensor,
             seed: tf.Tensor,
             epsilon: tf.Tensor,
-            *where: tf.Tensor,
+            *more: tf.Tensor,
         ) -> Any:
-            return attack.search(
-                AttackContext(logits_fn, x, targets, epsilon, seed, *limits, *where)
-            )
+            context = AttackContext(logits_fn, x, targets, epsilon, seed, *limits)
+            extra = dict(zip(extras, more, strict=True))
+            return attack.search(context._replace(**extra))
 
         signature = [
             open_batch(probe),
@@ -351,8 +389,7 @@ def _search_of(attack: Attack, region: Any) -> Any:
             tf.TensorSpec((2,), tf.int32),
             tf.TensorSpec((), dtype),
         ]
-        if region is not None:
-            signature.append(tf.TensorSpec((None, *probe.shape[1:]), dtype))
+        signature += [tf.TensorSpec((None, *probe.shape[1:]), dtype) for _ in extras]
         return search, signature
 
     return build
@@ -464,6 +501,11 @@ class Attack(ABC):
         self._set("norm", arguments.norm(self.norm))
         arguments.choice("loss", self.loss, get_args(LossName))
         arguments.choice("targeted", self.targeted, (False, True))
+        if self.targeted and self.loss == "dlr":
+            raise ValueError(
+                "`loss='dlr'` leaves a class and reaches none: got targeted=True, "
+                "expected False. Use loss='margin' or 'cross_entropy'."
+            )
         arguments.choice("verbose", self.verbose, ("auto", 0, 1))
 
     def _set(self, name: str, value: Any) -> None:

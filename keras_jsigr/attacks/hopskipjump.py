@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, AttackContext
+from keras_jsigr.attacks.base import (
+    Access,
+    AttackContext,
+    check_inputs,
+    target_rows,
+)
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     expand_dims_like,
@@ -19,12 +26,22 @@ from keras_jsigr.attacks.gradient_attack import (
     take_rows,
     where_rows,
 )
-from keras_jsigr.attacks.losses import misclassified
-from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack, lengths
-from keras_jsigr.attacks.norms import safe_normalize
+from keras_jsigr.attacks.minimum_norm import (
+    Closest,
+    MinimumNormAttack,
+    label_of,
+    lengths,
+)
+from keras_jsigr.attacks.norms import safe_normalize, working_dtype
 from keras_jsigr.attacks.square import random_search
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import chunked_sum, draws_at_once
+from keras_jsigr.core.batching import (
+    chunked_sum,
+    classified_rightly,
+    draws_at_once,
+    parallel_batches,
+    predict_logits,
+)
 from keras_jsigr.core.logits import has_valid_logits
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
@@ -148,17 +165,22 @@ AskAbout = Callable[[AttackContext, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def other_examples(
-    x: tf.Tensor, decisions: tf.Tensor, targets: tf.Tensor, *, targeted: bool
+    x: tf.Tensor,
+    pool: tf.Tensor,
+    decisions: tf.Tensor,
+    classes: tf.Tensor,
+    *,
+    targeted: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose the nearest example of the batch that the model puts elsewhere."""
-    classes = tf.argmax(targets, axis=-1, output_type=decisions.dtype)
+    """Choose the nearest example of the pool that the model puts elsewhere."""
+    decisions = tf.cast(decisions, classes.dtype)
     fits = (classes[:, None] == decisions[None, :]) == targeted
-    flat = tf.reshape(x, [tf.shape(x)[0], -1])
-    squares = tf.reduce_sum(tf.square(flat), axis=1)
+    flat, others = (tf.reshape(t, [tf.shape(t)[0], -1]) for t in (x, pool))
+    squares = tf.reduce_sum(tf.square(others), axis=1)
     # Without |x_b|^2, which is the same for all candidates.
-    distance = squares[None, :] - 2.0 * tf.matmul(flat, flat, transpose_b=True)
+    distance = squares[None, :] - 2.0 * tf.matmul(flat, others, transpose_b=True)
     distance = tf.where(fits, distance, float("inf"))
-    chosen = tf.gather(x, tf.argmin(distance, axis=1))
+    chosen = tf.gather(pool, tf.argmin(distance, axis=1))
     return chosen, tf.reduce_any(fits, axis=1)
 
 
@@ -234,9 +256,16 @@ class BoundaryWalk:
     ) -> tuple[Closest, int]:
         """Find a point at the boundary for each example."""
         context, origin = self._context, self._context.origin
-        other, there = other_examples(
-            origin, decisions, context.targets, targeted=self._attack.targeted
-        )
+        if context.starts is None:
+            other, there = other_examples(
+                origin,
+                origin,
+                decisions,
+                label_of(context.targets),
+                targeted=self._attack.targeted,
+            )
+        else:
+            other, there = context.starts, tf.ones_like(known.found)
         # With a region, only a part of the other example is taken over.
         fools, seen = self.ask(context, other)
         there &= fools & ~known.found
@@ -331,9 +360,10 @@ class HopSkipJump(MinimumNormAttack):
     masking of them helps a model.
 
     It starts from the nearest example of the batch that the model puts into another
-    class or, targeted, into the class to reach; else from noise. Where nothing fools
-    the model, the input is returned: a targeted attack wants examples of the classes
-    to reach in the batch.
+    class or, targeted, into the class to reach; else from noise. Where none of these
+    fools the model, the input is returned, with a warning. A call takes examples to
+    start from instead of the batch, any number of them and at best of every class to
+    reach: `attack(model, x, y, starting_points=x_train[:1000])`.
 
     Args:
         epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
@@ -371,9 +401,86 @@ class HopSkipJump(MinimumNormAttack):
         """Number of queries per example."""
         return self.queries
 
+    def __call__(
+        self,
+        model: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        epsilons: Sequence[float] | None = None,
+        region: Any = None,
+        starting_points: Any = None,
+    ) -> Any:
+        """Attack `model` at `x`; see the class for arguments and result."""
+        starts = starting_points
+        if starts is not None:
+            starts = self._chosen(model, x, y, starts)
+        found = self._run(model, x, y, epsilons=epsilons, region=region, starts=starts)
+        reached = [found] if epsilons is None else found
+        if self.epsilon and reached:
+            self._warn_of_unmoved(model, x, y, reached[-1])
+        return found
+
+    def _chosen(self, model: Any, x: Any, y: Any, pool: Any) -> Any:
+        """Choose per example the nearest of the points that the model puts elsewhere.
+
+        Where there is none, it is the input itself, which fools nobody.
+        """
+        attack = self.for_model(model)
+        limits: Any = attack.input_range
+        x, pool = (check_inputs(points, limits, model) for points in (x, pool))
+        if tuple(pool.shape[1:]) != tuple(x.shape[1:]):
+            raise ValueError(
+                f"`starting_points` do not match `x`: got shape {tuple(pool.shape)}, "
+                f"expected (M, {', '.join(map(str, x.shape[1:]))}). Pass examples like "
+                "those to attack, as many as there are."
+            )
+        decisions = predict_logits(model, pool, self.batch_size)
+        labels = self._labels(model, x, y, decisions.shape[-1])
+        dtype = working_dtype(x.dtype)
+        points, decided = tf.cast(pool, dtype), tf.argmax(decisions, axis=-1)
+
+        def nearest(rows: slice) -> tf.Tensor:
+            part = tf.cast(x[rows], dtype)
+            chosen, there = other_examples(
+                part, points, decided, labels[rows], targeted=self.targeted
+            )
+            return where_rows(there, chosen, part)
+
+        parts = parallel_batches(nearest, len(x), self.batch_size)
+        return tf.concat(list(parts), axis=0)
+
+    def _labels(self, model: Any, x: Any, y: Any, classes: int) -> tf.Tensor:
+        if y is None:
+            logits = predict_logits(model, x, self.batch_size)
+            return tf.argmax(logits, axis=-1, output_type=tf.int32)
+        return label_of(target_rows(y, len(x), classes))
+
+    def _warn_of_unmoved(self, model: Any, x: Any, y: Any, x_adv: Any) -> None:
+        """Say for which classes no point was found to start from."""
+        same = np.asarray(tf.equal(x, x_adv)).reshape(len(x), -1).all(axis=1)
+        if not same.any():
+            return
+        logits = predict_logits(model, x, self.batch_size)
+        labels = self._labels(model, x, y, logits.shape[-1]).numpy()
+        stuck = same & (classified_rightly(logits, labels) != self.targeted)
+        if stuck.any():
+            classes = np.unique(labels[stuck]).tolist()
+            aim = "reach the classes" if self.targeted else "leave the classes"
+            warnings.warn(
+                f"HopSkipJump found no starting point for {stuck.sum()} of {len(x)} "
+                f"examples, which are to {aim} {classes}: they are returned as they "
+                "are. Pass examples that the model puts there, "
+                "`attack(model, x, y, starting_points=x_train[:1000])`.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
     def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return one where the decision fools and minus one elsewhere, `(B,)`."""
-        fools = misclassified(logits, context.targets) != self.targeted
+        # A decision that rounding may turn does not count.
+        margin, least = super().margin(logits, context), context.least_margin
+        fools = margin > (0.0 if least is None else least)
         return tf.where(fools, 1.0, -1.0)
 
     def approach(

@@ -152,7 +152,8 @@ def label_of(targets: tf.Tensor) -> tf.Tensor:
     return tf.argmax(targets, axis=-1, output_type=tf.int32)
 
 
-_SAFE = 1e-5
+# The least margin of a fooling point, relative to its logits and to the batch's.
+_SAFE, _NOISE = 1e-5, 1e-6
 
 # A class so far below the largest logit has the probability zero in float32.
 _RULED_OUT = 104.0
@@ -187,7 +188,7 @@ def nearest_boundary(
         difference = tf.one_hot(rival, classes) - label
         gradient = scaled_gradient(tape, logits, point, difference)
         gradient = tf.ensure_shape(gradient, point.shape)
-        gap = masked_dot(logits, difference) - safe_margin(logits)
+        gap = masked_dot(logits, difference) - safe_margin(logits, context)
         weights, healthy = zero_nonfinite(gradient)
         # No boundary with a class that is ruled out.
         there = tf.math.is_finite(gap)
@@ -238,12 +239,31 @@ def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return plane.gap + tf.reduce_sum(plane.weights * (z - point), axes)
 
 
-def safe_margin(logits: tf.Tensor) -> tf.Tensor:
-    """Compute the least margin of a fooling point, `1e-5 * max_j |z_j|`."""
+def safe_margin(logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
+    """Compute the least margin of a fooling point: `1e-5 * max_j |z_j|`, or more.
+
+    At the boundary of one unit, or of two opposite ones, all logits vanish: there what
+    counts is `context.least_margin`, of the logits at the input.
+    """
+    safe = _SAFE * largest_logit(logits)
+    least = context.least_margin
+    return safe if least is None else tf.maximum(safe, least)
+
+
+def least_margin(logits: tf.Tensor, resolution: float) -> tf.Tensor:
+    """Compute the margin, `(B,)`, that is more than rounding, from `logits` at `x`."""
+    sizes = largest_logit(logits)
+    # Sums of large terms round alike where they happen to cancel at an input.
+    noise = tf.maximum(_NOISE * tf.reduce_max(sizes), resolution)
+    return tf.maximum(_SAFE * sizes, noise)
+
+
+def largest_logit(logits: tf.Tensor) -> tf.Tensor:
+    """Return the largest magnitude per row among classes that are not ruled out."""
     top = tf.reduce_max(logits, axis=-1, keepdims=True)
     counts = tf.math.is_finite(logits) & (logits >= top - _RULED_OUT)
     sizes = tf.where(counts, tf.abs(logits), tf.zeros_like(logits))
-    return _SAFE * tf.reduce_max(sizes, axis=-1)
+    return tf.reduce_max(sizes, axis=-1)
 
 
 # Takes points (B, *S); returns bool (B,), they fool, and float32 (B,), the margin.
@@ -402,7 +422,7 @@ class MinimumNormAttack(Attack):
         """
         seen = context.to_model_input(x)
         logits = tf.cast(context.logits_fn(seen), tf.float32)
-        margin = self.margin(logits, context) - safe_margin(logits)
+        margin = self.margin(logits, context) - safe_margin(logits, context)
         seen, fools = tf.cast(seen, x.dtype), margin > 0
         known = known.or_closer(seen, fools, context.origin, self.norm)
         return known, fools, margin
@@ -432,7 +452,10 @@ class MinimumNormAttack(Attack):
         """Find the closest fooling points of one batch; see `Attack.search`."""
         origin = context.origin
         logits = context.logits(origin)
-        wrong = self.margin(logits, context) > 0
+        resolution = getattr(context.logits_fn, "resolution", 0.0)
+        least = least_margin(logits, resolution)
+        context = context._replace(least_margin=least)
+        wrong = self.margin(logits, context) > resolution
         known = Closest.none(origin).or_closer(origin, wrong, origin, self.norm)
         closest, finite = self.approach(context, logits, known)
         x = self._moved_back(context, closest).x
@@ -462,10 +485,14 @@ class MinimumNormAttack(Attack):
         region: Any = None,
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
+        return self._run(model, x, y, epsilons=epsilons, region=region)
+
+    def _run(self, model: Any, x: Any, y: Any, *, epsilons: Any, **given: Any) -> Any:
+        """Attack within one radius, or once without limit for all of several."""
         if epsilons is None:
-            return super().__call__(model, x, y, region=region)
+            return run_batches(self, model, x, y, **given)
         limited = [self.at(epsilon).for_model(model) for epsilon in epsilons]
-        x_adv = run_batches(self.at(math.inf), model, x, y, region=region)
+        x_adv = run_batches(self.at(math.inf), model, x, y, **given)
         return [attack._into_ball(x, x_adv) for attack in limited]
 
     def _into_ball(self, x: Any, x_adv: Any) -> Any:

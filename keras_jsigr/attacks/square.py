@@ -123,7 +123,7 @@ STAGES = len(_HALVINGS) + 1
 
 
 def stage(query: tf.Tensor, queries: int) -> tf.Tensor:
-    """Count how often the window's area was halved: the paper's schedule, rescaled."""
+    """Count how often the area was halved: the schedule, rescaled to `queries`."""
     # In 64 bits: the product of large budgets does not fit 32.
     paper_query = tf.cast(query, tf.int64) * _PAPER_QUERIES // queries
     halvings = tf.constant(_HALVINGS, tf.int64)
@@ -214,7 +214,8 @@ class Windows:
         height, width, self.channels = as_image(tuple(context.x.shape[1:]))
         self.extent = height, width
         self.sides = all_window_sides(attack.p_init, self.extent, odd=odd)
-        self._seed, self._queries = seed, attack.queries
+        rescaled = attack.rescale_schedule
+        self._seed, self._queries = seed, attack.queries if rescaled else _PAPER_QUERIES
         self._examples = tf.shape(context.x)[0]
 
     def draw(self, query: tf.Tensor, rows: tf.Tensor, numbers: int) -> tf.Tensor:
@@ -455,6 +456,8 @@ class Square(Attack):
         queries: Number of times the model is asked per example and restart, >= 2.
         p_init: Fraction of the image that the first windows cover, above 0, at most 1.
         restarts: Number of runs, each for the examples that still resist.
+        rescale_schedule: Whether the paper's schedule, of 10,000 queries, is stretched
+            to `queries`; `AutoAttack` leaves it as it is, as its authors do.
         loss: `"margin"`, the paper's; for targeted attacks it has `"cross_entropy"`.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
@@ -479,6 +482,7 @@ class Square(Attack):
     queries: int = 5000
     p_init: float = 0.8
     restarts: int = 1
+    rescale_schedule: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain Python types."""
@@ -486,6 +490,7 @@ class Square(Attack):
         self._normalize(arguments.count, "queries", minimum=_BEFORE_WINDOWS)
         self._normalize(arguments.count, "restarts")
         self._normalize(arguments.share, "p_init", ends="(]")
+        arguments.choice("rescale_schedule", self.rescale_schedule, (False, True))
 
     @property
     def passes(self) -> int:

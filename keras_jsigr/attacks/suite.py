@@ -21,7 +21,6 @@ from keras_jsigr.attacks.base import (
     Access,
     Attack,
     check_inputs,
-    check_model,
     check_region,
     is_feasible,
     target_rows,
@@ -212,10 +211,9 @@ class AttackSuite:
             FGSM [0 1] [ True False]
             PGD [1] [False]
         """
-        check_model(model)
         attacks = self.for_model(model).attacks
         input_range: Any = attacks[0].input_range
-        x = _as_array(check_inputs(x, input_range))
+        x = _as_array(check_inputs(x, input_range, model))
         where = None if region is None else check_region(region, x.shape)
 
         def logits_of(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -347,7 +345,7 @@ def AutoAttack(  # noqa: N802, D417
                 steps=_STEPS, target_classes=classes, early_stop=True, **shared
             ),
             FAB(steps=_STEPS, target_classes=_CLASSES, **shared),
-            Square(queries=_QUERIES, **shared),
+            Square(queries=_QUERIES, rescale_schedule=False, **shared),
         ]
     )
 

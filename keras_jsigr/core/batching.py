@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.inputs import as_float, finite_rows
-from keras_jsigr.core.logits import LogitsFn, as_logits, has_valid_logits
+from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logits
 from keras_jsigr.core.scores import check_class_indices
 
 Value = TypeVar("Value")
@@ -133,7 +133,7 @@ def open_batch(value: Any) -> tf.TensorSpec:
     return tf.TensorSpec((None, *value.shape[1:]), tf.as_dtype(value.dtype))
 
 
-def never_empty(logits_fn: LogitsFn) -> LogitsFn:
+def never_empty(logits_fn: Logits) -> Logits:
     """Ask a model about one row of zeros instead of an empty batch."""
 
     def ask(x: tf.Tensor) -> tf.Tensor:
@@ -143,7 +143,7 @@ def never_empty(logits_fn: LogitsFn) -> LogitsFn:
         padded = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
         return logits_fn(tf.ensure_shape(padded, [None, *x.shape[1:]]))[:rows]
 
-    return ask
+    return Logits(ask, logits_fn.resolution)
 
 
 def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:

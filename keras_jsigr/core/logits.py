@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -57,7 +58,33 @@ def known_input_range(*models: Any) -> Any:
 LogitsFn = Callable[[Any], tf.Tensor]
 
 
-def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
+@dataclass(frozen=True)
+class Logits:
+    """Map inputs to logits; smaller margins than `resolution` decide nothing.
+
+    Probabilities that round to the same number tie: so a model with a softmax or
+    sigmoid head needs some margin to name another class, in its own dtype.
+    """
+
+    function: LogitsFn
+    resolution: float = 0.0
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        """Return float logits `(B, C)`."""
+        return self.function(x)
+
+
+# What other summation orders change in float32, beside the spacing of probabilities.
+_NOISE, _SPACINGS = 4e-6, 4.0
+
+
+def _resolution(dtype: Any) -> float:
+    """Return the margin of logits that probabilities of a dtype can tell."""
+    half = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
+    return _NOISE + _SPACINGS * half.get(tf.as_dtype(dtype), 2.0**-23)
+
+
+def as_logits(model: Any, probe: Any, fold: bool = True) -> Logits:
     """Return a function from inputs to logits for anything that classifies.
 
     A Keras model stays as it is: what its layers assign is discarded, and its random
@@ -65,17 +92,17 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> LogitsFn:
     """
     _check_callable(model)
     if not isinstance(model, keras.Model):
-        raw = _logits_of_callable(model, probe)
+        raw, resolution = _logits_of_callable(model, probe)
     else:
         with stateless():
-            raw = _logits_of_model(model, probe)
+            raw, resolution = _logits_of_model(model, probe)
             raw = fold_batchnorm(model, raw, probe) if fold else raw
         raw = _without_side_effects(model, raw, probe)
 
     def logits(x: Any) -> tf.Tensor:
         return as_classes(tf.cast(raw(x), tf.float32))
 
-    return logits
+    return Logits(logits, resolution)
 
 
 def _without_side_effects(model: keras.Model, raw: LogitsFn, probe: Any) -> LogitsFn:
@@ -114,19 +141,23 @@ def _check_callable(model: Any) -> None:
         )
 
 
-def _logits_of_model(model: keras.Model, probe: Any) -> LogitsFn:
-    if own := _own_logits(model, probe):
-        return own
-    head = find_head(model, probe)
+def _logits_of_model(model: keras.Model, probe: Any) -> tuple[LogitsFn, float]:
+    own, head = _own_logits(model, probe)
+    head = head or find_head(model, probe)
+    answers = getattr(base_model(model), "outputs", None)
+    dtype = answers[0].dtype if answers else model.compute_dtype
+    resolution = 0.0 if head.kind == "linear" else _resolution(dtype)
+    if own is not None:
+        return own, resolution
 
     def behind(x: Any) -> tf.Tensor:
         with head.removed():
             return model(x, training=False)
 
-    return behind
+    return behind, resolution
 
 
-def _logits_of_callable(model: Any, probe: Any) -> LogitsFn:
+def _logits_of_callable(model: Any, probe: Any) -> tuple[LogitsFn, float]:
     outputs = one_output(model(tf.convert_to_tensor(probe)))
     if outputs.shape.rank != 2:
         raise ValueError(
@@ -140,10 +171,10 @@ def _logits_of_callable(model: Any, probe: Any) -> LogitsFn:
         return tf.ensure_shape(one_output(model(x)), (None, classes))
 
     if looks_like_probabilities(outputs):
-        return lambda x: _log(asked(x))
+        return lambda x: _log(asked(x)), _resolution(outputs.dtype)
     if saturates(asked, probe, outputs):
-        return lambda x: _log_odds(asked(x))
-    return asked
+        return lambda x: _log_odds(asked(x)), _resolution(outputs.dtype)
+    return asked, getattr(model, "resolution", 0.0)
 
 
 def _log(p: tf.Tensor) -> tf.Tensor:
@@ -159,11 +190,11 @@ def _wide(p: tf.Tensor) -> tf.Tensor:
     return p if p.dtype == tf.float64 else tf.cast(p, tf.float32)
 
 
-def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
-    """Return the model's method `logits`, if these are the logits of its answers."""
+def _own_logits(model: keras.Model, probe: Any) -> tuple[LogitsFn | None, Head | None]:
+    """Return the model's method `logits` and its head, if the answers are of these."""
     # A method of the class: many name a layer `logits`.
     if not callable(getattr(type(model), "logits", None)):
-        return None
+        return None, None
     takes = "training" in inspect.signature(model.logits).parameters
     arguments = {"training": False} if takes else {}
 
@@ -171,15 +202,16 @@ def _own_logits(model: keras.Model, probe: Any) -> LogitsFn | None:
         return model.logits(x, **arguments)
 
     if base_model(model) is not model:
-        return own  # of a hardened model
+        return own, model.head  # of a hardened model
     try:
         logits, outputs = own(probe), model(probe, training=False)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError):
-        return None  # of something else, such as a latent variable
+        return None, None  # of something else, such as a latent variable
     tensors = tf.is_tensor(logits) and tf.is_tensor(outputs)
     same = tensors and logits.shape == outputs.shape
     heads = (Head("linear"), Head("softmax"), Head("sigmoid")) if same else ()
-    return own if any(close(h.activate(logits), outputs) for h in heads) else None
+    fits = [head for head in heads if close(head.activate(logits), outputs)]
+    return (own, fits[0]) if fits else (None, None)
 
 
 def output_units(model: Any, probe: Any) -> int:
