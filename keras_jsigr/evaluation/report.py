@@ -139,29 +139,15 @@ class Report(_Savable, ReportData):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
-        """Read a report that `save` wrote as `.json`.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The report, equal to the one saved.
+        """Read a report that `save` wrote as `.json`; it is equal to the one saved.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, no report, or of a newer format.
+            ValueError: If the file is damaged, no report, or of a newer format.
         """
         return cls.from_document(read_json(path), f"'{path}'")
 
     def with_saliency(self, record: SaliencyRecord) -> Report:
-        """Return the same report with the figures of saliency maps.
-
-        Args:
-            record: Of the same model, such as `evaluate_saliency(...)["name"]`.
-
-        Returns:
-            A new report.
-        """
+        """Return the report with the figures of `evaluate_saliency(...)["name"]`."""
         return dataclasses.replace(self, saliency=record)
 
     def summary(self) -> str:
@@ -239,15 +225,8 @@ class Comparison(_Savable):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote as `.json`.
 
-        Args:
-            path: The file.
-
-        Returns:
-            The comparison.
-
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, no comparison, or of a newer format.
+            ValueError: If the file is damaged, no comparison, or of a newer format.
         """
         document = read_json(path)
         reports = document.get("reports") if isinstance(document, dict) else None

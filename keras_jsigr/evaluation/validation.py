@@ -95,7 +95,7 @@ def check_data(
         )
     if np.asarray(y).dtype.kind in "OSU":
         raise TypeError(
-            f"`y` holds names such as {np.asarray(y).flat[0]!r}, expected class "
+            f"`y` holds names such as {str(np.asarray(y).flat[0])!r}, expected class "
             "indices. Pass their positions, [class_names.index(name) for name in y]."
         )
     rows = np.asarray(target_rows(y, len(x), classes))
