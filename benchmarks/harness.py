@@ -112,7 +112,9 @@ def judge(
         "FGSM": percent(survivors),
         "robust": round(100 * report.robust.accuracy, 2),
         "attacks": {
-            r.name: round(100 * r.accuracy.accuracy, 2) for r in report.attacks if r.accuracy
+            r.name: round(100 * r.accuracy.accuracy, 2)
+            for r in report.attacks
+            if r.accuracy
         },
         "images": len(x),
         "errors": report.errors,
