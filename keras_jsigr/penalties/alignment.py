@@ -19,27 +19,9 @@ from keras_jsigr.penalties.base import (
 
 
 def alignment_penalty(gradients: Any, saliency: Any) -> Any:
-    """Compute `1 - cos(|g|, S)` per example.
+    """Compute `1 - cos(|g|, S)` per example, `|g|` summed over channels.
 
-    `|g|` is the gradient's magnitude summed over channels; `S` carries no gradient.
-    Where either is all zero the penalty is one, with gradient zero.
-
-    Args:
-        gradients: Float32 `(B, *map_shape)` or `(B, *map_shape, channels)`.
-        saliency: Float32 `(B, *map_shape)`, non-negative.
-
-    Returns:
-        Float32 `(B,)` in 0..1.
-
-    Reference:
-        arXiv 1912.03430 (interpretation regularization by cosine).
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import alignment_penalty
-        >>> g = tf.constant([[3.0, 0.0]])
-        >>> alignment_penalty(g, tf.constant([[0.0, 1.0]])).numpy().tolist()
-        [1.0]
+    `S` carries no gradient; where either is all zero the penalty is one.
     """
     magnitude = tf.abs(gradients)
     target = tf.stop_gradient(tf.convert_to_tensor(saliency))

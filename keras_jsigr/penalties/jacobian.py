@@ -59,35 +59,10 @@ def finite_difference(
     step: float = 1e-3,
     unit: Any = 1.0,
 ) -> Any:
-    """Estimate `sum_i w_i sum_c J_ci^2` without any second-order gradient.
+    """Estimate `sum_i w_i sum_c J_ci^2` by steps of length `step`, in units.
 
-    `||f(x + h w^(1/2) xi) - f(x)||^2 / h^2` with `xi ~ N(0, I)`: exact in expectation
-    for a linear `f`, with an error of order `h` in general. It trains networks whose
-    layers have no second derivative, or a wrong one.
-
-    Args:
-        forward: Traceable function from the list of inputs to outputs `(B, K)`.
-        inputs: Float tensors `(B, *S)`.
-        outputs: `forward(inputs)`.
-        weights: Non-negative tensors that broadcast against the inputs, or `None`.
-        seed: Int32 `(2,)`.
-        step: Length `h` of the step in units of the input range.
-        unit: Width of the input range.
-
-    Returns:
-        Float32 `(B,)`.
-
-    Reference:
-        arXiv 1905.11468, section 4 (finite differences in place of double backprop).
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import finite_difference
-        >>> f = lambda inputs: inputs[0] * 2.0
-        >>> x = [tf.zeros((1, 1))]
-        >>> r = finite_difference(f, x, f(x), None, [0, 1])
-        >>> r.shape
-        TensorShape([1])
+    `||f(x + h w^(1/2) xi) - f(x)||^2 / h^2` with `xi ~ N(0, I)`, float32 `(B,)`: no
+    second-order gradient (arXiv 1905.11468, section 4).
     """
     tangents = random_tangents(inputs, weights, seed)
     moved = [
@@ -106,27 +81,7 @@ def jvp(
     *,
     unit: Any = 1.0,
 ) -> tuple[Any, Any]:
-    """Estimate `sum_i w_i sum_c J_ci^2` by forward-mode differentiation.
-
-    `||J w^(1/2) xi||^2` with `xi ~ N(0, I)`.
-
-    Args:
-        forward: Traceable function from the list of inputs to outputs `(B, K)`.
-        inputs: Float tensors `(B, *S)`.
-        weights: Non-negative tensors that broadcast against the inputs, or `None`.
-        seed: Int32 `(2,)`.
-        unit: Width of the input range.
-
-    Returns:
-        The tuple of the outputs `(B, K)` and the estimate, float32 `(B,)`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import jvp
-        >>> outputs, norm = jvp(lambda x: 2.0 * x[0], [tf.ones((1, 1))], None, [0, 1])
-        >>> outputs.numpy().tolist(), norm.shape
-        ([[2.0]], TensorShape([1]))
-    """
+    """Return the outputs and `||J w^(1/2) xi||^2`, `xi ~ N(0, I)`, by forward mode."""
     tangents = [
         tf.cast(t * width, x.dtype)
         for x, t, width in zip(
@@ -155,64 +110,17 @@ def random_cotangent(logits: Any, seed: Any, norm: NormName) -> Any:
 def projected(
     linearization: Linearization, seed: Any, norm: NormName = "squared"
 ) -> list[Any]:
-    """Compute per-entry terms of a Jacobian norm from one random projection.
+    """Compute per-entry terms of a Jacobian norm from `g = v^T J`, one random `v`.
 
-    With `g = v^T J` the terms are, in expectation over `v`,
-
-    - `"squared"`: `E[g_i^2] = sum_c J_ci^2`;
-    - `"l1"`: `sqrt(pi / 2) E|g_i| = ||J_:i||_2` for Gaussian `v`, whose sum over `i` is
-      the L2,1 norm of the Jacobian.
-
-    Weighted norms are sums of the terms times weights: one projection serves any
-    number of them.
-
-    Args:
-        linearization: The recorded forward pass.
-        seed: Int32 `(2,)`.
-        norm: `"squared"` or `"l1"`.
-
-    Returns:
-        For every regularized input a float32 tensor in its shape.
-
-    Reference:
-        arXiv 1908.02729, section 3.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import Linearization, projected
-        >>> x = tf.ones((1, 2))
-        >>> with tf.GradientTape(watch_accessed_variables=False) as tape:
-        ...     tape.watch(x)
-        ...     z = 3.0 * x[:, :1]
-        >>> projected(Linearization([x], z, tape), [0, 1])[0].numpy().tolist()
-        [[9.0, 0.0]]
+    In expectation `g_i^2` is `sum_c J_ci^2`, and for Gaussian `v` `sqrt(pi / 2) |g_i|`
+    is `||J_:i||_2` (arXiv 1908.02729, section 3).
     """
     v = random_cotangent(linearization.logits, seed, norm)
     return gradient_terms(linearization.vjp(v), norm, math.sqrt(math.pi / 2.0))
 
 
 def exact(linearization: Linearization, norm: NormName = "squared") -> list[Any]:
-    """Compute the per-entry terms of `projected` exactly, from all C rows.
-
-    Costs C reverse passes: for tests, for measurements and for few classes.
-
-    Args:
-        linearization: The recorded forward pass; its tape must be persistent.
-        norm: `"squared"` gives `sum_c J_ci^2`, `"l1"` its square root.
-
-    Returns:
-        For every regularized input a float32 tensor in its shape.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import Linearization, exact
-        >>> x = tf.ones((1, 2))
-        >>> with tf.GradientTape(persistent=True) as tape:
-        ...     tape.watch(x)
-        ...     z = x * tf.constant([2.0, 3.0])
-        >>> exact(Linearization([x], z, tape), "l1")[0].numpy().tolist()
-        [[2.0, 3.0]]
-    """
+    """Compute the per-entry terms of `projected` exactly, from all C rows."""
     classes = linearization.logits.shape[-1]
     shape = tf.shape(linearization.logits)
     rows = [

@@ -14,20 +14,7 @@ from keras_jsigr.penalties.base import Linearization, Penalty, PenaltyBatch
 def penalty_values(
     penalties: Sequence[Penalty], linearization: Linearization, batch: PenaltyBatch
 ) -> dict[str, Any]:
-    """Compute every penalty of each example.
-
-    Args:
-        penalties: The penalties of the model.
-        linearization: The recorded forward pass; persistent if the penalties ask for
-            several products (see `count_products`).
-        batch: Targets, maps and seed of the step.
-
-    Returns:
-        Float32 `(B,)` by the names of the penalties.
-
-    Raises:
-        ValueError: If a penalty does not return one number per example.
-    """
+    """Compute every penalty of each example, float32 `(B,)`, by their names."""
     values = {}
     for penalty in penalties:
         value = tf.cast(penalty(linearization, batch), tf.float32)
@@ -53,23 +40,8 @@ def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False)
     """Average a penalty over the batch as Keras averages the loss.
 
     `sum w_b R_b / B`, or over the weights, `sum w_b R_b / sum w_b`. A replica without
-    examples, of a batch smaller than their number, has the mean 0.
-
-    Args:
-        per_example: Float32 `(B,)`.
-        sample_weight: `None`, `(B,)` or `(B, 1)`; other shapes (weights of several
-            outputs or of time steps) count as one.
-        over_weights: Whether to divide by the sum of the weights, as losses with
-            `reduction="mean_with_sample_weight"` do.
-
-    Returns:
-        Float32 scalar.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import batch_mean
-        >>> float(batch_mean(tf.constant([1.0, 3.0]), tf.constant([0.0, 1.0])))
-        1.5
+    examples, of a batch smaller than their number, has the mean 0; weights that are
+    not one per example count as one.
     """
     count = tf.cast(tf.shape(per_example)[0], tf.float32)
     leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
@@ -83,24 +55,7 @@ def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False)
 
 
 def warmup_factor(step: Any, delay_steps: Any, warmup_steps: Any) -> Any:
-    """Compute the factor of the penalty weights at a training step.
-
-    `clip((step + 1 - delay) / max(warmup, 1), 0, 1)`: zero for `delay_steps` steps,
-    then linear, full from step `delay_steps + warmup_steps - 1` on.
-
-    Args:
-        step: Integer scalar, 0 for the first step.
-        delay_steps: Integer scalar, >= 0; may be a variable.
-        warmup_steps: Integer scalar, >= 0; may be a variable.
-
-    Returns:
-        Float32 scalar in 0..1.
-
-    Example:
-        >>> from keras_jsigr.penalties import warmup_factor
-        >>> [float(warmup_factor(t, 1, 2)) for t in range(4)]
-        [0.0, 0.5, 1.0, 1.0]
-    """
+    """Compute `clip((step + 1 - delay) / max(warmup, 1), 0, 1)`."""
     done = tf.cast(step, tf.float32) + 1.0 - tf.cast(delay_steps, tf.float32)
     return tf.clip_by_value(
         done / tf.maximum(tf.cast(warmup_steps, tf.float32), 1.0), 0.0, 1.0

@@ -38,35 +38,12 @@ def selection_weights(
     threshold: float | None = None,
     seed: Any = (0, 0),
 ) -> Any:
-    """Turn a perturbation saliency map `S` into penalty weights `M`.
+    """Turn maps `S` in 0..1 (or unbiased estimates) into weights `M`, no gradient.
 
-    - `soft`: `M = 1 - S`;
-    - `hard`: 1 on the least salient `quantile` of each map, else 0;
-    - `threshold`: 1 where `S` is below `threshold`; `None` means the map's mean plus
-      one standard deviation;
-    - `random` (control): `hard` on a random map, the same density;
-    - `inverted` (control): 1 on the most salient `quantile` of each map, else 0;
-    - `all`: 1 everywhere, plain input gradient regularization; `none`: 0 everywhere.
-
-    Args:
-        saliency: Float32 `(B, *map_shape)` in 0..1 (an unbiased estimate of it may
-            leave the range; see `keras_jsigr.saliency.sampled_map`).
-        selection: The rule.
-        quantile: Share of each map, in 0..1, for `hard`, `random` and `inverted`.
-        threshold: Level for `threshold`.
-        seed: Int32 `(2,)` for `random`.
-
-    Returns:
-        Float32 like `saliency`, without gradient.
-
-    Raises:
-        ValueError: If `selection` is unknown.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.penalties import selection_weights
-        >>> selection_weights(tf.constant([[0.0, 1.0]]), "hard").numpy().tolist()
-        [[1.0, 0.0]]
+    `soft` is `1 - S`; `hard` is 1 on the least salient `quantile` of each map;
+    `threshold` is 1 where `S` is below `threshold`, `None`: the map's mean plus one
+    standard deviation. Controls: `random`, as dense as `hard`; `inverted`, the most
+    salient `quantile`; `all` is 1 everywhere, `none` 0.
     """
     arguments.choice("selection", selection, SELECTIONS)
     s = tf.stop_gradient(tf.cast(saliency, tf.float32))
@@ -235,22 +212,6 @@ class DirectionalNorm(SelectiveInputGradient):
     `1/2 sum_i w_i ||J_:i||^2` with `w = jacobian_weight + selective_weight M`: one
     random direction of this density estimates both terms. The value is weighted, and
     the model has a variable for each of the two weights.
-
-    Args:
-        jacobian_weight: Weight of all inputs.
-        selective_weight: Weight of the selected inputs.
-        estimator: `"finite_difference"`, for layers without second derivatives, or
-            `"jvp"`, forward mode.
-        name: Name of the log.
-        **settings: `num_projections` and those of the selection.
-
-    Raises:
-        ValueError: If a setting is unknown or two exclude each other.
-
-    Example:
-        >>> from keras_jsigr.penalties import DirectionalNorm
-        >>> DirectionalNorm(0.1, 0.2, selection="all").weights()
-        {'jacobian_weight': 0.1, 'selective_weight': 0.2}
     """
 
     def __init__(
