@@ -393,29 +393,7 @@ Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 class BatchedExplainer:
-    """Apply `core(x, y)` to any number of examples, compiled and batch by batch.
-
-    The batch axis of the compiled function is open, so the last and shorter batch, and
-    later calls of another size, use the same trace. Keep the object to explain again
-    without tracing again: it reads the current weights of the model on every call.
-
-    Args:
-        core: Traceable function of `x` `(B, *S)` and labels `y` or `None`, to a tensor
-            with batch axis first; examples must not depend on each other.
-        batch_size: Examples per call of `core`, at least 1.
-        classes: Of the model, to check class indices against; `None` checks nothing.
-        ignored: Labels that stand for no class and are left out of that check.
-
-    Raises:
-        ValueError: If `batch_size` is not a positive integer.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.core.batching import BatchedExplainer
-        >>> double = BatchedExplainer(lambda x, y: 2.0 * x, batch_size=2)
-        >>> double(np.ones((3, 1))).tolist()
-        [[2.0], [2.0], [2.0]]
-    """
+    """Apply `core(x, y)` to any number of examples, compiled and batch by batch."""
 
     def __init__(
         self,

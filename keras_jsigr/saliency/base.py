@@ -94,23 +94,7 @@ def input_gradient(
     score: ScoreName = "log_prob",
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
-    """Compute `d s_b / d x_b` with one forward and one backward pass.
-
-    `logits_fn` maps `(B, *S)` to logits `(B, C)`, each example by itself; `targets` are
-    float `(B, C)` or a function that makes them from the logits, which saves a pass. An
-    outer tape can differentiate the result again. Tiny gradients survive float16.
-
-    Raises:
-        ValueError: If the score is unknown or the logits do not depend on `x`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import input_gradient
-        >>> input_gradient(
-        ...     lambda x: 3.0 * x, tf.ones((1, 2)), tf.constant([[0.0, 1.0]]), "logit"
-        ... ).numpy().tolist()
-        [[0.0, 3.0]]
-    """
+    """Compute `d s_b / d x_b` with one forward and one backward pass."""
     x = as_float(x)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
@@ -131,11 +115,7 @@ def input_gradient(
 def target_probability(
     logits: Any, targets: Any, kind: HeadKind = "softmax"
 ) -> tf.Tensor:
-    """Compute `p_y` `(B,)`, the probability of the target class, from logits `(B, C)`.
-
-    With independent classes (`kind="sigmoid"`) it is the mean over the classes of the
-    probability of the state, present or absent, that the targets name.
-    """
+    """Compute `p_y` `(B,)`, the probability of the target class."""
     z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
         per_class = t * tf.sigmoid(z) + (1.0 - t) * tf.sigmoid(-z)

@@ -126,18 +126,7 @@ def _resume(
 
 
 def content_keys(x: Any) -> tf.Tensor:
-    """Hash every example to 64 bits, so that it can be found again by its content.
-
-    Every value is cast to float32, its bits are spread over 64, multiplied by an odd
-    pseudo-random constant of its position and mixed; the sum over the positions is
-    mixed again. It is integer arithmetic modulo 2^64, so the key depends on the example
-    alone: not on its batch, the device, or the compiler. -0.0 counts as 0.0. The hash
-    is not cryptographic; among N examples two keys collide with probability about
-    N^2 / 2^65 (1e-10 for 60,000).
-
-    Raises:
-        ValueError: If the shape of an example is not fixed.
-    """
+    """Hash every example to 64 bits, so that it can be found again by its content."""
     x = tf.convert_to_tensor(x)
     if x.shape.rank is None or None in x.shape[1:] or x.shape.rank < 1:
         raise ValueError(
@@ -406,39 +395,7 @@ class PerturbationCache:
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 class MapTable(keras.layers.Layer):
-    """Look up the saliency maps of the examples in a batch, by content.
-
-    `S = sum_k c_k hat_k` with the coefficients c of the row whose key equals
-    `content_keys(x)`. Keys `(N,)` int64 and codes `(N, K)` uint8 are weights that do
-    not train: they are saved in the `.keras` file, copied to the replicas of
-    `tf.distribute`, and keep their dtype under any policy.
-
-    Args:
-        size: The number of rows, N.
-        bank: The mask bank or its configuration.
-        **kwargs: `name` of the layer.
-
-    Raises:
-        ValueError: If `size` is not positive.
-
-    Call arguments:
-        x: Data `(B, *S)` as it was when the cache was built, any real dtype.
-
-    Call returns:
-        The maps, float32 `(B, *map_shape)` in [0, 1], zero where there is none, and
-        whether there is one, bool `(B,)`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency import MapTable, PerturbationCache
-        >>> x = np.array([[1.0, 2.0], [3.0, 1.0]], "float32")
-        >>> table = MapTable.from_cache(
-        ...     PerturbationCache.build(lambda x: x, x, baseline="zero", verbose=0)
-        ... )
-        >>> maps, found = table(x)
-        >>> found.numpy().tolist()
-        [True, True]
-    """
+    """Look up the saliency maps of the examples in a batch, by content."""
 
     def __init__(
         self, size: int, bank: MaskBank | Mapping[str, Any], **kwargs: Any
@@ -455,15 +412,7 @@ class MapTable(keras.layers.Layer):
 
     @classmethod
     def from_cache(cls, cache: PerturbationCache, **kwargs: Any) -> MapTable:
-        """Make a table that holds a cache.
-
-        Args:
-            cache: The cache.
-            **kwargs: `name` of the layer.
-
-        Returns:
-            The built layer.
-        """
+        """Make a table that holds a cache."""
         table = cls(cache.size, cache.bank, **kwargs)
         table.build((None, *cache.bank.input_shape))
         table.assign(cache)
@@ -479,14 +428,7 @@ class MapTable(keras.layers.Layer):
         self.built = True
 
     def assign(self, cache: PerturbationCache) -> None:
-        """Replace the contents in place; compiled functions see them without retrace.
-
-        Args:
-            cache: A cache of as many examples, with the same bank.
-
-        Raises:
-            ValueError: If the numbers of rows or the banks differ.
-        """
+        """Replace the contents in place, without a retrace of who reads them."""
         if cache.size != self.size or cache.bank != self.bank:
             raise ValueError(
                 f"Got a cache of {cache.size} rows with {cache.bank}, expected "

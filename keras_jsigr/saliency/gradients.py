@@ -109,18 +109,7 @@ def gradient_explainer(
     reduce: bool = True,
     batch_size: int = 128,
 ) -> Explainer:
-    """Compile `gradient_map` once, to call it again and again as `f(x, y=None)`.
-
-    The same as `explainer(model, probe, method="gradient")`, with the settings of
-    `gradient_map`. It reads the model's current weights.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency import gradient_explainer
-        >>> x = np.ones((3, 2), "float32")
-        >>> gradient_explainer(lambda x: x, x[:1])(x).shape
-        (3, 2)
-    """
+    """Compile `gradient_map` once, to call it again and again as `f(x, y=None)`."""
     method = Gradient(score=score, kind=kind, layout=layout, reduce=reduce)
     return method.explainer(model, probe, batch_size)
 

@@ -34,26 +34,7 @@ LONGEST_AXIS = 2048
 def resolve_layout(
     input_shape: Sequence[int | None], layout: Layout | None = None
 ) -> Layout:
-    """Decide what the axes of an example mean.
-
-    Without `layout` the rank decides: `(D,)` features, `(T, D)` a sequence, `(H, W, C)`
-    an image. Grey images `(H, W)` without a channel axis need `layout="image"`.
-
-    Args:
-        input_shape: Shape of one example, without the batch axis.
-        layout: `"image"`, `"sequence"`, `"features"`, or `None` to go by the rank.
-
-    Returns:
-        The layout.
-
-    Raises:
-        ValueError: If the rank fits no layout, or an axis has no fixed length.
-
-    Example:
-        >>> from keras_jsigr.saliency import resolve_layout
-        >>> resolve_layout((28, 28, 1)), resolve_layout((13,))
-        ('image', 'features')
-    """
+    """Decide what the axes of an example mean."""
     shape = tuple(input_shape)
     if not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(
@@ -154,37 +135,7 @@ def compute_baseline(
     sigma: float | None = None,
     low: float = 0.0,
 ) -> tf.Tensor:
-    """Compute `A(x)`, what an example looks like without its information.
-
-    - `"blur"`: Gaussian blur over the image or along time, borders reflected;
-    - `"mean"`: the example's own mean over the image or time, per channel;
-    - `"zero"`: the constant `low`.
-
-    Features have no neighbours: for them `"blur"` and `"mean"` are the mean over the
-    features of the example. No example depends on the rest of the batch.
-
-    Args:
-        x: Data `(B, *S)`; integers are taken as float32.
-        kind: `"blur"`, `"mean"` or `"zero"`.
-        layout: What the axes mean, see `resolve_layout`.
-        sigma: Blur in pixels or steps; default 3/80 of the mean side, at least 1.
-        low: The value for `"zero"`, such as the lower end of the input range.
-
-    Returns:
-        Tensor shaped like `x`, of its float dtype.
-
-    Raises:
-        ValueError: If `kind` is unknown or the shape fits no layout.
-
-    Reference:
-        arXiv 1711.00138 (blur, sigma 3 on 80 x 80 frames).
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import baseline
-        >>> baseline(tf.constant([[1.0, 3.0]]), "mean").numpy().tolist()
-        [[2.0, 2.0]]
-    """
+    """Compute `A(x)`, what an example looks like without its information."""
     check_baseline(kind)
     x = as_float(x)
     if kind == "zero":
@@ -248,25 +199,7 @@ def _by_cell(product: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskBank:
-    """K occlusion masks and K interpolation functions, made by `make_mask_bank`.
-
-    Two banks are equal if their configurations are; a pickle holds the configuration.
-
-    Attributes:
-        input_shape: Shape of one example, without the batch axis.
-        layout: `"image"`, `"sequence"` or `"features"`.
-        grid: Cells along each of two axes; their product bounds K otherwise.
-        sigma: Blur of the masks in pixels or time steps; unused for features.
-        map_shape: `(H, W)`, `(T,)` or `(D,)`.
-        masks: Float32 `(K, *map_shape)` in [0, 1], each with maximum one.
-        hats: Float32 `(K, *map_shape)`, non-negative, summing to one everywhere.
-
-    Example:
-        >>> from keras_jsigr.saliency import make_mask_bank
-        >>> bank = make_mask_bank((28, 28, 1), grid=5)
-        >>> bank.size, bank.map_shape
-        (25, (28, 28))
-    """
+    """K occlusion masks and K interpolation functions, made by `make_mask_bank`."""
 
     input_shape: tuple[int, ...]
     layout: Layout
@@ -317,36 +250,7 @@ def make_mask_bank(
     sigma: float | None = None,
     layout: Layout | None = None,
 ) -> MaskBank:
-    """Make the occlusion masks for one shape of example.
-
-    - Images `(H, W, C)`: cell centres `((i + 1/2) H / G, (j + 1/2) W / G)`; a mask is a
-      disc of radius one pixel around a centre, blurred by a Gaussian and divided by
-      its maximum; the hats are bilinear on the centres and clamped at the edges.
-    - Sequences `(T, D)`: `K = min(T, G^2)` such windows along time, for all of D alike.
-    - Features `(D,)`: one feature each, or `K = G^2` contiguous groups if `D > G^2`.
-
-    Args:
-        input_shape: Shape of one example, without the batch axis.
-        grid: G, or `(rows, columns)`; at most one cell per pixel.
-        sigma: Blur of the masks in pixels. Default for images: 5/80 of the mean
-            side; for sequences 5/16 of a window; at least 1.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-
-    Returns:
-        The bank.
-
-    Raises:
-        ValueError: If shape, grid or sigma are out of range.
-
-    Reference:
-        arXiv 1711.00138, masks as in its code (sigma 5 on 80 x 80 frames).
-
-    Example:
-        >>> from keras_jsigr.saliency import make_mask_bank
-        >>> bank = make_mask_bank((8, 8, 3), grid=(2, 4))
-        >>> bank.masks.shape, float(bank.hats.sum(axis=0).max())
-        ((8, 8, 8), 1.0)
-    """
+    """Make the occlusion masks for one shape of example."""
     layout = resolve_layout(input_shape, layout)
     shape = tuple(int(n or 0) for n in input_shape)
     map_shape = shape[: map_axes(layout)]
@@ -380,11 +284,7 @@ def _cells(grid: int | Sequence[int], map_shape: tuple[int, ...]) -> tuple[int, 
 
 
 def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
-    """Turn coefficients `(B, K)` on the cells into maps, `sum_k c_k hat_k`.
-
-    The hats are a partition of unity, so a map lies within the range of its
-    coefficients, and equal coefficients give a flat map.
-    """
+    """Turn coefficients `(B, K)` on the cells into maps, `sum_k c_k hat_k`."""
     coefficients = tf.cast(coefficients, tf.float32)
     if coefficients.shape.rank != 2 or coefficients.shape[-1] != bank.size:
         raise ValueError(
@@ -396,11 +296,7 @@ def interpolate(bank: MaskBank, coefficients: Any) -> tf.Tensor:
 
 
 def expand_map(saliency: Any, x: Any) -> tf.Tensor:
-    """Give a map the channel axis that it needs to be multiplied with the data.
-
-    Raises:
-        ValueError: If the data have neither the axes of the map nor one more, the last.
-    """
+    """Give a map the channel axis that it needs to be multiplied with the data."""
     saliency, x = tf.convert_to_tensor(saliency), tf.convert_to_tensor(x)
     missing = x.shape.rank - saliency.shape.rank
     sides = zip(saliency.shape[1:], x.shape[1:], strict=False)

@@ -45,10 +45,7 @@ _LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
 
 
 def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
-    """Compute `1/2 ||z - z'||^2` of logits `(B, C)`, which needs no class.
-
-    Float32 `(B,)`, without gradient. Reference: arXiv 1711.00138, equation 2.
-    """
+    """Compute `1/2 ||z - z'||^2` of logits `(B, C)`, which needs no class."""
     change = tf.cast(logits, tf.float32) - tf.cast(perturbed, tf.float32)
     return tf.stop_gradient(0.5 * tf.reduce_sum(tf.square(change), axis=-1))
 
@@ -56,26 +53,14 @@ def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
 def probability_drop(
     logits: Any, perturbed: Any, targets: Any, kind: HeadKind = "softmax"
 ) -> tf.Tensor:
-    """Compute `max(0, p_y(x) - p_y(x'))` from the logits at `x` and `x'`.
-
-    `p_y` is the `target_probability`; nothing flows back.
-    """
+    """Compute `max(0, p_y(x) - p_y(x'))` from the logits at `x` and `x'`."""
     before = target_probability(logits, targets, kind)
     after = target_probability(perturbed, targets, kind)
     return tf.stop_gradient(tf.maximum(before - after, 0.0))
 
 
 def sarfa(logits: Any, perturbed: Any, targets: Any) -> tf.Tensor:
-    """Compute the specific and relevant change, `S = 2 K dp / (K + dp)`, or 0.
-
-    `dp = p_c(x) - p_c(x')` for the target class (S = 0 unless dp > 0), and
-    `K = 1 / (1 + KL(P || P'))` with P the distribution over the other classes: a
-    perturbation counts if it lowers the target and keeps the ratios of the others. The
-    largest column of `targets` is the target class. Float32 `(B,)`, without gradient.
-
-    Reference: arXiv 1912.12191, with the divergence as in the authors' code; the text
-    beneath its equation 2 is said to have it the other way round, `KL(P' || P)`.
-    """
+    """Compute the specific and relevant change, `S = 2 K dp / (K + dp)`, or 0."""
     drop = probability_drop(logits, perturbed, targets)
     z, other = tf.cast(logits, tf.float32), tf.cast(perturbed, tf.float32)
     classes = z.shape[-1]
@@ -99,14 +84,7 @@ def change_score(
     score: ChangeName = "squared_logits",
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
-    """Compute the change score of a name from logits at an example and beside it.
-
-    Float32 `(B,)`, without gradient. `targets` may be `None` for `"squared_logits"`.
-
-    Raises:
-        ValueError: If the score is unknown, lacks targets, or is `"sarfa"` with
-            independent classes.
-    """
+    """Compute the change score of a name from logits at an example and beside it."""
     check_change(score)
     if targets is None and score != "squared_logits":
         raise ValueError(
@@ -132,14 +110,7 @@ def check_change(score: str) -> None:
 
 
 def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tensor:
-    """Map change scores to [0, 1], each by itself: `phi(s) = s / (s + scale)`.
-
-    Without a scale `phi(s) = s`, for scores that lie in [0, 1] anyway. A scale is the
-    score that becomes 1/2; it is broadcast.
-
-    Raises:
-        ValueError: If the score is unknown, or needs a scale and has none.
-    """
+    """Map change scores to [0, 1], each by itself: `phi(s) = s / (s + scale)`."""
     check_scale(score, scale)
     scores = tf.cast(scores, tf.float32)
     if scale is None:
@@ -175,31 +146,7 @@ def perturbation_coefficients(
     score: ChangeName = "squared_logits",
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
-    """Score every mask of the bank on every example.
-
-    `x_k = x (1 - m_k) + A(x) m_k` and `S_k = score(f(x), f(x_k))`: K + 1 forward passes
-    in a loop that keeps nothing for a gradient. `targets` as in `input_gradient`, or
-    `None` for a score that needs no class.
-
-    Returns:
-        Float32 `(B, K)`, non-negative; zero for an example whose scores are all within
-        the rounding errors of float32.
-
-    Raises:
-        ValueError: If a name is unknown or `x` does not fit the bank.
-
-    Reference:
-        arXiv 1711.00138, equations 1 and 2.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_jsigr.saliency import make_mask_bank, perturbation_coefficients
-        >>> model, x = lambda x: x * [2.0, 0.0], tf.ones((1, 2))
-        >>> bank = make_mask_bank((2,))
-        >>> found = perturbation_coefficients(model, x, None, bank, baseline="zero")
-        >>> found.numpy().tolist()
-        [[2.0, 0.0]]
-    """
+    """Score every mask of the bank on every example."""
     check_baseline(baseline)
     check_change(score)
     x = as_perturbable(x, bank)
@@ -257,10 +204,7 @@ def expected_map(
     scale: Any = None,
     kind: HeadKind = "softmax",
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute the expectation of `sampled_map`, from all K masks; the same arguments.
-
-    `E[S~] = sum_k phi(s_k) hat_k`, within [0, 1], and the mean raw score.
-    """
+    """Compute the expectation of `sampled_map` from all K masks."""
     check_scale(score, scale)
     scores = perturbation_coefficients(
         logits_fn, x, targets, bank, baseline=baseline, score=score, kind=kind
@@ -344,18 +288,7 @@ def perturbation_explainer(
     normalize: bool = True,
     maps: bool = True,
 ) -> BatchedExplainer:
-    """Compile `perturbation_map` for given masks, to call it as `f(x, y=None)`.
-
-    `maps=False` returns the coefficients `(B, K)` in place of maps; the rest as there.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.saliency import make_mask_bank, perturbation_explainer
-        >>> x = np.ones((3, 2), "float32")
-        >>> explain = perturbation_explainer(lambda x: x, x[:1], make_mask_bank((2,)))
-        >>> explain(x).shape
-        (3, 2)
-    """
+    """Compile `perturbation_map` for given masks, to call it as `f(x, y=None)`."""
     method = _BankMethod(
         kind=kind,
         layout=bank.layout,
@@ -491,34 +424,7 @@ def sampled_map(
     scale: Any = None,
     kind: HeadKind = "softmax",
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Estimate the perturbation map from a few random masks per example.
-
-    `S~ = K / n sum_{k in draw} phi(s_k) hat_k` with n distinct masks drawn uniformly
-    per example, so `E[S~] = sum_k phi(s_k) hat_k`, the `expected_map`. `phi` brings a
-    score to [0, 1] pointwise: `s / (s + scale)`, or the identity without a scale. The
-    estimate reaches up to `K / n`: do not clip it, a penalty that is linear in it stays
-    unbiased.
-
-    Args:
-        logits_fn: Maps inputs to logits `(B, C)` in inference mode; called n times.
-        x: Data `(B, *S)` of the bank's input shape.
-        logits: Float `(B, C)` at `x`, which a training step has already.
-        targets: Float `(B, C)`, or `None` for a score that needs no class.
-        bank: The K masks.
-        seed: Int32 `(2,)`; new in every step.
-        baseline: `"blur"`, `"mean"` or `"zero"` (the value 0).
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        samples: Masks per example, n, 1 to K.
-        scale: A typical score, positive: a scalar (such as a running mean of the
-            second output) or one per example, `(B,)`; `"squared_logits"` needs it.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones).
-
-    Returns:
-        The estimate, float32 `(B, *map_shape)`, and the mean raw score of the batch.
-
-    Raises:
-        ValueError: If a setting is out of range or `x` does not fit the bank.
-    """
+    """Estimate the perturbation map from a few random masks per example."""
     check_baseline(baseline)
     check_scale(score, scale)
     if not isinstance(samples, int) or not 1 <= samples <= bank.size:

@@ -28,7 +28,7 @@ from keras_jsigr.evaluation.resume import (
 from keras_jsigr.evaluation.robustness import describe
 from keras_jsigr.evaluation.run import model_summary
 from keras_jsigr.evaluation.validation import check_surrogates
-from keras_jsigr.saliency import gradient_explainer
+from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.metrics import randomization
 
 MINE = """

@@ -11,20 +11,17 @@ from keras import layers
 
 import keras_jsigr as kj
 from keras_jsigr.core.files import read_cache_file, write_cache_file
-from keras_jsigr.saliency import (
-    MapTable,
-    PerturbationCache,
-    content_keys,
-    normalize_coefficients,
-    perturbation_coefficients,
-    perturbation_map,
-)
+from keras_jsigr.saliency import PerturbationCache, perturbation_map
 from keras_jsigr.saliency import cache as cache_module
-from keras_jsigr.saliency.cache import sorted_rows
+from keras_jsigr.saliency.cache import MapTable, content_keys, sorted_rows
 from keras_jsigr.saliency.fingerprint import (
     architecture_of,
     fingerprint_array,
     fingerprint_model,
+)
+from keras_jsigr.saliency.perturbation import (
+    normalize_coefficients,
+    perturbation_coefficients,
 )
 
 SMALL = {"grid": 2, "batch_size": 4}

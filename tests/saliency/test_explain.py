@@ -27,6 +27,7 @@ from keras_jsigr.saliency import (
     explainer,
     gradient_map,
 )
+from keras_jsigr.saliency.gradients import gradient_explainer
 
 FAST = {
     "gradient": {},
@@ -129,7 +130,7 @@ def test_equal_explainers_share_one_program(conv_net, images, labels, monkeypatc
     for _ in range(20):
         gradient_map(conv_net, images, labels)
         explain(conv_net, images[:3], labels[:3])
-        kj.saliency.gradient_explainer(conv_net, images)(images, labels)
+        gradient_explainer(conv_net, images)(images, labels)
     assert len(programs_of(conv_net)) == 1
     for samples in (3, 4, 3, 4):
         explain(conv_net, images, method="smoothgrad", samples=samples)

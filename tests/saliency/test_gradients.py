@@ -7,17 +7,11 @@ import tensorflow as tf
 from scipy.special import expit, log_expit, logsumexp
 
 from keras_jsigr.core.scores import class_score
-from keras_jsigr.saliency import (
-    GradCAM,
-    baseline,
-    explain,
-    explainer,
-    gradient_explainer,
-    gradient_map,
-    input_gradient,
-)
+from keras_jsigr.saliency import GradCAM, explain, explainer, gradient_map
+from keras_jsigr.saliency.base import input_gradient
 from keras_jsigr.saliency.grad_cam import find_feature_layer
-from keras_jsigr.saliency.gradients import quadrature
+from keras_jsigr.saliency.gradients import gradient_explainer, quadrature
+from keras_jsigr.saliency.masks import compute_baseline as baseline
 
 layers = keras.layers
 LOGIT = {"score": "logit", "reduce": False}

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 import keras_jsigr as kj
-from keras_jsigr.saliency import METHODS, expand_map, explain, metrics
+from keras_jsigr.saliency import METHODS, explain, metrics
 from keras_jsigr.saliency.grad_cam import find_feature_layer
+from keras_jsigr.saliency.masks import expand_map
 
 L = keras.layers
 FAST = {

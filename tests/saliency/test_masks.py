@@ -7,15 +7,15 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from keras_jsigr.saliency import (
+from keras_jsigr.saliency import perturbation_map
+from keras_jsigr.saliency.masks import (
     MaskBank,
-    baseline,
     expand_map,
     interpolate,
     make_mask_bank,
-    perturbation_map,
     resolve_layout,
 )
+from keras_jsigr.saliency.masks import compute_baseline as baseline
 
 
 def test_blur_equals_scipy(images):

@@ -8,7 +8,9 @@ import scipy.stats
 import tensorflow as tf
 
 import keras_jsigr as kj
-from keras_jsigr.saliency import baseline, gradient_explainer, gradient_map
+from keras_jsigr.saliency import gradient_map
+from keras_jsigr.saliency.gradients import gradient_explainer
+from keras_jsigr.saliency.masks import compute_baseline as baseline
 from keras_jsigr.saliency.metrics import (
     agreement,
     alignment,

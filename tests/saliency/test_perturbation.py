@@ -8,24 +8,21 @@ import tensorflow as tf
 from scipy.special import expit, rel_entr, softmax
 
 from keras_jsigr.core.scores import predicted_targets
-from keras_jsigr.saliency import (
-    baseline,
+from keras_jsigr.saliency import explain, perturbation_map
+from keras_jsigr.saliency.base import target_probability
+from keras_jsigr.saliency.masks import compute_baseline as baseline
+from keras_jsigr.saliency.masks import expand_map, interpolate, make_mask_bank
+from keras_jsigr.saliency.perturbation import (
     bounded_score,
     change_score,
-    expand_map,
     expected_map,
-    explain,
-    interpolate,
-    make_mask_bank,
     normalize_coefficients,
     perturbation_coefficients,
     perturbation_explainer,
-    perturbation_map,
     probability_drop,
     sampled_map,
     sarfa,
     squared_logits,
-    target_probability,
 )
 
 SCORES = ["squared_logits", "probability_drop", "sarfa"]

@@ -14,7 +14,8 @@ import tensorflow as tf
 import keras_jsigr as kj
 from keras_jsigr import JSIGRConfig, JSIGRModel
 from keras_jsigr.core.scores import class_score, class_targets
-from keras_jsigr.saliency import MapTable, PerturbationCache, gradient_map
+from keras_jsigr.saliency import PerturbationCache, gradient_map
+from keras_jsigr.saliency.cache import MapTable
 from keras_jsigr.serving import export, read_model_card
 from keras_jsigr.serving.endpoints import make_endpoints, named_inputs
 
@@ -212,7 +213,7 @@ def test_the_layout_says_what_a_map_keeps() -> None:
     maps = PerturbationCache.build(model, x, grid=2, layout="image", verbose=0)
     cached = grey(map_table=MapTable.from_cache(maps))
     assert make_endpoints(cached)["explain"](x)["saliency"].shape == (2, 6, 7)
-    with pytest.raises(ValueError, match="[Nn]ame the layout"):
+    with pytest.raises(ValueError, match=r"[Nn]ame the layout"):
         make_endpoints(model, layout="features")
 
 

@@ -231,7 +231,7 @@ def randomization(
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.saliency import gradient_explainer
+        >>> from keras_jsigr.saliency.gradients import gradient_explainer
         >>> from keras_jsigr.saliency.metrics import randomization
         >>> net = keras.Sequential([keras.Input((9,)), keras.layers.Dense(4)])
         >>> x = np.ones((3, 9), "float32")
