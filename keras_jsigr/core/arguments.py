@@ -10,17 +10,9 @@ from typing import Any, Literal, get_args
 import keras
 
 NormName = Literal["linf", "l2", "l1"]
-
-
 BaselineName = Literal["blur", "mean", "zero"]
-
-
 ChangeName = Literal["squared_logits", "probability_drop", "sarfa"]
-
-
 BASELINES: tuple[str, ...] = get_args(BaselineName)
-
-
 CHANGES: tuple[str, ...] = get_args(ChangeName)
 
 

@@ -228,7 +228,6 @@ def _structure(model: Any) -> Hashable:
 
 
 PROGRAMS = CompiledCache()
-
 _PROBES = 16
 
 
@@ -388,7 +387,6 @@ def as_rows(copies: Any) -> tf.Tensor:
 
 
 _HALF = (tf.float16, tf.bfloat16)
-
 Core = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 

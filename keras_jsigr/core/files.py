@@ -59,9 +59,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 # JSON has no infinity: it is written as `{"$float": "inf"}` and read back as a float.
 _FLOAT = "$float"
-
 _LARGEST = sys.float_info.max
-
 _NO_NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -177,7 +175,6 @@ def _dataclass_from_json(kind: Any, value: dict[str, Any], place: str) -> Any:
 
 
 Arrays = dict[str, npt.NDArray[Any]]
-
 FORMAT_VERSION = 1
 
 

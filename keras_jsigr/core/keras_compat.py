@@ -33,7 +33,6 @@ _NONE: Mapping[int, Any] = MappingProxyType({})
 _HOOKS: ContextVar[Mapping[int, tuple[Hook, ...]]] = ContextVar("hooks", default=_NONE)
 _STAND_INS: ContextVar[Mapping[int, Any]] = ContextVar("stand_ins", default=_NONE)
 _EXACT: ContextVar[bool] = ContextVar("exact_moments", default=False)
-
 _ORIGINAL = "_original_of_a_stand_in"
 
 

@@ -19,7 +19,6 @@ def fold_in(seed: Any, number: Any) -> tf.Tensor:
 
 StreamName = Literal["selection", "adversary", "masks", "projections", "noise"]
 
-
 _NUMBERS: dict[StreamName, int] = {
     "selection": 2,
     "adversary": 7,
@@ -27,7 +26,6 @@ _NUMBERS: dict[StreamName, int] = {
     "projections": 100,
     "noise": 101,
 }
-
 
 # What draws from a stream derives seeds of its own by the numbers below this one.
 _SEVERAL = 10_000

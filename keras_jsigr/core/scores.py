@@ -40,13 +40,8 @@ def masked_dot(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
 
 ScoreName = Literal["log_prob", "margin", "logit"]
-
-
 HeadKind = Literal["softmax", "sigmoid"]
-
-
 SCORES: tuple[str, ...] = get_args(ScoreName)
-
 
 # Hard targets are exactly one; the room is for targets kept in half precision.
 _HARD = 1.0 - 1e-3
