@@ -45,6 +45,12 @@ from keras_jsigr.training.input_scales import (
     scales_of,
 )
 from keras_jsigr.training.introspection import ModelSpec, inspect_model
+from keras_jsigr.training.model_files import (
+    V0_1_SCALARS,
+    read_v0_1_settings,
+    refuse_h5,
+    without_compile_config,
+)
 from keras_jsigr.training.saliency_targets import SaliencyTargets
 from keras_jsigr.training.step import Forward, TapedForward, step_seed
 from keras_jsigr.training.validation import (
@@ -66,19 +72,6 @@ _FLAT = 1e-6
 UNMEASURED = -2.0
 
 _RANDOM_STATE = "random_state_"
-# The scalars of a file of version 0.1.0, which numbers them in this order.
-_V0_1_SCALARS = (
-    "jacobian_weight",
-    "selective_weight",
-    "alignment_weight",
-    "delay_steps",
-    "warmup_steps",
-    "steps_taken",
-    "mean_change",
-    "penalty_factor",
-    "reference_accuracy",
-    "accuracy_slack",
-)
 
 
 class LossParts(NamedTuple):
@@ -129,17 +122,9 @@ class JSIGRModel(keras.Model):
     Args:
         base: A built Keras classifier with one output `(B, C)`.
         config: The objective; `None` means `JSIGRConfig()`.
-        input_range: Range of the inputs that `fit` receives, as `harden` takes it.
-        multi_label: Whether classes are independent, as `harden` takes it.
-        inputs: Names of the inputs to regularize; `None` means those with a gradient.
-        warmup: A float in 0..1 as a share of the training steps of the first `fit`, or
-            an integer as a number of steps.
-        seed: Seed of the random projections and masks.
-        adversary: Optional attack; loss and penalties are taken at its points.
-        map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps; without
-            one the maps are the live, stochastic ones.
-        spec: Result of `inspect_model(base)`, restored from the saved config so that
-            loading does not call the model.
+        input_range, multi_label, inputs, warmup, seed, adversary: As in `harden`.
+        map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps.
+        spec: Result of `inspect_model(base)`, as saved.
         name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
@@ -268,7 +253,7 @@ class JSIGRModel(keras.Model):
         self.mean_change = add_scalar_variable(
             self, "mean_change", 1e-3, aggregation="mean"
         )
-        # How far the entries of a map differ, in the last step; not saved.
+        # How far the entries of a map differ, in the last step.
         self.map_spread = add_scalar_variable(
             self, "map_spread", UNMEASURED, aggregation="mean"
         )
@@ -310,7 +295,7 @@ class JSIGRModel(keras.Model):
     def input_range(self) -> tuple[float, float]:
         """Range of the inputs that `fit` receives, of all alike."""
         self._refuse_columns("input_range")
-        low, high = self._scales
+        low, high = self._forward.scales[0].low, self._forward.scales[0].high
         return low, high
 
     @property
@@ -342,12 +327,14 @@ class JSIGRModel(keras.Model):
     @property
     def input(self) -> Any:
         """The base's input."""
-        return self.base.input
+        one = isinstance(self.base, keras.Sequential)
+        return self.inputs[0] if one else self.base.input
 
     @property
     def output(self) -> Any:
         """The base's output."""
-        return self.base.output
+        one = isinstance(self.base, keras.Sequential)
+        return self.outputs[0] if one else self.base.output
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """Return a layer of the base."""
@@ -429,13 +416,6 @@ class JSIGRModel(keras.Model):
     def logits(self, inputs: Any, training: bool = False) -> Any:
         """Return the logits before the head, `(B, C)`.
 
-        Args:
-            inputs: What the model takes.
-            training: Whether to run in training mode.
-
-        Returns:
-            Logits in the compute dtype of the base.
-
         Example:
             >>> import keras, numpy as np
             >>> import keras_jsigr as kj
@@ -452,9 +432,10 @@ class JSIGRModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Check the compiled loss against the head, then do as Keras does."""
         check_loss(self, self.head)
-        if force or self.train_function is None:
+        if force or vars(self).get("train_function") is None:
             super().make_train_function(force)
-            self.train_function = CheckedSteps(self, self.train_function)
+            steps: Any = vars(self)["train_function"]
+            self.train_function: Any = CheckedSteps(self, steps)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Check the training data, then train as `keras.Model.fit` does."""
@@ -475,7 +456,7 @@ class JSIGRModel(keras.Model):
             watchers = keras.tree.flatten(callbacks or [])
             for each in watchers:
                 if not getattr(each, "save_weights_only", True):
-                    _refuse_h5(each.filepath)
+                    refuse_h5(each.filepath)
             # First those that change the model: others may save it.
             watchers.sort(key=lambda each: not hasattr(each, "read_fit_arguments"))
             given["callbacks"] = [_WarmupResolver(first_epoch), *watchers]
@@ -590,18 +571,7 @@ class JSIGRModel(keras.Model):
     def recorded_loss(
         self, x: Any, y: Any, sample_weight: Any, seed: Any, persistent: bool = False
     ) -> Iterator[tuple[tf.GradientTape, LossParts]]:
-        """Compute the parts of the loss of a training step under an open tape.
-
-        Args:
-            x: Inputs as a training step receives them, tensors.
-            y: Labels.
-            sample_weight: Float `(B,)`, or `None`.
-            seed: Int32 `(2,)` of the projections, masks and the adversary.
-            persistent: Whether the tape is asked for several gradients.
-
-        Yields:
-            The tuple of the tape, which records inside the block, and the parts.
-        """
+        """Yield an open tape and the parts of the loss of a training step."""
         targets = class_targets(keras.tree.flatten(y)[0], tf.zeros((1, self.classes)))
         targets = tf.maximum(targets, 0.0)  # -1 and 1 of a hinge loss
         step = self._forward.perturbed_inputs(x, targets, seed, self.adversary)
@@ -695,7 +665,7 @@ class JSIGRModel(keras.Model):
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Save as Keras does, in its `.keras` format."""
-        _refuse_h5(filepath)
+        refuse_h5(filepath)
         return super().save(filepath, *args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
@@ -742,7 +712,7 @@ class JSIGRModel(keras.Model):
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved, here or in version 0.1.0."""
         found = {name: store[name] for name in store.keys()}  # noqa: SIM118
-        for number, name in enumerate(_V0_1_SCALARS):
+        for number, name in enumerate(V0_1_SCALARS):
             if str(number) in found:
                 found[name] = np.nan_to_num(found.pop(str(number)), nan=UNMEASURED)
         for variable in self._scalars():
@@ -753,7 +723,13 @@ class JSIGRModel(keras.Model):
                 state.assign(found[f"{_RANDOM_STATE}{index}"])
 
     def _scalars(self) -> list[Any]:
-        own = ("delay_steps", "warmup_steps", "steps_taken", "mean_change")
+        own = (
+            "delay_steps",
+            "warmup_steps",
+            "steps_taken",
+            "mean_change",
+            "map_spread",
+        )
         constraint = ("penalty_factor", "reference_accuracy", "accuracy_slack")
         names = (*self._weight_names, *own, *constraint)
         return [getattr(self, name) for name in names]
@@ -765,7 +741,7 @@ class JSIGRModel(keras.Model):
         """Return what `from_config` needs, the base included."""
         serialize = keras.saving.serialize_keras_object
         # The base is trained by this model: its own losses may not be loadable.
-        base = _without_compile_config(serialize(uncompiled(self.base)))
+        base = without_compile_config(serialize(uncompiled(self.base)))
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -787,14 +763,14 @@ class JSIGRModel(keras.Model):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> JSIGRModel:
         """Make a hardened model from what `get_config` returned, here or in 0.1.0."""
-        config = {**config, "base": _without_compile_config(config["base"])}
+        config = {**config, "base": without_compile_config(config["base"])}
         for part in ("base", "adversary", "map_table"):
             if config[part] is not None:
                 config[part] = keras.saving.deserialize_keras_object(
                     config[part], custom_objects=custom_objects
                 )
         if "settings" in config:
-            config |= _read_v0_1_settings(config.pop("settings"))
+            config |= read_v0_1_settings(config.pop("settings"))
             config["spec"] = config.pop("known", None)
         config["config"] = JSIGRConfig.from_config(config["config"], custom_objects)
         if config.get("spec") is not None:
@@ -816,46 +792,9 @@ class _WarmupResolver(keras.callbacks.Callback):
         self.model._warn_of_flat_maps()
 
 
-def _refuse_h5(path: Any) -> None:
-    """Refuse the old format, which Keras writes and then cannot load."""
-    if str(path).endswith((".h5", ".hdf5")) and not str(path).endswith(".weights.h5"):
-        raise ValueError(
-            f"Hardened models are saved as .keras files: got '{path}', expected a name "
-            "that ends in .keras. The base is saved as .h5 by `unwrap(model).save`; "
-            "weights alone by `save_weights('name.weights.h5')`."
-        )
-
-
 def _checked_warmup(warmup: Any) -> float | int:
     """Return a share in 0..1 as a float, a number of steps as an integer."""
     try:
         return arguments.count("warmup", warmup, minimum=0)
     except TypeError:
         return arguments.share("warmup", warmup)
-
-
-def _read_v0_1_settings(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the constructor for settings of version 0.1.0."""
-    if old.get("penalty_weights") == "auto":
-        arguments.tell(
-            "this file was saved with penalty_weights='auto': to go on adapting the "
-            "weights, pass keras_jsigr.callbacks.AccuracyConstraint(max_drop="
-            f"{old.get('accuracy_drop', 0.02)}) to `fit`."
-        )
-    return {
-        "config": old,
-        "input_range": tuple(old["input_range"]),
-        "inputs": old.get("inputs"),
-        "warmup": int(old.get("ramp_steps", 0)),
-        "seed": old.get("seed", 0),
-    }
-
-
-def _without_compile_config(config: Any) -> Any:
-    """Leave out how models were compiled: files of earlier versions hold it."""
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_without_compile_config, config))
-    if not isinstance(config, dict):
-        return config
-    drop = {"compile_config"} if "class_name" in config else set()
-    return {k: _without_compile_config(v) for k, v in config.items() if k not in drop}

@@ -395,11 +395,11 @@ def test_labels_of_several_classes_need_a_loss_that_says_so(data):
     for way in ways:  # one-hot rows may be of either kind
         with pytest.raises(ValueError, match="exclude each other is not known"):
             robust.fit(*way, shuffle=False, verbose=0)
-    told = harden(model, multi_label=True)
+    told = kj.harden(model, 0.1, verbose=0, multi_label=True)
     told.compile("sgd", own, run_eagerly=True)
     told.fit(x, y, verbose=0)
     assert head_kind(told, told.head, 3) == "sigmoid"
-    told = harden(model, multi_label=False)
+    told = kj.harden(model, 0.1, verbose=0, multi_label=False)
     told.compile("sgd", own, run_eagerly=True)
     with pytest.raises(ValueError, match="several classes: got a sum of 3"):
         told.fit(x, y, verbose=0)
@@ -409,7 +409,7 @@ def test_labels_of_several_classes_need_a_loss_that_says_so(data):
         told.fit(x, y, verbose=0)
     softmax = keras.Sequential([model, layers.Softmax()])
     with pytest.raises(ValueError, match="Head and multi_label disagree"):
-        harden(softmax, multi_label=True)
+        kj.harden(softmax, 0.1, verbose=0, multi_label=True)
     sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", sparse, run_eagerly=True)
     robust.fit(x, data[1][:, None], verbose=0)  # a column of indices is no row
@@ -622,3 +622,36 @@ def test_loaded_settings_are_told(tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert loaded.training_state() == other.training_state()
     assert loaded.training_state()["jacobian_weight"] == 0.25
+
+
+def test_a_hardened_model_answers_as_its_base():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(8, activation="silu", name="hidden")(inputs)
+    base = keras.Model(inputs, layers.Dense(3, name="logits")(hidden))
+    robust = harden(base)
+    assert robust.inputs is base.inputs
+    assert robust.input is base.input
+    assert robust.output is base.output
+    cut = keras.Model(robust.input, robust.get_layer("hidden").output)
+    assert cut(np.zeros((1, 4), "float32")).shape == (1, 8)
+    lines = []
+    robust.summary(print_fn=lines.append)
+    assert "hidden" in "".join(map(str, lines))
+
+
+def test_names_of_files_are_checked_before_anything_is_written(tmp_path):
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    robust = harden(net)
+    robust.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    path = tmp_path / "best.h5"
+    saves = keras.callbacks.ModelCheckpoint(str(path))
+    for write in (
+        lambda: robust.save(path),
+        lambda: robust.fit(np.zeros((4, 4)), np.zeros(4), callbacks=[saves]),
+    ):
+        with pytest.raises(ValueError, match=r"saved as \.keras files"):
+            write()
+    assert not path.exists()
+    net.save_weights(tmp_path / "plain.weights.h5")
+    with pytest.raises(ValueError, match=r"model\.base\.load_weights"):
+        robust.load_weights(tmp_path / "plain.weights.h5")

@@ -110,7 +110,8 @@ def find_head(model: keras.Model, probe: Any) -> Head:
         raise ValueError(
             f"`{model.name}` is not a classifier with one output: got {shapes}, "
             "expected one tensor (B, C) of logits or probabilities. "
-            "Harden a model that ends in its class scores."
+            "Take one of several outputs, `keras.Model(model.inputs, "
+            "model.outputs[0])`; to attack or explain it, `lambda x: model(x)[0]` does."
         )
     for layer in reversed(leaf_layers(model)):
         kind = _candidate_kind(layer)
@@ -125,7 +126,8 @@ def find_head(model: keras.Model, probe: Any) -> Head:
         raise ValueError(
             f"`{model.name}` returns probabilities, but none of its layers ends in a "
             f"{name}. Return logits, or make the {name} the activation of the last "
-            f"layer or a layer of its own."
+            f"layer or a layer of its own; to attack or explain it as it is, pass "
+            "`lambda x: model(x)`."
         )
     return Head("linear")
 

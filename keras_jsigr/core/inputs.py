@@ -153,7 +153,8 @@ def _random_batch(specs: Any, input_range: Any, size: int, open_side: int) -> An
         ends = input_range
         if isinstance(ends, dict):  # inputs with ranges of their own
             ends = ends.get(spec.name, (0.0, 1.0))
-        return tf.constant(rng.uniform(*ends, shape), spec.dtype)
+        draw: Any = rng.uniform
+        return tf.constant(draw(*ends, shape), spec.dtype)
 
     return keras.tree.map_structure(fill, specs)
 

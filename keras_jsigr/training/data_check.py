@@ -136,7 +136,7 @@ def assert_batch(
         fine &= tf.math.is_finite(leaf)
         for value in values:
             fine |= leaf == value
-        told = (
+        told: Any = (
             "An input leaves the declared range, or holds NaN: got (lowest, highest)",
             tf.reduce_min(leaf),
             tf.reduce_max(leaf),

@@ -35,8 +35,10 @@ class InputScale:
 
     @property
     def ends(self) -> tuple[Any, Any]:
-        """Both ends, infinite where there is none, as arrays that broadcast."""
-        ends = (-np.inf, self.low), (np.inf, self.high)
+        """Both ends, as arrays that broadcast; the largest numbers for no ends."""
+        # No infinities: they are errors under `tf.debugging.enable_check_numerics`.
+        largest = np.finfo(np.float32).max
+        ends = (-largest, self.low), (largest, self.high)
         low, high = (np.float32(none if end is None else end) for none, end in ends)
         return low, high
 

@@ -115,11 +115,9 @@ class SaliencyTargets:
         if self._table is not None:
             # Cached maps are found by the data, not by the perturbed inputs.
             sample = keras.tree.flatten(point.structure)[self._forward.regularized[0]]
-            maps, found = self._table(sample)
-            axes = list(range(1, maps.shape.rank))
-            spread = tf.reduce_max(maps, axes) - tf.reduce_min(maps, axes)
-            self._spread.assign(tf.reduce_mean(spread))
-            return [tf.stop_gradient(maps)], tf.cast(found, tf.float32)
+            cached, found = self._table(sample)
+            self._spread.assign(_spread([cached]))
+            return [tf.stop_gradient(cached)], tf.cast(found, tf.float32)
         forward = self._forward
         logits = (
             point.logits if forward.one_mode else forward.logits_at(point, point.inputs)
@@ -131,10 +129,7 @@ class SaliencyTargets:
             parts = [found] if len(group) == 1 else tf.split(found, len(group), -1)
             for position, part in zip(group, parts, strict=True):
                 maps[position] = part
-        flat = tf.concat([tf.reshape(s, (tf.shape(s)[0], -1)) for s in maps], -1)
-        spread = tf.reduce_max(flat, -1) - tf.reduce_min(flat, -1)
-        one = [tf.ones_like(spread)] if flat.shape[-1] == 1 else [spread]
-        self._spread.assign(tf.reduce_mean(one[0]))
+        self._spread.assign(_spread(maps))
         return maps, None
 
     def _live(
@@ -214,6 +209,20 @@ class SaliencyTargets:
                 f"for the others nothing is salient. {advice}",
                 stacklevel=2,
             )
+
+
+def _spread(maps: list[Any]) -> Any:
+    """Compute how far the entries of a map differ, as a mean over the examples."""
+    if [each.shape[1:] for each in maps] == [(1,)]:
+        return 1.0  # of one entry there is nothing to say
+    ends = [
+        (tf.reduce_max(each, axes), tf.reduce_min(each, axes))
+        for each, axes in ((m, list(range(1, m.shape.rank))) for m in maps)
+    ]
+    high = tf.reduce_max(tf.stack([high for high, _ in ends]), 0)
+    low = tf.reduce_min(tf.stack([low for _, low in ends]), 0)
+    count = tf.cast(tf.maximum(tf.shape(high)[0], 1), tf.float32)
+    return tf.reduce_sum(high - low) / count
 
 
 def _to_units(x: Any, scale: InputScale) -> Any:
