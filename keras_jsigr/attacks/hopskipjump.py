@@ -412,6 +412,8 @@ class HopSkipJump(MinimumNormAttack):
         starting_points: Any = None,
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
+        if isinstance(x, tf.Variable):
+            x = tf.convert_to_tensor(x)
         starts = starting_points
         if starts is not None:
             starts = self._chosen(model, x, y, starts)

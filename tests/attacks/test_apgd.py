@@ -501,10 +501,10 @@ def test_settings():
     attack = TargetedAPGD(epsilon=0.1, target_classes=5, steps=20, restarts=2)
     assert attack.name == "APGD-T"
     assert attack.passes == 5 * 20 * 2
-    assert not {"loss", "targeted"} & set(attack.get_config())
+    assert "loss" not in attack.get_config()
     assert APGD().name == "APGD-CE"
     assert APGD(loss="dlr").name == "APGD-DLR"
     with pytest.raises(ValueError, match="`target_classes` is out of range: got 0"):
         TargetedAPGD(epsilon=0.1, target_classes=0)
-    with pytest.raises(TypeError, match="targeted"):
+    with pytest.raises(ValueError, match="targeted"):
         TargetedAPGD(epsilon=0.1, targeted=True)

@@ -1,0 +1,262 @@
+"""What an attack returns as success fools the model itself, in its own dtype."""
+
+import gc
+import os
+import pathlib
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_jsigr import attacks
+
+SEARCHES = {
+    "DeepFool": {},
+    "FAB": {"norm": "l2", "steps": 5},
+    "CarliniWagner": {
+        "steps": 40,
+        "searches": 6,
+        "learning_rate": 0.1,
+        "initial_constant": 100.0,
+    },
+    "HopSkipJump": {"queries": 300},
+}
+
+
+def classifier(units, scale=1.0, dtype="float32", head="auto", seed=0):
+    """A bent network whose logits are of the size `scale`."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    if head == "auto":
+        head = "sigmoid" if units == 1 else "softmax"
+    last = layers.Dense(units, kernel_initializer="he_normal", dtype=dtype)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Rescaling(4.0, -2.0),
+            layers.Dense(16, activation="tanh"),
+            last,
+            layers.Rescaling(scale, dtype=dtype),
+            layers.Activation(head, dtype=dtype),
+        ]
+    )
+
+
+def answers(model, x):
+    """What the model decides: a class, or whether its one output is above half."""
+    out = model.predict(x, verbose=0, batch_size=3)
+    if out.shape[1] > 1:
+        return out.argmax(-1)
+    middle = 0.0 if model.layers[-1].activation.__name__ == "linear" else 0.5
+    return (out[:, 0] > middle).astype(int)
+
+
+KINDS = {
+    "sigmoid": {"units": 1},
+    "one logit": {"units": 1, "head": "linear"},
+    "softmax of two": {"units": 2},
+    "tiny softmax": {"units": 3, "scale": 1e-3},
+    "tiny logits": {"units": 3, "scale": 1e-7, "head": "linear"},
+    "large logits": {"units": 3, "scale": 1e3},
+    "half sigmoid": {"units": 1, "dtype": "float16"},
+    "half softmax": {"units": 3, "dtype": "float16"},
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind == "sigmoid" else pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
+def test_closest_points_fool_the_model_itself(kind, name):
+    model = classifier(**KINDS[kind])
+    x = np.random.default_rng(1).uniform(0.2, 0.8, (40, 6)).astype("float32")
+    y = answers(model, x)
+    assert 0 < y.mean() < 2
+    attack = getattr(attacks, name)(verbose=0, **SEARCHES[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of HopSkipJump's starts
+        x_adv = attack(model, x, y)
+    moved = (x_adv != x).any(axis=1)
+    # What Carlini and Wagner's constants weigh is the size of the logits.
+    assert moved.mean() > 0.9 or (name == "CarliniWagner" and "tiny" in kind)
+    assert (answers(model, x_adv[moved]) != y[moved]).all()
+
+
+def test_starting_points_of_hopskipjump():
+    model = classifier(3)
+    rng = np.random.default_rng(2)
+    pool = rng.uniform(size=(200, 6)).astype("float32")
+    decided = answers(model, pool)
+    x, target = pool[decided == 0][:4], int(np.bincount(decided[decided > 0]).argmax())
+    goal = np.full(len(x), target)
+    attack = attacks.HopSkipJump(queries=300, targeted=True, verbose=0)
+    x_adv = attack(model, x, goal, starting_points=pool)
+    assert (answers(model, x_adv) == goal).all()
+    nearest = pool[decided == target][:, None] - x
+    assert (
+        np.linalg.norm(x_adv - x, axis=1) <= np.linalg.norm(nearest, axis=-1).min(0)
+    ).all()
+    # Several radii, and labels that nobody names.
+    both = attack(model, x, goal, starting_points=pool[::-1], epsilons=[0.05, 9.0])
+    np.testing.assert_allclose(both[1], x_adv, atol=1e-5)
+    free = attacks.HopSkipJump(queries=300, verbose=0)
+    left = free(model, x, starting_points=pool)
+    assert (answers(model, left) != 0).all()
+    with pytest.raises(ValueError, match="starting_points"):
+        attack(model, x, goal, starting_points=pool[:, :4])
+
+
+def test_hopskipjump_says_where_it_found_no_start():
+    def rare(x):  # noise does not find the class 1
+        inside = tf.reduce_max(tf.abs(x - 0.9), axis=1) < 0.02
+        return tf.one_hot(tf.cast(inside, tf.int32), 2)
+
+    x, far = np.full((2, 6), 0.5, "float32"), np.full((1, 6), 0.9, "float32")
+    attack = attacks.HopSkipJump(queries=300, targeted=True, verbose=0)
+    with pytest.warns(RuntimeWarning, match=re.escape("for 2 of 2 examples")):
+        np.testing.assert_array_equal(attack(rare, x, [1, 1]), x)
+    x_adv = attack(rare, x, [1, 1], starting_points=far)
+    assert (rare(x_adv).numpy().argmax(-1) == 1).all()
+    # Fooled from the start: nothing to say.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attack(rare, x, [0, 0])
+
+
+NAMES = np.array(["shirt", "coat"])
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("integers", r"dtype='uint8'.*float32.*lambda x"),
+        ("softmax", r"`lambda x: model\(x\)`"),
+        ("two", r"`lambda x: model\(x\)\[0\]`"),
+        ("names", "class indices"),
+        ("data", r"np\.concatenate"),
+        ("one", r"x\[None\]"),
+        ("one, suite", r"x\[None\]"),
+    ],
+)
+def test_messages_name_the_cause_and_the_way_out(what, match):
+    body, x, y = classifier(2, head="linear"), np.full((2, 6), 0.5, "float32"), [0, 1]
+    pgd, model = attacks.PGD(0.1, steps=2, verbose=0), body
+    if what == "integers":
+        pixels = keras.Input((6,), dtype="uint8")
+        model = keras.Model(pixels, body(keras.layers.Rescaling(1.0)(pixels)))
+    elif what == "softmax":
+        model = keras.Model(body.inputs, keras.ops.softmax(body.outputs[0]))
+        assert pgd(lambda x: model(x), x, y).shape == x.shape
+    elif what == "two":
+        model = keras.Model(body.inputs, [body.outputs[0]] * 2)
+        assert pgd(lambda x: model(x)[0], x, y).shape == x.shape
+    elif what == "names":
+        y = NAMES
+    elif what == "data":
+        x = tf.data.Dataset.from_tensors((x, y))
+    else:
+        model = keras.Sequential([keras.Input((6, 1)), keras.layers.Flatten(), body])
+        pgd, x = attacks.AutoAttack(0.1) if "suite" in what else pgd, x[0][:, None]
+    with pytest.raises((TypeError, ValueError), match=match):
+        pgd(model, x, y)
+
+
+# Per attack: what it cannot be made with, in words of (norm, loss, targeted).
+NEVER = {
+    "TargetedAPGD": {"loss", "targeted"},
+    "FAB": {"loss", "targeted"},
+    "DeepFool": {"loss", "targeted", "l1"},
+    "CarliniWagner": {"loss", "linf", "l1"},
+    "HopSkipJump": {"loss", "l1"},
+    "CleverHansAttack": {"loss", "l1"},
+}
+ATTACKS = [
+    "FGSM",
+    "BIM",
+    "PGD",
+    "APGD",
+    "TargetedAPGD",
+    "FAB",
+    "DeepFool",
+    "CarliniWagner",
+    "MIFGSM",
+    "TransferAttack",
+    "NIFGSM",
+    "SIFGSM",
+    "VMIFGSM",
+    "SPSA",
+    "Square",
+    "HopSkipJump",
+    "UniformNoise",
+    "GaussianNoise",
+    "CleverHansAttack",
+]
+SMALL = {"HopSkipJump": {"queries": 300}, "CarliniWagner": {"learning_rate": 0.1}}
+COMBINATIONS = [
+    (norm, loss, targeted)
+    for norm in ("linf", "l2", "l1")
+    for loss in (None, "cross_entropy", "margin", "dlr")
+    for targeted in (False, True)
+]
+
+
+def combined(name):
+    """All attacks of a class, or what refused them, by (norm, loss, targeted)."""
+    for norm, loss, targeted in COMBINATIONS:
+        given = {"norm": norm, "targeted": targeted, **SMALL.get(name, {})}
+        given |= {} if loss is None else {"loss": loss}
+        never = NEVER.get(name, set())
+        refused = norm in never or ("loss" in never and loss is not None)
+        refused |= targeted and ("targeted" in never or loss == "dlr")
+        radius = {"linf": 0.4, "l2": 1.5, "l1": 4.0}[norm]
+        if refused:
+            with pytest.raises((TypeError, ValueError)):
+                getattr(attacks, name)(radius, **given)
+        else:
+            yield getattr(attacks, name)(radius, verbose=0, **given)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_settings_that_do_not_go_together_are_refused(name):
+    assert len(list(combined(name))) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_all_settings_that_go_together_work(name):
+    if name == "CleverHansAttack":
+        pytest.importorskip("cleverhans")
+    model = classifier(4, head="linear")
+    x = np.random.default_rng(3).uniform(0.3, 0.7, (12, 6)).astype("float32")
+    y, pool = answers(model, x), np.random.default_rng(4).uniform(size=(300, 6))
+    reach = answers(model, pool.astype("float32"))
+    target = np.array([reach[reach != label][0] for label in y])
+    for attack in combined(name):
+        starts = {"starting_points": pool.astype("float32")}
+        given = starts if name == "HopSkipJump" else {}
+        x_adv = attack(model, x, target if attack.targeted else y, **given)
+        hit = answers(model, x_adv) == target
+        fooled = hit if attack.targeted else answers(model, x_adv) != y
+        assert fooled.mean() > (0.3 if "Noise" in name else 0.6), attack
+
+
+@pytest.mark.slow
+def test_equal_attacks_share_a_program_and_its_memory():
+    model, x = classifier(3), np.full((4, 6), 0.5, "float32")
+
+    def megabytes_after(calls):
+        for _ in range(calls):
+            attacks.PGD(0.1, steps=3, verbose=0)(model, x, [0, 1, 2, 0])
+        gc.collect()
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    before = megabytes_after(100)
+    assert megabytes_after(1000) - before < 20.0
