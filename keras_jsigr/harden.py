@@ -134,7 +134,7 @@ def harden(
     names = _input_names(inputs)
     delay_steps = 0
     if deprecated:
-        recipe, changed = _read_deprecated(recipe, deprecated)
+        recipe, changed = _read_deprecated(recipe, epsilon, deprecated)
         saliency_maps = changed.get("maps", saliency_maps)
         warmup = changed.get("ramp_steps", warmup)
         delay_steps = changed.get("delay_steps", 0)
@@ -327,7 +327,7 @@ def _tell_what_matters(robust: JSIGRModel, verbose: int) -> None:
 
 
 def _read_deprecated(
-    recipe: Any, old: Mapping[str, Any]
+    recipe: Any, epsilon: Any, old: Mapping[str, Any]
 ) -> tuple[JSIGRConfig, dict[str, Any]]:
     """Translate keywords of version 0.1.0, and warn with the new spelling."""
     try:
@@ -336,6 +336,8 @@ def _read_deprecated(
         raise TypeError(
             f"`harden` got keywords that it does not have: {error}"
         ) from None
+    if epsilon is not None:
+        new.pop("epsilon", None)
     given = recipe if isinstance(recipe, JSIGRConfig) else JSIGRConfig()
     config = given.replace(**new)
     spelling = ["recipe=" + (repr(config) if new else "JSIGRConfig()")]

@@ -288,6 +288,7 @@ def test_old_keywords_are_the_new_settings(data):
 def test_an_old_preset_trains_as_the_recipe():
     with pytest.warns(DeprecationWarning, match="start_patch_sizes"):
         old = kj.harden(net(), **kj.preset("balanced", epsilon=0.1), verbose=0)
+    assert old.epsilon == 0.1
     assert old.config.replace(epsilon=0.1) == kj.JSIGRConfig.balanced(0.1)
 
 
