@@ -62,22 +62,17 @@ def load(
     data_dir: Folder | None = None,
     verbose: bool = True,
 ) -> Dataset:
-    """Load an image classification data set from this machine.
-
-    Nothing is ever downloaded.
+    """Load an image classification data set from this machine; nothing is downloaded.
 
     Args:
         name: Name of the data set. `"fashion_mnist"` ships inside the package as a
             sample of 12,000 training and 2,000 test images.
-        source: Where to read from.
-
-            - `"sample"`: the embedded sample.
-            - `"idx"`: the four IDX files in `data_dir`, or where Debian's packages
-              put them (`/usr/share/datasets/fashion-mnist`).
-            - `"tfds"`: a set that TensorFlow Datasets has already prepared in
-              `data_dir`, or in its default folder.
-            - `"auto"`: the sample for `"fashion_mnist"` without `data_dir`; else
-              IDX files if there are any, else a prepared set.
+        source: `"sample"`: the embedded sample. `"idx"`: the four IDX files in
+            `data_dir`, or where Debian's packages put them
+            (`/usr/share/datasets/fashion-mnist`). `"tfds"`: a set that TensorFlow
+            Datasets has prepared in `data_dir`, or in its default folder. `"auto"`:
+            the sample for `"fashion_mnist"` without `data_dir`; else IDX files if there
+            are any, else a prepared set.
         data_dir: Folder of the IDX files or of the prepared sets.
         verbose: Whether to print one line that says what was read.
 
@@ -120,23 +115,22 @@ def load(
 
 
 def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
-    if source == "sample" or (
-        source == "auto" and name == EMBEDDED and data_dir is None
-    ):
-        if name != EMBEDDED or data_dir is not None:
-            raise ValueError(
-                f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
-                f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
-                "Use source='auto'."
-            )
+    embedded = name == EMBEDDED and data_dir is None
+    if source == "sample" and not embedded:
+        raise ValueError(
+            f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
+            f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
+            "Use source='auto'."
+        )
+    if source == "sample" or (source == "auto" and embedded):
         return load_sample()
-
     tried = []
     if source in ("auto", "idx"):
         files = data_dir if data_dir is not None else debian_folder(name)
-        if find_idx_files(files) is not None:
-            return load_idx(name, files)
-        tried.append(f"the four IDX files {FILES['x_train']}[.gz] ... in {files}")
+        data = load_idx(name, files)
+        if data is not None:
+            return data
+        tried.append(f"the IDX files {', '.join(FILES.values())} [.gz] in {files}")
     if source in ("auto", "tfds"):
         prepared = find_prepared(name, data_dir)
         if prepared is not None:
@@ -154,7 +148,7 @@ def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Hold the training and test images of one classification task.
+    """The training and test images of one classification task.
 
     Attributes:
         x_train: float32 images `(N, H, W, C)` in [0, 1].
@@ -183,8 +177,19 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other."""
-        self._check_split("training", self.x_train, self.y_train)
-        self._check_split("test", self.x_test, self.y_test)
+        last = len(self.class_names) - 1
+        for split, (x, y) in zip(("training", "test"), self.as_tuples(), strict=True):
+            if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
+                raise ValueError(
+                    f"{self.name}: got {split} images of shape {x.shape} and labels of "
+                    f"shape {y.shape}; expected (N, H, W, C) and (N,) with N at least "
+                    "1. Check that both files are of the same split."
+                )
+            if y.min() < 0 or y.max() > last:
+                raise ValueError(
+                    f"{self.name}: got {split} labels from {y.min()} to {y.max()}; "
+                    f"expected 0 to {last}, one per class. Renumber the labels."
+                )
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
                 f"{self.name}: got training images of shape {self.x_train.shape[1:]} "
@@ -192,35 +197,10 @@ class Dataset:
                 "shape. Make both splits from the same data."
             )
 
-    def _check_split(self, split: str, x: FloatArray, y: IntArray) -> None:
-        if x.ndim != 4 or y.shape != x.shape[:1] or not len(x):
-            raise ValueError(
-                f"{self.name}: got {split} images of shape {x.shape} and labels of "
-                f"shape {y.shape}; expected (N, H, W, C) and (N,) with N at least 1. "
-                "Check that both files are of the same split."
-            )
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= len(self.class_names):
-            raise ValueError(
-                f"{self.name}: got {split} labels from {low} to {high}; expected 0 to "
-                f"{len(self.class_names) - 1}, one per class. Renumber the labels."
-            )
-
     def as_tuples(
         self,
     ) -> tuple[tuple[FloatArray, IntArray], tuple[FloatArray, IntArray]]:
-        """Return the arrays in the order of `keras.datasets`.
-
-        Returns:
-            `((x_train, y_train), (x_test, y_test))`.
-
-        Example:
-            >>> from keras_jsigr import datasets
-            >>> data = datasets.load(verbose=False)
-            >>> (x_train, y_train), (x_test, y_test) = data.as_tuples()
-            >>> len(x_train), len(x_test)
-            (12000, 2000)
-        """
+        """Return `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` does."""
         return (self.x_train, self.y_train), (self.x_test, self.y_test)
 
     def __repr__(self) -> str:
@@ -234,11 +214,16 @@ class Dataset:
 
 def load_sample() -> Dataset:
     """Load the embedded, stratified sample of Fashion-MNIST."""
-    folder = resources.files("keras_jsigr") / "data" / "fashion_mnist"
-    manifest = json.loads(_read_sample_file(folder, "manifest.json"))
-    train, test = (_read_sample_split(folder, manifest, s) for s in ("train", "test"))
+    folder = resources.files("keras_jsigr") / "data" / EMBEDDED
+    try:
+        manifest = json.loads(_read_sample_file(folder, "manifest.json"))
+        train, test = (
+            _read_sample_split(folder, manifest, split) for split in ("train", "test")
+        )
+    except (OSError, ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(f"The embedded sample: {error}. {REPAIR}") from error
     source = "the sample embedded in keras_jsigr"
-    return _of_bytes(train, test, FASHION_MNIST, "fashion_mnist", source)
+    return _of_bytes(train, test, FASHION_MNIST, EMBEDDED, source)
 
 
 def _of_bytes(
@@ -259,20 +244,16 @@ def _of_bytes(
 def _read_sample_split(
     folder: Traversable, manifest: dict[str, Any], split: str
 ) -> Split:
-    description = manifest["splits"][split]
+    description, labels_file = manifest["splits"][split], f"{split}-labels.npy"
     images = np.concatenate(
         [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
     )
-    labels_file = f"{split}-labels.npy"
     stored = _read_sample_file(folder, labels_file)
     if (
         hashlib.sha256(images.tobytes()).hexdigest() != description["pixels_sha256"]
         or hashlib.sha256(stored).hexdigest() != manifest["sha256"][labels_file]
     ):
-        raise ValueError(
-            f"The {split} split of the embedded sample does not match its SHA-256. "
-            + REPAIR
-        )
+        raise ValueError(f"the {split} split does not match its SHA-256")
     return images, np.load(io.BytesIO(stored), allow_pickle=False)
 
 
@@ -282,28 +263,20 @@ def _read_mosaic(
     """Cut one mosaic into its images, left to right, then top to bottom."""
     rows, columns = manifest["mosaic"]["rows"], manifest["mosaic"]["columns"]
     height, width, channels = manifest["image_shape"]
-    try:
-        decoded = tf.io.decode_png(_read_sample_file(folder, name), channels=channels)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
-    mosaic: npt.NDArray[np.uint8] = decoded.numpy()
-    if mosaic.shape != (rows * height, columns * width, channels):
-        raise ValueError(
-            f"{name} of the embedded sample has shape {mosaic.shape}; expected "
-            f"{(rows * height, columns * width, channels)}. {REPAIR}"
-        )
+    stored = _read_sample_file(folder, name)
+    mosaic: npt.NDArray[np.uint8] = tf.io.decode_png(stored, channels=channels).numpy()
+    expected = (rows * height, columns * width, channels)
+    if mosaic.shape != expected:
+        raise ValueError(f"{name} has shape {mosaic.shape}, expected {expected}")
     tiles = mosaic.reshape(rows, height, columns, width, channels)
     return tiles.transpose(0, 2, 1, 3, 4).reshape(-1, height, width, channels)
 
 
 def _read_sample_file(folder: Traversable, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{name} of the embedded sample: {error}. {REPAIR}") from error
+    return (folder / name).read_bytes()
 
 
-def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_idx(path: Folder) -> npt.NDArray[np.uint8]:
     """Read one IDX file of unsigned bytes, gzip-compressed (`.gz`) or not."""
     path = Path(path)
     try:
@@ -338,20 +311,17 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def load_idx(name: str, folder: str | os.PathLike[str]) -> Dataset:
-    """Load the four IDX files of a data set from a folder."""
+def load_idx(name: str, folder: Folder) -> Dataset | None:
+    """Load the four IDX files of a data set from a folder, if they are all there."""
     paths = find_idx_files(folder)
     if paths is None:
-        raise ValueError(
-            f"{name}: got the folder {folder}; expected it to hold the files "
-            f"{', '.join(FILES.values())}, each with or without .gz. Set `data_dir` "
-            "to the folder of the files."
-        )
+        return None
     arrays = {key: read_idx(path) for key, path in paths.items()}
-    for key, rank in {"x_train": 3, "x_test": 3, "y_train": 1, "y_test": 1}.items():
-        if arrays[key].ndim != rank or not arrays[key].size:
+    for key, array in arrays.items():
+        rank = 3 if key.startswith("x") else 1
+        if array.ndim != rank or not array.size:
             raise ValueError(
-                f"{paths[key]}: got shape {arrays[key].shape}; expected {rank} "
+                f"{paths[key]}: got shape {array.shape}; expected {rank} "
                 "dimensions and at least one entry. Check that it is the right file."
             )
     classes = int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1
@@ -359,21 +329,21 @@ def load_idx(name: str, folder: str | os.PathLike[str]) -> Dataset:
         (arrays[f"x_{split}"][..., np.newaxis], arrays[f"y_{split}"])
         for split in ("train", "test")
     )
-    names = class_names_of(name, classes)
+    names = tuple(map(str, range(classes)))
+    if name == EMBEDDED and classes <= len(FASHION_MNIST):
+        names = FASHION_MNIST
     return _of_bytes(train, test, names, name, f"IDX files in {folder}")
 
 
-def find_idx_files(folder: str | os.PathLike[str]) -> dict[str, Path] | None:
+def find_idx_files(folder: Folder) -> dict[str, Path] | None:
     """Find the four IDX files in a folder."""
     found: dict[str, Path] = {}
-    root = local_path(folder)
     for key, stem in FILES.items():
-        for path in (root / stem, root / f"{stem}.gz"):
-            if path.is_file():
-                found[key] = path
-                break
-        else:
+        paths = [local_path(folder) / name for name in (stem, f"{stem}.gz")]
+        present = [path for path in paths if path.is_file()]
+        if not present:
             return None
+        found[key] = present[0]
     return found
 
 
@@ -384,11 +354,10 @@ def debian_folder(name: str) -> Path:
 
 def default_data_dir() -> Path:
     """Return the folder where TensorFlow Datasets prepares data."""
-    chosen = os.environ.get("TFDS_DATA_DIR")
-    return local_path(chosen or "~/tensorflow_datasets")
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+def find_prepared(name: str, data_dir: Folder | None) -> Path | None:
     """Find the newest prepared version of a data set."""
     root = default_data_dir() if data_dir is None else local_path(data_dir)
     base = root.joinpath(*name.split("/"))
@@ -409,7 +378,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> Path | 
     return None
 
 
-def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
+def load_prepared(name: str, folder: Folder) -> Dataset:
     """Load an image classification set from its prepared folder."""
     try:
         import tensorflow_datasets
@@ -444,9 +413,8 @@ def load_prepared(name: str, folder: str | os.PathLike[str]) -> Dataset:
 
 def _image_shape(name: str, features: Any) -> tuple[int, ...]:
     """Return the shape of the images; raise if they have no fixed one."""
-    known = set(features.keys()) if hasattr(features, "keys") else set()
-    image = features["image"] if "image" in known else None
-    label = features["label"] if "label" in known else None
+    known = features.keys() if hasattr(features, "keys") else ()
+    image, label = (features[k] if k in known else None for k in ("image", "label"))
     shape = tuple(getattr(image, "shape", None) or ())
     if (
         len(shape) != 3
@@ -488,13 +456,6 @@ def _damaged(name: str, folder: Any, error: Exception) -> str:
         f"{name}: the set prepared in {folder} is damaged or incomplete: {reason}. "
         f"Delete the folder and prepare it again with `tfds build {name}`."
     )
-
-
-def class_names_of(name: str, classes: int) -> tuple[str, ...]:
-    """Return the names of the classes, or numbers if they are not known."""
-    if name == "fashion_mnist" and classes <= len(FASHION_MNIST):
-        return FASHION_MNIST
-    return tuple(str(number) for number in range(classes))
 
 
 def to_unit_range(images: npt.NDArray[np.uint8]) -> FloatArray:

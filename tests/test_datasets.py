@@ -118,7 +118,7 @@ def test_a_missing_file_is_named(tmp_path, arrays):
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     assert find_idx_files(tmp_path) is None
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte"):
-        load_idx("toys", tmp_path)
+        load("toys", source="idx", data_dir=tmp_path)
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path, arrays):
