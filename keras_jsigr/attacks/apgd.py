@@ -231,8 +231,7 @@ class APGD(GradientAttack):
         random_start, restarts, early_stop: See `GradientAttack`.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 2003.01690; arXiv 2103.01208 (L1).
+    Reference: arXiv 2003.01690; arXiv 2103.01208 (L1).
 
     Example:
         >>> import numpy as np
@@ -333,8 +332,7 @@ class TargetedAPGD(APGD):
         random_start: See `GradientAttack`.
         norm, input_range, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 2003.01690, section 5.
+    Reference: arXiv 2003.01690, section 5.
 
     Example:
         >>> import numpy as np
@@ -352,7 +350,6 @@ class TargetedAPGD(APGD):
     targeted: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         if self.targeted:
             raise ValueError(
                 "`TargetedAPGD` takes the class to leave and picks the goals itself: "

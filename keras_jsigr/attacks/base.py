@@ -463,11 +463,6 @@ class Attack(ABC):
         seed: Of everything random; an int >= 0.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
 
-    Raises:
-        TypeError: If a setting, or `x` in a call, has the wrong type.
-        ValueError: If a setting is out of range; in a call, if `x` or `y` do not fit,
-            or if there is no radius.
-
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.attacks import PGD
@@ -492,7 +487,6 @@ class Attack(ABC):
     unlimited: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         if not (self.unlimited and self.epsilon == math.inf):
             self._normalize(arguments.number, "epsilon", minimum=0.0)
         self._normalize(arguments.interval, "input_range")

@@ -189,8 +189,7 @@ class CarliniWagner(MinimumNormAttack):
         search_passes: See `MinimumNormAttack`.
         input_range, targeted, batch_size, verbose: See `Attack`. Nothing is random.
 
-    Reference:
-        arXiv 1608.04644, sections V and VI-A; arXiv 1412.6980 (Adam).
+    Reference: arXiv 1608.04644, sections V and VI-A; arXiv 1412.6980 (Adam).
 
     Example:
         >>> import numpy as np
@@ -212,7 +211,6 @@ class CarliniWagner(MinimumNormAttack):
     abort_early: bool = True
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2",))
         arguments.choice("abort_early", self.abort_early, (False, True))

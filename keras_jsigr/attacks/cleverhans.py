@@ -120,12 +120,7 @@ class CleverHansAttack(Attack):
         norm: `"linf"` or `"l2"`.
         input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Raises:
-        ImportError: In a call, if cleverhans is missing.
-        ValueError: If a setting is out of range or does not belong to the method.
-
-    Reference:
-        arXiv 1610.00768 (cleverhans).
+    Reference: arXiv 1610.00768 (cleverhans).
 
     Example:
         >>> from keras_jsigr.attacks import CleverHansAttack
@@ -141,7 +136,6 @@ class CleverHansAttack(Attack):
     random_start: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         if self.method in _REFUSED:
             raise ValueError(

@@ -67,13 +67,7 @@ class LogitsEnsemble:
             weighs all equally.
         fuse: `"logits"`, or `"probabilities"` for the log of the mean probability.
 
-    Raises:
-        TypeError: If a member cannot be called or a weight is no number.
-        ValueError: If the members or weights do not fit each other; numbers of classes
-            are compared in the first call.
-
-    Reference:
-        arXiv 1710.06081.
+    Reference: arXiv 1710.06081.
 
     Example:
         >>> import tensorflow as tf
@@ -188,8 +182,7 @@ def leave_one_family_out(
         ValueError: If a model has no family, a family has no model, there is only one
             family, or `fuse` is unknown.
 
-    Reference:
-        arXiv 1611.02770 (transfer from ensembles).
+    Reference: arXiv 1611.02770 (transfer from ensembles).
 
     Example:
         >>> from keras_jsigr.attacks.ensemble import leave_one_family_out

@@ -104,11 +104,7 @@ class FAB(MinimumNormAttack):
         search_passes: See `MinimumNormAttack`.
         norm, input_range, batch_size, seed, verbose: See `Attack`.
 
-    Raises:
-        ValueError: If a setting is out of range, or with `targeted=True`.
-
-    Reference:
-        arXiv 1907.02044; arXiv 2003.01690 (FAB-T).
+    Reference: arXiv 1907.02044; arXiv 2003.01690 (FAB-T).
 
     Example:
         >>> import numpy as np
@@ -126,7 +122,6 @@ class FAB(MinimumNormAttack):
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         refuse_targeted(self)
         self._normalize(arguments.count, "steps", "restarts", "target_classes")

@@ -422,7 +422,6 @@ class GradientAttack(Attack):
     early_stop: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.number, "step_size", minimum=0.0, above=True)
         self._normalize(arguments.count, "restarts", "steps")
@@ -525,8 +524,7 @@ class GradientAttack(Attack):
             ValueError: If the attack has no radius; name it, or take it from a model by
                 `for_model`.
 
-        Reference:
-            arXiv 1706.06083 (adversarial training).
+        Reference: arXiv 1706.06083 (adversarial training).
 
         Example:
             >>> import tensorflow as tf

@@ -371,8 +371,7 @@ class HopSkipJump(MinimumNormAttack):
         norm: `"l2"` or `"linf"`.
         input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1904.02144.
+    Reference: arXiv 1904.02144.
 
     Example:
         >>> import numpy as np
@@ -391,7 +390,6 @@ class HopSkipJump(MinimumNormAttack):
     search_passes: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2", "linf"))
         self._normalize(arguments.count, "queries", minimum=200)

@@ -383,7 +383,6 @@ class MinimumNormAttack(Attack):
     search_passes: int = 10
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         if self.epsilon is None:
             self._set("epsilon", math.inf)
         super().__post_init__()
@@ -557,11 +556,7 @@ class DeepFool(MinimumNormAttack):
             the end, which takes the overshoot back; 0 returns the method's own point.
         input_range, batch_size, verbose: See `Attack`. Nothing is random.
 
-    Raises:
-        ValueError: If a setting is out of range, or with `targeted=True`.
-
-    Reference:
-        arXiv 1511.04599, algorithm 2 and section 3.3.
+    Reference: arXiv 1511.04599, algorithm 2 and section 3.3.
 
     Example:
         >>> import numpy as np
@@ -577,7 +572,6 @@ class DeepFool(MinimumNormAttack):
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         arguments.choice("norm", self.norm, ("l2", "linf"))
         refuse_targeted(self)

@@ -29,7 +29,6 @@ class Noise(Attack):
     draws: int = 100
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.count, "draws")
 
@@ -75,8 +74,7 @@ class UniformNoise(Noise):
         loss: What ranks points that do not fool the model.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1902.06705 (noise as a check of attacks).
+    Reference: arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
         >>> import numpy as np
@@ -111,8 +109,7 @@ class GaussianNoise(Noise):
         loss: What ranks points that do not fool the model.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1902.06705 (noise as a check of attacks).
+    Reference: arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
         >>> import numpy as np
@@ -128,7 +125,6 @@ class GaussianNoise(Noise):
     sigma: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.number, "sigma", minimum=0.0, above=True)
 

@@ -106,12 +106,7 @@ class Patch(Attack):
         restarts: Number of contents (and random places) tried; the strongest is kept.
         input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Raises:
-        ValueError: If a setting is out of range; in a call, if the inputs are no images
-            `(N, H, W, C)` or the patch does not fit on them.
-
-    Reference:
-        arXiv 1801.02608 (patches of one place and any content).
+    Reference: arXiv 1801.02608 (patches of one place and any content).
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -131,7 +126,6 @@ class Patch(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         if self.input_range is not None:
             low, high = arguments.interval("input_range", self.input_range)
             self._set("epsilon", high - low)

@@ -30,8 +30,7 @@ class FGSM(GradientAttack):
             misclassified.
         norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1412.6572, arXiv 2001.03994 (random start).
+    Reference: arXiv 1412.6572, arXiv 2001.03994 (random start).
 
     Example:
         >>> import numpy as np
@@ -63,8 +62,7 @@ class BIM(GradientAttack):
         random_start, restarts, early_stop: See `GradientAttack`.
         norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1607.02533.
+    Reference: arXiv 1607.02533.
 
     Example:
         >>> import numpy as np
@@ -95,8 +93,7 @@ class PGD(GradientAttack):
         restarts, early_stop: See `GradientAttack`.
         norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1706.06083.
+    Reference: arXiv 1706.06083.
 
     Example:
         >>> import numpy as np

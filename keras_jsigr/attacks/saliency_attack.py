@@ -33,11 +33,7 @@ class SmoothSecondOrder:
         surrogate: A smooth one of the same inputs and classes, such as
             `keras_jsigr.with_smooth_activations(model, "softplus")`.
 
-    Raises:
-        TypeError: If one of them cannot be called.
-
-    Reference:
-        arXiv 1710.10547 (softplus in the place of ReLU).
+    Reference: arXiv 1710.10547 (softplus in the place of ReLU).
 
     Example:
         >>> import tensorflow as tf
@@ -145,8 +141,7 @@ class SaliencyAttack(Attack):
         step_size: In input units; default `2.5 * epsilon / steps`.
         norm, input_range, batch_size, verbose: See `Attack`. Nothing is random.
 
-    Reference:
-        arXiv 1710.10547 (the top-k attack).
+    Reference: arXiv 1710.10547 (the top-k attack).
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -164,7 +159,6 @@ class SaliencyAttack(Attack):
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.share, "top", ends="()")
         self._normalize(arguments.count, "steps")

@@ -83,8 +83,7 @@ class SPSA(GradientAttack):
         random_start, restarts: See `GradientAttack`.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1802.05666.
+    Reference: arXiv 1802.05666.
 
     Example:
         >>> import numpy as np
@@ -105,7 +104,6 @@ class SPSA(GradientAttack):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.count, "samples", minimum=2)
         self._normalize(arguments.number, "delta", minimum=0.0, above=True)

@@ -461,12 +461,7 @@ class Square(Attack):
         loss: `"margin"`, the paper's; for targeted attacks it has `"cross_entropy"`.
         norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Raises:
-        ValueError: If a setting is out of range; in a call, if an example has more
-            than three axes.
-
-    Reference:
-        arXiv 1912.00049; arXiv 2103.01208 (one-norm).
+    Reference: arXiv 1912.00049; arXiv 2103.01208 (one-norm).
 
     Example:
         >>> import numpy as np
@@ -485,7 +480,6 @@ class Square(Attack):
     rescale_schedule: bool = True
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.count, "queries", minimum=_BEFORE_WINDOWS)
         self._normalize(arguments.count, "restarts")

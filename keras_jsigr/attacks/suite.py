@@ -143,12 +143,7 @@ class AttackSuite:
             without a radius or range take that of the others, or of the hardened model
             that is attacked.
 
-    Raises:
-        TypeError: If something else than attacks is given.
-        ValueError: If there are none, or they differ in what is allowed.
-
-    Reference:
-        arXiv 2003.01690.
+    Reference: arXiv 2003.01690.
 
     Example:
         >>> import numpy as np
@@ -162,7 +157,6 @@ class AttackSuite:
     attacks: Sequence[Attack]
 
     def __post_init__(self) -> None:
-        """Check that the attacks search the same ball."""
         object.__setattr__(self, "attacks", check_same_threat_model(self.attacks))
 
     @property

@@ -142,8 +142,7 @@ class MIFGSM(GradientAttack):
             off for examples that are to fool another model.
         norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Reference:
-        arXiv 1710.06081.
+    Reference: arXiv 1710.06081.
 
     Example:
         >>> import numpy as np
@@ -157,7 +156,6 @@ class MIFGSM(GradientAttack):
     momentum: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         super().__post_init__()
         self._normalize(arguments.number, "momentum", minimum=0.0)
 
@@ -179,8 +177,7 @@ class MIFGSM(GradientAttack):
         Returns:
             The attack.
 
-        Reference:
-            arXiv 1710.06081.
+        Reference: arXiv 1710.06081.
 
         Example:
             >>> from keras_jsigr.attacks import MIFGSM
@@ -277,10 +274,6 @@ class TransferAttack(MIFGSM):
         random_start, restarts: See `GradientAttack`.
         norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
 
-    Raises:
-        ValueError: If a setting is out of range; in a call, if diversity or smoothing
-            is on and the inputs are no images `(N, H, W, C)`.
-
     Reference:
         arXiv 1710.06081 (MI), 1908.06281 (NI, SI), 1803.06978 (DI), 1904.02884 (TI),
         2103.15571 (V).
@@ -308,7 +301,6 @@ class TransferAttack(MIFGSM):
     variance_range: float = 1.5
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them to their plain Python types."""
         arguments.choice("nesterov", self.nesterov, (False, True))
         self._normalize(arguments.share, "diversity")
         self._normalize(arguments.share, "diversity_scale", ends="()")
@@ -446,8 +438,7 @@ class NIFGSM(TransferAttack):
 
     Args: those of `TransferAttack`, with `nesterov=True`.
 
-    Reference:
-        arXiv 1908.06281.
+    Reference: arXiv 1908.06281.
 
     Example:
         >>> from keras_jsigr.attacks import NIFGSM
@@ -465,8 +456,7 @@ class DIFGSM(TransferAttack):
 
     Args: those of `TransferAttack`, with `diversity=0.5`.
 
-    Reference:
-        arXiv 1803.06978 (with momentum, M-DI2-FGSM).
+    Reference: arXiv 1803.06978 (with momentum, M-DI2-FGSM).
 
     Example:
         >>> from keras_jsigr.attacks import DIFGSM
@@ -484,8 +474,7 @@ class TIFGSM(TransferAttack):
 
     Args: those of `TransferAttack`, with `kernel_size="auto"`.
 
-    Reference:
-        arXiv 1904.02884.
+    Reference: arXiv 1904.02884.
 
     Example:
         >>> from keras_jsigr.attacks import TIFGSM
@@ -503,8 +492,7 @@ class SIFGSM(TransferAttack):
 
     Args: those of `TransferAttack`, with `scales=5`.
 
-    Reference:
-        arXiv 1908.06281.
+    Reference: arXiv 1908.06281.
 
     Example:
         >>> from keras_jsigr.attacks import SIFGSM
@@ -522,8 +510,7 @@ class VMIFGSM(TransferAttack):
 
     Args: those of `TransferAttack`, with `variance_samples=5`; the paper takes 20.
 
-    Reference:
-        arXiv 2103.15571.
+    Reference: arXiv 2103.15571.
 
     Example:
         >>> from keras_jsigr.attacks import VMIFGSM
