@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Freq = Literal["epoch", "batch"]
-
 FOLDER = "saliency"
 UNITS: dict[Freq, tuple[str, int]] = {"epoch": ("epoch", 4), "batch": ("step", 7)}
 TOP_PIXELS = 0.1
@@ -74,13 +73,6 @@ TOP_PIXELS = 0.1
 EXACT_CLASSES, PROJECTIONS = 16, 16
 FILM_WIDTH, FILM_FRAMES, FILM_COLORS = 800, 50, 128
 FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 700, 2500
-
-FIGURE_NAMES = {
-    "agreement": "agreement",
-    "stability": "stability",
-    "sparsity": "sparsity",
-    "jacobian_norm": "Jacobian norm",
-}
 LEGEND = (
     "agreement: rank correlation of gradient and perturbation map.  stability: share "
     "of the top tenth of pixels that both gradient maps have in common.",
@@ -95,8 +87,8 @@ class SaliencyGrid(keras.callbacks.Callback):
     A row for every image, with the columns: image, gradient map, perturbation map,
     gradient over image, adversarial image, its gradient map, and figures: `agreement`
     (rank correlation of gradient and perturbation map), `stability` (share of the top
-    tenth of pixels that both gradient maps have in common), `sparsity` (Gini index) and
-    `||J||` (Frobenius norm of the Jacobian of the logits, per unit of the range).
+    tenth of pixels that both gradient maps share), `sparsity` (Gini index) and `||J||`
+    (Frobenius norm of the Jacobian of the logits, per unit of the range).
 
     Written to `<log_dir>/saliency`: `grid-epoch-0003.png` for every grid, `grid.gif` of
     all of them, and TensorBoard events (`saliency/...` and `penalty_share/...`).
@@ -117,15 +109,14 @@ class SaliencyGrid(keras.callbacks.Callback):
         every: Epochs, or steps of the optimizer, between grids, >= 1.
         freq: `"epoch"` or `"batch"`. With `steps_per_execution` Keras reports every so
             many steps: the grid is drawn at the first report after it is due.
-        epsilon: Radius of the adversarial images in input units, >= 0; `None`: that of
-            the hardened model, or 8/255 of the range's width, for `"linf"`.
-        norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
+        epsilon: As `RobustAccuracy`, of the adversarial images; for a model that is not
+            hardened `None` is 8/255 of the range's width, for `"linf"`.
+        norm: As `RobustAccuracy`.
         attack_steps: Steps of PGD, >= 1.
-        input_range: `(low, high)` of the images; `None`: that of the hardened model, or
-            (0, 1).
+        input_range: As `RobustAccuracy`.
         class_names: One per class, for the labels of the rows.
-        score: What the gradient maps are of: `"margin"`, whose scale is the same for
-            sure and unsure decisions, `"log_prob"` or `"logit"`.
+        score: What the gradient maps are of: `"margin"` (same scale for sure and unsure
+            decisions), `"log_prob"` or `"logit"`.
         png: Whether to write a PNG file for every grid.
         gif: Whether to write the animated GIF; it is made of the PNG files.
         tensorboard: Whether to write events for TensorBoard.
@@ -180,9 +171,8 @@ class SaliencyGrid(keras.callbacks.Callback):
         self._given = self.attack
         self.class_names = class_names
         self.score = score
-        self._record = Record(
-            self.folder, freq, png=png, gif=gif, tensorboard=tensorboard
-        )
+        written = {"png": png, "gif": gif, "tensorboard": tensorboard}
+        self._record = Record(self.folder, freq, **written)
         self._measure: Measurer | None = None
         self._watched: Any = None
         self._last = 0
@@ -320,10 +310,7 @@ class Measurer:
             targets = self._rows
             if targets is None:
                 targets = predicted_targets(tf.constant(logits), "sigmoid").numpy()
-        gradient, gradient_adv = (
-            self._gradient(x, targets),
-            self._gradient(x_adv, targets),
-        )
+        gradient, gradient_adv = (self._gradient(z, targets) for z in (x, x_adv))
         perturbation = self._perturbation(x, targets)
         figures = {
             "agreement": rank_correlation(gradient, perturbation),
@@ -376,25 +363,19 @@ def draw_measurement(
         Column("its gradient", scale, list(to_colors(seen.gradient_adv, top))),
     ]
     rows = range(len(seen.x))
+    predictions = {"image": seen.probabilities, "adversarial": seen.probabilities_adv}
     labels = [
         RowLabel(
-            int(seen.labels[row]),
-            {
-                "image": seen.probabilities[row],
-                "adversarial": seen.probabilities_adv[row],
-            },
+            int(seen.labels[row]), {word: p[row] for word, p in predictions.items()}
         ).lines(class_names)
         for row in rows
     ]
+    names = {name: name.replace("jacobian_", "Jacobian ") for name in seen.figures}
     values = [
-        {FIGURE_NAMES[name]: found[row] for name, found in seen.figures.items()}
-        for row in rows
+        {names[k]: found[row] for k, found in seen.figures.items()} for row in rows
     ]
-    means = ",  ".join(
-        f"{FIGURE_NAMES[name]} {short_number(mean)}"
-        for name, mean in seen.means().items()
-    )
-    foot = [Line(f"Mean: {means}", 12, bold=True)]
+    means = [f"{names[k]} {short_number(mean)}" for k, mean in seen.means().items()]
+    foot = [Line(f"Mean: {',  '.join(means)}", 12, bold=True)]
     foot += [Line(text, 11, MUTED) for text in LEGEND]
     return draw_table(columns, labels, values, title=title, note=note, foot=foot)
 
@@ -447,14 +428,30 @@ class Record:
         scalars: Mapping[str, float],
     ) -> None:
         """Write a grid."""
-        png = _encoded(picture)
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        png = buffer.getvalue()
         if self._png:
             name = f"grid-{self._unit}-{number:0{self._digits}d}.png"
             write_whole(self._folder / name, png)
         if self._gif:
             self._film.write(self._frames(number))
-        if self._tensorboard:
-            self._write_events(number, png, picture.shape[:2], scalars)
+        if not self._tensorboard:
+            return
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        height, width = (str(side).encode() for side in picture.shape[:2])
+        values = {tag: tf.constant(x, tf.float32) for tag, x in scalars.items()}
+        # `tf.summary.image` and `scalar` would need the package tensorboard, and the
+        # user may have switched recording off for summaries of their own.
+        with self._writer.as_default(step=number), tf.summary.record_if(True):
+            image, kind = tf.constant([width, height, png]), _metadata("images", 3)
+            tf.summary.write("saliency/grid", image, metadata=kind)
+            for tag, value in values.items():
+                tf.summary.write(tag, value, metadata=_metadata("scalars", 1))
+        self._writer.flush()
 
     def close(self) -> None:
         """Close the event file; a later grid opens a new one."""
@@ -471,40 +468,11 @@ class Record:
         }
         return [found[number] for number in sorted(found) if number <= newest]
 
-    def _write_events(
-        self,
-        number: int,
-        png: bytes,
-        size: tuple[int, ...],
-        scalars: Mapping[str, float],
-    ) -> None:
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
-        height, width = size
-        picture = tf.constant([str(width).encode(), str(height).encode(), png])
-        # `tf.summary.image` and `scalar` would need the package tensorboard, and the
-        # user may have switched recording off for summaries of their own.
-        with self._writer.as_default(step=number), tf.summary.record_if(True):
-            tf.summary.write("saliency/grid", picture, metadata=_metadata("images", 3))
-            for tag, value in scalars.items():
-                value = tf.constant(value, tf.float32)
-                tf.summary.write(tag, value, metadata=_metadata("scalars", 1))
-        self._writer.flush()
-
 
 def _metadata(plugin: str, data_class: int) -> Any:
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = plugin
-    metadata.data_class = data_class
-    return metadata
-
-
-def _encoded(picture: npt.NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
+    return tf.compat.v1.SummaryMetadata(
+        plugin_data={"plugin_name": plugin}, data_class=data_class
+    )
 
 
 class Film:
