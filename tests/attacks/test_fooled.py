@@ -89,6 +89,7 @@ def test_closest_points_fool_the_model_itself(kind, name):
     assert (answers(model, x_adv[moved]) != y[moved]).all()
 
 
+@pytest.mark.slow
 def test_starting_points_of_hopskipjump():
     model = classifier(3)
     rng = np.random.default_rng(2)
@@ -260,3 +261,15 @@ def test_equal_attacks_share_a_program_and_its_memory():
 
     before = megabytes_after(100)
     assert megabytes_after(1000) - before < 20.0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_autoattack_keeps_the_schedule_of_square(norm):
+    """As `resc_schedule=False` in the authors' version "standard"."""
+    square = attacks.AutoAttack(0.1, norm=norm).attacks[-1]
+    assert (square.name, square.queries, square.rescale_schedule) == (
+        "Square",
+        5000,
+        False,
+    )
+    assert attacks.Square(0.1).rescale_schedule
