@@ -26,7 +26,6 @@ LEAST_TASK_LOSS = 0.05
 # Training weighs the penalties, which keeps them within float16 at the loss scale; with
 # a weight of one they may need a smaller scale.
 LOSS_SCALES = (1.0, 2.0**-6, 2.0**-12)
-
 Norms = Callable[[Any, Any, Any], dict[str, float]]
 
 
@@ -40,11 +39,10 @@ class PenaltyMonitor(EpochMeasurement):
       `w_k ||g_k|| / sum_j w_j ||g_j||` with the gradients of the parts by the weights
       of the model, on fixed examples.
 
-    After the warm-up there is one `UserWarning` when a penalty has a share (of the
-    gradient if there are examples, else of the loss) below 0.001, one when together
-    they have more than 0.9, and one when the cross entropy is below 0.05 while a
-    penalty uses the gradient of the log probability, which vanishes with it. Each names
-    the setting to change.
+    After the warm-up it warns once when a penalty has a share (of the gradient if there
+    are examples, else of the loss) below 0.001, when together they have more than 0.9,
+    and when the cross entropy is below 0.05 while a penalty uses the gradient of the
+    log probability, which vanishes with it. Each warning names the setting to change.
 
     Args:
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
@@ -105,16 +103,16 @@ class PenaltyMonitor(EpochMeasurement):
         report = {f"{name}_loss_share": share for name, share in shares.items()}
         shares["task"] = 1.0 - sum(shares.values())
         if self._norms is not None:
-            x, y = (
-                keras.tree.map_structure(tf.convert_to_tensor, part)
-                for part in (self.x, self.y)
-            )
+            x, y = keras.tree.map_structure(tf.convert_to_tensor, (self.x, self.y))
             norms = self._norms(x, y, tf.constant([self.model.seed, 0]))
             shares = gradient_shares(norms, effective_weights(self.model))
             of = "gradient"
             report |= {f"{name}_gradient_share": v for name, v in shares.items()}
         if self.model.warmup_progress() == 1.0:
-            self._warn(self._advice(shares, of, logs))
+            for kind, text in self._advice(shares, of, logs).items():
+                if kind not in self._said:
+                    self._said.add(kind)
+                    warnings.warn(text, UserWarning, stacklevel=2)
         return report
 
     def _advice(
@@ -127,22 +125,11 @@ class PenaltyMonitor(EpochMeasurement):
             found = score_advice(model.penalties, weights, loss)
             if found:
                 return found
-        if of == "loss" and _draws_maps(model):
+        if of == "loss" and model.map_table is None and model.config.live_maps.samples:
             # The mean of few draws may be small, or below zero, by chance.
             drawn = {penalty.name for penalty in model.penalties if penalty.needs_map}
             shares = {k: v for k, v in shares.items() if k not in drawn}
         return advice(shares, model.penalties, weights, of)
-
-    def _warn(self, found: dict[str, str]) -> None:
-        for kind, text in found.items():
-            if kind not in self._said:
-                self._said.add(kind)
-                warnings.warn(text, UserWarning, stacklevel=2)
-
-
-def _draws_maps(model: JSIGRModel) -> bool:
-    """Tell whether the maps are estimated from a few occlusions per step."""
-    return model.config.live_maps.samples is not None and model.map_table is None
 
 
 def advice(
@@ -262,48 +249,40 @@ def gradient_shares(
     return {name: norm / total if total else 0.0 for name, norm in weighted.items()}
 
 
-def gradient_norms(
-    model: JSIGRModel, x: Any, y: Any, seed: Any, scale: Any = 1.0
-) -> dict[str, Any]:
-    """Compute the norms of the gradients of task loss and unweighted penalties."""
-    variables = model.trainable_variables
-    with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, found):
-        parts = {"task": tf.cast(found.task, tf.float32), **found.penalties}
-        # In half precision a scaled loss keeps small gradients; shares stay the same.
-        scaled = {
-            name: scale * model.optimizer.scale_loss(part)
-            for name, part in parts.items()
-        }
-    return {
-        name: tf.linalg.global_norm(
-            [
-                tf.cast(tf.convert_to_tensor(gradient), tf.float32)
-                for gradient in tape.gradient(part, variables)
-                if gradient is not None
-            ]
-        )
-        for name, part in scaled.items()
-    }
-
-
 def gradient_norms_of(model: JSIGRModel) -> Norms:
-    """Compile `gradient_norms` for a model whose weights may change between calls."""
+    """Compile the norms of the gradients of task loss and unweighted penalties.
 
-    def traced(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
+    The weights of the model may change between calls.
+    """
+
+    @tf.function(autograph=False)
+    def scaled_norms(x: Any, y: Any, seed: Any, scale: Any) -> dict[str, Any]:
         # The states that a pass in training mode moves are discarded, in this graph.
         # A rematerialized layer runs its forward pass again in the backward pass.
         with stateless(), exact_moments():
-            return gradient_norms(model, x, y, seed, scale)
-
-    compiled: list[Any] = []
+            with model.recorded_loss(x, y, None, seed, persistent=True) as (tape, loss):
+                parts = {"task": tf.cast(loss.task, tf.float32), **loss.penalties}
+                # In half precision a scaled loss keeps small gradients.
+                scaled = {
+                    name: scale * model.optimizer.scale_loss(part)
+                    for name, part in parts.items()
+                }
+            found = {}
+            for name, part in scaled.items():
+                gradients = tape.gradient(part, model.trainable_variables)
+                found[name] = tf.linalg.global_norm(
+                    [
+                        tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+                        for gradient in gradients
+                        if gradient is not None
+                    ]
+                )
+            return found
 
     def norms(x: Any, y: Any, seed: Any) -> dict[str, float]:
         found: dict[str, float] = {}
         for scale in map(tf.constant, LOSS_SCALES):
-            if not compiled:
-                function = tf.function(traced, autograph=False)
-                compiled.append(function.get_concrete_function(x, y, seed, scale))
-            values = compiled[0](x, y, seed, scale)
+            values = scaled_norms(x, y, seed, scale)
             found = {name: float(value) for name, value in values.items()}
             if all(map(math.isfinite, found.values())):
                 break

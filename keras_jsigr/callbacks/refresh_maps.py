@@ -59,21 +59,9 @@ class RefreshMaps(keras.callbacks.Callback):
                 "RefreshMaps needs cached maps: got a model without. Harden it with "
                 "`saliency_maps=PerturbationCache.build(model, x, y)`."
             )
-        # At the start, so that wrong examples are refused before anything is trained;
-        # in every training, because model and loss may have changed.
-        self._codes = self._refreshed_codes()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Refresh the maps every `every` epochs."""
-        if epoch < self.start or (epoch - self.start) % self.every:
-            return
-        self.model.map_table.codes.assign(
-            self._codes(int(arguments.is_verbose(self.verbose)))
-        )
-
-    def _refreshed_codes(self) -> RefreshedCodes:
+        # Anew in every training, because model and loss may have changed.
         model, maps = self.model, self.model.config.live_maps
-        return RefreshedCodes(
+        self._codes = RefreshedCodes(
             model,
             model.map_table,
             self.x,
@@ -82,3 +70,9 @@ class RefreshMaps(keras.callbacks.Callback):
             score=maps.score,
             kind=head_kind(model, model.head, model.classes),
         )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Refresh the maps every `every` epochs."""
+        if epoch >= self.start and (epoch - self.start) % self.every == 0:
+            verbose = int(arguments.is_verbose(self.verbose))
+            self.model.map_table.codes.assign(self._codes(verbose))

@@ -71,10 +71,8 @@ class RobustAccuracy(EpochMeasurement):
     The figure is the share of examples that are classified correctly both unperturbed
     and under PGD, which starts from the same random points every time. It is logged as
     `val_robust_accuracy`: put this callback *before* those that read it, and tell them
-    the direction (`mode="max"`).
-
-    Use it to choose among epochs, not to publish: `keras_jsigr.evaluate_robustness`
-    attacks harder, and the figure to publish needs data that chose nothing.
+    the direction (`mode="max"`). Use it to choose among epochs; for a figure to publish
+    `keras_jsigr.evaluate_robustness` attacks harder, on data that chose nothing.
 
     Args:
         x: Validation inputs, float `(N, *S)`, as `fit` receives them. A few hundred
