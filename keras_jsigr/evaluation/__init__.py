@@ -4,10 +4,10 @@ import warnings
 from typing import Any
 
 from keras_jsigr.attacks.ensemble import leave_one_family_out
-from keras_jsigr.evaluation.evaluate import evaluate_robustness
 from keras_jsigr.evaluation.gradient_masking import diagnostics
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
 from keras_jsigr.evaluation.report import Comparison, Report, compare
+from keras_jsigr.evaluation.robust_evaluation import evaluate_robustness
 from keras_jsigr.evaluation.robustness import linearized_robustness
 from keras_jsigr.evaluation.saliency import SaliencyReport, evaluate_saliency
 from keras_jsigr.evaluation.transfer import transfer_matrix
@@ -27,9 +27,6 @@ __all__ = [
     "linearized_robustness",
     "transfer_matrix",
 ]
-
-# The submodule would hide the deprecated function of the same name.
-globals().pop("evaluate")
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,6 @@ def image_picture(x: npt.NDArray[Any], input_range: tuple[float, float]) -> str:
 
 def difference_picture(difference: npt.NDArray[Any]) -> str:
     """Encode a perturbation: grey where nothing changed, amplified to full contrast."""
-    difference = difference.astype(float)
     largest = np.abs(difference).max()
     return _png(0.5 + 0.5 * difference / (largest if largest > 0 else 1.0))
 
@@ -103,29 +102,17 @@ def _pictures(
     images, attacked = as_images(x), as_images(x_adv)
     if images is None or attacked is None:
         return [{} for _ in x]
-
-    def maps(inputs: npt.NDArray[Any]) -> Any:
-        # The log odds: the gradient of a log probability vanishes with confidence.
-        return gradient_map(
-            task.model,
-            inputs,
-            score="margin",
-            layout="image",
-            batch_size=task.batch_size,
-        )
-
-    pictures = [
-        {
-            "image": image_picture(clean, task.input_range),
-            "perturbation": difference_picture(
-                adv.astype(np.float64) - clean.astype(np.float64)
-            ),
-            "attacked image": image_picture(adv, task.input_range),
-        }
-        for clean, adv in zip(images, attacked, strict=True)
-    ]
+    ends, change = task.input_range, attacked.astype(float) - images.astype(float)
+    columns = {
+        "image": [image_picture(image, ends) for image in images],
+        "perturbation": [difference_picture(each) for each in change],
+        "attacked image": [image_picture(image, ends) for image in attacked],
+    }
     if task.no_gradient is None:
-        for shown, before, after in zip(pictures, maps(x), maps(x_adv), strict=True):
-            shown["gradient map"] = map_picture(before)
-            shown["gradient map, attacked"] = map_picture(after)
-    return pictures
+        # The log odds: the gradient of a log probability vanishes with confidence.
+        about: Any = {"score": "margin", "batch_size": task.batch_size}
+        for name, points in (("map", x), ("map, attacked", x_adv)):
+            maps = gradient_map(task.model, points, layout="image", **about)
+            columns[f"gradient {name}"] = [map_picture(each) for each in maps]
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -11,22 +11,17 @@ import numpy.typing as npt
 from keras_jsigr.attacks.base import check_model, is_feasible
 from keras_jsigr.core import arguments
 from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.gradient_masking_context import (
     DiagnosticContext,
     NotApplicableError,
 )
-from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule
-from keras_jsigr.evaluation.records import CRASHED, Finding
+from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule, RuleResult
+from keras_jsigr.evaluation.records import CRASHED, Finding, Status
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, model_identity
 from keras_jsigr.evaluation.robustness import SuiteResult
 from keras_jsigr.evaluation.run import Log, Task, in_words
 from keras_jsigr.evaluation.subject import given_models, unchanged
-from keras_jsigr.evaluation.validation import (
-    check_data,
-    check_logits,
-    check_surrogates,
-    check_threat_model,
-)
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
 IMAGES = 500
@@ -53,11 +48,9 @@ def diagnostics(  # noqa: D417
     one step that beats many, black box that beats white box, more steps that find more,
     a larger radius that does not help; logits whose scale decides, gradients that turn
     within the radius or do not lead to the decisions, noise that beats gradients. "ok"
-    is no proof of robustness. "suspect" means that the accuracy
-    under the usual attacks may be an artefact.
-
-    No more than 500 examples are used, drawn by the seed. A rule that crashes is
-    "skipped" and says why; the others go on.
+    is no proof of robustness, "suspect" means that the accuracy under the usual attacks
+    may be an artefact, and a rule that crashes is "skipped" and says why. No more than
+    500 examples are used, drawn by the seed.
 
     Args:
         model, x, y, epsilon, norm, input_range, surrogates, batch_size, seed: See
@@ -72,8 +65,7 @@ def diagnostics(  # noqa: D417
         `examples_given` say how many were used.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range or does not fit the others.
+        TypeError, ValueError: As `evaluate_robustness`.
 
     Reference:
         arXiv 1802.00420, arXiv 1902.06705, arXiv 2003.01690.
@@ -92,22 +84,21 @@ def diagnostics(  # noqa: D417
     batch_size = arguments.count("batch_size", batch_size)
     seed = arguments.count("seed", seed, minimum=0)
     check_model(model)
-    x, limits = check_threat_model(x, epsilon, norm, input_range, model)
-    x, (epsilon, norm, input_range) = np.asarray(x), limits
-    rows, log, findings = _chosen(len(x), seed), Log(verbose), []
+    x, limits = validation.check_threat_model(x, epsilon, norm, input_range, model)
+    x, input_range = np.asarray(x), limits["input_range"]
+    order, log, findings = np.random.default_rng(seed), Log(verbose), []
+    rows = np.sort(order.choice(len(x), min(len(x), IMAGES), replace=False))
     with unchanged(model, *given_models(surrogates)):
-        classes = check_logits(model, x[rows], batch_size).shape[-1]
-        x, y = check_data(x, y, input_range, classes)
+        classes = validation.check_logits(model, x[rows], batch_size).shape[-1]
+        x, y = validation.check_data(x, y, input_range, classes)
         context = DiagnosticContext(
             model=model,
             x=x[rows],
             y=y[rows],
             classes=classes,
-            epsilon=epsilon,
-            norm=norm,
-            input_range=input_range,
-            surrogates=check_surrogates(surrogates, model, x, classes),
-            results=_check_results(results, x, rows, epsilon, norm, input_range),
+            surrogates=validation.check_surrogates(surrogates, model, x, classes),
+            results=_check_results(results, x, rows, **limits),
+            **limits,
             batch_size=batch_size,
             seed=seed,
         )
@@ -118,44 +109,30 @@ def diagnostics(  # noqa: D417
 
 
 def _run(rule: Rule, context: DiagnosticContext, given: int) -> Finding:
-    numbers = {"examples": float(len(context.x)), "examples_given": float(given)}
+    result = RuleResult(False, "", {})
+    status: Status = "skipped"
     try:
         if rule.needs_gradient and context.no_gradient and context.no_gradient.python:
             raise NotApplicableError("There is no gradient to judge.")
         result = rule.check(context)
+        status = "suspect" if result.suspect else "ok"
+    except NotApplicableError as error:
+        result = result._replace(says=str(error))
     except Exception as error:
-        known = isinstance(error, NotApplicableError)
-        return Finding(
-            rule=rule.name,
-            title=rule.title,
-            status="skipped",
-            says=str(error) if known else CRASHED + in_words(error),
-            figures=numbers,
-        )
+        result = result._replace(says=CRASHED + in_words(error))
+    figures = {**result.figures, "examples": len(context.x), "examples_given": given}
     return Finding(
         rule=rule.name,
         title=rule.title,
-        status="suspect" if result.suspect else "ok",
+        status=status,
         says=result.says,
-        figures={k: float(v) for k, v in result.figures.items()} | numbers,
+        figures={name: float(value) for name, value in figures.items()},
         advice=result.advice if result.suspect else "",
     )
 
 
-def _chosen(examples: int, seed: int) -> npt.NDArray[np.int64]:
-    if examples <= IMAGES:
-        return np.arange(examples)
-    drawn = np.random.default_rng(seed).choice(examples, IMAGES, replace=False)
-    return np.sort(drawn)
-
-
 def _check_results(
-    results: Any,
-    x: npt.NDArray[Any],
-    rows: npt.NDArray[np.int64],
-    epsilon: float,
-    norm: str,
-    input_range: tuple[float, float],
+    results: Any, x: npt.NDArray[Any], rows: npt.NDArray[np.int64], **limits: Any
 ) -> dict[str, npt.NDArray[Any]]:
     if results is None:
         return {}
@@ -173,12 +150,12 @@ def _check_results(
                 "Pass one point per example; the example itself where none was found."
             )
         points, there = points[rows], x[rows]
-        outside = int((~is_feasible(points, there, epsilon, norm, input_range)).sum())
+        outside = int((~is_feasible(points, there, **limits)).sum())
         if outside:
             raise ValueError(
                 f"`results[{name!r}]` leaves the ball or the range: got {outside} "
-                f"points outside, expected all within {epsilon:g}. Pass results of the "
-                "same threat model."
+                f"points outside, expected all within {limits['epsilon']:g}. Pass "
+                "results of the same threat model."
             )
         chosen[str(name)] = points
     return chosen
@@ -188,28 +165,22 @@ def find_symptoms(
     task: Task, suite: SuiteResult, surrogates: Mapping[str, Any]
 ) -> list[Finding]:
     """Run the diagnostics on what the suite found."""
-    # What black-box attacks found must not pass for a result of white-box ones: that
-    # they find more is one of the symptoms.
+    # That black-box attacks find more than white-box ones is one of the symptoms.
     white = [n for n, r in enumerate(suite.records) if r.access == "white box"]
     found = np.isin(suite.fooled_by, white)
     points = task.x.copy()
     points[found] = suite.x_adv[found]
 
     def compute() -> CachedResult:
-        findings = diagnostics(
-            task.model,
-            task.x,
-            task.y,
-            surrogates=dict(surrogates) or None,
-            results={"suite": points} if white else None,
-            verbose=0,
-            **task.settings,
-        )
+        about = {"surrogates": dict(surrogates) or None, **task.threat}
+        results = {"suite": points} if white else None
+        data = (task.model, task.x, task.y)
+        findings = diagnostics(*data, results=results, verbose=0, **about)
         crashed = any(finding.crashed for finding in findings)
         return CachedResult({}, {"findings": to_json(findings)}, complete=not crashed)
 
     settings = {
-        **task.settings,
+        **task.threat,
         "rules": list(RULES),
         "points": array_digest(points),
         "surrogates": [model_identity(m, task.x) for m in surrogates.values()],
@@ -218,7 +189,6 @@ def find_symptoms(
     findings: list[Finding] = from_json(list[Finding], to_json(info["findings"]))
     for finding in findings:
         if finding.crashed:
-            task.log.fail(
-                f"diagnostics, {finding.title}", finding.says.removeprefix(CRASHED)
-            )
+            why = finding.says.removeprefix(CRASHED)
+            task.log.fail(f"diagnostics, {finding.title}", why)
     return findings

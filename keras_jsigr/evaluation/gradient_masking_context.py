@@ -25,7 +25,7 @@ from keras_jsigr.core.batching import (
     probe_rows,
 )
 from keras_jsigr.core.logits import LogitsFn, as_logits
-from keras_jsigr.evaluation.run import AttackFailedError
+from keras_jsigr.evaluation.run import AttackFailedError, Threat
 from keras_jsigr.evaluation.subject import NoGradient, find_no_gradient
 
 Bools = npt.NDArray[np.bool_]
@@ -36,8 +36,8 @@ class NotApplicableError(Exception):
     """The rule has nothing to judge: its finding is "skipped"."""
 
 
-@dataclass(kw_only=True)
-class DiagnosticContext:
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticContext(Threat):
     """A checked call of `diagnostics`, and the attacks that several rules need."""
 
     PGD_STEPS: ClassVar[int] = 50  # a usual first attack; MoreSteps asks if it suffices
@@ -46,13 +46,8 @@ class DiagnosticContext:
     x: npt.NDArray[Any]
     y: npt.NDArray[np.int64]
     classes: int
-    epsilon: float
-    norm: str
-    input_range: tuple[float, float]
     surrogates: dict[str, Any] = field(default_factory=dict)
     results: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    batch_size: int = 128
-    seed: int = 0
 
     @cached_property
     def attackable(self) -> LogitsFn:
@@ -73,14 +68,7 @@ class DiagnosticContext:
     @property
     def settings(self) -> dict[str, Any]:
         """What all attacks have in common."""
-        return {
-            "epsilon": self.epsilon,
-            "norm": self.norm,
-            "input_range": self.input_range,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "verbose": 0,
-        }
+        return {**self.threat, "verbose": 0}
 
     @cached_property
     def logits(self) -> npt.NDArray[Any]:
@@ -149,10 +137,7 @@ class DiagnosticContext:
         *numbers: float,
         others: Rows | None = None,
     ) -> list[npt.NDArray[Any]]:
-        """Run `body(batch, *numbers)`, compiled, batch by batch.
-
-        With `others`, the inputs of these rows are the last argument.
-        """
+        """Run `body(batch, *numbers, x[others])`, compiled, batch by batch."""
 
         def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
             signature = [
@@ -196,12 +181,13 @@ def tail_probability(count: int, total: int, share: float) -> float:
     """Compute the binomial probability of at least `count` hits among `total`."""
     if count <= 0:
         return 1.0
-    hit, miss = math.log(share), math.log1p(-share)
-    terms = (
-        math.exp(_log_choices(total, k) + k * hit + (total - k) * miss)
-        for k in range(count, total + 1)
-    )
-    return min(1.0, math.fsum(terms))
+    hit, miss, lgamma = math.log(share), math.log1p(-share), math.lgamma
+
+    def term(k: int) -> float:
+        choices = lgamma(total + 1) - lgamma(k + 1) - lgamma(total - k + 1)
+        return math.exp(choices + k * hit + (total - k) * miss)
+
+    return min(1.0, math.fsum(map(term, range(count, total + 1))))
 
 
 def clearly_more(count: int, total: int, share: float) -> bool:
@@ -220,8 +206,3 @@ def standard_error(values: npt.NDArray[Any]) -> float:
     """Estimate the standard error of a mean, infinite for fewer than ten values."""
     few = len(values) < 10
     return math.inf if few else float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _log_choices(total: int, count: int) -> float:
-    lgamma = math.lgamma
-    return lgamma(total + 1) - lgamma(count + 1) - lgamma(total - count + 1)

@@ -54,22 +54,19 @@ class Rate:
     @property
     def low(self) -> float:
         """The lower end of the 95 % Wilson interval (Wilson 1927), 0..1."""
-        return max(0.0, self._centre - self._half)
+        return max(0.0, self._interval[0])
 
     @property
     def high(self) -> float:
         """The upper end of the 95 % Wilson interval, 0..1."""
-        return min(1.0, self._centre + self._half)
+        return min(1.0, self._interval[1])
 
     @property
-    def _centre(self) -> float:
-        return (self.correct + _Z**2 / 2) / (self.total + _Z**2)
-
-    @property
-    def _half(self) -> float:
-        p, n = self.accuracy, self.total
-        spread = math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-        return _Z * spread / (1 + _Z**2 / n)
+    def _interval(self) -> tuple[float, float]:
+        p, n, z = self.accuracy, self.total, _Z**2
+        centre = (self.correct + z / 2) / (n + z)
+        half = _Z * math.sqrt(p * (1 - p) / n + z / (4 * n**2)) / (1 + z / n)
+        return centre - half, centre + half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +165,10 @@ class SaliencyFigure:
         metric: Its name, such as `"Deletion"`.
         condition: Of several measurements which one, such as `"blur, random order"`.
         better: Which direction is better; empty for controls and mere descriptions.
-        mean: Over the examples used; None if there was none. Reports of earlier
-            versions may have NaN, where one example had.
+        mean: Over the examples used; None if there was none, in old reports also NaN.
         error: The standard error of the mean; None for fewer than two examples.
         images: The number of examples used.
-        unknown: Of further examples there is no value: theirs, or that of their map, is
-            NaN or infinite.
+        unknown: The number of further examples whose value or map is not finite.
 
     Example:
         >>> from keras_jsigr.evaluation import SaliencyFigure
@@ -219,8 +214,7 @@ class SaliencyRecord:
         findings: What is to be said of the figures in words.
         settings: Of the measurement.
         seconds: Wall time of each part, and `total`.
-        errors: Parts that crashed, and figures that some examples have no value of, in
-            words.
+        errors: Parts that crashed and values that are missing, in words.
     """
 
     method: str
@@ -233,11 +227,10 @@ class SaliencyRecord:
 
     def figure(self, metric: str, condition: str = "") -> SaliencyFigure:
         """Return the figure of a metric; `KeyError` if it was not measured."""
-        for figure in self.figures:
-            if (figure.metric, figure.condition) == (metric, condition):
-                return figure
-        known = [(figure.metric, figure.condition) for figure in self.figures]
-        raise KeyError(f"Got {(metric, condition)}, expected one of {known}.")
+        known = {(each.metric, each.condition): each for each in self.figures}
+        if (metric, condition) not in known:
+            raise KeyError(f"Got {(metric, condition)}, expected one of {[*known]}.")
+        return known[metric, condition]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,21 +73,17 @@ class Report(_Savable, ReportData):
 
     Attributes:
         title: What the page is called.
-        model: `name`, `parameters`, `classes`, `input_shape`, `hardened` (bool) and
-            `settings` (of the hardened model, or None).
+        model: `name`, `parameters`, `classes`, `input_shape`, `hardened`, `settings`.
         threat_model: `norm`, `epsilon`, `input_range`.
         data: `images` (their number) and `fingerprint`.
         clean: Accuracy without attack.
-        robust: Accuracy under the per-example worst case of the suite and, where there
-            are surrogates, of what is transferred within the radius: the headline.
+        robust: Accuracy under the per-example worst case, the headline.
         attacks: What each attack did, in the order run.
         classes: The same per class.
         curve: Accuracy over the radius, ascending; the first radius is 0.
         curve_attack: `name` and `config` of the attack behind the curve.
-        chance: Accuracy of guessing: the largest class's share, or one over the number
-            of classes if that is more.
-        transfer: Accuracy on examples made against other models, and the same attacks
-            with white-box access (source equal to target).
+        chance: Accuracy of guessing: the largest class, or one of all classes.
+        transfer: Accuracy on examples of other models, and of its own to compare.
         linearized: Distribution of the linearized robustness, if it was computed.
         findings: What the diagnostics say.
         examples: Some fooled examples with pictures.
@@ -96,6 +92,7 @@ class Report(_Savable, ReportData):
         seconds: Wall time of each part, and `total`.
         errors: Parts that crashed, in words.
         saliency: Metrics of the saliency maps, if they were measured.
+        queries: Questions per example to a callable without a gradient.
 
     Raises:
         TypeError: If something in it does not fit into JSON.
@@ -242,15 +239,14 @@ def compare(reports: Sequence[Report]) -> Comparison:
     """Put reports side by side.
 
     Args:
-        reports: At least one; reports of the same data, threat model and attacks
-            compare, of others `warnings` says in what they differ.
+        reports: At least one.
 
     Returns:
-        The comparison, with `save("a.html")`, `.md`, `.png` and `.json`.
+        The comparison, whose `warnings` say in what data, threat models or attacks
+        differ, with `save("a.html")`, `.md`, `.png` and `.json`.
 
     Raises:
-        TypeError: If something else than reports is given.
-        ValueError: If there is none.
+        TypeError, ValueError: As `Comparison`.
 
     Example:
         >>> from keras_jsigr.evaluation import compare

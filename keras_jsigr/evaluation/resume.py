@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_mode
 
 # Results of another format are computed again. 1 keyed attacks by their byte code.
 _FORMAT = 2
-_PACKAGE = __name__.partition(".")[0]
+_NOT_OWN = (__name__.partition(".")[0], "builtins", "abc", "typing")
 
 
 class CachedResult(NamedTuple):
@@ -103,7 +104,10 @@ def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
         header, arrays = read_cache_file(path)
         if header["wanted"] == wanted:
             dtypes = header["dtypes"]
-            arrays = {k: v.view(_dtype(dtypes[k])) for k, v in arrays.items()}
+            arrays = {
+                k: v.view(tf.as_dtype(dtypes[k]).as_numpy_dtype)
+                for k, v in arrays.items()
+            }
             return CachedResult(arrays, from_json(Any, header["info"]))
     except FileNotFoundError:
         return None
@@ -129,10 +133,6 @@ def _write(path: Path, wanted: dict[str, Any], result: CachedResult) -> None:
         for name, value in result.arrays.items()
     }
     write_cache_file(path, header, arrays)
-
-
-def _dtype(name: str) -> Any:
-    return tf.as_dtype(name).as_numpy_dtype
 
 
 def _digest(value: Mapping[str, Any]) -> str:
@@ -163,20 +163,12 @@ def data_identity(x: Any, y: Any) -> str:
 def class_fingerprint(kind: type) -> dict[str, str]:
     """Return a class's qualified name and, of a class of the user's, its source."""
     named = {"class": f"{kind.__module__}.{kind.__qualname__}"}
-    own = [each for each in kind.__mro__ if not _known(each.__module__)]
-    sources = [source for each in own if (source := _source(each)) is not None]
+    sources = []
+    for each in kind.__mro__:
+        if each.__module__.partition(".")[0] not in _NOT_OWN:
+            with suppress(OSError, TypeError):  # of a class typed into a session
+                sources.append(inspect.getsource(each))
     return {**named, "source": short_hash("\n".join(sources))} if sources else named
-
-
-def _known(module: str) -> bool:
-    return module.partition(".")[0] in (_PACKAGE, "builtins", "abc", "typing")
-
-
-def _source(kind: type) -> str | None:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # of a class that was typed into a session
-        return None
 
 
 def model_identity(model: Any, x: Any) -> str:

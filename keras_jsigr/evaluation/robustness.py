@@ -50,10 +50,7 @@ class Attacked:
 def attack_rows(
     task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64], share: int = 1
 ) -> Attacked:
-    """Attack some examples of a task, in parts that are kept on disk.
-
-    Of the questions that the model may still be asked, one `share`-th is for this.
-    """
+    """Attack in parts kept on disk, for one `share`-th of the questions left."""
     found, errors = Attacked(np.zeros(0, np.int64), task.x[:0]), []
     if refused := _refused(task, attack):
         return replace(found, error=refused, crashed=True)
@@ -101,19 +98,13 @@ def _attack_part(
     def compute() -> CachedResult:
         done = attacked(attack, task.model, logits_of, task.x, task.y, rows)
         arrays = {"broken": done.broken, "x_adv": done.x_adv[done.broken]}
-        info = {
-            "seconds": done.seconds,
-            "error": innermost_line(done.error),
-            "crashed": done.crashed,
-        }
+        info: dict[str, Any] = {"seconds": done.seconds, "crashed": done.crashed}
+        info["error"] = innermost_line(done.error)
         return CachedResult(arrays, info, complete=not done.crashed)
 
-    settings = {
-        "attack": describe(attack),
-        "norm": task.norm,
-        "input_range": task.input_range,
-        "rows": array_digest(rows),
-    }
+    settings: dict[str, Any] = {"attack": describe(attack)}
+    settings |= {"norm": task.norm, "input_range": task.input_range}
+    settings["rows"] = array_digest(rows)
     return task.cache.get_or_compute(kind, settings, compute)
 
 
@@ -172,9 +163,8 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
             task.log.fail(f"suite, {attack.name} {what}", found.error)
         crashed.append(found.crashed)
     if attacks and all(crashed):
-        task.log.fail(
-            "suite", "no attack finished: the accuracy under attack means nothing."
-        )
+        why = "no attack finished: the accuracy under attack means nothing."
+        task.log.fail("suite", why)
 
 
 # ---- accuracy over the radius
@@ -196,10 +186,8 @@ def working_attack(attacks: Sequence[Any], suite: SuiteResult) -> Any:
 
 
 def few_radii(task: Task) -> list[float]:
-    """Choose the radii of the curve of a black box, to cost few questions.
-
-    Far beyond `epsilon` an attack that works needs few; just beyond it would use all.
-    """
+    """Choose radii of the curve of a black box where an attack needs few questions."""
+    # Far beyond `epsilon` one that works needs few; just beyond it would use all.
     widest = widest_radius(task.norm, task.input_range, task.x[0].size)
     far = min(max(2.0 * task.epsilon, widest / 3), widest)
     return [0.5 * task.epsilon, task.epsilon, far]
@@ -209,15 +197,13 @@ def run_curve(
     task: Task,
     attack: Any,
     radii: Sequence[float],
-    *,
-    stop_at: float | None,
     points: list[CurvePoint],
+    stop_at: float | None,
     suite: SuiteResult | None = None,
 ) -> None:
     """Attack with growing radii what is left of the smaller ones; add to `points`.
 
-    What the suite found at the radius of the threat model is not asked for again; what
-    it left there is taken to withstand less, too.
+    What `suite` fooled at its radius is not asked again, and the rest withstands less.
     """
     right = task.right.copy()
     points.append(CurvePoint(epsilon=0.0, accuracy=Rate(int(right.sum()), len(right))))
@@ -263,13 +249,12 @@ def linearized_robustness(
     """Compute how far each example is from the boundary of the linearized model.
 
     `rho(x) = min_{j != i} (z_i - z_j) / ||grad_x (z_i - z_j)||_*` with the predicted
-    class `i` and the dual norm: L1 for `"linf"`, L2 for `"l2"`, the maximum for
-    `"l1"`. The distance to the boundary of a linear model, where the range of the
-    inputs does not bind; of any other only its first-order estimate, no certificate.
-    Multiplying the logits by a number does not change it.
+    class `i` and the dual norm: the distance to the boundary of a linear model, where
+    the range of the inputs does not bind; of any other only its first-order estimate,
+    no certificate. Multiplying the logits by a number does not change it.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable, see `as_logits`.
+        model: A Keras classifier, a hardened model or a callable.
         x: Float `(N, *S)`, at least one.
         norm: Of the perturbation: `"linf"`, `"l2"` or `"l1"`.
         rivals: Consider only so many classes of the largest other logits; the result
@@ -296,16 +281,11 @@ def linearized_robustness(
     norm = arguments.norm(norm)
     rivals = None if rivals is None else arguments.count("rivals", rivals)
     batch_size = arguments.count("batch_size", batch_size)
-    if not len(x):
+    if not len(x) or not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(
-            f"Got no examples, `x` of shape {tuple(x.shape)}; expected at least one. "
-            "Pass arrays of shape (N, ...) with N >= 1."
-        )
-    dtype = tf.as_dtype(x.dtype)
-    if not dtype.is_floating:
-        raise ValueError(
-            f"Got `x` of dtype {dtype.name}, expected floats: integers have no "
-            "gradient. Pass x.astype('float32')."
+            f"Got `x` of dtype {tf.as_dtype(x.dtype).name} and shape {tuple(x.shape)}, "
+            "expected at least one example of floats: integers have no gradient. Pass "
+            "x.astype('float32')."
         )
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
@@ -334,12 +314,10 @@ def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
         # No interpolation, which would make NaN of two infinities.
         return float(np.quantile(column[known], share, method="inverted_cdf"))
 
+    shares = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     return LinearizedRecord(
         norm=norm,
-        quantiles=[
-            (share, quantile(values.robustness, share))
-            for share in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-        ],
+        quantiles=[(share, quantile(values.robustness, share)) for share in shares],
         margin=quantile(values.margin, 0.5),
         gradient=quantile(values.gradient, 0.5),
     )
@@ -359,10 +337,10 @@ def _linearize_batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) 
         if gradient is None:
             raise ValueError(
                 "The model's outputs do not depend on its input by TensorFlow "
-                "operations: got no gradient, expected one. The linearized robustness "
-                "exists for differentiable models only."
+                "operations: got no gradient. Pass a differentiable model."
             )
-        size = _DUAL[norm](tf.cast(gradient, tf.float32))
+        flat = tf.reshape(tf.cast(gradient, tf.float32), (tf.shape(x)[0], -1))
+        size = _DUAL[norm](tf.abs(flat))
         margin = ordered[:, 0] - tf.gather(ordered, number, axis=1)
         # A zero gradient never reaches the boundary, unless it is there already.
         away = tf.where(margin > 0, float("inf"), 0.0)
@@ -383,17 +361,11 @@ def _linearize_batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) 
     return closest, ordered[:, 0] - ordered[:, 1], slope
 
 
-def _flat(gradient: tf.Tensor) -> tf.Tensor:
-    return tf.abs(tf.reshape(gradient, (tf.shape(gradient)[0], -1)))
-
-
 _DUAL = {
-    "linf": lambda gradient: tf.reduce_sum(_flat(gradient), axis=-1),
-    "l2": lambda gradient: l2_norm(_flat(gradient))[:, 0],
-    "l1": lambda gradient: tf.reduce_max(_flat(gradient), axis=-1),
+    "linf": lambda flat: tf.reduce_sum(flat, axis=-1),
+    "l2": lambda flat: l2_norm(flat)[:, 0],
+    "l1": lambda flat: tf.reduce_max(flat, axis=-1),
 }
-
-
 # A reverse pass each: with many classes, only the likely ones are considered.
 RIVALS = 9
 
@@ -404,12 +376,9 @@ def linearize(task: Task) -> LinearizedRecord | None:
         return None
 
     def compute() -> CachedResult:
+        some, size = task.x[task.right], task.batch_size
         values = linearized_robustness(
-            task.model,
-            task.x[task.right],
-            norm=task.norm,
-            rivals=RIVALS,
-            batch_size=task.batch_size,
+            task.model, some, norm=task.norm, rivals=RIVALS, batch_size=size
         )
         record = to_json(linearized_record(values, task.norm))
         lost = int(np.isnan(values.robustness).sum())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import platform
 import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
@@ -107,17 +108,15 @@ def model_summary(
 ) -> dict[str, Any]:
     """Describe a model for the report."""
     inner, hardened = base_model(model), is_hardened(model)
-    count = {}
-    if isinstance(inner, keras.Model):
-        count["parameters"] = int(inner.count_params())
-    return {
+    about = {
         "name": model_name(inner),
-        **count,
         "classes": classes,
         "input_shape": list(input_shape),
         "hardened": hardened,
         "settings": model.config.get_config() if hardened else None,
     }
+    known = isinstance(inner, keras.Model)
+    return about | ({"parameters": int(inner.count_params())} if known else {})
 
 
 def model_name(model: Any) -> str:
@@ -144,7 +143,23 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Threat:
+    """What attacks are made with, checked."""
+
+    epsilon: float
+    norm: str
+    input_range: tuple[float, float]
+    batch_size: int = 128
+    seed: int = 0
+
+    @property
+    def threat(self) -> dict[str, Any]:
+        """The same by name."""
+        return {each.name: getattr(self, each.name) for each in fields(Threat)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Threat):
     """A checked call of `evaluate_robustness`."""
 
     model: Any
@@ -153,26 +168,10 @@ class Task:
     logits: npt.NDArray[np.float32]
     right: npt.NDArray[np.bool_]
     class_names: tuple[str, ...]
-    epsilon: float
-    norm: str
-    input_range: tuple[float, float]
-    batch_size: int
-    seed: int
     cache: ResultCache
     log: Log
     no_gradient: NoGradient | None = None
     counted: CountedModel | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What attacks and diagnostics are made with."""
-        return {
-            "epsilon": self.epsilon,
-            "norm": self.norm,
-            "input_range": self.input_range,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
 
     def can_ask(self, questions: float) -> bool:
         """Tell whether the model may be asked so many questions more."""
@@ -182,8 +181,7 @@ class Task:
 def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
     """Return the radius of the ball around any input that holds all others."""
     width = input_range[1] - input_range[0]
-    factors: dict[str, float] = {"linf": 1.0, "l2": size**0.5, "l1": float(size)}
-    return width * factors[norm]
+    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
 
 
 def by_class(task: Task, robust: npt.NDArray[np.bool_]) -> list[ClassRecord]:

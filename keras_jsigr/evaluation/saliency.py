@@ -14,6 +14,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
 from keras_jsigr.evaluation.render.tables import saliency_words
 from keras_jsigr.evaluation.report import Comparison, Report
@@ -34,13 +35,6 @@ from keras_jsigr.evaluation.saliency_measures import (
     unknown_values,
 )
 from keras_jsigr.evaluation.subject import unchanged
-from keras_jsigr.evaluation.validation import (
-    check_data,
-    check_logits,
-    check_model_fits,
-    check_options,
-    check_threat_model,
-)
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.explain import explainer
 
@@ -80,11 +74,8 @@ def measure(
         images=len(x),
         figures=figures,
         findings=findings(figures),
-        settings={
-            **settings.get_config(),
-            "method": _plain(context.explain.method),
-            "examples": array_digest(used),
-        },
+        settings=settings.get_config()
+        | {"method": _plain(context.explain.method), "examples": array_digest(used)},
         seconds={**log.seconds, "total": log.total()},
         errors=[*log.errors, *unknown_values(figures)],
     )
@@ -102,9 +93,8 @@ def check_maps(model: Any, x: npt.NDArray[Any], settings: MapSettings) -> None:
 
 
 def _explainer(model: Any, x: Any, settings: MapSettings) -> Explainer:
-    return explainer(
-        model, x[:1], method=settings.method, batch_size=settings.batch_size
-    )
+    size = settings.batch_size
+    return explainer(model, x[:1], method=settings.method, batch_size=size)
 
 
 def _plain(method: SaliencyMethod) -> dict[str, Any]:
@@ -117,19 +107,13 @@ def _plain(method: SaliencyMethod) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SaliencyReport(Comparison):
-    """Hold what `evaluate_saliency` found: a report without attacks per model.
+    """What `evaluate_saliency` found: a comparison of reports without attacks.
 
-    `save("maps.html")`, `.md` and `.json` write it, `load` reads the last;
     `report["name"]` is the record of one model, which `Report.with_saliency` puts on
     the page of an evaluation under attack.
 
-    Attributes:
-        reports: One per model.
-        warnings: Empty: all models were measured alike.
-
     Raises:
-        TypeError: If something else than reports is given.
-        ValueError: If there is none, or one has no figures of maps.
+        TypeError, ValueError: As `Comparison`, or if a report has no figures of maps.
     """
 
     def __post_init__(self) -> None:
@@ -186,26 +170,21 @@ def evaluate_saliency(  # noqa: D417
 ) -> SaliencyReport:
     """Measure how faithful, sparse, stable and sane the saliency maps of models are.
 
-    Explained is the true class, on the examples that all models classify rightly, so
-    that their figures compare. Per model and metric the report has the mean, its
-    standard error and the number of examples:
-
-    - deletion and insertion by the map, beside a random order and that of intensity;
-    - agreement with the model's perturbation map, and with that of the `teacher`;
-    - Gini index, alignment with the image, local Lipschitz constant;
-    - top-k intersection, rank correlation and SSIM with the map under noise, under PGD
-      that keeps the class, and under the saliency attack, where the class stays;
-    - with `boxes` pointing game and relevance mass;
-    - rank correlation with the map of the network with shuffled weights.
-
-    A crash of a part is told in the record; the rest goes on.
+    Explained is the true class, on the examples that all models classify rightly. The
+    figures are deletion and insertion, beside a random order and that of intensity;
+    agreement with perturbation maps of the model and the `teacher`; Gini index,
+    alignment with the image, local Lipschitz constant; top-k intersection, rank
+    correlation and SSIM with the map under noise, PGD and the saliency attack, where
+    the class stays; with `boxes` pointing game and relevance mass; rank correlation
+    with the map of the network with shuffled weights. A crash of a part is told in the
+    record; the rest goes on.
 
     Args:
         models: Keras classifiers, hardened models or callables, by name.
         x, y, epsilon, norm, input_range, verbose: See `evaluate_robustness`; `epsilon`
             is the radius of noise and attacks.
-        method: How the maps are made: a name that `keras_jsigr.saliency.explain` takes,
-            or a method with settings, such as `SmoothGrad(samples=20)`.
+        method: A name that `keras_jsigr.saliency.explain` takes, or a method with
+            settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
         boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
         parts: What to measure, such as `("faithfulness", "sanity")`; `None`: all of
@@ -219,13 +198,12 @@ def evaluate_saliency(  # noqa: D417
             saliency attack, 20; `batch_size`, 128; `seed` of everything random, 0.
 
     Returns:
-        The report: `report["name"]` is the record of one model, and
-        `report.save("maps.html")` makes a page, `.md` or `.json` too.
+        The report: `report["name"]` is the record of one model, with mean, standard
+        error and number of examples of each figure; `report.save("maps.html")`.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range or does not fit the others, or if no
-            example is classified rightly by all models.
+        TypeError, ValueError: As `evaluate_robustness`, or if no example is classified
+            rightly by all models.
 
     Example:
         >>> import numpy as np
@@ -239,13 +217,13 @@ def evaluate_saliency(  # noqa: D417
     """
     arguments.choice("verbose", verbose, ("auto", 0, 1))
     _check_names(models)
-    check_options("evaluate_saliency", SaliencyOptions, options)
-    x, limits = check_threat_model(x, epsilon, norm, input_range, *models.values())
-    x, (epsilon, norm, input_range) = np.asarray(x), limits
+    validation.check_options("evaluate_saliency", SaliencyOptions, options)
+    x, limits = validation.check_threat_model(
+        x, epsilon, norm, input_range, *models.values()
+    )
+    x = np.asarray(x)
     settings = MapSettings(
-        epsilon=epsilon,
-        norm=norm,
-        input_range=input_range,
+        **limits,
         method=method,
         teacher=teacher,
         boxes=check_boxes(boxes, x),
@@ -253,23 +231,21 @@ def evaluate_saliency(  # noqa: D417
         **options,
     )
     PROGRAMS.forget(*models.values())
+    size = settings.batch_size
     logits = {
-        name: check_logits(m, x, settings.batch_size) for name, m in models.items()
+        name: validation.check_logits(model, x, size) for name, model in models.items()
     }
     classes = next(iter(logits.values())).shape[-1]
-    x, labels = check_data(x, y, input_range, classes)
+    x, labels = validation.check_data(x, y, settings.input_range, classes)
     for name, model in [*models.items(), ("teacher", teacher)]:
         if model is not None:
-            check_model_fits(f"model '{name}'", model, x, classes)
+            validation.class_count(f"model '{name}'", model, x, classes)
     for model in models.values():
         check_maps(model, x, settings)
     right = {name: classified_rightly(z, labels) for name, z in logits.items()}
     used = np.all(list(right.values()), axis=0)
-    data = {
-        "images": len(x),
-        "explained": int(used.sum()),
-        "fingerprint": data_identity(x, labels),
-    }
+    data: dict[str, Any] = {"images": len(x), "explained": int(used.sum())}
+    data["fingerprint"] = data_identity(x, labels)
     reports = []
     for name, model in models.items():
         with unchanged(model, teacher):

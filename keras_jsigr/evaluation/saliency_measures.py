@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -32,27 +32,12 @@ from keras_jsigr.core.batching import (
 from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import LogitsFn, base_model
 from keras_jsigr.core.scores import class_targets
-from keras_jsigr.evaluation.records import Better, Finding, SaliencyFigure
-from keras_jsigr.evaluation.run import model_name
+from keras_jsigr.evaluation.records import Better, Finding, SaliencyFigure, Status
+from keras_jsigr.evaluation.run import Threat, model_name
+from keras_jsigr.saliency import metrics
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.gradients import gradient_explainer
 from keras_jsigr.saliency.masks import Layout, make_mask_bank
-from keras_jsigr.saliency.metrics import (
-    ControlName,
-    agreement,
-    alignment,
-    control_map,
-    deletion,
-    gini,
-    insertion,
-    local_lipschitz,
-    pointing_game,
-    randomization,
-    rank_correlation,
-    relevance_mass,
-    ssim,
-    top_k_intersection,
-)
 from keras_jsigr.saliency.perturbation import Perturbation, perturbation_explainer
 
 Floats = npt.NDArray[np.float32]
@@ -63,12 +48,9 @@ Figures = list[SaliencyFigure]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapSettings:
+class MapSettings(Threat):
     """The settings of `evaluate_saliency`; the threat model is checked already."""
 
-    epsilon: float
-    norm: str
-    input_range: tuple[float, float]
     method: str | SaliencyMethod = "gradient"
     teacher: Any = None
     boxes: Any = None
@@ -78,8 +60,6 @@ class MapSettings:
     top: float = 0.1
     samples: int = 8
     attack_steps: int = 20
-    batch_size: int = 128
-    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings and bring them to their plain types."""
@@ -87,11 +67,8 @@ class MapSettings:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        known = tuple(MEASURES)
-        put(
-            "parts",
-            _chosen("parts", known if self.parts is None else self.parts, known),
-        )
+        parts, known = self.parts, tuple(MEASURES)
+        put("parts", _chosen("parts", known if parts is None else parts, known))
         put("baselines", _chosen("baselines", self.baselines, BASELINES))
         put("top", arguments.share("top", self.top, ends="()"))
         put("seed", arguments.count("seed", self.seed, minimum=0))
@@ -176,6 +153,10 @@ class MapContext:
         """Apply a function of tensors to arrays of examples, compiled, in batches."""
         return BatchedFunction(function, self.settings.batch_size)(*columns)
 
+    def figure(self, values: Any, *about: str, better: Better = "") -> SaliencyFigure:
+        """Average a metric over the examples whose map is finite."""
+        return figure_of(values, *about, better=better, known=self.finite)
+
     def probability(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Return the probability of the classes explained."""
         logits = self.logits_fn(x)
@@ -229,19 +210,18 @@ def faithfulness(context: MapContext) -> Figures:
     """Measure deletion and insertion in the order of the map and of the controls."""
     settings, layout = context.settings, context.layout
     low, seed = settings.input_range[0], (settings.seed, 0)
-    orders = {"by the map": context.maps}
-    for kind in get_args(ControlName):
-        control = control_map(context.x, kind, seed=seed, low=low, layout=layout)
+    orders, figures = {"by the map": context.maps}, []
+    for kind in get_args(metrics.ControlName):
+        control = metrics.control_map(
+            context.x, kind, seed=seed, low=low, layout=layout
+        )
         orders[f"{kind} order"] = control.numpy()
     steps = min(settings.steps, int(np.prod(context.maps.shape[1:])))
-    metrics: dict[str, tuple[Any, Better]] = {
-        "Deletion": (deletion, "lower"),
-        "Insertion": (insertion, "higher"),
-    }
-    figures = []
-    for (name, (metric, better)), baseline in product(
-        metrics.items(), settings.baselines
-    ):
+    areas: list[tuple[str, Any, Better]] = [
+        ("Deletion", metrics.deletion, "lower"),
+        ("Insertion", metrics.insertion, "higher"),
+    ]
+    for (name, metric, better), baseline in product(areas, settings.baselines):
         area = partial(metric, steps=steps, baseline=baseline, low=low, layout=layout)
 
         def area_of(x: Any, maps: Any, y: Any, area: Any = area) -> tf.Tensor:
@@ -253,8 +233,7 @@ def faithfulness(context: MapContext) -> Figures:
             about = ("Faithfulness", name, f"{baseline}, {order}")
             shown: Better = better if order == "by the map" else ""
             # The controls are compared with the map: on the same examples.
-            known = context.finite
-            figures.append(figure_of(values, *about, better=shown, known=known))
+            figures.append(context.figure(values, *about, better=shown))
     return figures
 
 
@@ -275,7 +254,7 @@ def agreements(context: MapContext) -> Figures:
         theirs = np.asarray(explain(context.x, context.y))
         known = context.finite & finite_rows(theirs)
         found = context.apply(
-            lambda a, b: tf.stack(agreement(a, b), axis=1), context.maps, theirs
+            lambda a, b: tf.stack(metrics.agreement(a, b), axis=1), context.maps, theirs
         )
         about = ("Agreement", f"With the {name}")
         figures += [
@@ -287,21 +266,21 @@ def agreements(context: MapContext) -> Figures:
 
 def sparsity(context: MapContext) -> Figures:
     """Measure on how few pixels the maps are concentrated."""
-    values, about = context.apply(gini, context.maps), ("Sparsity", "Gini index")
-    return [figure_of(values, *about, better="higher", known=context.finite)]
+    values = context.apply(metrics.gini, context.maps)
+    return [context.figure(values, "Sparsity", "Gini index", better="higher")]
 
 
 def alignments(context: MapContext) -> Figures:
     """Measure how well the gradient of the logit is aligned with the image."""
-    size = context.settings.batch_size
-    gradient = gradient_explainer(
-        context.model, context.x[:1], score="logit", reduce=False, batch_size=size
+    size, x = context.settings.batch_size, context.x
+    explain = gradient_explainer(
+        context.model, x[:1], score="logit", reduce=False, batch_size=size
     )
-    length, cosine = context.apply(
-        lambda x, g: tf.stack(alignment(x, g), axis=1),
-        context.x,
-        gradient(context.x, context.y),
-    ).T
+
+    def both(x: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.stack(metrics.alignment(x, gradient), axis=1)
+
+    length, cosine = context.apply(both, x, explain(x, context.y)).T
     about = ("Alignment", "Alignment of gradient and image")
     return [
         figure_of(length, *about, "length, input units", better="higher"),
@@ -314,9 +293,9 @@ def localization(context: MapContext) -> Figures:
     if context.boxes is None:
         return []
     maps, boxes = context.maps, context.boxes
-    hit = context.apply(pointing_game, maps, boxes)
-    mass = context.apply(relevance_mass, maps, boxes)
-    area = context.apply(relevance_mass, np.ones_like(maps), boxes)
+    hit = context.apply(metrics.pointing_game, maps, boxes)
+    mass = context.apply(metrics.relevance_mass, maps, boxes)
+    area = context.apply(metrics.relevance_mass, np.ones_like(maps), boxes)
     figure = partial(figure_of, group="Localisation", known=context.finite)
     return [
         figure(hit, metric="Pointing game", better="higher"),
@@ -330,7 +309,7 @@ def smoothness(context: MapContext) -> Figures:
     settings = context.settings
 
     def constant(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return local_lipschitz(
+        return metrics.local_lipschitz(
             lambda x: context.explain.core(x, y),
             x,
             radius=settings.epsilon,
@@ -341,21 +320,18 @@ def smoothness(context: MapContext) -> Figures:
 
     values = context.apply(constant, context.x, context.y)
     about = ("Stability", "Local Lipschitz constant")
-    return [figure_of(values, *about, better="lower", known=context.finite)]
+    return [context.figure(values, *about, better="lower")]
 
 
 def sanity(context: MapContext) -> Figures:
     """Shuffle the weights layer by layer and compare the maps."""
     if not isinstance(context.model, keras.Model):
         return []
-    seed = context.settings.seed
-    found = randomization(
-        context.explain, context.model, context.x, context.y, seed=seed
-    )
-    names = [f"down to {name}" for name in found]
-    names[-1] = _ALL
+    about = (context.explain, context.model, context.x, context.y)
+    found = metrics.randomization(*about, seed=context.settings.seed)
+    names = [*(f"down to {name}" for name in list(found)[:-1]), _ALL]
     return [
-        figure_of(values, "Sanity", _SAME, name, better="lower", known=context.finite)
+        context.figure(values, "Sanity", _SAME, name, better="lower")
         for name, values in zip(names, found.values(), strict=True)
     ]
 
@@ -364,7 +340,7 @@ def sanity(context: MapContext) -> Figures:
 
 
 def stability(
-    context: MapContext, *, condition: str, perturb: Callable[[MapContext], Points]
+    condition: str, perturb: Callable[[MapContext], Points], context: MapContext
 ) -> Figures:
     """Compare the maps at the inputs and at perturbed inputs of the same class."""
     settings = context.settings
@@ -375,27 +351,25 @@ def stability(
     if perturb is attacked_decision:
         # Where already the first step lost the class, there is nothing to compare.
         used &= lengths > 0
-    metrics: dict[str, Any] = {
-        "Top-k intersection": partial(top_k_intersection, top=settings.top),
-        "Rank correlation": rank_correlation,
+    alike: dict[str, Any] = {
+        "Top-k intersection": partial(metrics.top_k_intersection, top=settings.top),
+        "Rank correlation": metrics.rank_correlation,
     }
     if context.maps.ndim == 3:
-        metrics["SSIM"] = ssim
+        alike["SSIM"] = metrics.ssim
     moved = np.asarray(context.explain(points, context.y))
     found = context.apply(
-        lambda a, b: tf.stack([metric(a, b) for metric in metrics.values()], axis=1),
+        lambda a, b: tf.stack([metric(a, b) for metric in alike.values()], axis=1),
         context.maps,
         moved,
     )
     figure = partial(figure_of, group="Stability", condition=condition, used=used)
-    known = context.finite & finite_rows(moved)
-    return [
-        *(
-            figure(values, metric=name, better="higher", known=known)
-            for name, values in zip(metrics, found.T, strict=True)
-        ),
-        figure(lengths, metric="Length of the perturbation"),
+    figure = partial(figure, known=context.finite & finite_rows(moved))
+    figures = [
+        figure(values, metric=name, better="higher")
+        for name, values in zip(alike, found.T, strict=True)
     ]
+    return [*figures, figure(lengths, metric="Length of the perturbation", known=None)]
 
 
 def uniform_noise(context: MapContext) -> Points:
@@ -439,10 +413,14 @@ def attacked_decision(context: MapContext) -> Points:
 
 
 def attacked_map(context: MapContext) -> Points:
-    """Attack the gradient map and keep the class."""
-    return _attacked(
-        SaliencyAttack, context, _curved(context.model), None, top=context.settings.top
-    )
+    """Attack the gradient map and keep the class.
+
+    Of a ReLU network, by the second derivatives of its smooth copy.
+    """
+    model, base = context.model, base_model(context.model)
+    if isinstance(base, keras.Model) and any(map(has_relu, walk(base))):
+        model = SmoothSecondOrder(model, with_smooth_activations(base, "softplus"))
+    return _attacked(SaliencyAttack, context, model, None, top=context.settings.top)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,26 +458,9 @@ def _attacked(
     kind: Any, context: MapContext, model: Any, y: Any, **more: Any
 ) -> Points:
     settings = context.settings
-    attack = kind(
-        epsilon=settings.epsilon,
-        norm=settings.norm,
-        input_range=settings.input_range,
-        steps=settings.attack_steps,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        verbose=0,
-        **more,
-    )
+    attack = kind(**settings.threat, steps=settings.attack_steps, verbose=0, **more)
     points: Points = attack(model, context.x, y)
     return points
-
-
-def _curved(model: Any) -> Any:
-    """Give a ReLU network the second derivatives that attacking its map needs."""
-    base = base_model(model)
-    if not isinstance(base, keras.Model) or not any(map(has_relu, walk(base))):
-        return model
-    return SmoothSecondOrder(model, with_smooth_activations(base, "softplus"))
 
 
 # The parts of a measurement, in the order of the report.
@@ -510,16 +471,10 @@ MEASURES: dict[str, Callable[[MapContext], Figures]] = {
     "alignment": alignments,
     "localisation": localization,
     "smoothness": smoothness,
-    "uniform_noise": partial(
-        stability, condition="uniform noise", perturb=uniform_noise
-    ),
-    "gaussian_noise": partial(
-        stability, condition="Gaussian noise", perturb=gaussian_noise
-    ),
-    "pgd": partial(stability, condition="PGD, class kept", perturb=attacked_decision),
-    "saliency_attack": partial(
-        stability, condition="saliency attack", perturb=attacked_map
-    ),
+    "uniform_noise": partial(stability, "uniform noise", uniform_noise),
+    "gaussian_noise": partial(stability, "Gaussian noise", gaussian_noise),
+    "pgd": partial(stability, "PGD, class kept", attacked_decision),
+    "saliency_attack": partial(stability, "saliency attack", attacked_map),
     "sanity": sanity,
 }
 
@@ -535,32 +490,27 @@ def findings(figures: Sequence[SaliencyFigure]) -> list[Finding]:
     return [*_weights_matter(figures), *_beats_controls(figures)]
 
 
-def _weights_matter(figures: Sequence[SaliencyFigure]) -> list[Finding]:
-    found = [f for f in figures if (f.metric, f.condition) == (_SAME, _ALL)]
-    if not found:
-        return []
-    about = {"rule": "weights_matter", "title": "The maps depend on the weights"}
-    same = found[0].mean
-    if same is None or not math.isfinite(same):
-        says = "Maps of the shuffled weights cannot be compared: no value is finite."
-        return [Finding(**about, status="skipped", says=says, figures={})]
-    numbers = {"rank_correlation": same, "suspect_above": _SAME_MAP}
-    if same <= _SAME_MAP:
-        says = "The maps change when all weights are shuffled."
-        return [Finding(**about, status="ok", says=says, figures=numbers)]
-    return [
-        Finding(
-            **about,
-            status="suspect",
-            says="The maps stay nearly the same when all weights are shuffled: they "
-            "show the image or the architecture and not what was learned.",
-            figures=numbers,
-            advice="Use another method of explanation.",
-        )
-    ]
+def _weights_matter(figures: Sequence[SaliencyFigure]) -> Iterator[Finding]:
+    about = ("weights_matter", "The maps depend on the weights")
+    for same in (f.mean for f in figures if (f.metric, f.condition) == (_SAME, _ALL)):
+        if same is None or not math.isfinite(same):
+            says = (
+                "Maps of the shuffled weights cannot be compared: no value is finite."
+            )
+            yield _finding(*about, says)
+            return
+        says, advice = "The maps change when all weights are shuffled.", ""
+        if same > _SAME_MAP:
+            says = (
+                "The maps stay nearly the same when all weights are shuffled: they "
+                "show the image or the architecture and not what was learned."
+            )
+            advice = "Use another method of explanation."
+        numbers = {"rank_correlation": same, "suspect_above": _SAME_MAP}
+        yield _finding(*about, says, numbers, advice)
 
 
-def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
+def _beats_controls(figures: Sequence[SaliencyFigure]) -> Iterator[Finding]:
     means: dict[str, dict[tuple[str, str], float]] = {}
     for figure in figures:
         if figure.group == "Faithfulness":
@@ -568,35 +518,38 @@ def _beats_controls(figures: Sequence[SaliencyFigure]) -> list[Finding]:
             value = math.nan if figure.mean is None else figure.mean
             means.setdefault(baseline, {})[figure.metric, order] = value
     if not means:
-        return []
-    about = {
-        "rule": "beats_controls",
-        "title": "The maps name the pixels that matter",
-    }
+        return
+    about = ("beats_controls", "The maps name the pixels that matter")
     # The orders compare only over the same baselines.
     known = [m for m in means.values() if all(map(math.isfinite, m.values()))]
     if not known:
         says = "Deletion and insertion have no finite values to compare."
-        return [Finding(**about, status="skipped", says=says, figures={})]
+        yield _finding(*about, says)
+        return
     # Deletion should be small and insertion large: their difference is one figure.
     gain = {
-        order: fmean(m["Insertion", order] - m["Deletion", order] for m in known)
+        order.replace(" ", "_"): fmean(
+            m["Insertion", order] - m["Deletion", order] for m in known
+        )
         for order in dict.fromkeys(order for _, order in known[0])
     }
     own, chance, bright = gain.values()
+    advice = ""
     if own <= chance:
         says = "The order of the maps is no better than a random one."
+        advice = "Do not show these maps as reasons of the decisions."
     elif own <= bright:
         says = "The maps beat a random order, but bright pixels first does as well."
     else:
         says = "The order of the maps beats a random one and that of the intensity."
-    advice = "Do not show these maps as reasons of the decisions."
-    return [
-        Finding(
-            **about,
-            status="suspect" if own <= chance else "ok",
-            says=f"{says} The figures are insertion minus deletion.",
-            figures={key.replace(" ", "_"): value for key, value in gain.items()},
-            advice=advice if own <= chance else "",
-        )
-    ]
+    says = f"{says} The figures are insertion minus deletion."
+    yield _finding(*about, says, gain, advice)
+
+
+def _finding(
+    rule: str, title: str, says: str, figures: Any = None, advice: str = ""
+) -> Finding:
+    """Make a finding: skipped without figures, suspect if there is an advice."""
+    status: Status = "suspect" if advice else "ok" if figures else "skipped"
+    about = {"rule": rule, "title": title, "says": says, "advice": advice}
+    return Finding(**about, status=status, figures=figures or {})

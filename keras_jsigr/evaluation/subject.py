@@ -40,22 +40,18 @@ def find_no_gradient(model: Any, x: Any) -> NoGradient | None:
     # TensorFlow returns a scalar for a `tf.py_function` that its tape does not see.
     if gradient is not None and gradient.shape == probe.shape:
         return None
-    run = tf.function(logits_fn, autograph=False).get_concrete_function(
-        open_batch(probe)
-    )
-    graph = run.graph.as_graph_def()
+    run = tf.function(logits_fn, autograph=False)
+    graph = run.get_concrete_function(open_batch(probe)).graph.as_graph_def()
     nodes = [graph.node, *(inner.node_def for inner in graph.library.function)]
-    if any(node.op.endswith("PyFunc") for part in nodes for node in part):
-        return NoGradient(
-            "The model has code that TensorFlow cannot differentiate "
-            "(tf.numpy_function or tf.py_function), so it has no gradient.",
-            True,
-        )
-    return NoGradient(
-        "No gradient passes through the model's operations (rounding, thresholds, "
-        "argmax, casts to integers).",
-        False,
+    python = any(node.op.endswith("PyFunc") for part in nodes for node in part)
+    reason = (
+        "The model has code that TensorFlow cannot differentiate (tf.numpy_function or "
+        "tf.py_function), so it has no gradient."
+        if python
+        else "No gradient passes through the model's operations (rounding, thresholds, "
+        "argmax, casts to integers)."
     )
+    return NoGradient(reason, python)
 
 
 # ---- questions

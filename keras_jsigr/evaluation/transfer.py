@@ -20,8 +20,8 @@ from keras_jsigr.core.batching import (
     PROGRAMS,
     classified_rightly,
     predict_logits,
-    probe_rows,
 )
+from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.records import AttackRecord, Rate, TransferRecord
 from keras_jsigr.evaluation.resume import (
     CachedResult,
@@ -39,14 +39,6 @@ from keras_jsigr.evaluation.run import (
     versions,
 )
 from keras_jsigr.evaluation.subject import unchanged
-from keras_jsigr.evaluation.validation import (
-    check_data,
-    check_model_fits,
-    check_radii,
-    check_threat_model,
-    class_count,
-    known_range,
-)
 
 Labels = Literal["true", "own"]
 
@@ -61,6 +53,23 @@ class Cell(NamedTuple):
     seconds: float
     error: str | None = None
     fingerprint: str = ""
+
+    def records(
+        self, counted: Any = slice(None), union: bool = False
+    ) -> list[TransferRecord]:
+        """Count the examples that are right, by target."""
+        about: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("source", "attack", "epsilon", "fingerprint")
+        }
+        rates = {
+            target: Rate(int(right[counted].sum()), len(right[counted]))
+            for target, right in self.right.items()
+        }
+        return [
+            TransferRecord(target=target, accuracy=rate, union=union, **about)
+            for target, rate in rates.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -89,19 +98,20 @@ class TransferBench:
         """Make examples against one model and try them on others."""
 
         def compute() -> CachedResult:
-            x, y = self.x, self.y
-            if self.labels == "own":
-                y = self._logits(source, x).argmax(-1)
-            rows = np.arange(len(x))
-            done = attacked(
-                attack, self.models[source], partial(self._logits, source), x, y, rows
+            x, own, logits_of = (
+                self.x,
+                self.labels == "own",
+                partial(self._logits, source),
             )
+            y = logits_of(x).argmax(-1) if own else self.y
+            rows = np.arange(len(x))
+            done = attacked(attack, self.models[source], logits_of, x, y, rows)
             if done.crashed:
                 raise AttackFailedError(done.error)
             x_adv = done.x_adv.astype(x.dtype)
             if done.error is not None:
-                norm, ends = attack.norm, attack.input_range
-                valid = is_feasible(x_adv, x, attack.epsilon, norm, ends)
+                ends: Any = (attack.norm, attack.input_range)
+                valid = is_feasible(x_adv, x, attack.epsilon, *ends)
                 x_adv[~valid] = x[~valid]
             # By number: a name may hold what no archive can.
             arrays = {
@@ -120,34 +130,10 @@ class TransferBench:
         }
         found = self.cache.get_or_compute("transfer", wanted, compute)
         right = {name: found.arrays[f"right_{i}"] for i, name in enumerate(targets)}
+        named, fingerprint = (source, attack.name), self._identities[source][:16]
         return Cell(
-            source=source,
-            attack=attack.name,
-            epsilon=attack.epsilon,
-            right=right,
-            seconds=found.info["seconds"],
-            error=found.info["error"],
-            fingerprint=self._identities[source][:16],
+            *named, attack.epsilon, right, **found.info, fingerprint=fingerprint
         )
-
-
-def records_of(
-    cell: Cell, counted: npt.NDArray[np.bool_], union: bool = False
-) -> list[TransferRecord]:
-    """Turn a cell into records, one per target."""
-    total = int(counted.sum())
-    return [
-        TransferRecord(
-            source=cell.source,
-            target=target,
-            attack=cell.attack,
-            epsilon=cell.epsilon,
-            accuracy=Rate(int(right[counted].sum()), total),
-            union=union,
-            fingerprint=cell.fingerprint,
-        )
-        for target, right in cell.right.items()
-    ]
 
 
 @dataclass
@@ -182,7 +168,6 @@ def run_transfer(
         label = _free("ensemble", sources, "ensemble of all")
         sources[label] = LogitsEnsemble(list(surrogates.values()))
     bench = TransferBench(sources, task.x, task.y, "true", task.batch_size, task.cache)
-    everyone = np.ones(len(task.x), bool)
     named = by_name(attacks)
     result.attacks = {label: describe(each)["config"] for label, each in named.items()}
     for source in sources:
@@ -196,7 +181,7 @@ def run_transfer(
                         return
                     cell = bench.cell(source, attack.at(radius), [name])
                     cell = cell._replace(attack=label)
-                    result.records += records_of(cell, everyone)
+                    result.records += cell.records()
                     if source != name:
                         result.cells.append(cell)
                     if cell.error:
@@ -250,12 +235,9 @@ def _worst(
     records = []
     for group in groups.values():
         right = np.all([cell.right[name] for cell in group], axis=0)
-        worst = group[0]._replace(
-            source=label,
-            right={name: right},
-            fingerprint=short_hash(" ".join(sorted(c.fingerprint for c in group))),
-        )
-        records += records_of(worst, np.ones(len(right), bool), union=True)
+        prints = short_hash(" ".join(sorted(c.fingerprint for c in group)))
+        worst = group[0]._replace(source=label, right={name: right}, fingerprint=prints)
+        records += worst.records(union=True)
     return records
 
 
@@ -300,9 +282,8 @@ def transfer_matrix(  # noqa: D417
         One record per source, attack, radius and target, in this order.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range or does not fit the others, or if no
-            example is classified rightly by all targets.
+        TypeError, ValueError: As `evaluate_robustness`, or if no example is classified
+            rightly by all targets.
 
     Reference:
         arXiv 1611.02770 (transfer between models), arXiv 1710.06081 (momentum).
@@ -327,30 +308,26 @@ def transfer_matrix(  # noqa: D417
             f"`models` is {type(models).__name__} of no use: expected a dictionary of "
             "at least one model by name. Pass {'plain': model, 'robust': other}."
         )
-    input_range = known_range(input_range, *models.values())
+    input_range = validation.known_range(input_range, *models.values())
     targets = list(models) if targets is None else list(targets)
     for name in targets:
         arguments.choice("targets", name, tuple(models))
     x = check_inputs(x, input_range)
     PROGRAMS.forget(*models.values())
     first, one = next(iter(models.items()))
-    classes = class_count(f"model '{first}'", one, np.asarray(probe_rows(x)))
-    x, rows = check_data(x, y, input_range, classes)
+    classes = validation.class_count(f"model '{first}'", one, x)
+    x, rows = validation.check_data(x, y, input_range, classes)
     for name, model in models.items():
-        check_model_fits(f"model '{name}'", model, x, classes)
+        validation.class_count(f"model '{name}'", model, x, classes)
     if epsilons is None:
-        limits = check_threat_model(x, None, norm, input_range, *models.values())[1]
-        epsilons = [limits[0]]
-    radii = check_radii("epsilons", epsilons)
-    made = attacks_of(
-        attacks,
-        epsilon=radii[0],
-        norm=arguments.norm(norm),
-        input_range=input_range,
-        batch_size=batch_size,
-        seed=seed,
-        transfer=True,
-    )
+        limits = validation.check_threat_model(
+            x, None, norm, input_range, *models.values()
+        )[1]
+        epsilons = [limits["epsilon"]]
+    radii = validation.check_radii("epsilons", epsilons)
+    threat: dict[str, Any] = {"epsilon": radii[0], "norm": arguments.norm(norm)}
+    threat |= {"input_range": input_range, "batch_size": batch_size, "seed": seed}
+    made = attacks_of(attacks, transfer=True, **threat)
     counted = np.ones(len(x), bool)
     if only_correct:
         for name in targets:
@@ -370,11 +347,9 @@ def transfer_matrix(  # noqa: D417
                 with unchanged(*models.values()):
                     cell = bench.cell(source, attack.at(radius), targets)
                 if cell.error:
+                    what = f"{label} on {source} at {radius:g}: {cell.error}."
                     warnings.warn(
-                        f"{label} on {source} at {radius:g}: {cell.error}. Repair the "
-                        "attack.",
-                        RuntimeWarning,
-                        stacklevel=2,
+                        f"{what} Repair the attack.", RuntimeWarning, stacklevel=2
                     )
-                records += records_of(cell._replace(attack=label), counted)
+                records += cell._replace(attack=label).records(counted)
     return records

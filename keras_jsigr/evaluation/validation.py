@@ -17,12 +17,10 @@ from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
 from keras_jsigr.evaluation.run import model_name, widest_radius
 
-Threat = tuple[float, str, tuple[float, float]]
-
 
 def check_threat_model(
     x: Any, epsilon: Any, norm: Any, input_range: Any, *models: Any
-) -> tuple[Any, Threat]:
+) -> tuple[Any, dict[str, Any]]:
     """Check inputs, radius, norm and range; hardened models fill in for `None`."""
     name = arguments.norm(norm)
     ends = known_range(input_range, *models)
@@ -42,11 +40,18 @@ def check_threat_model(
             f"{ends}, expected less than {widest:g}, where every input may "
             "become any other. Give it in input units: 8/255 for inputs in 0..1."
         )
-    return x, (radius, name, ends)
+    return x, {"epsilon": radius, "norm": name, "input_range": ends}
 
 
 def known_range(given: Any, *models: Any) -> tuple[float, float]:
     """Return the range that is given, or that of the hardened models, or (0, 1)."""
+    columns = isinstance(given, list | tuple) and any(np.ndim(end) for end in given)
+    if columns or isinstance(given, str | Mapping):
+        raise ValueError(
+            f"`input_range` is {given!r}, expected one (low, high) for all inputs, as "
+            "the ball of an attack has it. Evaluate a callable on scaled inputs, "
+            "`lambda u: model(low + u * (high - low))`, or pass the widest range."
+        )
     if given is not None:
         return arguments.interval("input_range", given)
     known = {ends for m in models if (ends := known_input_range(m)) is not None}
@@ -75,12 +80,11 @@ def check_radii(name: str, radii: Any) -> list[float]:
 
 def check_options(function: str, known: Any, options: Mapping[str, Any]) -> None:
     """Refuse keywords that are not in a typed dictionary, as Python does."""
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(
-                f"{function}() got an unexpected keyword argument {name!r}, expected "
-                f"one of {sorted(known.__annotations__)}. Check the spelling."
-            )
+    for name in sorted(set(options) - set(known.__annotations__)):
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {name!r}, expected "
+            f"one of {sorted(known.__annotations__)}. Check the spelling."
+        )
 
 
 def check_data(
@@ -111,10 +115,8 @@ def check_logits(
     shape = tuple(x.shape[1:])
     if isinstance(model, keras.Model) and isinstance(expected, tuple):
         wanted = expected[1:]
-        fits = len(wanted) == len(shape) and all(
-            want in (None, got) for want, got in zip(wanted, shape, strict=True)
-        )
-        if not fits:
+        pairs = zip(wanted, shape, strict=False)
+        if len(wanted) != len(shape) or any(w not in (None, got) for w, got in pairs):
             raise ValueError(
                 f"`x` does not fit the model: got examples of shape {shape}, expected "
                 f"{tuple(wanted)}. Reshape the data."
@@ -130,26 +132,23 @@ def check_logits(
     return logits
 
 
-def class_count(name: str, model: Any, probe: npt.NDArray[Any]) -> int:
-    """Try a model and return its number of classes."""
+def class_count(name: str, model: Any, x: Any, expected: int | None = None) -> int:
+    """Try a model on the first of `x` and return its number of classes."""
+    probe = np.asarray(probe_rows(x))
     try:
-        return int(check_logits(model, probe, len(probe)).shape[-1])
+        found = int(check_logits(model, probe, len(probe)).shape[-1])
     except Exception as error:
         raise ValueError(
             f"The {name} cannot be used on `x`, examples of shape {probe.shape[1:]}: "
             f"got {type(error).__name__}: {error} Expected a model of the same inputs "
             "and classes."
         ) from error
-
-
-def check_model_fits(name: str, model: Any, x: npt.NDArray[Any], classes: int) -> None:
-    """Check that another model takes the same inputs and knows the same classes."""
-    found = class_count(name, model, np.asarray(probe_rows(x)))
-    if found != classes:
+    if found != (expected or found):
         raise ValueError(
-            f"The {name} has {found} classes, expected {classes}. Pass models of the "
+            f"The {name} has {found} classes, expected {expected}. Pass models of the "
             "same classes in the same order."
         )
+    return found
 
 
 def check_surrogates(
@@ -175,7 +174,7 @@ def check_surrogates(
                 "of other weights. White-box rows are added without asking."
             )
         PROGRAMS.forget(surrogate)
-        check_model_fits(f"surrogate '{name}'", surrogate, x, classes)
+        class_count(f"surrogate '{name}'", surrogate, x, classes)
     return dict(surrogates)
 
 

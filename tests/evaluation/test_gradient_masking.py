@@ -44,19 +44,14 @@ def suspects(findings):
 def cheap(monkeypatch):
     """Only two quick rules."""
 
-    class Harmless(Rule):
-        name, title = "harmless", "Harmless"
+    def harmless(context):
+        return RuleResult(False, "Fine.", {"sum": context.x.sum()}, "Never shown.")
 
-        def check(self, context):
-            return RuleResult(False, "Fine.", {"sum": context.x.sum()}, "Never shown.")
+    def broken(context):
+        raise RuntimeError("no luck\nat all")
 
-    class Broken(Rule):
-        name, title = "broken", "Broken"
-
-        def check(self, context):
-            raise RuntimeError("no luck\nat all")
-
-    rules = {"harmless": Harmless(), "broken": Broken()}
+    checks = {"harmless": harmless, "broken": broken}
+    rules = {name: Rule(name, name.title(), check) for name, check in checks.items()}
     monkeypatch.setattr(diagnose, "RULES", rules)
 
 
@@ -151,17 +146,14 @@ def test_results_and_labels_are_subsampled_alike(monkeypatch):
     monkeypatch.setattr(diagnose, "IMAGES", 20)
     seen = {}
 
-    # A rule of the user's own is one class.
+    # A rule of the user's own is one function.
     monkeypatch.setattr(rules, "RULES", rules.RULES.copy())
 
-    @rules.register
-    class Look(Rule):
-        name, title = "look", "Look"
-
-        def check(self, context):
-            seen["x"], seen["y"] = context.x, context.y
-            seen["points"], seen["names"] = context.results["mine"], context.surrogates
-            return RuleResult(False, "", {})
+    @rules.rule("look", "Look")
+    def look(context):
+        seen["x"], seen["y"] = context.x, context.y
+        seen["points"], seen["names"] = context.results["mine"], context.surrogates
+        return RuleResult(False, "", {})
 
     monkeypatch.setattr(diagnose, "RULES", {"look": rules.RULES["look"]})
     options = {"results": {"mine": X + 0.0}, "surrogates": [lambda x: 2.0 * x]}
@@ -356,8 +348,8 @@ def test_answers_that_depend_on_the_batch(context_of, monkeypatch):
 @pytest.mark.parametrize("kind", ["one hot", "rounded", "steep"])
 def test_changes_that_gradients_do_not_see(context_of, kind, monkeypatch):
     """Decisions beside a small smooth part, which is all that the gradient sees."""
-    monkeypatch.setattr(rules.UnseenChanges, "QUERIES", 200)
-    monkeypatch.setattr(rules.UnseenChanges, "EXAMPLES", 4)
+    monkeypatch.setattr(rules, "UNSEEN_QUERIES", 200)
+    monkeypatch.setattr(rules, "UNSEEN_EXAMPLES", 4)
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(2, 6, 4)).astype("float32")
     hidden, shown = weights

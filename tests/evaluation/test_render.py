@@ -38,7 +38,6 @@ from keras_jsigr.evaluation.render.tables import (
     number,
     percent,
     report_matrices,
-    strongest_source,
     strongest_transfer,
 )
 from keras_jsigr.evaluation.render.text import escape, markdown_page
@@ -747,7 +746,7 @@ def test_the_union_of_all_sources_is_no_match_for_one_attack(report, marked):
     )
     found = changed(report, transfer=[*alone, union])
     assert strongest_transfer(found).source == "any surrogate"
-    assert strongest_source(found).source == "one"
+    assert strongest_transfer(found, single=True).source == "one"
     words = found.summary()
     assert "30.0 % right at worst (PGD against any surrogate)" in words
     assert "best single source 50.0 % (PGD against one); with access" in words
@@ -755,7 +754,7 @@ def test_the_union_of_all_sources_is_no_match_for_one_attack(report, marked):
     assert "mislead" not in words
     # Who calls a model so is not misunderstood.
     only = changed(report, transfer=[alone[0], dataclasses.replace(union, union=False)])
-    assert strongest_source(only).source == "any surrogate"
+    assert strongest_transfer(only, single=True).source == "any surrogate"
     assert "gradients mislead" in only.summary()
 
 

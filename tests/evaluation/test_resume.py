@@ -14,7 +14,12 @@ import tensorflow as tf
 from keras_jsigr import harden
 from keras_jsigr.attacks import FGSM, PGD, Attack, LogitsEnsemble
 from keras_jsigr.evaluation import evaluate_robustness as evaluate
-from keras_jsigr.evaluation import gradient_masking, resume, saliency_measures
+from keras_jsigr.evaluation import (
+    gradient_masking,
+    resume,
+    robust_evaluation,
+    saliency_measures,
+)
 from keras_jsigr.evaluation import robustness as parts
 from keras_jsigr.evaluation.records import Finding
 from keras_jsigr.evaluation.resume import (
@@ -120,8 +125,9 @@ def calls(monkeypatch):
 
     seen = Calls()
     monkeypatch.setattr(Attack, "__call__", counted)
-    call = sys.modules["keras_jsigr.evaluation.evaluate"]
-    monkeypatch.setattr(call, "APGD", lambda epsilon, **_: CURVE.at(epsilon))
+    monkeypatch.setattr(
+        robust_evaluation, "APGD", lambda epsilon, **_: CURVE.at(epsilon)
+    )
     return seen
 
 
@@ -402,7 +408,7 @@ def test_what_crashed_is_told_and_tried_again(tmp_path, settings_resume, monkeyp
         patch.setitem(saliency_measures.MEASURES, "sparsity", broken)
         report = evaluate(NET, X, Y, resume=tmp_path, **settings_resume)
     assert "diagnostics, t: no memory" in report.errors
-    assert "saliency, sparsity: MemoryError: full" in report.errors
+    assert "saliency: sparsity: MemoryError: full" in report.errors
     again = evaluate(NET, X, Y, resume=tmp_path, **settings_resume)
     assert again.errors == []
     assert len(again.findings) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -23,53 +23,38 @@ from keras_jsigr.evaluation.render.tables import (
 
 Theme = Literal["light", "dark"]
 # paper < surface: the page and what lies on it; soft: quiet grounds of marked text.
-COLORS: dict[Theme, dict[str, str]] = {
-    "light": {
-        "paper": "#fafaf8",
-        "surface": "#ffffff",
-        "ink": "#1b2225",
-        "muted": "#566267",
-        "rule": "#d8dddd",
-        "edge": "#828d91",
-        "accent": "#0b6570",
-        "accent-soft": "#e4f0f1",
-        "alarm": "#9c3419",
-        "alarm-soft": "#faebe6",
-    },
-    "dark": {
-        "paper": "#13181a",
-        "surface": "#1a2023",
-        "ink": "#e4e9ea",
-        "muted": "#9fadb2",
-        "rule": "#323b3f",
-        "edge": "#6d7a80",
-        "accent": "#67c6d0",
-        "accent-soft": "#17343a",
-        "alarm": "#f3a088",
-        "alarm-soft": "#3a221b",
-    },
+_BOTH = {
+    "paper": ("#fafaf8", "#13181a"),
+    "surface": ("#ffffff", "#1a2023"),
+    "ink": ("#1b2225", "#e4e9ea"),
+    "muted": ("#566267", "#9fadb2"),
+    "rule": ("#d8dddd", "#323b3f"),
+    "edge": ("#828d91", "#6d7a80"),
+    "accent": ("#0b6570", "#67c6d0"),
+    "accent-soft": ("#e4f0f1", "#17343a"),
+    "alarm": ("#9c3419", "#f3a088"),
+    "alarm-soft": ("#faebe6", "#3a221b"),
 }
-
-
+COLORS: dict[Theme, dict[str, str]] = {
+    "light": {name: light for name, (light, _) in _BOTH.items()},
+    "dark": {name: dark for name, (_, dark) in _BOTH.items()},
+}
 # One line per report; dashes and marks differ too, for those who see no colors.
 LINES: dict[Theme, list[str]] = {
     "light": ["#0b6570", "#b0431e", "#6b4ba3", "#7a6200", "#2f6d2f", "#a02c6d"],
     "dark": ["#67c6d0", "#f29a72", "#b9a1ee", "#d9bf4d", "#8fce8a", "#f08fc4"],
 }
-
-
+DASHES = ("", "7 4", "3 3", "9 4 2 4", "4 5", "12 5")
 # The ground of a cell for a share of one and of none.
 HEAT: dict[Theme, tuple[str, str]] = {
     "light": ("#f4f8f8", "#0a4a53"),
     "dark": ("#1d2629", "#8fe0e8"),
 }
-
-
 STEPS = 11
 
 
 class Cell(NamedTuple):
-    """Name the colors of one step of the heat map."""
+    """The colors of one step of the heat map."""
 
     ground: str
     text: str
@@ -126,8 +111,6 @@ def _luminance(color: str) -> float:
 
 # ---- the chart of the HTML page
 
-DASHES = ("", "7 4", "3 3", "9 4 2 4", "4 5", "12 5")
-
 
 @dataclass(frozen=True)
 class Chart:
@@ -183,20 +166,13 @@ class Chart:
 
         Labels one below the other would need 16 units each.
         """
-        groups: list[list[float]] = []
-        for share in sorted(self.chances):
-            near = groups and self.y(groups[-1][-1]) - self.y(share) < 18
-            groups[-1].append(share) if near else groups.append([share])
+        groups = _close(sorted(self.chances), lambda a, b: self.y(a) - self.y(b) < 18)
         return [(", ".join(dict.fromkeys(map(percent, g))), g[-1]) for g in groups]
 
     def radius_labels(self) -> list[tuple[str, float, str]]:
         """Return the marked radii with place and anchor; close ones share a label."""
-        groups: list[list[float]] = []
-        for epsilon in self.marked:
-            near = groups and self.x(epsilon) - self.x(groups[-1][-1]) < 90
-            groups[-1].append(epsilon) if near else groups.append([epsilon])
         found = []
-        for group in groups:
+        for group in _close(self.marked, lambda a, b: self.x(b) - self.x(a) < 90):
             text, place = ", ".join(map(number, group)), self.x(group[-1])
             half = 3.6 * (len(text) + 4)
             anchor = "middle"
@@ -222,6 +198,17 @@ class Chart:
         return room(0, 0.25 * self.limit) > room(0.75 * self.limit, self.limit)
 
 
+def _close(values: Sequence[float], near: Callable[..., bool]) -> list[list[float]]:
+    """Group neighbours that are near each other."""
+    groups: list[list[float]] = []
+    for value in values:
+        if groups and near(groups[-1][-1], value):
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return groups
+
+
 # ---- the PNG picture
 
 INK, MUTED, RULE = (COLORS["light"][name] for name in ("ink", "muted", "rule"))
@@ -240,18 +227,15 @@ def drawable(text: str, length: int = 28) -> str:
 def draw_curves(axes: Any, reports: Sequence[ReportData]) -> None:
     """Draw the accuracy over the radius."""
     _frame(axes, "Accuracy by radius")
-    names = labels(reports)
     handles = []
     for place, report in enumerate(reports):
         points = [p for p in report.curve if math.isfinite(p.epsilon)]
-        x = [p.epsilon for p in points]
+        x, rates = [p.epsilon for p in points], [p.accuracy for p in points]
         color, dashes = LINES["light"][place % 6], DASHES[place % 6].split()
         style = (0, [float(d) / 2 for d in dashes]) if dashes else "-"
-        low = [p.accuracy.low for p in points]
-        axes.fill_between(
-            x, low, [p.accuracy.high for p in points], color=color, alpha=0.15, lw=0
-        )
-        y = [p.accuracy.accuracy for p in points]
+        low, high = [r.low for r in rates], [r.high for r in rates]
+        axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        y = [r.accuracy for r in rates]
         handles += axes.plot(x, y, color=color, marker="o", ms=3.5, ls=style)
         axes.axhline(report.chance, color=MUTED, lw=0.8, ls=":")
         epsilon = report.threat_model.get("epsilon")
@@ -259,8 +243,7 @@ def draw_curves(axes: Any, reports: Sequence[ReportData]) -> None:
             axes.axvline(epsilon, color=INK, lw=0.8)
     axes.set_xlabel("radius ε, input units (dotted: guessing)", color=MUTED)
     axes.set_ylim(0, 1.02)
-    if len(reports) > 1:
-        _legend(axes, handles, names)
+    _legend(axes, handles, reports)
 
 
 def draw_bars(axes: Any, reports: Sequence[ReportData]) -> None:
@@ -271,54 +254,36 @@ def draw_bars(axes: Any, reports: Sequence[ReportData]) -> None:
     width = 0.8 / len(reports)
     handles = []
     for place, report in enumerate(reports):
-        rates = [(-1, report.clean)]
-        rates += [
-            (attacks.index(key), attack.accuracy)
-            for key, attack in runs[place].items()
-            if attack.accuracy is not None
-        ]
-        x = [at + (place + 0.5) * width - 0.4 for at, _ in rates]
-        y = [rate.accuracy for _, rate in rates]
-        spans = [
-            [max(0.0, rate.accuracy - rate.low) for _, rate in rates],
-            [max(0.0, rate.high - rate.accuracy) for _, rate in rates],
-        ]
-        color = LINES["light"][place % 6]
+        found = {attacks.index(key): a.accuracy for key, a in runs[place].items()}
+        rates = {-1: report.clean} | {at: r for at, r in found.items() if r is not None}
+        x = [at + (place + 0.5) * width - 0.4 for at in rates]
+        y = [rate.accuracy for rate in rates.values()]
+        low = [max(0.0, rate.accuracy - rate.low) for rate in rates.values()]
+        high = [max(0.0, rate.high - rate.accuracy) for rate in rates.values()]
+        style: Any = {"color": LINES["light"][place % 6], "yerr": [low, high]}
         error = {"ecolor": INK, "elinewidth": 0.8}
-        handles.append(
-            axes.bar(x, y, width * 0.92, color=color, yerr=spans, error_kw=error)
-        )
+        handles.append(axes.bar(x, y, width * 0.92, error_kw=error, **style))
     texts = ["no attack", *(drawable(name, 18) for name, _ in attacks)]
     axes.set_xlim(-1.6, max(len(attacks), 4) - 0.4)
     axes.set_xticks(range(-1, len(attacks)), texts, rotation=30, ha="right")
     _literal(axes.get_xticklabels())
     axes.set_ylim(0, 1.02)
-    if len(reports) > 1:
-        _legend(axes, handles, labels(reports))
+    _legend(axes, handles, reports)
 
 
 def draw_matrix(axes: Any, matrix: Matrix) -> None:
     """Draw a transfer matrix."""
-    axes.set_title(
-        drawable(f"{matrix.attack}, ε = {number(matrix.epsilon)}", 34),
-        fontsize=10,
-        color=INK,
-        parse_math=False,
-    )
+    title = drawable(f"{matrix.attack}, ε = {number(matrix.epsilon)}", 34)
+    axes.set_title(title, fontsize=10, color=INK, parse_math=False)
     for row, source in enumerate(matrix.sources):
         for column, target in enumerate(matrix.targets):
             rate = matrix.cells.get((source, target))
             cell = heat(rate.accuracy, "light") if rate else None
             ground, ink = cell or ("#ffffff", MUTED)
-            home = source == target
-            axes.fill_between(
-                [column - 0.48, column + 0.48],
-                row - 0.48,
-                row + 0.48,
-                facecolor=ground,
-                edgecolor=INK if home else RULE,
-                lw=1.6 if home else 0.6,
-            )
+            edge, width = (INK, 1.6) if source == target else (RULE, 0.6)
+            style: Any = {"facecolor": ground, "edgecolor": edge, "lw": width}
+            span = [column - 0.48, column + 0.48]
+            axes.fill_between(span, row - 0.48, row + 0.48, **style)
             text = percent(rate.accuracy) if rate else DASH
             axes.text(column, row, text, ha="center", va="center", color=ink, size=9)
     axes.set_xlim(-0.5, len(matrix.targets) - 0.5)
@@ -342,9 +307,11 @@ def _frame(axes: Any, title: str) -> None:
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
 
-def _legend(axes: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+def _legend(axes: Any, handles: Sequence[Any], reports: Sequence[ReportData]) -> None:
+    if len(reports) < 2:
+        return
     # A name that begins with an underscore would be left out.
-    texts = [f"\N{ZERO WIDTH SPACE}{drawable(name)}" for name in names]
+    texts = [f"\N{ZERO WIDTH SPACE}{drawable(name)}" for name in labels(reports)]
     legend = axes.legend(handles, texts, frameon=False, fontsize=9, loc="upper right")
     _literal(legend.get_texts())
 
@@ -355,10 +322,6 @@ def _literal(texts: Sequence[Any]) -> None:
         text.set_parse_math(False)
 
 
-HINT = "the picture needs the package matplotlib: pip install matplotlib"
-MATRICES = 3
-
-
 def png_figure(reports: Sequence[ReportData]) -> bytes:
     """Draw the curves, the accuracy after each attack, and transfer matrices."""
     if not reports:
@@ -367,14 +330,16 @@ def png_figure(reports: Sequence[ReportData]) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(f"{error}; {HINT}") from error
+        raise ImportError(
+            f"{error}; the picture needs the package matplotlib: pip install matplotlib"
+        ) from error
     matrices = _chosen(reports)
     upper, lower = 4.4, max((1.3 + 0.5 * len(m.sources) for m in matrices), default=0.0)
     figure = Figure(figsize=(11, upper + lower), layout="constrained")
     FigureCanvasAgg(figure)
     title = "Comparison of models" if len(reports) > 1 else reports[0].title
     figure.suptitle(drawable(title, 70), color=INK, weight="bold", parse_math=False)
-    heights = [upper, lower] if matrices else [upper]
+    heights = [upper, lower][: 1 + bool(matrices)]
     rows = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     cells = rows[0].subgridspec(1, 2)
     draw_curves(figure.add_subplot(cells[0]), reports)
@@ -393,4 +358,4 @@ def _chosen(reports: Sequence[ReportData]) -> list[Matrix]:
     found = [matrix for _, group in report_matrices(reports) for matrix in group]
     limits = [report.threat_model.get("epsilon") for report in reports]
     at_limit = [m for m in found if m.epsilon in limits]
-    return (at_limit or found)[:MATRICES]
+    return (at_limit or found)[:3]

@@ -8,7 +8,6 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_jsigr.evaluation.records import ReportData
@@ -19,14 +18,6 @@ from keras_jsigr.evaluation.render.figures import (
     Chart,
     heat_step,
     theme_css,
-)
-from keras_jsigr.evaluation.render.tables import (
-    compared,
-    key_figures,
-    labels,
-    numbered,
-    report_matrices,
-    saliency_rows,
 )
 from keras_jsigr.evaluation.render.text import sentences
 
@@ -79,14 +70,18 @@ def sections(reports: Sequence[ReportData]) -> list[tuple[str, str]]:
 def rows(reports: Sequence[ReportData]) -> dict[str, list[Any]]:
     """Line up what the reports have in common."""
     return {
-        "attacks": _line_up([numbered(r.attacks, "name") for r in reports]),
-        "classes": _line_up([numbered(r.classes, "name") for r in reports]),
+        "attacks": tables.line_up(
+            [tables.numbered(r.attacks, "name") for r in reports]
+        ),
+        "classes": tables.line_up(
+            [tables.numbered(r.classes, "name") for r in reports]
+        ),
         "curve": sorted(
-            _line_up([{p.epsilon: p for p in r.curve} for r in reports]),
+            tables.line_up([{p.epsilon: p for p in r.curve} for r in reports]),
             key=lambda row: row[0],
         ),
-        "saliency": saliency_rows(reports),
-        "rules": _line_up([numbered(r.findings, "rule") for r in reports]),
+        "saliency": tables.saliency_rows(reports),
+        "rules": tables.line_up([tables.numbered(r.findings, "rule") for r in reports]),
         "examples": [
             (place, number, example)
             for place, report in enumerate(reports)
@@ -95,12 +90,6 @@ def rows(reports: Sequence[ReportData]) -> dict[str, list[Any]]:
     }
 
 
-def _line_up(tables: Sequence[dict[Any, Any]]) -> list[tuple[Any, list[Any]]]:
-    keys = dict.fromkeys(chain.from_iterable(tables))
-    return [(key, [table.get(key) for table in tables]) for key in keys]
-
-
-HINT = "the HTML page needs the package jinja2: pip install jinja2"
 STATUS = {"suspect": 0, "skipped": 1, "ok": 2}
 
 
@@ -116,15 +105,15 @@ def html_page(reports: Sequence[ReportData]) -> str:
         script=script,
         policy=_policy(style, script),
         reports=reports,
-        names=labels(reports),
+        names=tables.labels(reports),
         several=len(reports) > 1,
         title=_title(reports),
         kind=_kind(reports),
         parts=sections(reports),
-        figures=[key_figures(report) for report in reports],
+        figures=[tables.key_figures(report) for report in reports],
         sentences=[sentences(report) for report in reports],
-        compared=compared(reports),
-        matrices=report_matrices(reports),
+        compared=tables.compared(reports),
+        matrices=tables.report_matrices(reports),
         charts=_charts(reports),
         dashes=DASHES,
         steps=STEPS,
@@ -138,7 +127,8 @@ def _environment() -> jinja2.Environment:
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError(f"{error}; {HINT}") from error
+        hint = "the HTML page needs the package jinja2: pip install jinja2"
+        raise ImportError(f"{error}; {hint}") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_jsigr.evaluation.render", "templates"),
         autoescape=True,
@@ -180,7 +170,7 @@ def _charts(reports: Sequence[ReportData]) -> list[Chart]:
     """Return the curves for a wide and for a narrow window; [] without curves."""
     lines = [
         (name, [p for p in report.curve if math.isfinite(p.epsilon)])
-        for name, report in zip(labels(reports), reports, strict=True)
+        for name, report in zip(tables.labels(reports), reports, strict=True)
     ]
     if not any(points for _, points in lines):
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from keras_jsigr.evaluation.records import (
@@ -113,9 +113,8 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(plain(item) for item in value)})"
     # Seeds and settings in full: these are for repeating, not for reading.
-    return (
-        f"{value:.12g}".replace("inf", "∞") if isinstance(value, float) else f"{value}"
-    )
+    shown = f"{value:.12g}" if isinstance(value, float) else ""
+    return shown.replace("inf", "∞") or f"{value}"
 
 
 # ---- comparisons
@@ -214,20 +213,22 @@ def compared(reports: Sequence[ReportData]) -> list[str]:
     return [text]
 
 
-# What earlier versions called the worst of all sources without marking it.
+# What earlier versions called the worst of all sources without marking it; it came
+# last, after at least two surrogates.
 _UNIONS = ("any surrogate", "any of the surrogates")
 
 
-def strongest_transfer(report: ReportData) -> TransferRecord | None:
-    """Find the examples of other models that leave the fewest right."""
-    return _strongest(report, [r for r in report.transfer if r.source != r.target])
-
-
-def strongest_source(report: ReportData) -> TransferRecord | None:
-    """Find the source, an ensemble or not, whose examples leave the fewest right."""
-    foreign = [r for r in report.transfer if r.source != r.target]
-    unions = {r.source for r in foreign if r.union} or _unmarked_union(foreign)
-    return _strongest(report, [r for r in foreign if r.source not in unions])
+def strongest_transfer(
+    report: ReportData, single: bool = False
+) -> TransferRecord | None:
+    """Find the examples of other models, or one source, that leave the fewest right."""
+    found = [r for r in report.transfer if r.source != r.target]
+    if single:
+        last = list(dict.fromkeys(r.source for r in found))[2:][-1:]
+        unions = {r.source for r in found if r.union} or {*last} & {*_UNIONS}
+        found = [r for r in found if r.source not in unions]
+    at_limit = [r for r in found if in_threat_model(report, r)]
+    return min(at_limit or found, key=_share, default=None)
 
 
 def in_threat_model(report: ReportData, record: TransferRecord) -> bool:
@@ -250,7 +251,7 @@ def transfer_words(report: ReportData) -> str:
         f"Examples made against other models{reach} leave {percent(_share(worst))} "
         f"right at worst ({worst.attack} against {worst.source})"
     )
-    single = strongest_source(report)
+    single = strongest_transfer(report, single=True)
     home = None if single is None else _with_access(report, single)
     if single is not None and home is not None:
         if single is not worst:
@@ -266,19 +267,6 @@ def transfer_words(report: ReportData) -> str:
             f"under attack is at most {percent(_share(worst))}."
         )
     return text
-
-
-def _strongest(
-    report: ReportData, records: Sequence[TransferRecord]
-) -> TransferRecord | None:
-    at_limit = [r for r in records if in_threat_model(report, r)]
-    return min(at_limit or records, key=_share, default=None)
-
-
-def _unmarked_union(foreign: Sequence[TransferRecord]) -> set[str]:
-    # It came last, after at least two surrogates.
-    sources = list(dict.fromkeys(r.source for r in foreign))
-    return {s for s in sources[-1:] if len(sources) > 2 and s in _UNIONS}
 
 
 def _with_access(report: ReportData, foreign: TransferRecord) -> TransferRecord | None:
@@ -313,62 +301,58 @@ def _same(a: float, b: float) -> bool:
 
 
 class KeyFigure(NamedTuple):
-    """Hold one figure."""
+    """One figure, with what is to be said of it."""
 
     name: str
     value: str
-    note: str
+    note: str = ""
 
 
 def key_figures(report: ReportData) -> list[KeyFigure]:
     """Choose the figures to show first."""
     transfer = strongest_transfer(report)
-    middle = _median(report)
+    quantiles = dict(report.linearized.quantiles if report.linearized else [])
     suspect = sum(finding.status == "suspect" for finding in report.findings)
     checked = sum(finding.status != "skipped" for finding in report.findings)
-    total = report.seconds.get("total")
+    verdict = f"{suspect} suspect" if suspect or decided(report) else "undecided"
+    queries = f"{number(report.queries)} questions each" if report.queries else ""
+    total, attacks = report.seconds.get("total"), report.attacks
 
-    def rate(
-        name: str, value: Rate | None, note: str = "", missing: str = ""
-    ) -> KeyFigure:
+    def rate(name: str, value: Rate | None, note: str, missing: str) -> KeyFigure:
         if value is None:
             return KeyFigure(name, "", missing)
-        interval = f"95 % interval {between(value)}"
-        return KeyFigure(name, percent(value.accuracy), f"{note}{interval}")
+        note = f"{note}95 % interval {between(value)}"
+        return KeyFigure(name, percent(value.accuracy), note)
 
     return [
         rate(
             "Accuracy under attack",
-            report.robust if any(a.accuracy for a in report.attacks) else None,
+            report.robust if any(a.accuracy for a in attacks) else None,
             "worst case per example, ",
-            "no attack worked" if report.attacks else "no attack was run",
+            "no attack worked" if attacks else "no attack was run",
         ),
-        rate("Accuracy without attack", report.clean),
-        KeyFigure("Accuracy of guessing", percent(report.chance), ""),
+        rate("Accuracy without attack", report.clean, "", ""),
+        KeyFigure("Accuracy of guessing", percent(report.chance)),
         rate(
             "Accuracy under transfer",
             transfer.accuracy if transfer else None,
             "at worst, ",
             "not measured",
         ),
-        KeyFigure("Linearized robustness", "", "not measured")
-        if middle is None
-        else KeyFigure(
-            "Linearized robustness", number(middle), "median distance, input units"
+        KeyFigure(
+            "Linearized robustness",
+            number(quantiles[0.5]) if 0.5 in quantiles else "",
+            "median distance, input units" if 0.5 in quantiles else "not measured",
         ),
         KeyFigure(
             "Diagnostics",
-            f"{suspect} suspect" if suspect or decided(report) else "undecided",
-            f"{checked} of {len(report.findings)} rules checked",
-        )
-        if checked
-        else KeyFigure("Diagnostics", "", "not run"),
-        KeyFigure(
-            "Examples",
-            number(report.clean.total),
-            f"{number(report.queries)} questions each" if report.queries else "",
+            verdict if checked else "",
+            f"{checked} of {len(report.findings)} rules checked"
+            if checked
+            else "not run",
         ),
-        KeyFigure("Time", "" if total is None else duration(total), ""),
+        KeyFigure("Examples", number(report.clean.total), queries),
+        KeyFigure("Time", "" if total is None else duration(total)),
     ]
 
 
@@ -380,14 +364,8 @@ def decided(report: ReportData) -> bool:
     )
 
 
-def _median(report: ReportData) -> float | None:
-    quantiles = report.linearized.quantiles if report.linearized else []
-    return next((value for share, value in quantiles if share == 0.5), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """Hold the accuracies under one attack at one radius."""
+class Matrix(NamedTuple):
+    """The accuracies under one attack at one radius."""
 
     attack: str
     epsilon: float
@@ -399,11 +377,19 @@ class Matrix:
 def matrices(records: Sequence[TransferRecord]) -> list[Matrix]:
     """Sort transfer results into one table per attack and radius."""
     attacks = list(dict.fromkeys(record.attack for record in records))
-    keys = {(record.attack, record.epsilon) for record in records}
-    return [
-        _matrix([r for r in records if (r.attack, r.epsilon) == key])
-        for key in sorted(keys, key=lambda key: (attacks.index(key[0]), key[1]))
-    ]
+    groups: dict[tuple[int, float], list[TransferRecord]] = {}
+    for record in records:
+        key = (attacks.index(record.attack), record.epsilon)
+        groups.setdefault(key, []).append(record)
+    found = []
+    for (place, epsilon), group in sorted(groups.items(), key=lambda item: item[0]):
+        targets = list(dict.fromkeys(record.target for record in group))
+        sources = dict.fromkeys(record.source for record in group)
+        # The targets first, so that the diagonal is where access was full.
+        sources = dict.fromkeys([*(t for t in targets if t in sources), *sources])
+        cells = {(r.source, r.target): r.accuracy for r in group}
+        found.append(Matrix(attacks[place], epsilon, list(sources), targets, cells))
+    return found
 
 
 def report_matrices(
@@ -426,41 +412,30 @@ def report_matrices(
 def _distinct(reports: Sequence[ReportData]) -> bool:
     """Say whether no result would take the place of another."""
     targets = [name for r in reports for name in {t.target for t in r.transfer}]
-    keys = [
-        (t.source, t.target, t.attack, t.epsilon) for r in reports for t in r.transfer
-    ]
-    return len(set(targets)) == len(targets) and len(set(keys)) == len(keys)
+    together = [t for r in reports for t in r.transfer]
+    keys = {(t.source, t.target, t.attack, t.epsilon) for t in together}
+    return len({*targets}) == len(targets) and len(keys) == len(together)
 
 
 def _same_sources(reports: Sequence[ReportData]) -> bool:
     """Say whether all that several reports made examples against is known to be one."""
-    known: dict[str, set[str]] = {}
+    known: dict[str, list[set[str]]] = {}
     for report in reports:
-        for source in {(t.source, t.fingerprint) for t in report.transfer}:
-            known.setdefault(source[0], set()).add(source[1])
-    shared = [
-        name
-        for name in known
-        if sum(any(t.source == name for t in r.transfer) for r in reports) > 1
-    ]
-    return all(len(known[name]) == 1 and "" not in known[name] for name in shared)
+        for name in {t.source for t in report.transfer}:
+            prints = {t.fingerprint for t in report.transfer if t.source == name}
+            known.setdefault(name, []).append(prints)
+    shared = [set().union(*found) for found in known.values() if len(found) > 1]
+    return all(len(prints) == 1 and "" not in prints for prints in shared)
 
 
-def _matrix(records: list[TransferRecord]) -> Matrix:
-    targets = list(dict.fromkeys(record.target for record in records))
-    sources = list(dict.fromkeys(record.source for record in records))
-    ordered = [t for t in targets if t in sources]
-    return Matrix(
-        attack=records[0].attack,
-        epsilon=records[0].epsilon,
-        sources=ordered + [s for s in sources if s not in ordered],
-        targets=targets,
-        cells={(r.source, r.target): r.accuracy for r in records},
-    )
+def line_up(tables: Sequence[dict[Any, Any]]) -> list[tuple[Any, list[Any]]]:
+    """Put what several tables have of each key side by side; `None`: nothing."""
+    keys = dict.fromkeys(chain.from_iterable(tables))
+    return [(key, [table.get(key) for table in tables]) for key in keys]
 
 
 class SaliencyRow(NamedTuple):
-    """Hold one figure of all reports; `None` where a report lacks it."""
+    """One figure of all reports; `None` where a report lacks it."""
 
     metric: str
     condition: str
@@ -470,20 +445,14 @@ class SaliencyRow(NamedTuple):
 
 def saliency_rows(reports: Sequence[ReportData]) -> list[tuple[str, list[SaliencyRow]]]:
     """Line up the figures that the reports have in common, group by group."""
-    groups: dict[str, dict[tuple[str, str], SaliencyRow]] = {}
-    for place, report in enumerate(reports):
-        for figure in report.saliency.figures if report.saliency else []:
-            row = groups.setdefault(figure.group, {}).setdefault(
-                (figure.metric, figure.condition),
-                SaliencyRow(
-                    figure.metric,
-                    figure.condition,
-                    figure.better,
-                    [None] * len(reports),
-                ),
-            )
-            row.figures[place] = figure
-    return [(group, list(rows.values())) for group, rows in groups.items()]
+    groups: dict[str, list[SaliencyRow]] = {}
+    figures = [r.saliency.figures if r.saliency else [] for r in reports]
+    tables = [{(f.group, f.metric, f.condition): f for f in row} for row in figures]
+    for (group, metric, condition), row in line_up(tables):
+        better = next(figure.better for figure in row if figure)
+        found = SaliencyRow(metric, condition, better, row)
+        groups.setdefault(group, []).append(found)
+    return list(groups.items())
 
 
 def mean(figure: SaliencyFigure | None) -> str:
@@ -508,7 +477,6 @@ def saliency_words(report: ReportData) -> str:
     if record is None:
         return ""
     suspect = [f.title for f in record.findings if f.status == "suspect"]
-    says = [f.says for f in record.findings]
     text = (
         f"The {record.method} maps of {number(record.images)} examples were measured."
     )
@@ -516,7 +484,7 @@ def saliency_words(report: ReportData) -> str:
         text += f" Suspect: {listing(suspect)}."
     if record.errors:
         text += f" Not everything worked: {' '.join(record.errors)}"
-    return " ".join([text, *says])
+    return " ".join([text, *(f.says for f in record.findings)])
 
 
 def _decimal(value: float) -> str:

@@ -32,7 +32,7 @@ from keras_jsigr.evaluation.render.tables import (
 
 
 class TextTable(NamedTuple):
-    """Hold one table; every row is as long as the header."""
+    """One table; every row is as long as the header."""
 
     heading: str
     header: list[str]
@@ -45,13 +45,14 @@ _FINDING = ["Status", "Rule", "Finding", "Figures", "What to do"]
 def report_tables(report: ReportData) -> list[TextTable]:
     """Write everything but summary, key figures and transfer as tables."""
     rates = ["Without attack", "Under attack"]
+    columns = ["Example", "Class", *rates, "Attack", "Distance"]
     name = report.curve_attack.get("name")
     curve = f"Accuracy by radius ({name})" if name else "Accuracy by radius"
     points = [[number(p.epsilon), rate(p.accuracy)] for p in report.curve]
     classes = [[c.name, rate(c.clean), rate(c.robust)] for c in report.classes]
     examples = [
         [
-            str(e.index),
+            f"{e.index}",
             e.label,
             e.predicted,
             e.adversarial,
@@ -60,11 +61,10 @@ def report_tables(report: ReportData) -> list[TextTable]:
         ]
         for e in report.examples
     ]
-    maps = report.saliency
-    about_maps = [_finding(f) for f in maps.findings] if maps else []
-    about_maps += [
-        ["error", text, "", "", ""] for text in (maps.errors if maps else [])
-    ]
+    about_maps = []
+    if report.saliency:
+        about_maps += [_finding(f) for f in report.saliency.findings]
+        about_maps += [["error", text, "", "", ""] for text in report.saliency.errors]
     tables = [
         TextTable("What went wrong", ["Part"], [[text] for text in report.errors]),
         TextTable(curve, ["ε", "Accuracy"], points),
@@ -72,9 +72,7 @@ def report_tables(report: ReportData) -> list[TextTable]:
         TextTable("Diagnostics", _FINDING, [_finding(f) for f in report.findings]),
         _linearized(report),
         TextTable("Classes", ["Class", *rates], classes),
-        TextTable(
-            "Examples", ["Example", "Class", *rates, "Attack", "Distance"], examples
-        ),
+        TextTable("Examples", columns, examples),
         _saliency(report),
         TextTable("What the figures of the maps say", _FINDING, about_maps),
         _settings(report),
@@ -107,25 +105,24 @@ def _attacks(report: ReportData) -> TextTable:
 
 
 def _linearized(report: ReportData) -> TextTable:
-    found = report.linearized
-    rows = []
-    if found is not None:
-        rows = [
-            [f"{percent(share)} of the examples are closer than", number(value)]
-            for share, value in found.quantiles
-        ]
-        rows.append(["median logit margin", number(found.margin)])
-        rows.append(["median dual norm of its gradient", number(found.gradient)])
-    norm = f" ({found.norm})" if found else ""
-    return TextTable(f"Linearized robustness{norm}", ["Figure", "Value"], rows)
+    found, header = report.linearized, ["Figure", "Value"]
+    if found is None:
+        return TextTable("Linearized robustness", header, [])
+    rows = [
+        *(
+            (f"{percent(s)} of the examples are closer than", v)
+            for s, v in found.quantiles
+        ),
+        ("median logit margin", found.margin),
+        ("median dual norm of its gradient", found.gradient),
+    ]
+    shown = [[name, number(value)] for name, value in rows]
+    return TextTable(f"Linearized robustness ({found.norm})", header, shown)
 
 
 def _saliency(report: ReportData) -> TextTable:
     rows = [
-        [
-            *(group, row.metric, row.condition, row.better),
-            *(mean(figure), spread(figure) if figure else ""),
-        ]
+        [group, *row[:3], mean(figure), spread(figure) if figure else ""]
         for group, found in saliency_rows([report])
         for row in found
         for figure in row.figures
@@ -144,11 +141,7 @@ def _settings(report: ReportData) -> TextTable:
         "Attack of the curve": report.curve_attack.get("config") or {},
         "Version": report.versions,
     }
-    rows = [
-        [part, key, plain(value)]
-        for part, values in parts.items()
-        for key, value in values.items()
-    ]
+    rows = [[part, k, plain(v)] for part, of in parts.items() for k, v in of.items()]
     rows += [["Time", key, duration(value)] for key, value in report.seconds.items()]
     return TextTable("Settings", ["Kind", "Name", "Value"], rows)
 
@@ -176,12 +169,9 @@ def sentences(report: ReportData) -> list[str]:
 
 def _attacked(report: ReportData) -> str:
     model, examples = report.model, number(report.clean.total)
-    facts = [
-        f"{number(model['parameters'])} parameters" if "parameters" in model else "",
-        f"{number(model['classes'])} classes" if "classes" in model else "",
-        "hardened" if model.get("hardened") else "",
-    ]
-    known = ", ".join(fact for fact in facts if fact)
+    counts = [key for key in ("parameters", "classes") if key in model]
+    facts = [f"{number(model[key])} {key}" for key in counts]
+    known = ", ".join([*facts, "hardened"] if model.get("hardened") else facts)
     name = f"{model.get('name') or 'The model'}{f' ({known})' if known else ''}"
     names = [attack.name for attack in report.attacks if attack.accuracy]
     if not names:
@@ -192,9 +182,8 @@ def _attacked(report: ReportData) -> str:
     reach = radius(threat.get("epsilon", math.nan), threat.get("input_range"))
     methods = "one attack" if len(names) == 1 else f"{len(names)} attacks"
     return (
-        f"{name} was attacked on {examples} examples with {methods}, "
-        f"{listing(names)}, which may change an input by at most {reach} in the "
-        f"{norm} norm."
+        f"{name} was attacked on {examples} examples with {methods}, {listing(names)}, "
+        f"which may change an input by at most {reach} in the {norm} norm."
     )
 
 
@@ -215,35 +204,31 @@ def _worst_case(report: ReportData) -> str:
         f"remain right (95 % interval {between(rate)}). Attacks that were "
         "not run may break more."
     )
-    if rate.high < chance:
-        return f"{text} Guessing would be right more often: {percent(chance)}."
-    if rate.low <= chance:
-        return f"{text} Guessing would do as well: {percent(chance)}."
-    return f"{text} Guessing would give {percent(chance)}."
+    what = "do as well:" if rate.low <= chance else "give"
+    what = "be right more often:" if rate.high < chance else what
+    return f"{text} Guessing would {what} {percent(chance)}."
 
 
 def _diagnostics(report: ReportData) -> str:
-    if not report.findings:
-        return "No diagnostics were run."
+    total = len(report.findings)
     suspect = [f.title for f in report.findings if f.status == "suspect"]
     skipped = sum(f.status == "skipped" for f in report.findings)
-    checked = len(report.findings) - skipped
-    rules = "1 rule" if checked == 1 else f"{checked} rules"
+    rules = "1 rule" if total - skipped == 1 else f"{total - skipped} rules"
     left_out = f" ({skipped} could not be checked)" if skipped else ""
-    if not checked:
+    if not total:
+        return "No diagnostics were run."
+    if skipped == total:
         return f"The diagnostics could not be run ({skipped} skipped)."
-    if not suspect and not decided(report):
+    if suspect:
         return (
-            f"The diagnostics are no clean bill: only {rules} of {len(report.findings)}"
-            " could be checked."
+            f"Of {rules} of the diagnostics {len(suspect)} found something suspect"
+            f"{left_out}. In doubt: {'; '.join(suspect).lower()}. Until that is "
+            "explained, the model may be less robust than the figures say."
         )
-    if not suspect:
+    if decided(report):
         return f"Of {rules} of the diagnostics none found anything suspect{left_out}."
-    return (
-        f"Of {rules} of the diagnostics {len(suspect)} found something suspect"
-        f"{left_out}. In doubt: {'; '.join(suspect).lower()}. Until that is explained, "
-        "the model may be less robust than the figures say."
-    )
+    of = f"{rules} of {total} could be checked."
+    return f"The diagnostics are no clean bill: only {of}"
 
 
 def _errors(report: ReportData) -> str:
@@ -319,14 +304,11 @@ def _matrix(matrix: Matrix) -> str:
 
 
 def _tables(report: ReportData, level: str) -> list[str]:
-    return [
-        part
+    found = [
+        (f"{level} {escape(table.heading)}", _table(table.header, table.rows))
         for table in report_tables(report)
-        for part in (
-            f"{level} {escape(table.heading)}",
-            _table(table.header, table.rows),
-        )
     ]
+    return [part for parts in found for part in parts]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

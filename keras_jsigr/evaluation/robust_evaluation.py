@@ -16,16 +16,10 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import to_json
 from keras_jsigr.core.scores import check_class_names
+from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.examples import show_examples
 from keras_jsigr.evaluation.gradient_masking import find_symptoms
-from keras_jsigr.evaluation.records import (
-    CurvePoint,
-    ExampleRecord,
-    Finding,
-    LinearizedRecord,
-    Rate,
-    SaliencyRecord,
-)
+from keras_jsigr.evaluation.records import CurvePoint, Rate
 from keras_jsigr.evaluation.report import Report
 from keras_jsigr.evaluation.resume import ResultCache, data_identity, model_identity
 from keras_jsigr.evaluation.robustness import (
@@ -59,16 +53,6 @@ from keras_jsigr.evaluation.transfer import (
     run_transfer,
     transfer_record,
 )
-from keras_jsigr.evaluation.validation import (
-    check_data,
-    check_logits,
-    check_options,
-    check_radii,
-    check_surrogates,
-    check_threat_model,
-)
-
-_CURVE_STEPS = 50
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -104,16 +88,11 @@ def evaluate_robustness(
 
     The headline is the per-example worst case: an example counts as robust if no attack
     fools the model on it, and nothing that is transferred from the surrogates within
-    the radius. Beside it: each attack, each class, accuracy over the radius, transfer
-    from other models next to the same attack with full access, the linearized
-    robustness, diagnostics of gradient masking, and some fooled examples.
-
-    The model and its variables are the same after the call. A crash of an attack or a
-    part is told in `report.errors`; the rest goes on. A callable that TensorFlow cannot
-    differentiate is a black box: what needs a gradient is left out, the curve is that
-    of the first attack that works, and `report.queries` counts what it was asked. With
-    `resume`, an interrupted evaluation goes on where it was; the same call gives the
-    same report but for the times.
+    the radius. The model and its variables are the same after the call. A crash of an
+    attack or a part is told in `report.errors`; the rest goes on. A callable that
+    TensorFlow cannot differentiate is a black box: what needs a gradient is left out,
+    the curve is that of the first attack that works, and `report.queries` counts what
+    it was asked. The same call gives the same report but for the times.
 
     Args:
         model: A Keras classifier of one input, a hardened model, or a callable that
@@ -132,8 +111,8 @@ def evaluate_robustness(
         diagnostics: Whether to look for symptoms of gradient masking.
         saliency: Whether to measure the saliency maps too, about a minute more for 500
             images; or a dictionary of settings of `evaluate_saliency` to do it with.
-        resume: A folder for finished pieces of work; one folder serves any number of
-            evaluations.
+        resume: A folder for finished pieces of work, with which an interrupted
+            evaluation goes on; it serves any number of evaluations.
         verbose: 1 prints what is done, 0 nothing, `"auto"` only in long evaluations.
         **options: `epsilons`: radii of the curve (default: from a quarter of `epsilon`
             to `epsilon`, and on until guessing is as good); `transfer_attacks`: attacks
@@ -145,7 +124,8 @@ def evaluate_robustness(
             (default: the name of the model).
 
     Returns:
-        The report; `report.save("report.html")` makes a page of it.
+        The report: headline, attacks, classes, accuracy over the radius, transfer,
+        linearized robustness, diagnostics, examples; `report.save("report.html")`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -158,26 +138,18 @@ def evaluate_robustness(
         >>> import numpy as np
         >>> import keras_jsigr as kj
         >>> x = np.array([[0.9, 0.1], [0.55, 0.45]], "float32")
-        >>> report = kj.evaluate_robustness(
-        ...     lambda x: x,
-        ...     x,
-        ...     [0, 0],
-        ...     epsilon=0.1,
-        ...     attacks=["pgd"],
-        ...     epsilons=[0.1],
-        ...     diagnostics=False,
-        ... )
+        >>> quick = {"attacks": ["pgd"], "epsilons": [0.1], "diagnostics": False}
+        >>> report = kj.evaluate_robustness(lambda x: x, x, [0, 0], 0.1, **quick)
         >>> report.clean.accuracy, report.robust.accuracy
         (1.0, 0.5)
     """
     arguments.choice("verbose", verbose, ("auto", 0, 1))
     arguments.choice("diagnostics", diagnostics, (False, True))
-    check_options("evaluate_robustness", EvaluationOptions, options)
+    validation.check_options("evaluate_robustness", EvaluationOptions, options)
     count = arguments.count("examples", options.get("examples", 12), minimum=0)
     batch_size = arguments.count("batch_size", options.get("batch_size", 128))
     seed = arguments.count("seed", options.get("seed", 0), minimum=0)
-    limit = options.get("max_queries")
-    if limit is not None:
+    if (limit := options.get("max_queries")) is not None:
         limit = arguments.count("max_queries", limit, minimum=50)
         if isinstance(model, keras.Model):
             raise ValueError(
@@ -188,30 +160,19 @@ def evaluate_robustness(
     for key, text in (("title", title), ("resume", resume)):
         if text is not None and not isinstance(text, str | os.PathLike):
             raise TypeError(f"`{key}` is {text!r}, expected a string or None.")
-    x, limits = check_threat_model(x, epsilon, norm, input_range, model)
-    epsilon, norm, input_range = limits
-    threat: dict[str, Any] = {
-        "epsilon": epsilon,
-        "norm": norm,
-        "input_range": input_range,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
+    x, limits = validation.check_threat_model(x, epsilon, norm, input_range, model)
+    epsilon, norm, input_range = limits.values()
+    threat: dict[str, Any] = {**limits, "batch_size": batch_size, "seed": seed}
     suite = attacks_of(attacks, **threat)
-    transfer_attacks = options.get("transfer_attacks")
-    if transfer_attacks is None:
-        images = len(x.shape) == 4
-        transfer_attacks = ["mi-fgsm", "di-fgsm"] if images else ["mi-fgsm"]
-    transfer = attacks_of(
-        transfer_attacks, transfer=True, argument="transfer_attacks", **threat
-    )
-    chosen = options.get("epsilons")
-    if chosen is None:
+    if (moved := options.get("transfer_attacks")) is None:
+        moved = ["mi-fgsm", "di-fgsm"] if len(x.shape) == 4 else ["mi-fgsm"]
+    transfer = attacks_of(moved, transfer=True, argument="transfer_attacks", **threat)
+    if (chosen := options.get("epsilons")) is None:
         widest = widest_radius(norm, input_range, math.prod(x.shape[1:]))
         radii = default_radii(epsilon, widest)
     else:
-        radii = check_radii("epsilons", chosen)
-    curve_attack: Any = APGD(steps=_CURVE_STEPS, early_stop=True, verbose=0, **threat)
+        radii = validation.check_radii("epsilons", chosen)
+    curve_attack: Any = APGD(steps=50, early_stop=True, verbose=0, **threat)
 
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
@@ -220,18 +181,27 @@ def evaluate_robustness(
         open_model = isinstance(model, keras.Model) or not callable(model)
         counted = None if open_model else CountedModel(model)
         model = counted or model
-        classes = check_logits(model, np.asarray(probe_rows(x)), batch_size).shape[-1]
-        x, y = check_data(x, y, input_range, classes)
+        classes = validation.check_logits(
+            model, np.asarray(probe_rows(x)), batch_size
+        ).shape[-1]
+        x, y = validation.check_data(x, y, input_range, classes)
         no_gradient = find_no_gradient(model, x)
         if limit is not None and counted is not None:
             counted.limit = limit * len(x)
         elif no_gradient is None or not no_gradient.python:
             model, counted = plain, None  # an open model: nobody pays for questions
-        others = check_surrogates(surrogates, plain, x, classes)
+        others = validation.check_surrogates(surrogates, plain, x, classes)
         names = check_class_names(options.get("class_names"), classes)
-        logits = check_logits(model, x, batch_size)
+        logits = validation.check_logits(model, x, batch_size)
         maps = check_nested_settings(saliency, model, x, threat)
-        fingerprint = data_identity(x, y)
+        fingerprint, identity, own = data_identity(x, y), {}, versions()
+        if resume is not None:
+            identity = {
+                "model": model_identity(model, x),
+                "data": fingerprint,
+                "dtype": x.dtype.name,
+                "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
+            }
         task = Task(
             model=model,
             x=x,
@@ -240,7 +210,7 @@ def evaluate_robustness(
             right=classified_rightly(logits, y),
             class_names=names,
             log=log,
-            cache=_cache(resume, model, x, fingerprint),
+            cache=ResultCache(resume, identity),
             no_gradient=no_gradient,
             counted=counted,
             **threat,
@@ -250,10 +220,7 @@ def evaluate_robustness(
             about["no_gradient"] = no_gradient.reason
         results, transferred = no_attack(task), TransferResult()
         curve: list[CurvePoint] = []
-        linearized: LinearizedRecord | None = None
-        findings: list[Finding] = []
-        examples: list[ExampleRecord] = []
-        record: SaliencyRecord | None = None
+        found: dict[str, Any] = {}  # by the field of the report
         guessing = chance(y, classes)
         with log.part("suite"):
             run_suite(task, suite, results)
@@ -265,30 +232,23 @@ def evaluate_robustness(
             known = results if no_gradient is not None else None
             stop_at = guessing if chosen is None else None
             with log.part("curve"):
-                run_curve(
-                    task,
-                    curve_attack,
-                    radii,
-                    stop_at=stop_at,
-                    points=curve,
-                    suite=known,
-                )
+                run_curve(task, curve_attack, radii, curve, stop_at, known)
         if others:
             with log.part("transfer"):
                 reach = [epsilon, 2.0 * epsilon]
                 run_transfer(task, about["name"], others, transfer, reach, transferred)
         with log.part("linearized"):
-            linearized = linearize(task)
+            found["linearized"] = linearize(task)
         if diagnostics and not task.can_ask(9 * len(x) + 400):
             log.fail("diagnostics", "`max_queries` leaves too few questions for them")
         elif diagnostics:
             with log.part("diagnostics"):
-                findings = find_symptoms(task, results, others)
+                found["findings"] = find_symptoms(task, results, others)
         with log.part("examples"):
-            examples = show_examples(task, results, count)
+            found["examples"] = show_examples(task, results, count)
         if maps is not None:
             with log.part("saliency"):
-                record = measure_saliency(task, maps)
+                found["saliency"] = measure_saliency(task, maps)
         last = transfer_record(task, transferred, results)
     if changed:
         log.fail(
@@ -300,7 +260,7 @@ def evaluate_robustness(
     return Report(
         title=about["name"] if title is None else str(title),
         model=about,
-        threat_model={"norm": norm, "epsilon": epsilon, "input_range": input_range},
+        threat_model=limits,
         data={"images": len(x), "fingerprint": fingerprint},
         clean=Rate(int(task.right.sum()), len(x)),
         robust=Rate(int(results.robust.sum()), len(x)),
@@ -312,9 +272,6 @@ def evaluate_robustness(
         else {},
         chance=guessing,
         transfer=transferred.records,
-        linearized=linearized,
-        findings=findings,
-        examples=examples,
         settings={
             "attacks": attacks if isinstance(attacks, str) else [a.name for a in suite],
             "surrogates": list(others),
@@ -328,22 +285,9 @@ def evaluate_robustness(
             "batch_size": batch_size,
             "seed": seed,
         },
-        versions=versions(),
+        versions=own,
         seconds={**log.seconds, "total": log.total()},
         errors=log.errors,
-        saliency=record,
+        **found,
         queries=None if counted is None else counted.asked / len(x),
     )
-
-
-def _cache(resume: Any, model: Any, x: Any, fingerprint: str) -> ResultCache:
-    if resume is None:
-        return ResultCache(None, {})
-    own = versions()
-    identity = {
-        "model": model_identity(model, x),
-        "data": fingerprint,
-        "dtype": x.dtype.name,
-        "versions": {name: own[name] for name in ("keras_jsigr", "tensorflow")},
-    }
-    return ResultCache(resume, identity)
