@@ -40,15 +40,13 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     if is_graph(layer):
         return list(layer.layers)
     values = [value for _, value in sorted(vars(layer).items())]
-    leaves = [leaf for value in values for leaf in _leaves(value)]
-    return [leaf for leaf in leaves if isinstance(leaf, keras.Layer)]
+    return [leaf for leaf in _leaves(values) if isinstance(leaf, keras.Layer)]
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
+    # Not by `keras.tree`, which sorts keys: those of some layers are layers.
+    if isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
             yield from _leaves(part)
     else:
         yield value
@@ -65,13 +63,13 @@ def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Lay
         yield from walk(child, seen)
 
 
+def _is_relu(function: Any) -> bool:
+    return any(function is relu for relu in RELUS)
+
+
 def relu_attributes(layer: keras.Layer) -> list[str]:
     """List the attributes of a layer that hold a ReLU function."""
-    return [
-        name
-        for name, value in vars(layer).items()
-        if any(value is relu for relu in RELUS)
-    ]
+    return [name for name, value in vars(layer).items() if _is_relu(value)]
 
 
 def has_relu(layer: keras.Layer) -> bool:
@@ -94,10 +92,9 @@ class ModelCopy:
 
     def copy(self, operation: Any) -> Any:
         """Copy a layer, a model or an operation of a Functional model, once."""
-        key = id(operation)
-        if key not in self._copies:
-            self._copies[key] = self._copy(operation)
-        return self._copies[key]
+        if id(operation) not in self._copies:
+            self._copies[id(operation)] = self._copy(operation)
+        return self._copies[id(operation)]
 
     def _copy(self, operation: Any) -> Any:
         if is_graph(operation):
@@ -156,16 +153,23 @@ class ModelCopy:
                 "Its `get_config` must return what its constructor needs."
             ) from error
         _share_functions(layer, copy)
-        if self._patch(copy):
-            self._warn_if_forgotten(copy)
+        if self._patch(copy) and any(
+            map(has_relu, walk(type(copy).from_config(_config_of(copy))))
+        ):
+            warnings.warn(
+                f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved "
+                "and loaded copy has it again. Call `with_smooth_activations` on the "
+                "loaded model, or make the activation an argument of the class that "
+                "`get_config` returns.",
+                stacklevel=2,
+            )
         return copy
 
     def _patch(self, copy: keras.Layer) -> int:
         """Replace the ReLUs that the constructor of a layer made."""
         before = self.count
         for layer in walk(copy):
-            spots = relu_attributes(layer)
-            if not spots and not isinstance(layer, keras.layers.ReLU):
+            if not has_relu(layer):
                 continue
             if id(layer) in self._original:
                 raise ValueError(
@@ -173,6 +177,7 @@ class ModelCopy:
                     f"layer `{layer.name}` itself. Let it return "
                     "`keras.saving.serialize_keras_object(layer)`."
                 )
+            spots = relu_attributes(layer)
             if isinstance(layer, keras.layers.ReLU):
                 # Attributes, lists and graphs may all refer to this new, stateless
                 # object, so it is turned into an Activation in place.
@@ -182,17 +187,6 @@ class ModelCopy:
                 setattr(layer, name, self._function)
             self.count += 1
         return self.count - before
-
-    def _warn_if_forgotten(self, copy: keras.Layer) -> None:
-        again = type(copy).from_config(_config_of(copy))
-        if any(map(has_relu, walk(again))):
-            warnings.warn(
-                f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved "
-                "and loaded copy has it again. Call `with_smooth_activations` on the "
-                "loaded model, or make the activation an argument of the class that "
-                "`get_config` returns.",
-                stacklevel=2,
-            )
 
 
 def _config_of(layer: keras.Layer) -> dict[str, Any]:
@@ -208,10 +202,8 @@ def _without_lambdas(layer: keras.Layer, seen: set[int]) -> keras.Layer:
         if isinstance(value, FunctionType) and value.__name__ == "<lambda>":
             if "activation" in name:
                 changed[name] = keras.activations.linear
-        elif isinstance(value, keras.Layer) and not (
-            id(value) in seen or is_graph(value)
-        ):
-            inner = _without_lambdas(value, seen)
+        elif isinstance(value, keras.Layer) and id(value) not in seen:
+            inner = value if is_graph(value) else _without_lambdas(value, seen)
             if inner is not value:
                 changed[name] = inner
     if not changed:
@@ -224,9 +216,8 @@ def _without_lambdas(layer: keras.Layer, seen: set[int]) -> keras.Layer:
 def _has_own(layer: keras.Layer, name: str) -> bool:
     """Tell whether an attribute of a layer is an activation function but no ReLU."""
     function = getattr(layer, name, None)
-    if not callable(function) or isinstance(function, keras.Layer):
-        return False
-    return not any(function is relu for relu in RELUS)
+    a_function = callable(function) and not isinstance(function, keras.Layer)
+    return a_function and not _is_relu(function)
 
 
 def _share_functions(layer: keras.Layer, copy: keras.Layer) -> None:
@@ -296,8 +287,15 @@ def with_smooth_activations(
         )
     _copy_weights(model, copy)
     twins = list(swap.twins(model, copy, set()))
-    _copy_assets(twins)
-    _copy_flags(twins)
+    for layer, twin in twins:  # what layers save beside weights, such as a vocabulary
+        if hasattr(layer, "save_assets") and hasattr(twin, "load_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                twin.load_assets(folder)
+    # Setting the flag of a layer sets it for its sublayers: parents first, leaves last.
+    for layer, twin in sorted(twins, key=lambda pair: not children(pair[0])):
+        if twin.trainable != layer.trainable:
+            twin.trainable = layer.trainable
     for weight, twin in zip(model.weights, copy.weights, strict=True):
         if twin.trainable != weight.trainable:
             twin.trainable = weight.trainable
@@ -320,24 +318,19 @@ def _check_model(model: Any) -> None:
 
 
 def _smooth(activation: Any) -> Callable[[Any], Any]:
+    advice = (
+        f"got {activation!r}, expected a name such as 'silu', 'gelu', 'softplus' or "
+        "'elu', or a smooth function of one tensor."
+    )
     named = isinstance(activation, str)
     if isinstance(activation, keras.Layer) or not (named or callable(activation)):
-        raise TypeError(
-            f"Got {activation!r} as activation, expected a name such as 'silu', "
-            "'gelu', 'softplus' or 'elu', or a function of one tensor."
-        )
+        raise TypeError(f"Not an activation: {advice}")
     try:
         function: Callable[[Any], Any] = keras.activations.get(activation)
     except ValueError as error:
-        raise ValueError(
-            f"Unknown activation: got {activation!r}, expected a name such as 'silu', "
-            "'gelu', 'softplus' or 'elu', or a function of one tensor."
-        ) from error
-    if any(function is relu for relu in RELUS):
-        raise ValueError(
-            f"Got {activation!r}, expected an activation that is smooth, such as "
-            "'silu'."
-        )
+        raise ValueError(f"Unknown activation: {advice}") from error
+    if _is_relu(function):
+        raise ValueError(f"Not a smooth activation: {advice}")
     return function
 
 
@@ -376,22 +369,6 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
             layer.finalize_state()  # derives the constants that `call` uses
 
 
-def _copy_assets(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
-    """Copy the state that layers save beside their weights, such as a vocabulary."""
-    for layer, twin in twins:
-        if hasattr(layer, "save_assets") and hasattr(twin, "load_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                layer.save_assets(folder)
-                twin.load_assets(folder)
-
-
-def _copy_flags(twins: list[tuple[keras.Layer, keras.Layer]]) -> None:
-    # Setting the flag of a layer sets it for its sublayers: parents first, leaves last.
-    for layer, twin in sorted(twins, key=lambda pair: not children(pair[0])):
-        if twin.trainable != layer.trainable:
-            twin.trainable = layer.trainable
-
-
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True)
 class Swish:
@@ -403,8 +380,7 @@ class Swish:
     The curvature at zero is `beta / 2`.
 
     Use it wherever Keras takes an activation, in `with_smooth_activations` too. It is
-    saved with the model; import keras_jsigr before you load one. Exported SavedModels
-    do not need keras_jsigr.
+    saved with the model; import keras_jsigr before you load one.
 
     Args:
         beta: Sharpness, > 0, in one over the unit of `x`.
