@@ -78,7 +78,7 @@ def make_endpoints(
         return {"logits": tf.cast(logits_of(leaves), tf.float32)}
 
     def predict(*leaves: Any) -> dict[str, Any]:
-        return _decision(logits_of(leaves), kind)
+        return _decision(logits_of(leaves), kind)[0]
 
     def explain(*leaves: Any) -> dict[str, Any]:
         watched = [leaves[index] for index in model.regularized]
@@ -86,8 +86,7 @@ def make_endpoints(
             for value in watched:
                 tape.watch(value)
             z = tf.cast(logits_of(leaves), tf.float32)
-        answer = _decision(z, kind)
-        targets = _as_targets(answer["class"], z, kind)
+        answer, targets = _decision(z, kind)
         pull = unit_pull(z, targets, explain_score, kind)
         gradients = tape.gradient(
             z,
@@ -95,18 +94,14 @@ def make_endpoints(
             output_gradients=pull.rows,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+        single = len(watched) == 1
         for index, gradient in zip(model.regularized, gradients, strict=True):
-            single = len(model.regularized) == 1
             name = "saliency" if single else f"saliency_{names[index]}"
             answer[name] = pull.scaled(_over_channels(gradient, axes[index]))
         return answer
 
-    endpoints = {
-        "serving_default": predict,
-        "logits": logits,
-        "explain": explain,
-        "serve": serve,
-    }
+    endpoints = {"serving_default": predict, "logits": logits}
+    endpoints |= {"explain": explain, "serve": serve}
     return {name: _answering(function) for name, function in endpoints.items()}
 
 
@@ -119,8 +114,7 @@ def _guarded(value: Any, spec: tf.TensorSpec) -> Any:
     checks = []
     if None in spec.shape.as_list()[1:]:
         message = f"`{spec.name}` has an empty side, expected shape {spec.shape}."
-        sides = tf.shape(value)[1:]
-        checks.append(tf.debugging.assert_positive(sides, message))
+        checks.append(tf.debugging.assert_positive(tf.shape(value)[1:], message))
     with tf.control_dependencies(checks):
         extra = tf.cast(tf.equal(tf.shape(value)[0], 0), tf.int32)
         paddings = [[0, extra]] + [[0, 0]] * (len(spec.shape) - 1)
@@ -137,23 +131,17 @@ def _answering(function: EndpointFn) -> EndpointFn:
     return endpoint
 
 
-def _decision(logits: Any, kind: HeadKind) -> dict[str, Any]:
+def _decision(logits: Any, kind: HeadKind) -> tuple[dict[str, Any], Any]:
+    """Return the decision, and it as targets, so that exactly it is explained."""
     z = tf.cast(logits, tf.float32)
     if kind == "softmax":
-        return {"probabilities": tf.nn.softmax(z), "class": tf.argmax(z, axis=-1)}
+        label = tf.argmax(z, axis=-1)
+        answer = {"probabilities": tf.nn.softmax(z), "class": label}
+        return answer, tf.one_hot(label, z.shape[-1])
     p = tf.nn.sigmoid(z)
     decided = tf.cast(p > 0.5, tf.int64)
-    return {
-        "probabilities": p,
-        "class": decided[:, 0] if z.shape[-1] == 1 else decided,
-    }
-
-
-def _as_targets(decided: Any, logits: Any, kind: HeadKind) -> Any:
-    """Turn the reported decision into targets, so that exactly it is explained."""
-    if kind == "softmax":
-        return tf.one_hot(decided, logits.shape[-1])
-    return tf.reshape(tf.cast(decided, tf.float32), tf.shape(logits))
+    label = decided[:, 0] if z.shape[-1] == 1 else decided
+    return {"probabilities": p, "class": label}, tf.cast(decided, tf.float32)
 
 
 def _map_axes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -17,12 +18,7 @@ from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.saliency.masks import Layout
 from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, requested_specs
-from keras_jsigr.serving.model_card import (
-    CARD_NAME,
-    check_threat_model,
-    model_card,
-    write_model_card,
-)
+from keras_jsigr.serving.model_card import CARD_NAME, check_threat_model, model_card
 
 
 def export(
@@ -40,8 +36,8 @@ def export(
 
     Endpoints, for any batch size `B`, with the model's own inputs by name:
 
-    - `serving_default`: `probabilities` float32 `(B, C)` and `class` int64 `(B,)`;
-      with a multi-label sigmoid head `class` is `(B, C)`, zeros and ones;
+    - `serving_default`: `probabilities` float32 `(B, C)` and `class` int64 `(B,)`, or
+      `(B, C)` of zeros and ones with a multi-label sigmoid head;
     - `logits`: `logits` float32 `(B, C)`;
     - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over
       the channels (by default the last axis, if there are several) of `|d s / d x|`
@@ -104,7 +100,8 @@ def export(
         signatures = _write_saved_model(model, endpoints, specs, folder)
         inputs = signatures["serving_default"]["inputs"]
         card = model_card(model, inputs, signatures, threat_model)
-        write_model_card(card, folder)
+        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+        (folder / CARD_NAME).write_text(text, encoding="utf-8")
     arguments.tell(f"exported {', '.join(endpoints)} to '{target}'.", verbose)
     return target / CARD_NAME
 
@@ -155,9 +152,8 @@ def export_base(
     _check_file(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is atomic only within one file system.
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}.", dir=target.parent
-    ) as folder:
+    hidden = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    with hidden as folder:
         file = os.path.join(folder, target.name)
         model.base.export(file, format=format, verbose=False, **settings)
         made = sorted(Path(folder).iterdir())  # OpenVINO writes a second file
@@ -184,14 +180,13 @@ def _check_file(path: Path, overwrite: bool) -> None:
 
 def _check_settings(base: keras.Model, format: str, settings: dict[str, Any]) -> None:
     """Refuse what the exporter of a format would pass over in silence."""
-    ours = sorted(settings.keys() & inspect.signature(export).parameters.keys())
-    ours = [name for name in ours if name != "input_signature"]
+    known = {"input_signature"} | ({"opset_version"} if format == "onnx" else set())
+    ours = settings.keys() & inspect.signature(export).parameters.keys() - known
     if ours:
         raise TypeError(
             f"The format {format!r} holds the bare model, without card and endpoints: "
-            f"got {ours}. Leave them out, or export as 'tf_saved_model'."
+            f"got {sorted(ours)}. Leave them out, or export as 'tf_saved_model'."
         )
-    known = {"input_signature"} | ({"opset_version"} if format == "onnx" else set())
     if format == "litert":
         known |= set(dir(tf.lite.TFLiteConverter.from_keras_model(base)))
     unknown = sorted(settings.keys() - known)

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,7 +24,6 @@ NOT_EVALUATED = (
     "No robustness was measured for this card. Evaluate the model under attack before "
     "relying on it."
 )
-
 _SECTIONS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("format", "classes", "parameters"), int),
     **dict.fromkeys(("name", "created", "weights_sha256"), str),
@@ -45,6 +43,10 @@ def model_card(
 ) -> dict[str, Any]:
     """Describe a hardened model."""
     ranges, epsilon, unit = _ranges(model)
+    threats = {"norm": "linf", "epsilon": epsilon, "input_range": ranges}
+    threats |= {"evaluated": False, **unit, **(threat_model or {})}
+    if not threats["evaluated"]:
+        threats = {"note": NOT_EVALUATED, **threats}
     return {
         "format": CARD_FORMAT,
         "name": model.base.name,
@@ -73,9 +75,7 @@ def model_card(
         "endpoints": endpoints,
         "parameters": int(model.base.count_params()),
         "weights_sha256": fingerprint_weights(model.base),
-        "threat_model": full_threat_model(
-            {**unit, **(threat_model or {})}, epsilon, ranges
-        ),
+        "threat_model": threats,
     }
 
 
@@ -90,22 +90,6 @@ def _ranges(model: Any) -> tuple[Any, float | None, dict[str, str]]:
         }
         unit = {"epsilon_unit": "the scale of each column, as passed to harden"}
         return ends, model.config.epsilon, unit
-
-
-def full_threat_model(
-    threat_model: dict[str, Any] | None,
-    epsilon: float | None,
-    input_range: Any,
-) -> dict[str, Any]:
-    """Complete the user's statement on the threat model."""
-    full: dict[str, Any] = {
-        "norm": "linf",
-        "epsilon": epsilon,
-        "input_range": input_range,
-        "evaluated": False,
-        **(threat_model or {}),
-    }
-    return full if full["evaluated"] else {"note": NOT_EVALUATED, **full}
 
 
 def check_threat_model(threat_model: Any) -> None:
@@ -146,12 +130,6 @@ def _versions() -> dict[str, str]:
     }
 
 
-def write_model_card(card: dict[str, Any], folder: Path) -> None:
-    """Write a card into an export."""
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    (folder / CARD_NAME).write_text(text, encoding="utf-8")
-
-
 def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the model card of an export and check that it is one.
 
@@ -185,12 +163,11 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"'{path}' is no model card: {error}. Give the folder that `export` wrote."
         ) from error
+    found = card if isinstance(card, dict) else {}
     wrong = [
         name
         for name, kind in _SECTIONS.items()
-        if not isinstance(card, dict)
-        or name not in card
-        or not isinstance(card[name], kind)
+        if name not in found or not isinstance(found[name], kind)
     ]
     if wrong:
         raise ValueError(
