@@ -279,7 +279,15 @@ def with_smooth_activations(
     with keras.saving.CustomObjectScope(swap.custom_objects):
         copy = swap.copy(model)
         if not copy.built:
-            _build_like(model, copy)
+            shapes = model.get_build_config() or {}
+            try:
+                copy.build_from_config(shapes)
+            except Exception as error:
+                raise ValueError(
+                    f"`{model.name}` cannot be rebuilt from its input shapes {shapes}: "
+                    f"{error}."
+                ) from error
+            copy.built = True  # Keras builds the parts of a subclassed model only
     if not swap.count:
         raise ValueError(
             f"`{model.name}` has no ReLU to replace: found {_found(model)}. Use the "
@@ -341,17 +349,6 @@ def _found(model: keras.Model) -> str:
         if not children(layer) and not isinstance(layer, keras.layers.InputLayer)
     )
     return ", ".join(f"{name} ({count})" for name, count in names.items()) or "nothing"
-
-
-def _build_like(model: keras.Model, copy: keras.Model) -> None:
-    config = model.get_build_config() or {}
-    try:
-        copy.build_from_config(config)
-    except Exception as error:
-        raise ValueError(
-            f"`{model.name}` cannot be rebuilt from its input shapes {config}: {error}."
-        ) from error
-    copy.built = True  # Keras builds the parts of a subclassed model only
 
 
 def _copy_weights(model: keras.Model, copy: keras.Model) -> None:

@@ -132,10 +132,10 @@ def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
             return data
         tried.append(f"the IDX files {', '.join(FILES.values())} [.gz] in {files}")
     if source in ("auto", "tfds"):
-        prepared = find_prepared(name, data_dir)
+        root = data_dir if data_dir is not None else default_data_dir()
+        prepared = find_prepared(name, root)
         if prepared is not None:
             return load_prepared(name, prepared)
-        root = data_dir if data_dir is not None else default_data_dir()
         tried.append(f"a set prepared by TensorFlow Datasets in {root}")
     raise ValueError(
         f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. "
@@ -357,10 +357,9 @@ def default_data_dir() -> Path:
     return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def find_prepared(name: str, data_dir: Folder | None) -> Path | None:
+def find_prepared(name: str, root: Folder) -> Path | None:
     """Find the newest prepared version of a data set."""
-    root = default_data_dir() if data_dir is None else local_path(data_dir)
-    base = root.joinpath(*name.split("/"))
+    base = local_path(root).joinpath(*name.split("/"))
     for depth in ("", "*/", "*/*/"):
         found = [
             file.parent
@@ -388,24 +387,25 @@ def load_prepared(name: str, folder: Folder) -> Dataset:
         builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
     except Exception as error:  # of JSON, protocol buffers or TensorFlow Datasets
         raise ValueError(_damaged(name, folder, error)) from error
-    file_format = getattr(builder.info.file_format, "value", "tfrecord")
+    info = builder.info
+    file_format = getattr(info.file_format, "value", "tfrecord")
     if file_format not in ("tfrecord", "riegeli"):
         raise ValueError(
             f"{name}: got a set prepared in the format {file_format!r} in {folder}; "
             "expected 'tfrecord'. Prepare it again with `tfds build "
             f"--file_format=tfrecord {name}`."
         )
-    shape = _image_shape(name, builder.info.features)
-    test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
-    if test is None or "train" not in builder.info.splits:
+    shape = _image_shape(name, info.features)
+    test = next((s for s in ("test", "validation") if s in info.splits), None)
+    if test is None or "train" not in info.splits:
         raise ValueError(
-            f"{name}: got the splits {sorted(builder.info.splits)}; expected 'train' "
-            "and 'test' or 'validation'. Choose a data set that has both."
+            f"{name}: got the splits {sorted(info.splits)}; expected 'train' and "
+            "'test' or 'validation'. Choose a data set that has both."
         )
     return _of_bytes(
         _read_prepared_split(builder, "train", shape),
         _read_prepared_split(builder, test, shape),
-        tuple(builder.info.features["label"].names),
+        tuple(info.features["label"].names),
         name,
         f"TensorFlow Datasets prepared in {folder}",
     )

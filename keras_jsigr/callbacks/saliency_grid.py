@@ -229,23 +229,19 @@ class SaliencyGrid(keras.callbacks.Callback):
         if self._measure is None:
             return
         seen = self._measure()
-        picture = to_pixels(self._figure(seen, number))
+        figure = draw_measurement(
+            seen,
+            title=f"{UNITS[self.freq][0]} {number} of {self.model.name}",
+            note=f"adversarial images: PGD-{self.attack.steps}, {self.attack.norm}, "
+            f"epsilon {self.attack.epsilon:.3g}",
+            input_range=self._range,
+            class_names=self.class_names,
+        )
         scalars = {f"saliency/{name}": value for name, value in seen.means().items()}
         if is_hardened(self.model):
             shares = shares_of_epoch(self.model, logs)
             scalars |= {f"penalty_share/{name}": v for name, v in shares.items()}
-        self._record.add(number, picture, scalars)
-
-    def _figure(self, seen: Measurement, number: int) -> Figure:
-        attack = self.attack
-        return draw_measurement(
-            seen,
-            title=f"{UNITS[self.freq][0]} {number} of {self.model.name}",
-            note=f"adversarial images: PGD-{attack.steps}, {attack.norm}, "
-            f"epsilon {attack.epsilon:.3g}",
-            input_range=self._range,
-            class_names=self.class_names,
-        )
+        self._record.add(number, to_pixels(figure), scalars)
 
 
 @dataclass(frozen=True)
@@ -284,9 +280,8 @@ class Measurer:
         self.classes = int(self._logits(x).shape[-1])
         few = x[:16]
         self._independent = decision_of(model, few).kind == "sigmoid"
-        self._rows = None
-        if y is not None:
-            self._rows = np.asarray(target_rows(y, len(x), self.classes))
+        rows = None if y is None else target_rows(y, len(x), self.classes)
+        self._rows = None if rows is None else np.asarray(rows)
         low, high = input_range
         self._gradient = gradient_explainer(model, few, score=score, layout="image")
         maps = model.config.live_maps if is_hardened(model) else LiveMaps()
@@ -305,11 +300,10 @@ class Measurer:
         x, logits = self._x, self._logits(self._x)
         labels = (logits if self._rows is None else self._rows).argmax(-1)
         x_adv = self._attack(self._model, x, labels)
-        targets = labels
-        if self._independent:  # the maps are of the decisions on all classes
-            targets = self._rows
-            if targets is None:
-                targets = predicted_targets(tf.constant(logits), "sigmoid").numpy()
+        # With independent classes the maps are of the decisions on all of them.
+        targets = self._rows if self._independent else labels
+        if targets is None:
+            targets = predicted_targets(tf.constant(logits), "sigmoid").numpy()
         gradient, gradient_adv = (self._gradient(z, targets) for z in (x, x_adv))
         perturbation = self._perturbation(x, targets)
         figures = {
