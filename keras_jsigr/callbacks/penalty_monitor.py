@@ -48,8 +48,7 @@ class PenaltyMonitor(EpochMeasurement):
         x: Some training inputs as `fit` receives them, one batch (128 are enough), or
             `None` for the shares of the loss alone.
         y: Their labels.
-        every: Number of epochs between measurements, >= 1; in between the last figures
-            are repeated.
+        every: As `RobustAccuracy`.
 
     Raises:
         ValueError: If only one of `x` and `y` is given or `every` is out of range; at

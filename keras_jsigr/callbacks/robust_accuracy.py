@@ -106,14 +106,10 @@ class RobustAccuracy(EpochMeasurement):
         ...     [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
         ... )
         >>> net.compile("adam", "sparse_categorical_crossentropy")
-        >>> watch = [
-        ...     kj.callbacks.RobustAccuracy(x, y, epsilon=0.1),
-        ...     keras.callbacks.EarlyStopping(
-        ...         "val_robust_accuracy", mode="max", patience=3
-        ...     ),
-        ... ]
-        >>> history = net.fit(x, y, epochs=2, callbacks=watch, verbose=0).history
-        >>> len(history["val_robust_accuracy"])
+        >>> watch = kj.callbacks.RobustAccuracy(x, y, epsilon=0.1)
+        >>> stop = keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max")
+        >>> log = net.fit(x, y, epochs=2, callbacks=[watch, stop], verbose=0).history
+        >>> len(log["val_robust_accuracy"])
         2
     """
 

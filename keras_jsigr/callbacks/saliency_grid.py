@@ -186,8 +186,7 @@ class SaliencyGrid(keras.callbacks.Callback):
         if not self.model.distribute_strategy.extended.should_save_summary:
             self._measure = None
         elif self._watched is not self.model:
-            self._measure = self._measurer()
-            self._watched = self.model
+            self._measure, self._watched = self._measurer(), self.model
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Draw the model as it is before the first epoch."""
