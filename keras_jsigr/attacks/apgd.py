@@ -53,14 +53,9 @@ class Best(NamedTuple):
         return where_rows(value > self.value, new, self)
 
 
-# ---- steps with momentum, of the L-inf and L2 norms
-
-# The weight of the new step against the last one, and the share of steps that have to
-# climb for the step size to be kept.
+# Weight of the new step against the last; share of steps that climb to keep the size.
 _STEP_WEIGHT, _CLIMBING = 0.75, 0.75
-
-# The spans between checkpoints in hundredths of all steps: the first, by how much each
-# is shorter than the one before, and the shortest.
+# Spans between checkpoints, in hundredths of the steps: first, decrement, shortest.
 _FIRST_SPAN, _SPAN_DECREASE, _SHORTEST_SPAN = 22, 3, 6
 
 
@@ -107,7 +102,6 @@ def momentum_step(
     gradient = where_rows(halve, state.best.gradient, now.gradient)
     move = expand_dims_like(state.step_size, x) * now.ball.steepest(gradient)
     target = now.ball.project(x + move)
-    # No step went before the first one.
     new = tf.cast(tf.where(now.step == 0, 1.0, _STEP_WEIGHT), x.dtype)
     moved = x + new * (target - x) + (1.0 - new) * (x - before.previous)
     return now.ball.project(moved), state._replace(previous=x)
@@ -146,14 +140,9 @@ def _spans(steps: int) -> list[int]:
     return [lengths.get(step, 0) for step in range(steps)]
 
 
-# ---- sparse steps, of the L1 norm
-
-# The share of components that the first steps move, the part of the steps between
-# checkpoints, and what counts as a sparser perturbation.
+# L1: share of components first moved; steps between checkpoints; what is sparser.
 _SHARE, _SPAN, _SPARSER = 0.2, 0.04, 0.95
-
-# What the number of components and the step size are divided by, and how far the step
-# size may fall.
+# Divisors of the number of components and the step size; how far the latter falls.
 _FEWER_COMPONENTS, _SHORTER_STEP, _SHORTEST_STEP = 1.5, 1.5, 10.0
 
 
@@ -206,38 +195,29 @@ def sparse_step(
 # ---- the attacks
 
 _NAMES = {"cross_entropy": "APGD-CE", "dlr": "APGD-DLR", "margin": "APGD-margin"}
-
-# Under the L1 norm: factors of the radius of the wider balls, the part of the steps in
-# each, and the fewest steps that are worth parting.
+# L1: factors of the wider balls' radius, share of steps in each, fewest steps to part.
 _WIDER, _EARLY, _ENOUGH = (3.0, 2.0), 0.3, 10
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class APGD(GradientAttack):
-    """Take gradient steps with momentum whose size nobody has to choose.
+    """Take steps with momentum whose size nobody has to choose (arXiv 2003.01690).
 
     Steps of twice the radius first; where they do not climb any more, steps of half the
-    size from the best point so far, per example. Under `norm="l1"`, steps along few
-    components, as many as the best perturbation so far needs, from the best point of
-    balls of three and of two times the radius, which take 0.3 of the steps each.
+    size from the best point so far, per example. Under `norm="l1"` (arXiv 2103.01208),
+    steps along as few components as the best perturbation so far needs, in balls of
+    three times and twice the radius (0.3 of the steps each), then in the ball itself.
+    Other arguments are those of `GradientAttack`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of gradient steps, >= 1.
-        step_size: The first step size, in input units; default `2 * epsilon`, under
-            `"l1"` `epsilon`.
+        step_size: The first, in input units; default `2 * epsilon`, under `"l1"`
+            `epsilon`.
         loss: `"cross_entropy"` (APGD-CE), `"dlr"` (APGD-DLR) or `"margin"`.
-        random_start, restarts, early_stop: See `GradientAttack`.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 2003.01690; arXiv 2103.01208 (L1).
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import APGD
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> APGD(epsilon=0.25, steps=10)(lambda x: x, x, [1]).tolist()
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.APGD(0.25)(lambda x: x, np.array([[0.5, 0.75]]), [1]).tolist()
         [[0.75, 0.5]]
     """
 
@@ -318,27 +298,18 @@ class TargetedAPGD(APGD):
 
     Per example and wrong class `t`, in the order of their logits at `x`, the difference
     of logits ratio of `t` and the true class is driven up. Only the examples that are
-    still right go on to the next class. Any wrong class counts as a success.
+    still right go on; any wrong class is a success (arXiv 2003.01690, section 5). Other
+    arguments are those of `APGD`, without `loss` and `targeted`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         steps: Number of gradient steps per class, >= 1.
-        target_classes: Number of wrong classes to try, >= 1; all of them if there are
-            fewer.
-        step_size: The first step size, in input units; see `APGD`.
-        restarts: Number of random starts per class.
-        early_stop: Whether to leave an example alone once it is misclassified; without
-            it, the steps towards that class are all taken.
-        random_start: See `GradientAttack`.
-        norm, input_range, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 2003.01690, section 5.
+        target_classes: Number of wrong classes to try, >= 1; all if there are fewer.
+        early_stop: False takes all steps towards a class, also after a success.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import TargetedAPGD
-        >>> x = np.array([[0.75, 0.5, 0.0]], "float32")
-        >>> TargetedAPGD(epsilon=0.25, steps=10)(lambda x: x, x, [0])[0, :2].tolist()
+        >>> import numpy as np, keras_jsigr as kj
+        >>> x = np.array([[0.75, 0.5, 0.0]])
+        >>> kj.attacks.TargetedAPGD(0.25)(lambda x: x, x, [0])[0, :2].tolist()
         [0.5, 0.75]
     """
 

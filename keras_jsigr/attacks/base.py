@@ -40,7 +40,6 @@ from keras_jsigr.core.scores import (
 )
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
-
 _ROWS = 256
 
 
@@ -240,28 +239,21 @@ class AttackContext(NamedTuple):
         logits_fn: Maps inputs to float logits `(B, C)`.
         x: Float `(B, *S)`, the inputs as the model takes them.
         targets: Float32 `(B, C)`: the class to leave or, targeted, to reach.
-        epsilon: Radius in input units: a scalar tensor, so that one program serves all
-            radii, or a Python number.
+        epsilon: Radius in input units, a scalar tensor or a number.
         seed: Int32 `(2,)`, of everything random.
-        norm: `"linf"`, `"l2"` or `"l1"`.
-        input_range: `(low, high)` of valid inputs.
-        region: Like `x` in the working dtype, one where the input may change and zero
-            elsewhere; `None`: it may change everywhere.
-        goals: Float32 `(B, C)`: the class that an untargeted attack heads for, if it
-            heads for one; else `None`.
+        norm, input_range: As in `Attack`.
+        region: Like `x`, one where the input may change, else zero; `None`: everywhere.
+        goals: Float32 `(B, C)`: class that an untargeted attack heads for, or `None`.
         starts: Like `x`: points to start from, for a method that takes them.
-        least_margin: Float32 `(B,)`: what a margin of logits has to exceed to be more
-            than rounding; `None`: nothing.
+        least_margin: Float32 `(B,)`: margin of logits that exceeds rounding; `None`: 0.
 
     Example:
         >>> import tensorflow as tf
         >>> from keras_jsigr.attacks import AttackContext
-        >>> x, seed = tf.zeros((1, 2)), tf.constant([0, 0])
-        >>> region = tf.constant([[1.0, 0.0]])
-        >>> targets = tf.constant([[0.0, 1.0]])
-        >>> context = AttackContext(lambda x: x, x, targets, 0.5, seed, region=region)
+        >>> x, y = tf.zeros((1, 2)), tf.constant([[0.0, 1.0]])
+        >>> context = AttackContext(lambda x: x, x, y, 0.5, tf.constant([0, 0]))
         >>> context.to_model_input(context.ball.project(tf.ones((1, 2)))).numpy()
-        array([[0.5, 0. ]], dtype=float32)
+        array([[0.5, 0.5]], dtype=float32)
     """
 
     logits_fn: LogitsFn
@@ -288,10 +280,7 @@ class AttackContext(NamedTuple):
         return ball(self.origin, self.epsilon, self.input_range, self.region)
 
     def to_model_input(self, point: tf.Tensor) -> tf.Tensor:
-        """Return what the model receives for a point of the search, like `x`.
-
-        It is unchanged outside of the region and rounded towards `origin`.
-        """
+        """Return a point as the model sees it: only the region changed, rounded."""
         # At the start `point` may be the very tensor that `origin` is.
         origin = tf.stop_gradient(self.origin)
         if self.region is not None:
@@ -422,7 +411,6 @@ def _warn_if_broken(healthy: tf.Tensor) -> None:
 
 # What an attack sees of the model: all of it, outputs, only decisions, or nothing.
 Access = Literal["white box", "black box", "decision", "noise"]
-
 # Settings that one program serves all values of.
 _NOT_TRACED = ("epsilon", "batch_size", "seed", "verbose")
 
@@ -442,9 +430,8 @@ class Attack(ABC):
     stands for the model's own decisions at `x`. `region` is 1 where an input may change
     and 0 elsewhere, of shape `(N, *S)` or one that broadcasts to it; an image may leave
     out its channels. Returns an array or tensor like `x`, the same for the same seed,
-    in the ball and the range to 1e-6 (of the range's larger end if that is above one:
-    float32 is no finer at 255); with `epsilons` a list of them, one per radius, by the
-    same compiled program.
+    in the ball and the range to 1e-6 (times the range's larger end if that is above
+    one); with `epsilons` a list of them, one per radius, by the same compiled program.
 
     A new attack is a frozen dataclass with one method, `search(context)`: a pure
     function of tensors, see `AttackContext`. A gradient method derives from
@@ -464,12 +451,10 @@ class Attack(ABC):
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.attacks import PGD
-        >>> attack = PGD(0.25, steps=10, norm="l2")
-        >>> x_adv = attack(lambda x: x, np.array([[0.5, 0.5]], "float32"), [0])
-        >>> PGD.from_config(attack.get_config()) == attack
-        True
+        >>> attack = PGD(0.1).at(0.25).for_model(lambda x: x)
+        >>> PGD.from_config(attack.get_config()).input_range
+        (0.0, 1.0)
     """
 
     epsilon: float | None = field(default=None, kw_only=False)
@@ -535,9 +520,8 @@ class Attack(ABC):
     def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Attack one batch, as a pure function of tensors that can be traced.
 
-        Returns the tuple of `x_adv`, like `context.x`, and bool `(B,)`: the gradient
-        was finite. The radius is `context.epsilon`, a tensor: here `self.epsilon` is
-        `None`, or infinity if the method knows a search without limit.
+        Returns `x_adv`, like `context.x`, and bool `(B,)`: the gradient was finite. The
+        radius is `context.epsilon`; `self.epsilon` is `None` or infinity here.
         """
 
     def __call__(
@@ -556,37 +540,14 @@ class Attack(ABC):
         return [attack(model, x, y, region=region) for attack in attacks]
 
     def at(self, epsilon: float) -> Self:
-        """Return the same attack at another radius; its compiled programs are shared.
-
-        Args:
-            epsilon: Radius in input units, >= 0.
-
-        Returns:
-            The attack.
-
-        Example:
-            >>> from keras_jsigr.attacks import PGD
-            >>> PGD(0.1).at(0.2).epsilon
-            0.2
-        """
+        """Return the same attack at another radius, by the same compiled programs."""
         return self.with_settings(epsilon=epsilon)
 
     def for_model(self, *models: Any) -> Self:
         """Return the attack with the radius and range it has against a model.
 
-        Args:
-            models: The first hardened one of them tells what was not named.
-
-        Returns:
-            The attack, with neither `epsilon` nor `input_range` left out.
-
-        Raises:
-            ValueError: If no radius was named and no model is hardened with one.
-
-        Example:
-            >>> from keras_jsigr.attacks import PGD
-            >>> PGD(0.1).for_model(lambda x: x).input_range
-            (0.0, 1.0)
+        What was not named is that of the first hardened one of `models`; without a
+        radius there, it raises `ValueError`.
         """
         models, attack = tuple(map(owner_of, models)), self
         if attack.input_range is None:

@@ -169,35 +169,28 @@ class CarliniWagner(MinimumNormAttack):
     """Minimise distance and margin together, with the best weight between them.
 
     `min_w ||x' - x||_2^2 + c * max(confidence - margin(x'), 0)` with
-    `x' = low + (high - low) (tanh(w) + 1) / 2`, by Adam. The margin is the largest
-    other logit minus that of the class to leave or, with `targeted=True`, the logit of
-    the class to reach minus the largest other. Distances count in widths of the range,
-    so that `initial_constant` means the same for images of 0 to 1 and 0 to 255. The
-    constant `c` is found by binary search for each example.
+    `x' = low + (high - low) (tanh(w) + 1) / 2`, by Adam (arXiv 1412.6980; the attack:
+    arXiv 1608.04644, V and VI-A). The margin is the largest other logit minus that of
+    the class to leave or, with `targeted=True`, the logit of the class to reach minus
+    the largest other. Distances count in widths of the range. The constant `c` is found
+    by binary search for each example. Nothing is random. Other arguments are those of
+    `MinimumNormAttack`.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         norm: `"l2"`.
         steps: Largest number of steps of Adam for a constant, >= 1.
         searches: Number of constants tried, >= 1.
         initial_constant: The first of them, > 0.
-        confidence: Margin that a point needs to count as fooling, >= 0, in the units of
-            the logits.
+        confidence: Margin that a point needs to count as fooling, >= 0, in logits.
         learning_rate: Length of Adam's steps in `w`, > 0.
         abort_early: Whether to give a constant up for an example where a tenth of the
             steps made the loss less than a ten-thousandth smaller.
-        search_passes: See `MinimumNormAttack`.
-        input_range, targeted, batch_size, verbose: See `Attack`. Nothing is random.
-
-    Reference: arXiv 1608.04644, sections V and VI-A; arXiv 1412.6980 (Adam).
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import CarliniWagner
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> attack = CarliniWagner(steps=50, searches=5, learning_rate=0.05)
-        >>> attack(lambda x: x, x, [1]).round(2).tolist()
-        [[0.6299999952316284, 0.6299999952316284]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> attack = kj.attacks.CarliniWagner(steps=50, searches=5, learning_rate=0.05)
+        >>> attack(lambda x: x, np.array([[0.5, 0.75]]), [1]).round(2).tolist()
+        [[0.63, 0.63]]
     """
 
     label: ClassVar[str] = "CW-L2"

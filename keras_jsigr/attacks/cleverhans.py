@@ -34,8 +34,8 @@ def cleverhans_attack(method: str) -> Any:
 def private_copy(method: str, start: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
     """Copy an attack of cleverhans, with a given random start and no NaN in gradients.
 
-    The copy calls other functions than the original, which stays as it is. The list is
-    filled while the copy is traced: per step, where the gradient was finite.
+    The list is filled while the copy is traced: per step, where the gradient was
+    finite.
     """
     healthy: list[tf.Tensor] = []
     plain = cleverhans_attack("fast_gradient_method").__globals__["compute_gradient"]
@@ -96,31 +96,22 @@ _ORDERS = {"linf": float("inf"), "l2": 2}
 class CleverHansAttack(Attack):
     """Run an attack of cleverhans, as an independent check of this package's own.
 
-    The steps are cleverhans's; its rough edges are taken off: the model is asked for
-    logits, both ends of the range are given (with one, nothing is clipped), its checks
-    are off (`sanity_checks=True` crashes under NumPy 1.24 and later), the random start
-    follows `seed`, its trace is compiled once per model and radius and dies with the
-    model, NaN in a gradient counts as zero, and the result is brought into ball and
-    range. It computes in float32 and returns the last iterate, whether an earlier one
-    fooled the model or not.
-
-    Needs `pip install cleverhans`.
+    The steps are cleverhans's (arXiv 1610.00768). What differs: the model is asked for
+    logits, both ends of the range are given, its checks are off (they crash under NumPy
+    1.24 and later), the random start follows `seed`, NaN in a gradient counts as zero,
+    and the result is brought into ball and range. It computes in float32 and returns
+    the last iterate, whether an earlier one fooled the model or not. Needs
+    `pip install cleverhans`. Other arguments are those of `Attack`, without `loss`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         method: `"fast_gradient_method"`, `"projected_gradient_descent"`,
             `"basic_iterative_method"` or `"momentum_iterative_method"`.
         steps: Number of gradient steps of the iterative methods, >= 1.
         step_size: In input units; default `epsilon / steps`, for
-            `"projected_gradient_descent"` `2.5 * epsilon / steps` but at most
-            `epsilon`, beyond which cleverhans refuses steps.
+            `"projected_gradient_descent"` `2.5 * epsilon / steps`, at most `epsilon`.
         momentum: Weight of the former steps in `"momentum_iterative_method"`, >= 0.
-        random_start: Whether `"projected_gradient_descent"` starts at a random point
-            of the ball (Madry's attack).
+        random_start: Whether `"projected_gradient_descent"` starts at a random point.
         norm: `"linf"` or `"l2"`.
-        input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1610.00768 (cleverhans).
 
     Example:
         >>> from keras_jsigr.attacks import CleverHansAttack

@@ -79,20 +79,18 @@ def sphere_point(
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class FAB(MinimumNormAttack):
-    """Walk along the decision boundary towards the point closest to the input.
+    """Walk along the decision boundary towards the closest point (arXiv 1907.02044).
 
     Every step linearizes the boundary, moves a little across it, near `x` rather than
     near the iterate, and steps back towards `x` where that fooled the model. It needs
-    no step size and works where gradients vanish, as only their ratio to the logits
-    counts.
+    no step size and works where gradients vanish.
 
-    A step takes two forward passes and one backward pass per class: all other classes
-    with `target_classes=None`; with `target_classes=9` (FAB-T) one, and all steps are
-    repeated for each of the 9 other classes with the largest logits at `x`. Use that
-    for many classes.
+    A step takes two forward passes and one backward pass per other class; with
+    `target_classes=9` (FAB-T, arXiv 2003.01690, for many classes) one, and all steps
+    are repeated for each of the 9 other classes with the largest logits at `x`. Other
+    arguments are those of `MinimumNormAttack`, without `targeted`.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         steps: Number of steps per start (and class), >= 1.
         restarts: Number of starts, >= 1: `x` itself, then random points at half the
             distance known.
@@ -100,18 +98,12 @@ class FAB(MinimumNormAttack):
             `None` takes the nearest of all in every step.
         alpha_max: Largest share of the step from `x` instead of the iterate, 0 to 1.
         eta: How far across the boundary a step goes, >= 1.
-        beta: Share of the perturbation that is kept in stepping back, above 0, below 1.
-        search_passes: See `MinimumNormAttack`.
-        norm, input_range, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1907.02044; arXiv 2003.01690 (FAB-T).
+        beta: Share of the perturbation kept in stepping back, above 0, below 1.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import FAB
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> FAB(steps=5)(lambda x: x, x, [1]).round(3).tolist()
-        [[0.625, 0.625]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.FAB()(lambda x: x, np.array([[0.5, 0.75]]), [1]).round(3)
+        array([[0.625, 0.625]])
     """
 
     steps: int = 100

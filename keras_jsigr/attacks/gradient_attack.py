@@ -93,8 +93,7 @@ class StepState(NamedTuple):
     Attributes:
         x: Float `(B, *S)`, where the step starts.
         gradient: Like `x`; of the loss to drive up, finite.
-        logits: Float32 `(B, C)` at `x`, or `None` if the gradient hook did not ask the
-            model there.
+        logits: Float32 `(B, C)` at `x`; `None` if the model was asked elsewhere.
         state: What `start_state` or the last `update` returned; each leaf `(B, ...)`.
         step: Int32 scalar, from zero.
         ball: The points that are allowed.
@@ -135,8 +134,7 @@ Start = Callable[[AttackContext, tf.Tensor], tf.Tensor]
 class StepLoop(NamedTuple):
     """All steps of a gradient attack from one start.
 
-    With `remember`, iterates that fool the model are kept. With `only_points`, what is
-    returned beside the points may be out of date.
+    `remember` keeps iterates that fool the model. `only_points`: the rest may be stale.
     """
 
     attack: GradientAttack
@@ -171,8 +169,7 @@ class StepLoop(NamedTuple):
 
         finite = tf.ones_like(best.success)
         start = (tf.constant(0), x, attack.start_state(context, x), best, finite)
-        # One step needs no loop; more cost the same in a loop as unrolled (63 and 58 ms
-        # for 20 steps, batch 128, 2 cores) and trace in 0.2 s instead of 1.4 s.
+        # A loop is as fast as unrolled steps and traces in 0.2 s instead of 1.4 s.
         end = (
             one_step(*start)
             if attack.steps == 1
@@ -312,7 +309,6 @@ def run_restarts(
 
 # Input gradients of a float16 model underflow below 6e-8; a power of two is exact.
 _SCALE = 256.0
-
 _CALLS = ("PartitionedCall", "While", "If", "Case")
 
 
@@ -376,26 +372,23 @@ class GradientAttack(Attack):
 
     A new method overrides one or two hooks: `transform` (what the model sees),
     `gradient`, `objective` (the loss), `direction` (momentum, smoothing), `update` (the
-    whole step), `start_point`, `start_state`. All are pure functions of tensors; they
-    run inside a `tf.while_loop`. Every tensor of the state has one row per example. The
-    radius is `context.epsilon`.
+    whole step), `start_point`, `start_state`. All are pure functions of tensors in a
+    `tf.while_loop`; every tensor of the state has one row per example.
 
-    Calling keeps, per example, an iterate that was misclassified where the last one
-    is not, and the strongest restart: misclassified first, then the larger loss. Of a
+    Calling keeps, per example, an iterate that was misclassified where the last one is
+    not, and the strongest restart: misclassified first, then the larger loss. Of a
     method that asks the model elsewhere (a `transform`, a look ahead), the iterates
-    before the last one are judged with `early_stop=True` alone.
+    before the last one are judged with `early_stop=True` alone. Other arguments are
+    those of `Attack`.
 
     Args:
         step_size: Length of a step in input units, > 0; `None`: the method's default.
         random_start: Whether to start anywhere in the ball instead of at `x`.
-        restarts: Number of tries, >= 1; more than one needs `random_start`. Per example
-            the strongest is kept.
+        restarts: Number of tries, >= 1; more than one needs `random_start`.
         steps: Number of gradient steps, >= 1; a setting of the iterative methods.
         early_stop: Whether to leave an example alone once it is misclassified: much
             faster where the attack succeeds, but no strongest point for transfer. A
             method that asks the model elsewhere takes one more forward pass per step.
-        epsilon, norm, input_range, loss, targeted, batch_size, seed, verbose: See
-            `Attack`.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -404,9 +397,8 @@ class GradientAttack(Attack):
         ...     stochastic = True
         ...
         ...     def transform(self, x, state, seed):
-        ...         return x + tf.random.stateless_normal(tf.shape(x), seed, stddev=0.1)
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> NoisyPGD(epsilon=0.25)(lambda x: x, x, [1]).tolist()
+        ...         return x + tf.random.stateless_normal(tf.shape(x), seed, 0.0, 0.1)
+        >>> NoisyPGD(0.25)(lambda x: x, np.float32([[0.5, 0.75]]), [1]).tolist()
         [[0.75, 0.5]]
     """
 
@@ -433,8 +425,6 @@ class GradientAttack(Attack):
                 "random_start=True or restarts=1. Set `random_start=True`."
             )
 
-    # ---- hooks
-
     def default_step_size(self, epsilon: Any) -> Any:
         """Return the step length in input units used for `step_size=None`."""
         return epsilon / self.steps
@@ -458,11 +448,7 @@ class GradientAttack(Attack):
     def gradient(
         self, context: AttackContext, x: tf.Tensor, *, state: Any, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Return the gradient of the objective, and the logits at `x`.
-
-        Only its direction per example counts (see `losses.ascent_loss`). The logits
-        are `None` if the model was asked elsewhere.
-        """
+        """Return the objective's direction of ascent, and any logits known at `x`."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(x)
             point = tf.cast(context.to_model_input(x), x.dtype)
@@ -483,8 +469,6 @@ class GradientAttack(Attack):
         length = self.step_length(context.epsilon)
         return now.ball.project(now.x + length * now.ball.steepest(direction)), state
 
-    # ---- what the hooks are driven by
-
     @property
     def passes(self) -> int:
         """Number of gradients per example."""
@@ -504,36 +488,30 @@ class GradientAttack(Attack):
     def perturb(
         self, logits_fn: LogitsFn, x: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Return adversarial examples inside another function, as for training.
+        """Return adversarial examples inside another function.
 
-        Pure and traceable: eager, in a `tf.function`, under XLA, in a replica. No
-        checks and, with one restart, no pass beyond the gradients: the result is the
-        last iterate. Call it before opening the tape that trains the weights.
+        For adversarial training (arXiv 1706.06083). Pure and traceable: eager, in a
+        `tf.function`, under XLA, in a replica. No checks and, with one restart, no pass
+        beyond the gradients: the result is the last iterate, without gradient. Call it
+        before opening the tape that trains the weights.
 
         Args:
-            logits_fn: Maps inputs to float logits `(B, C)`; `C = 1` means one sigmoid
+            logits_fn: Maps inputs to float logits `(B, C)`; `C = 1` is one sigmoid
                 unit.
             x: Float `(B, *S)` in `input_range`.
             targets: Float `(B, C)` from `class_targets`.
             seed: Int32 `(2,)`; another one at every training step.
 
         Returns:
-            Like `x`, in the ball and the range, without gradient.
-
-        Raises:
-            ValueError: If the attack has no radius; name it, or take it from a model by
+            Like `x`, in the ball and the range; the attack needs a radius, see
                 `for_model`.
-
-        Reference: arXiv 1706.06083 (adversarial training).
 
         Example:
             >>> import tensorflow as tf
             >>> from keras_jsigr.attacks import FGSM
             >>> x, targets = tf.constant([[0.5, 0.75]]), tf.constant([[0.0, 1.0]])
-            >>> seed = tf.constant([0, 0])
-            >>> attack = FGSM(epsilon=0.25)
-            >>> attack.perturb(lambda x: x, x, targets, seed=seed).numpy().tolist()
-            [[0.75, 0.5]]
+            >>> FGSM(0.25).perturb(lambda x: x, x, targets, seed=[0, 0]).numpy()
+            array([[0.75, 0.5 ]], dtype=float32)
         """
         known = self.for_model()
         x, targets = tf.stop_gradient(x), tf.stop_gradient(targets)

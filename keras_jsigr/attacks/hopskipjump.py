@@ -77,8 +77,7 @@ def bisect(
     return where_rows(high < 1.0, at(high), x)
 
 
-# Points (m * B, *S), the draws one after the other: whether they fool the model, bool
-# (m * B,), and the points as the model saw them.
+# Points (m * B, *S), draw by draw -> which fool, bool (m * B,), and points as seen.
 Ask = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -159,8 +158,7 @@ def geometric_step_search(
     return moved, asked
 
 
-# Takes the context of some examples and points; returns which fool, bool (A,), and the
-# points as the model saw them.
+# Context of some examples, and points -> which fool, bool (A,), and points as seen.
 AskAbout = Callable[[AttackContext, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -209,14 +207,10 @@ def noise_that_fools(
 
 
 _HALVINGS = 15
-
 _TRIES = 50
-
 _FIRST_DRAWS = 100
-
 # Fewer draws than these tell nothing of a direction.
 _FEWEST_DRAWS = 20
-
 # Halvings of a distance: more than ten for a few percent, more than 22 are noise.
 _BISECTIONS = (10, 22)
 
@@ -352,34 +346,29 @@ class BoundaryWalk:
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class HopSkipJump(MinimumNormAttack):
-    """Walk along the decision boundary, asking only which class the model decides for.
+    """Walk along the decision boundary, asking only for decisions (arXiv 1904.02144).
 
     From a fooling point it goes in turn to the boundary (by halving), along the
     boundary's normal, estimated from decisions around, into the fooling side, and back
-    to the boundary nearer the input. Neither logits nor gradients are used, so no
-    masking of them helps a model.
+    to the boundary nearer the input. No masking of logits or gradients helps a model.
 
     It starts from the nearest example of the batch that the model puts into another
     class or, targeted, into the class to reach; else from noise. Where none of these
     fools the model, the input is returned, with a warning. A call takes examples to
     start from instead of the batch, any number of them and at best of every class to
-    reach: `attack(model, x, y, starting_points=x_train[:1000])`.
+    reach: `attack(model, x, y, starting_points=x_train[:1000])`. Other arguments are
+    those of `MinimumNormAttack`, without `search_passes`.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         queries: The largest number of decisions asked for per example, >= 200.
         norm: `"l2"` or `"linf"`.
-        input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1904.02144.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import HopSkipJump
-        >>> x = np.array([[0.5, 0.75], [0.75, 0.25]], "float32")
-        >>> x_adv = HopSkipJump(queries=500)(lambda x: x, x)
-        >>> [round(float(r), 2) for r in np.linalg.norm(x_adv - x, axis=1)]
-        [0.18, 0.35]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> x = np.array([[0.5, 0.75], [0.75, 0.25]])
+        >>> x_adv = kj.attacks.HopSkipJump(queries=500)(lambda x: x, x)
+        >>> np.linalg.norm(x_adv - x, axis=1).round(1).tolist()
+        [0.2, 0.4]
     """
 
     access: ClassVar[Access] = "decision"
@@ -422,10 +411,7 @@ class HopSkipJump(MinimumNormAttack):
         return found
 
     def _chosen(self, model: Any, x: Any, y: Any, pool: Any) -> Any:
-        """Choose per example the nearest of the points that the model puts elsewhere.
-
-        Where there is none, it is the input itself, which fools nobody.
-        """
+        """Choose per example the nearest point of another decision, else itself."""
         attack = self.for_model(model)
         limits: Any = attack.input_range
         x, pool = (check_inputs(points, limits, model) for points in (x, pool))

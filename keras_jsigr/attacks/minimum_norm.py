@@ -154,7 +154,6 @@ def label_of(targets: tf.Tensor) -> tf.Tensor:
 
 # The least margin of a fooling point, relative to its logits and to the batch's.
 _SAFE, _NOISE = 1e-5, 1e-6
-
 # A class so far below the largest logit has the probability zero in float32.
 _RULED_OUT = 104.0
 
@@ -173,10 +172,9 @@ def nearest_boundary(
     rivals: tf.Tensor | None,
     input_range: tuple[float, float],
 ) -> Boundary:
-    """Linearize the logits and return the plane of the nearest rival.
+    """Linearize the logits; return the plane of the nearest rival within the range.
 
-    `rivals` holds classes `(B, R)`; `None` stands for the likeliest other class. The
-    nearest is that of the plane nearest within `input_range`.
+    `rivals` holds classes `(B, R)`; `None` stands for the likeliest other class.
     """
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(point)
@@ -240,11 +238,7 @@ def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
 
 
 def safe_margin(logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
-    """Compute the least margin of a fooling point: `1e-5 * max_j |z_j|`, or more.
-
-    At the boundary of one unit, or of two opposite ones, all logits vanish: there what
-    counts is `context.least_margin`, of the logits at the input.
-    """
+    """Compute the least margin of a fooling point: `1e-5 * max_j |z_j|`, or more."""
     safe = _SAFE * largest_logit(logits)
     least = context.least_margin
     return safe if least is None else tf.maximum(safe, least)
@@ -268,7 +262,6 @@ def largest_logit(logits: tf.Tensor) -> tf.Tensor:
 
 # Takes points (B, *S); returns bool (B,), they fool, and float32 (B,), the margin.
 Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-
 # Aimed at the zero itself, half of the points would land just before the boundary.
 _AIM_BEYOND = 0.02
 
@@ -318,8 +311,7 @@ def line_search(
     return tf.where(expand_dims_like(high < 1.0, x), at(high), x)
 
 
-# How far beyond the plane the points are, as shares of the way to it: far enough to
-# fool where the boundary bends, then as near as float32 can tell.
+# How far beyond the plane to go, as shares of the way to it: from bends to rounding.
 _SHARES_BEYOND = (3e-2, 1e-3, 1e-4)
 
 
@@ -361,14 +353,14 @@ class MinimumNormAttack(Attack):
     With a finite `epsilon` the question is only whether the ball holds a fooling point:
     an example is left alone as soon as one is known in it, and a point outside is
     projected onto it. For distances leave `epsilon` infinite. `epsilons=[...]` in a
-    call takes one search without limit for all radii.
+    call takes one search without limit for all radii. Other arguments are those of
+    `Attack`, without `loss`.
 
     Args:
         epsilon: Radius in input units, >= 0; infinity (in a configuration `None`), the
             default, sets no limit.
         search_passes: Number of forward passes that move a point towards its input in
             the end; 0 returns what the method itself arrives at.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
 
     Example:
         >>> from keras_jsigr.attacks import DeepFool
@@ -388,37 +380,25 @@ class MinimumNormAttack(Attack):
         super().__post_init__()
         self._normalize(arguments.count, "search_passes", minimum=0)
 
-    # ---- hooks
-
     @abstractmethod
     def approach(
         self, context: AttackContext, logits: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor]:
         """Return the closest points, and bool `(B,)`: the gradient was finite.
 
-        `logits`, float32 `(B, C)`, are those at the inputs; `known` holds the inputs
-        themselves, at distance zero where they fool already.
+        `logits` are those at the inputs; `known` holds the inputs that fool already.
         """
 
     def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
-        """Return what has to be positive for a point to count, float32 `(B,)`.
-
-        It is finite, and as large as can be where the model names no class.
-        """
+        """Return what is positive where a point counts, finite float32 `(B,)`."""
         margin = attack_loss(logits, context.targets, "margin")
         margin = tf.where(has_valid_logits(logits), margin, margin.dtype.max)
         return -margin if self.targeted else margin
 
-    # ---- what methods are made of
-
     def judge(
         self, context: AttackContext, x: tf.Tensor, known: Closest
     ) -> tuple[Closest, tf.Tensor, tf.Tensor]:
-        """Ask the model at points `x` of the search.
-
-        Returns the closest points of `known` and `x`; bool `(B,)`, `x` fools; float32
-        `(B,)`, by which margin.
-        """
+        """Return the closest of `known` and `x`, whether `x` fools, and its margin."""
         seen = context.to_model_input(x)
         logits = tf.cast(context.logits_fn(seen), tf.float32)
         margin = self.margin(logits, context) - safe_margin(logits, context)
@@ -444,8 +424,6 @@ class MinimumNormAttack(Attack):
 
         near = project_to_linearized_boundary(judge, part, take_rows(known, rows))
         return scatter_rows(near, rows, known)
-
-    # ---- the contract of all attacks
 
     def search(self, context: AttackContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Find the closest fooling points of one batch; see `Attack.search`."""
@@ -526,44 +504,33 @@ def refuse_targeted(attack: MinimumNormAttack) -> None:
         )
 
 
-# Where many components have no room left, the whole way to the plane within the range
-# is so long that the plane means nothing there: steps are clipped after they are taken.
+# Clipped only after the step: within the range the plane may be too far to mean much.
 _UNLIMITED = (-math.inf, math.inf)
-
-# Added to the length of a step, in widths of the range: steps that shrink with the gap
-# would approach the boundary for ever.
+# Added to a step, in widths of the range: else it would never reach the boundary.
 _LEAST = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(MinimumNormAttack):
-    """Move onto the nearest of the linearized class boundaries until one is crossed.
+    """Move onto the nearest linearized class boundary until crossed (arXiv 1511.04599).
 
     `r_{i+1} = r_i + d_i` with `d_i` the shortest way to the plane of the nearest rival,
     linearized at `clip(x + (1 + overshoot) r_i)`, where the model is asked. A quick
-    first estimate of the distance: a few steps suffice as a rule, and an example that
-    is fooled takes no more. FAB gets closer.
+    first estimate of the distance; FAB gets closer. Nothing is random. Other arguments
+    are those of `MinimumNormAttack`, without `targeted`.
 
     Args:
-        epsilon: Radius in input units, >= 0; infinity, the default, sets no limit.
         norm: `"l2"` or `"linf"`.
         steps: Largest number of steps, >= 1.
-        candidates: Number of rivals, >= 1: the other classes with the largest logits
-            at `x`. A step takes one backward pass for each.
+        candidates: Number of rivals, >= 1: the other classes with the largest logits at
+            `x`. A step takes one backward pass for each.
         overshoot: Share of the perturbation that is added to cross the boundary, >= 0.
-        search_passes: Number of forward passes that move a point towards its input in
-            the end, which takes the overshoot back; 0 returns the method's own point.
-        input_range, batch_size, verbose: See `Attack`. Nothing is random.
-
-    Reference: arXiv 1511.04599, algorithm 2 and section 3.3.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import DeepFool
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> DeepFool()(lambda x: x, x, [1]).round(3).tolist()
-        [[0.625, 0.625]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.DeepFool()(lambda x: x, np.array([[0.5, 0.75]]), [1]).round(3)
+        array([[0.625, 0.625]])
     """
 
     norm: str = "l2"

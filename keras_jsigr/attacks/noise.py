@@ -66,23 +66,19 @@ class UniformNoise(Noise):
     """Draw points uniformly from the ball and keep the first that fools the model.
 
     `x_adv = x + n` with `n` uniform in `||n|| <= epsilon`, cut with the range. A model
-    that noise fools where attacks fail hides its gradients.
+    that noise fools where attacks fail hides its gradients (arXiv 1902.06705). Other
+    arguments are those of `Attack`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         draws: Number of points per example, >= 1.
         loss: What ranks points that do not fool the model.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import UniformNoise
-        >>> x = np.array([[0.5, 0.625]], "float32")
-        >>> x_adv = UniformNoise(epsilon=0.25)(lambda x: x, x, [1])
-        >>> bool(x_adv[0, 0] > x_adv[0, 1])
-        True
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.UniformNoise(1)(lambda x: x, np.array([[0.5, 0.6]]), [1]).argmax(
+        ...     1
+        ... )
+        array([0])
     """
 
     label: ClassVar[str] = "uniform noise"
@@ -97,27 +93,21 @@ class UniformNoise(Noise):
 class GaussianNoise(Noise):
     """Add Gaussian noise, projected onto the ball, and keep what fools the model.
 
-    `x_adv = project(x + sigma * n)` with `n` standard normal.
+    `x_adv = project(x + sigma * n)` with `n` standard normal (arXiv 1902.06705). Other
+    arguments are those of `UniformNoise`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        draws: Number of points per example, >= 1.
-        sigma: Standard deviation in input units, > 0; by default such that the noise
-            is about as long as the radius: over `d` components, `epsilon / sqrt(d)`
-            under `"l2"`, `epsilon / (d * sqrt(2 / pi))` under `"l1"` and
+        sigma: Standard deviation in input units, > 0; by default such that the noise is
+            about as long as the radius: over `d` components, `epsilon / sqrt(d)` under
+            `"l2"`, `epsilon / (d * sqrt(2 / pi))` under `"l1"` and
             `epsilon / sqrt(2 * log(2 * d))` under `"linf"`.
-        loss: What ranks points that do not fool the model.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1902.06705 (noise as a check of attacks).
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import GaussianNoise
-        >>> x = np.array([[0.5, 0.625]], "float32")
-        >>> x_adv = GaussianNoise(epsilon=0.25, norm="l2")(lambda x: x, x, [1])
-        >>> bool(x_adv[0, 0] > x_adv[0, 1])
-        True
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.GaussianNoise(1)(
+        ...     lambda x: x, np.array([[0.5, 0.6]]), [1]
+        ... ).argmax(1)
+        array([0])
     """
 
     label: ClassVar[str] = "Gaussian noise"

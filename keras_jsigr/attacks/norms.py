@@ -215,8 +215,7 @@ class L2Ball:
         self.origin = origin
         self._range = input_range
         self._region = region
-        # Room for the rounding of the norm, so that the result is not outside for it;
-        # that of the inputs themselves is left, as `range_slack` tells.
+        # Room for the rounding of the norm; for that of the inputs see `range_slack`.
         self._epsilon = epsilon * (1.0 - 1e-6)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
@@ -255,7 +254,6 @@ class L2Ball:
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
-
 # The largest relative distance of neighbouring numbers.
 SPACING = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
 

@@ -91,30 +91,24 @@ class Patch(Attack):
     """Put a square patch on each image; its pixels may take any value of the range.
 
     PGD on the pixels of the patch, `x_{t+1} = clip(x_t + step_size * sign(dL/dx))`,
-    from random content. There is no radius: `epsilon` is the width of the range, and
-    results are at an L-inf distance of up to that. With a `region`, only what lies in
-    both may change.
+    from random content (LaVAN, arXiv 1801.02608). There is no radius: `epsilon` is the
+    width of the range. With a `region`, only what lies in both may change. Other
+    arguments are those of `Attack`, without `norm`.
 
     Args:
-        size: Side of the patch: an int in pixels, or a float as a share of the
-            image's shorter side, above 0, at most 1.
+        size: Side of the patch: an int in pixels, or a float as a share of the image's
+            shorter side, above 0, at most 1.
         location: `"gradient"`, where the first-order gain at `x` is largest;
             `"random"`, another place at each restart; or `(row, column)` of the top
             left pixel.
-        steps: Number of gradient steps, >= 1.
-        step_size: In input units; default `2.5 * (high - low) / steps`.
+        steps, step_size: As in `PGD`; default step `2.5 * (high - low) / steps`.
         restarts: Number of contents (and random places) tried; the strongest is kept.
-        input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1801.02608 (patches of one place and any content).
 
     Example:
-        >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.attacks import Patch
-        >>> x = np.full((1, 1, 3, 1), 0.5, "float32")
-        >>> model = lambda x: tf.reshape(x, (-1, 3)) * [1.0, -1.0, 5.0]
-        >>> Patch(size=1)(model, x, [2]).ravel().tolist()
-        [0.5, 0.5, 0.0]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> model = lambda x: x[:, 0, :, 0] * [1.0, -1.0, 5.0]
+        >>> kj.attacks.Patch(size=1)(model, np.full((1, 1, 3, 1), 0.5), [2]).ravel()
+        array([0.5, 0.5, 0. ])
     """
 
     epsilon: float | None = field(default=None, init=False, repr=False)
@@ -141,11 +135,7 @@ class Patch(Attack):
         return self.steps * self.restarts
 
     def at(self, epsilon: float) -> NoReturn:
-        """Refuse: a patch has no radius.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Refuse with `ValueError`: a patch has no radius."""
         raise ValueError(
             f"A patch has no radius: got epsilon {epsilon!r}, expected none. Its "
             "pixels may take any value of `input_range`; vary `size` instead."

@@ -13,30 +13,19 @@ from keras_jsigr.attacks.gradient_attack import GradientAttack
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
-    """Take one step of the full radius along the gradient of the loss.
+    """Take one step of the full radius along the gradient (arXiv 1412.6572).
 
     `x_adv = clip(x + epsilon * sign(dL/dx))` under `norm="linf"`,
-    `x + epsilon * g / ||g||_2` under `"l2"`. With `random_start=True` the step starts
-    at a random point of the ball and the result is projected (FGSM-RS): as cheap, and
-    enough for adversarial training.
+    `x + epsilon * g / ||g||_2` under `"l2"`. With a random start the result is
+    projected (FGSM-RS, arXiv 2001.03994): as cheap, and enough for adversarial
+    training.
 
-    Args:
-        epsilon: Radius in input units, >= 0.
-        step_size: In input units; default `epsilon`, with a random start
-            `1.25 * epsilon`.
-        random_start: Whether to start at a random point of the ball.
-        restarts: Number of random starts; per example the strongest is kept.
-        early_stop: Whether to leave an example alone in further restarts once it is
-            misclassified.
-        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1412.6572, arXiv 2001.03994 (random start).
+    Args: those of `GradientAttack`, without `steps`; `step_size` is `epsilon` by
+    default, with a random start `1.25 * epsilon`.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import FGSM
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> FGSM(epsilon=0.25)(lambda x: x, x, [1]).tolist()
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.FGSM(0.25)(lambda x: x, np.array([[0.5, 0.75]]), [1]).tolist()
         [[0.75, 0.5]]
     """
 
@@ -50,26 +39,14 @@ class FGSM(GradientAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class BIM(GradientAttack):
-    """Take small steps of FGSM from the input itself: the basic iterative method.
+    """Take small steps of FGSM, without a random start (arXiv 1607.02533).
 
-    `x_{t+1} = project(x_t + step_size * sign(dL/dx))` from `x_0 = x`: PGD without a
-    random start and with steps that just reach the edge of the ball.
-
-    Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of gradient steps, >= 1.
-        step_size: In input units; default `epsilon / steps`.
-        random_start, restarts, early_stop: See `GradientAttack`.
-        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1607.02533.
+    Args: those of `PGD`; `step_size` is `epsilon / steps` by default.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.attacks import BIM
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> BIM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
-        [[0.75, 0.5]]
+        >>> BIM(0.25, steps=10).step_length(0.25)
+        0.025
     """
 
     steps: int = 10
@@ -78,28 +55,19 @@ class BIM(GradientAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
-    """Take many small steps along the gradient, each projected onto the ball.
+    """Take many small steps along the gradient, each projected (arXiv 1706.06083).
 
     `x_{t+1} = project(x_t + step_size * sign(dL/dx))` under `norm="linf"`, with
-    `g / ||g||_2` for the sign under `"l2"`, from a random point of the ball.
+    `g / ||g||_2` for the sign under `"l2"`, from a random point of the ball. Other
+    arguments are those of `GradientAttack`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of gradient steps, >= 1.
         step_size: In input units; default `2.5 * epsilon / steps`, so that the whole
             ball can be crossed.
-        random_start: Whether to start at a random point of the ball; without it, this
-            is the basic iterative method (arXiv 1607.02533).
-        restarts, early_stop: See `GradientAttack`.
-        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1706.06083.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import PGD
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> PGD(epsilon=0.25, steps=10)(lambda x: x, x, [1]).tolist()
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.PGD(0.25)(lambda x: x, np.array([[0.5, 0.75]]), [1]).tolist()
         [[0.75, 0.5]]
     """
 

@@ -24,32 +24,20 @@ from keras_jsigr.core.scores import class_score, predicted_targets
 class SmoothSecondOrder:
     """Give a model's logits and gradients, with the second derivatives of another one.
 
-    A ReLU network is piecewise linear: its gradient map is a constant around almost
-    every input, so no gradient tells how to change the map. A smooth stand-in with the
-    same weights does; what is attacked and judged stays the model itself.
+    A ReLU network is piecewise linear: no gradient tells how to change its gradient
+    map. A smooth stand-in with the same weights does (arXiv 1710.10547); what is
+    attacked and judged stays the model itself.
 
     Args:
         model: A Keras model, a hardened model or a callable.
         surrogate: A smooth one of the same inputs and classes, such as
             `keras_jsigr.with_smooth_activations(model, "softplus")`.
 
-    Reference: arXiv 1710.10547 (softplus in the place of ReLU).
-
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.attacks import SmoothSecondOrder
-        >>> f = SmoothSecondOrder(lambda x: 3.0 * x, lambda x: x**2)
-        >>> x = tf.constant([[1.0, 5.0]])
-        >>> with tf.GradientTape() as outer:
-        ...     outer.watch(x)
-        ...     with tf.GradientTape() as inner:
-        ...         inner.watch(x)
-        ...         z = f(x)
-        ...     first = inner.gradient(z, x)
-        >>> z.numpy().tolist(), first.numpy().tolist()
-        ([[3.0, 15.0]], [[3.0, 3.0]])
-        >>> outer.gradient(first, x).numpy().tolist()
-        [[2.0, 2.0]]
+        >>> model = SmoothSecondOrder(lambda x: 3.0 * x, lambda x: x**2)
+        >>> model([[1.0, 5.0]]).numpy().tolist()
+        [[3.0, 15.0]]
     """
 
     def __init__(self, model: Any, surrogate: Any) -> None:
@@ -125,31 +113,27 @@ class SaliencyAttack(Attack):
 
     `x_{t+1} = project(x_t - step_size * sign(dM/dx))`, where `M` is the share of the
     map `sum_channels |d s / d x|` that lies on the `top` share of the pixels of the map
-    at `x`, and `s` the log probability of the class decided for at `x`. Where a step
-    lost the class, the next one goes back up `s`. Returned is, per example, the point
-    of the smallest `M` among those decided as `x` is; `x` itself is one of them.
+    at `x`, and `s` the log probability of the class decided for at `x` (the top-k
+    attack of arXiv 1710.10547). Where a step lost the class, the next one goes back up
+    `s`. Returned is, per example, the point of the smallest `M` among those decided as
+    `x` is.
 
-    This is no attack on the decision: `y` is not used, and there is no `targeted`. It
-    needs second derivatives and hardly moves a ReLU network's map without them: attack
-    `SmoothSecondOrder(model, with_smooth_activations(model, "softplus"))`, which has
-    the outputs and maps of the model itself.
+    This is no attack on the decision: `y` is not used. It needs second derivatives: for
+    a ReLU network, attack `SmoothSecondOrder(model, with_smooth_activations(model,
+    "softplus"))`, which has the outputs and maps of the model itself. Nothing is
+    random. Other arguments are those of `Attack`, without `loss` and `targeted`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         top: Share of the pixels whose mass is moved, above 0, below 1.
         steps: Number of steps, >= 1.
         step_size: In input units; default `2.5 * epsilon / steps`.
-        norm, input_range, batch_size, verbose: See `Attack`. Nothing is random.
-
-    Reference: arXiv 1710.10547 (the top-k attack).
 
     Example:
-        >>> import numpy as np, tensorflow as tf
-        >>> from keras_jsigr.attacks import SaliencyAttack
+        >>> import numpy as np, tensorflow as tf, keras_jsigr as kj
         >>> model = lambda x: tf.stack([x[:, 0] ** 2 + x[:, 1] ** 2, -x[:, 0]], 1)
-        >>> x = np.array([[0.8, 0.7]], "float32")  # |gradient|: 2 x_0 + 1, 2 x_1
-        >>> SaliencyAttack(epsilon=0.25, top=0.5)(model, x).round(3).tolist()
-        [[0.550000011920929, 0.949999988079071]]
+        >>> x = np.array([[0.8, 0.7]])  # |gradient|: 2 x_0 + 1, 2 x_1
+        >>> kj.attacks.SaliencyAttack(0.25, top=0.5)(model, x).round(3).tolist()
+        [[0.55, 0.95]]
     """
 
     loss: LossName = field(default="cross_entropy", init=False, repr=False)
@@ -212,31 +196,24 @@ class SaliencyAttack(Attack):
 def salient_region(maps: Any, share: float = 0.5, *, salient: bool = True) -> Any:
     """Mark the most salient share of the pixels of each map, or all the others.
 
-    A defense that smooths the model only where it does not look leaves holes where it
-    does: attack both sides, `attack(model, x, y, region=...)`.
+    Attack both sides of a defense by `attack(model, x, y, region=...)`: one that
+    smooths the model only where it does not look leaves holes where it does.
 
     Args:
-        maps: `(N, H, W)`, or `(N, T)`, `(N, D)`, such as those of
-            `keras_jsigr.perturbation_map` or `gradient_map`; the larger, the more
-            salient.
-        share: Of the pixels that are salient, above 0, at most 1; see `top_share`.
+        maps: Finite `(N, H, W)`, `(N, T)` or `(N, D)`, as of `perturbation_map`; the
+            larger, the more salient.
+        share: Of the pixels that are salient, above 0, at most 1.
         salient: False for the complement of that region.
 
     Returns:
         Float32 of the shape of `maps`, one inside and zero outside: a tensor if `maps`
         is one, else a NumPy array.
 
-    Raises:
-        TypeError: If `maps` hold no numbers or `share` is none.
-        ValueError: If `share` is out of range, or a map is empty or not finite.
-
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.attacks import salient_region
         >>> salient_region(np.array([[0.1, 0.9, 0.3, 0.3]])).tolist()
         [[0.0, 1.0, 1.0, 0.0]]
-        >>> salient_region(np.array([[0.1, 0.9, 0.3, 0.3]]), salient=False).tolist()
-        [[1.0, 0.0, 0.0, 1.0]]
     """
     share = arguments.share("share", share, ends="(]")
     arguments.choice("salient", salient, (True, False))

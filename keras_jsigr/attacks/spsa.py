@@ -49,48 +49,36 @@ def _per_example(shape: tf.Tensor) -> tf.Tensor:
 
 
 Optimizer = Literal["adam", "steepest"]
-
 _FIRST, _SECOND = 0.9, 0.999
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class SPSA(GradientAttack):
-    """Follow a gradient that is estimated from the model's outputs alone.
+    """Follow a gradient that is estimated from the model's outputs (arXiv 1802.05666).
 
-    `g = mean_k (L(x + delta v_k) - L(x - delta v_k)) / (2 delta v_k)` with random signs
-    `v_k`; then `x <- project(x + step_size * m / sqrt(u))` with Adam's running means
-    `m` of `g` and `u` of `g^2`. It follows the loss at the scale of `delta`, so that
-    neither a vanishing nor a shattered gradient stops it.
+    `g = mean_k (L(x + delta v_k) - L(x - delta v_k)) / (2 delta
+    v_k)` with random signs `v_k`; then `x <- project(x + step_size * m /
+    sqrt(u))` with Adam's running means `m` of `g` and `u` of `g^2`. Neither a vanishing
+    nor a shattered gradient stops it. Other arguments are those of `GradientAttack`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of steps, >= 1.
         samples: Number of points the model is asked about per step, even, >= 2; and
             once at the iterate.
         delta: Their distance from the iterate in each component, in input units;
             default one hundredth of the input range.
         optimizer: `"adam"`, or `"steepest"` for `x + step_size * sign(g)` under
             `"linf"` and `g / ||g||_2` for the sign under `"l2"`; default Adam under
-            `"linf"`, as in the paper, and else the steepest step, as Adam evens out
-            components that these norms want uneven.
+            `"linf"`, as in the paper, and else the steepest step.
         loss: `"margin"`, the paper's, or any other.
-        step_size: In input units; default `5 * epsilon / steps`. A step of Adam changes
-            most components by that under `"linf"`; it has about that length under the
-            other norms.
-        early_stop: Whether to leave an example alone once it is misclassified. Under
-            XLA, which knows no changing number of examples, restarts need it off.
-        random_start, restarts: See `GradientAttack`.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1802.05666.
+        step_size: In input units; default `5 * epsilon / steps`; the change of most
+            components under `"linf"`, about the step's length under the other norms.
+        early_stop: As in `GradientAttack`; under XLA, restarts need it off.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import SPSA
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> SPSA(epsilon=0.25, early_stop=False)(lambda x: x, x, [1]).tolist()
-        [[0.75, 0.5]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.SPSA(0.25)(lambda x: x, np.array([[0.5, 0.75]]), [1]).argmax(1)
+        array([0])
     """
 
     access: ClassVar[Access] = "black box"
@@ -162,8 +150,7 @@ class SPSA(GradientAttack):
         second = _SECOND * second + (1.0 - _SECOND) * tf.square(gradient)
         time = tf.cast(now.step + 1, x.dtype)
         m, u = first / (1.0 - _FIRST**time), second / (1.0 - _SECOND**time)
-        # No constant added to the root, as it would have a scale: zero over zero is
-        # where the gradient was zero all the time.
+        # No constant added to the root, as it would have a scale; 0 / 0 counts as 0.
         direction = tf.math.divide_no_nan(m, tf.sqrt(u))
         d = math.prod(x.shape[1:])
         unit = {"linf": 1.0, "l2": d**-0.5, "l1": 1.0 / d}[self.norm]

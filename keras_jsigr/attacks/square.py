@@ -116,9 +116,7 @@ def transfer_mass(
 
 # The paper's steps for 10,000 queries: the window's area is halved after each.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-
 _PAPER_QUERIES = 10_000
-
 STAGES = len(_HALVINGS) + 1
 
 
@@ -271,12 +269,9 @@ def paint(
     return tf.where(window, tf.where(up[:, None, None], upper, lower), x)
 
 
-# The candidates for some examples, from their points so far, their numbers in the
-# batch, int32 (A,), and the number of the query.
+# Points so far, their numbers in the batch, int32 (A,), and the query -> candidates.
 Propose = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-
-# One eighth of the examples may be done before the others move on without them:
-# gathering costs about as much as proposing, the model's passes much more.
+# One in so many may be done before the others move on: gathering has a cost, too.
 _DONE = 8
 
 
@@ -432,7 +427,6 @@ class PowerMoves:
 
 
 MOVES: dict[str, type[Moves]] = {"linf": LinfMoves, "l2": PowerMoves, "l1": PowerMoves}
-
 # One look at the input itself and one at the stripes.
 _BEFORE_WINDOWS = 2
 
@@ -442,32 +436,23 @@ _BEFORE_WINDOWS = 2
 class Square(Attack):
     """Repaint random windows and keep what raises the loss; no gradient is used.
 
-    It starts from stripes at the edge of the ball and proposes one window per query,
-    at a random place and in random colours; the windows shrink by a fixed schedule.
-    What works against a model that hides its gradients. Examples are left alone as
-    soon as they are misclassified.
-
-    Sequences `(T, D)` are treated as images of a single column, so that a window is a
-    span of time, and features `(F,)` as such a sequence of one channel: they have no
-    neighbours by nature, but the small windows at the end need none.
+    It starts from stripes at the edge of the ball and proposes one window per query, at
+    a random place and in random colours; the windows shrink by a fixed schedule (arXiv
+    1912.00049; L1: arXiv 2103.01208). Examples are left alone as soon as they are
+    misclassified. Sequences `(T, D)` are treated as images of a single column, features
+    `(F,)` as such a sequence of one channel. Other arguments are those of `Attack`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         queries: Number of times the model is asked per example and restart, >= 2.
         p_init: Fraction of the image that the first windows cover, above 0, at most 1.
         restarts: Number of runs, each for the examples that still resist.
         rescale_schedule: Whether the paper's schedule, of 10,000 queries, is stretched
             to `queries`; `AutoAttack` leaves it as it is, as its authors do.
         loss: `"margin"`, the paper's; for targeted attacks it has `"cross_entropy"`.
-        norm, input_range, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1912.00049; arXiv 2103.01208 (one-norm).
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import Square
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> Square(epsilon=0.25, queries=20)(lambda x: x, x, [1]).tolist()
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.Square(0.25)(lambda x: x, np.array([[0.5, 0.75]]), [1]).tolist()
         [[0.75, 0.5]]
     """
 

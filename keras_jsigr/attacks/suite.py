@@ -143,15 +143,11 @@ class AttackSuite:
             without a radius or range take that of the others, or of the hardened model
             that is attacked.
 
-    Reference: arXiv 2003.01690.
-
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import FGSM, PGD, AttackSuite
-        >>> suite = AttackSuite([FGSM(0.25), PGD(0.25)])
-        >>> x = np.array([[0.5, 0.75], [0.0, 0.875]], "float32")
-        >>> suite(lambda x: x, x, [1, 1]).tolist()
-        [[0.75, 0.5], [0.0, 0.875]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> suite = kj.attacks.AttackSuite([kj.attacks.PGD(), kj.attacks.Square(0.25)])
+        >>> suite(lambda x: x, np.array([[0.5, 0.75]]), [1]).tolist()
+        [[0.75, 0.5]]
     """
 
     attacks: Sequence[Attack]
@@ -183,27 +179,19 @@ class AttackSuite:
         """Return the suite with radius and range named; see `Attack.for_model`."""
         return type(self)([attack.for_model(*models) for attack in self.attacks])
 
-    def run(  # noqa: D417
+    def run(
         self, model: Any, x: Any, y: Any = None, *, region: Any = None
     ) -> Iterator[Outcome]:
-        """Run the attacks one by one.
+        """Run the attacks one by one; each runs when its outcome is asked for.
 
-        Args:
-            model, x, y, region: As in a call of an `Attack`; they are checked at once.
-
-        Returns:
-            An iterator over what each attack did; an attack runs when its outcome is
-            asked for.
+        The arguments are those of a call; they are checked at once.
 
         Example:
-            >>> import numpy as np
-            >>> from keras_jsigr.attacks import FGSM, PGD, AttackSuite
-            >>> suite = AttackSuite([FGSM(0.25), PGD(0.25)])
-            >>> x = np.array([[0.5, 0.75], [0.0, 0.875]], "float32")
-            >>> for outcome in suite.run(lambda x: x, x, [1, 1]):
-            ...     print(outcome.name, outcome.rows, outcome.broken)
-            FGSM [0 1] [ True False]
-            PGD [1] [False]
+            >>> import numpy as np, keras_jsigr as kj
+            >>> suite = kj.attacks.AutoAttack(0.25)
+            >>> x = np.array([[0.5, 0.75]])
+            >>> [o.name for o in suite.run(lambda x: x, x, [1]) if o.broken.any()]
+            ['APGD-CE']
         """
         attacks = self.for_model(model).attacks
         input_range: Any = attacks[0].input_range
@@ -279,12 +267,11 @@ def _as_array(x: Any) -> npt.NDArray[Any]:
 
 
 _STEPS, _CLASSES, _QUERIES = 100, 9, 5000
-
 # The sparse steps of the L1 ball need more starts; fewer classes pay for them.
 _L1_RESTARTS, _L1_CLASSES = 5, 5
 
 
-def AutoAttack(  # noqa: N802, D417
+def AutoAttack(  # noqa: N802
     epsilon: float | None = None,
     *,
     norm: Any = "linf",
@@ -298,23 +285,8 @@ def AutoAttack(  # noqa: N802, D417
     In turn, each on what is left: APGD-CE (100 steps), APGD-T (the 9 most likely wrong
     classes, 100 steps each), FAB-T (the same) and Square (5000 queries). Under the L1
     norm APGD-CE has 5 restarts and APGD-T 5 classes. All leave an example alone once it
-    is misclassified.
-
-    Args:
-        epsilon: Radius in input units, >= 0; `None`: that of the hardened model that is
-            attacked.
-        norm, input_range, batch_size, seed, verbose: See `Attack`.
-
-    Returns:
-        The suite.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
-
-    Reference:
-        arXiv 2003.01690; arXiv 2103.01208 (L1). Restarts and classes are those of the
-        authors' code, version "standard".
+    is misclassified. As version "standard" of the authors' code (arXiv 2003.01690; L1:
+    arXiv 2103.01208). The arguments are those of `Attack`.
 
     Example:
         >>> from keras_jsigr.attacks import AutoAttack
@@ -344,7 +316,6 @@ def AutoAttack(  # noqa: N802, D417
     )
 
 
-# What each name stands for.
 _NAMED: dict[str, Callable[..., Attack]] = {
     "fgsm": FGSM,
     "bim": BIM,
@@ -368,7 +339,6 @@ _NAMED: dict[str, Callable[..., Attack]] = {
     "si-fgsm": SIFGSM,
     "vmi-fgsm": VMIFGSM,
 }
-
 
 # Names that reports give to attacks, where they are others but for the case.
 _IN_REPORTS = {

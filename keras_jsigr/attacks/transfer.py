@@ -130,26 +130,17 @@ class MIFGSM(GradientAttack):
 
     `m_{t+1} = momentum * m_t + g_t / mean_i |g_ti|` and
     `x_{t+1} = project(x_t + step_size * sign(m_{t+1}))`, with `m / ||m||_2` for the
-    sign under `norm="l2"`.
+    sign under `norm="l2"` (arXiv 1710.06081). Other arguments are those of
+    `GradientAttack`; leave `early_stop` off for transfer.
 
     Args:
-        epsilon: Radius in input units, >= 0.
-        steps: Number of gradient steps, >= 1.
         momentum: Weight of the former steps, >= 0.
         step_size: In input units; default `epsilon / steps`.
-        random_start, restarts: See `GradientAttack`.
-        early_stop: Whether to leave an example alone once it is misclassified. Keep it
-            off for examples that are to fool another model.
-        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference: arXiv 1710.06081.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_jsigr.attacks import MIFGSM
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> MIFGSM(epsilon=0.25)(lambda x: x, x, [1]).round(6).tolist()
-        [[0.75, 0.5]]
+        >>> import numpy as np, keras_jsigr as kj
+        >>> kj.attacks.MIFGSM(0.25)(lambda x: x, np.array([[0.5, 1]]), [1]).round(2)
+        array([[0.75, 0.75]])
     """
 
     steps: int = 10
@@ -163,21 +154,13 @@ class MIFGSM(GradientAttack):
     def nips2017(
         cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any
     ) -> Self:
-        """Make the attack that won the NIPS 2017 competition, as its authors set it.
+        """Make the attack that won the NIPS 2017 competition (arXiv 1710.06081).
 
         Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random
-        start. They ran it on an ensemble in logits, with the ensemble's own decisions
-        for labels: `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`. Their
-        auxiliary heads of the Inception networks are left out.
-
-        Args:
-            input_range: `(low, high)` of valid inputs.
-            others: Further settings, such as `targeted` or `batch_size`.
-
-        Returns:
-            The attack.
-
-        Reference: arXiv 1710.06081.
+        start. The authors ran it on an ensemble in logits, with the ensemble's own
+        decisions for labels: `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`.
+        Their auxiliary heads of the Inception networks are left out. `others` are
+        further settings.
 
         Example:
             >>> from keras_jsigr.attacks import MIFGSM
@@ -257,11 +240,11 @@ class TransferAttack(MIFGSM):
     - `m_{t+1} = momentum * m_t + g / mean |g|`, `g` smoothed before;
     - `V = mean_{i < variance_samples} g(x_t + r_i) - g` for the next step.
 
-    Attack a surrogate, best a `LogitsEnsemble` of several, and show the result to the
-    model in question.
+    Attack a surrogate, best a `LogitsEnsemble` of several. References: arXiv 1710.06081
+    (MI), 1908.06281 (NI, SI), 1803.06978 (DI), 1904.02884 (TI), 2103.15571 (V). Other
+    arguments are those of `MIFGSM`.
 
     Args:
-        epsilon: Radius in input units, >= 0.
         nesterov: Whether the gradient is taken where the momentum leads.
         diversity: Probability, 0 to 1, of showing an image shrunk and shifted.
         diversity_scale: The smallest size then, a share of the side, above 0, below 1.
@@ -270,26 +253,11 @@ class TransferAttack(MIFGSM):
         scales: Number of copies `x / 2^i`, >= 1.
         variance_samples: Number of neighbours that tune the gradient; 0 for none.
         variance_range: Radius of their neighbourhood, in multiples of `epsilon`.
-        steps, momentum, step_size, early_stop: See `MIFGSM`.
-        random_start, restarts: See `GradientAttack`.
-        norm, input_range, loss, targeted, batch_size, seed, verbose: See `Attack`.
-
-    Reference:
-        arXiv 1710.06081 (MI), 1908.06281 (NI, SI), 1803.06978 (DI), 1904.02884 (TI),
-        2103.15571 (V).
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.attacks import TransferAttack
-        >>> attack = TransferAttack(
-        ...     epsilon=0.1, nesterov=True, diversity=0.5, kernel_size="auto", scales=5
-        ... )
-        >>> attack.name
-        'SI-NI-DI-TI-FGSM'
-        >>> x = np.array([[0.5, 0.75]], "float32")
-        >>> attack = TransferAttack(epsilon=0.25, variance_samples=5)
-        >>> attack(lambda x: x, x, [1]).round(6).tolist()
-        [[0.75, 0.5]]
+        >>> TransferAttack(0.1, nesterov=True, diversity=0.5, kernel_size="auto").name
+        'NI-DI-TI-FGSM'
     """
 
     nesterov: bool = False
@@ -434,16 +402,12 @@ class TransferAttack(MIFGSM):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class NIFGSM(TransferAttack):
-    """Look ahead: take the gradient where the momentum leads (Nesterov).
-
-    Args: those of `TransferAttack`, with `nesterov=True`.
-
-    Reference: arXiv 1908.06281.
+    """`TransferAttack` with `nesterov=True`: look ahead (arXiv 1908.06281).
 
     Example:
         >>> from keras_jsigr.attacks import NIFGSM
-        >>> NIFGSM(epsilon=0.1).name, NIFGSM(epsilon=0.1, scales=5).name
-        ('NI-FGSM', 'SI-NI-FGSM')
+        >>> NIFGSM(epsilon=0.1, scales=5).name
+        'SI-NI-FGSM'
     """
 
     nesterov: bool = True
@@ -452,11 +416,7 @@ class NIFGSM(TransferAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class DIFGSM(TransferAttack):
-    """Show the model randomly shrunk and shifted images: the one to beat in transfer.
-
-    Args: those of `TransferAttack`, with `diversity=0.5`.
-
-    Reference: arXiv 1803.06978 (with momentum, M-DI2-FGSM).
+    """`TransferAttack`, `diversity=0.5`: images shrunk and moved (arXiv 1803.06978).
 
     Example:
         >>> from keras_jsigr.attacks import DIFGSM
@@ -470,11 +430,7 @@ class DIFGSM(TransferAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class TIFGSM(TransferAttack):
-    """Smooth the gradient: translation invariance, against adversarially trained nets.
-
-    Args: those of `TransferAttack`, with `kernel_size="auto"`.
-
-    Reference: arXiv 1904.02884.
+    """`TransferAttack`, `kernel_size="auto"`: smooth the gradient (arXiv 1904.02884).
 
     Example:
         >>> from keras_jsigr.attacks import TIFGSM
@@ -488,11 +444,7 @@ class TIFGSM(TransferAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class SIFGSM(TransferAttack):
-    """Follow the mean gradient over copies of halved brightness: scale invariance.
-
-    Args: those of `TransferAttack`, with `scales=5`.
-
-    Reference: arXiv 1908.06281.
+    """`TransferAttack` with `scales=5`: copies of halved brightness (arXiv 1908.06281).
 
     Example:
         >>> from keras_jsigr.attacks import SIFGSM
@@ -506,11 +458,7 @@ class SIFGSM(TransferAttack):
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 @dataclass(frozen=True, kw_only=True)
 class VMIFGSM(TransferAttack):
-    """Tune the gradient by its variance around the last point.
-
-    Args: those of `TransferAttack`, with `variance_samples=5`; the paper takes 20.
-
-    Reference: arXiv 2103.15571.
+    """`TransferAttack` with `variance_samples=5` (arXiv 2103.15571, which takes 20).
 
     Example:
         >>> from keras_jsigr.attacks import VMIFGSM

@@ -1,8 +1,7 @@
 """Compile a function of a model once, and run it batch by batch.
 
-Attacks, explanations, evaluation and diagnostics all go through this file: programs are
-compiled with an open batch axis, kept per model (`CompiledCache`) or per function
-(`BatchedFunction`), and run over any number of examples (`parallel_batches`).
+Programs are compiled with an open batch axis and kept per model (`CompiledCache`) or
+per function (`BatchedFunction`); `parallel_batches` runs over any number of examples.
 """
 
 from __future__ import annotations
@@ -29,22 +28,14 @@ from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logit
 from keras_jsigr.core.scores import check_class_indices
 
 Value = TypeVar("Value")
-
-# ---- batches in parallel
-
-# Operations whose effect or result depends on what ran before: writes to variables,
-# random numbers with a hidden state, Python code, printing.
+# Operations that depend on what ran before: writes, hidden random states, Python code.
 _ORDERED = re.compile(
     "Assign|Resource(Scatter|Apply|Sparse)|(Eager)?PyFunc|Print|Rng|"
     "(Random|Truncated|Multinomial|Parameterized|Stateful(?!PartitionedCall))"
 )
-
-# A small network leaves a core idle while another operation is dispatched: three
-# batches at once give 2.2 times the speed at one image per batch, 1.3 times at 64.
+# Three small batches at once: 2.2 times as fast at one image per batch, 1.3 at 64.
 _MOST_WORKERS = 4
-
-# Values in the inputs of a batch. Larger batches keep all cores busy by themselves, and
-# their activations would be held several times.
+# Values in the inputs: larger batches keep all cores busy and need the memory.
 _SMALL = 2_000_000
 
 
@@ -70,10 +61,7 @@ def workers_for(values: int) -> int:
 def parallel_batches(
     call: Callable[[slice], Value], count: int, batch_size: int, workers: int = 1
 ) -> Iterator[Value]:
-    """Yield `call(rows)` for each batch of `count` examples, in order.
-
-    With several workers, batches run in parallel threads: only for stateless programs.
-    """
+    """Yield `call(rows)` per batch in order; workers need a stateless program."""
     batches = [slice(at, at + batch_size) for at in range(0, count, batch_size)]
     if workers == 1 or len(batches) <= 1:
         yield from map(call, batches)
@@ -90,9 +78,6 @@ def join_batches(parts: Sequence[Any], like: Any) -> Any:
     if tf.is_tensor(like):
         return tf.concat(parts, axis=0)
     return np.concatenate([part.numpy() for part in parts])
-
-
-# ---- compiled programs
 
 
 @dataclass(frozen=True)
@@ -150,8 +135,7 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
     logits_fn = never_empty(as_logits(model, probe))
     classes = int(logits_fn(probe).shape[-1])
     body, signature = build(logits_fn, probe, classes)
-    # A concrete function owns a graph and handles of weights, no Python function: so
-    # the closure over the model dies here, and the model can be collected.
+    # A concrete function holds no Python function, so the model can be collected.
     function = tf.function(body, input_signature=signature, autograph=False)
     try:
         run = function.get_concrete_function()
@@ -170,8 +154,7 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
 class CompiledCache:
     """Keep the programs of a model that were used last, as long as the model lives.
 
-    A program is traced once per key, input shape and structure of a Keras model. Of a
-    callable nothing but its identity is known: `forget` it when it changes.
+    Of a callable nothing but its identity is known: `forget` it when it changes.
     """
 
     def __init__(self, size: int = 32) -> None:
@@ -294,23 +277,15 @@ class BatchedFunction:
         return join_batches(list(parts), columns[0])[:count]
 
     def _compile(self, specs: Sequence[tf.TensorSpec]) -> Any:
-        # The one concrete function: calling the `tf.function` itself would warn of
-        # retracing where many of these are made, each for another model. No AutoGraph:
-        # there is no Python control flow on tensors to convert.
+        # A concrete function: many a `tf.function`, one per model, warns of retracing.
         compiled = tf.function(lambda *batch: self._function(*batch), autograph=False)
         return compiled.get_concrete_function(*specs)
-
-
-# ---- loops inside a program
 
 
 def chunked_sum(
     count: Any, chunk: Any, part: Callable[[tf.Tensor, Any], Any], like: Any
 ) -> Any:
-    """Compute `sum_n part(n)` in a loop that asks for `chunk` of the terms at once.
-
-    `part(first, size)` returns the sum of `size` terms, in the structure of `like`.
-    """
+    """Compute `sum_n part(n)` in a loop; `part(first, size)` sums `size` terms."""
 
     def add(first: tf.Tensor, total: Any, size: Any) -> Any:
         more = part(first, size)
@@ -350,10 +325,7 @@ VALUES_AT_ONCE = 2**19
 
 
 def copies_at_once(x: tf.Tensor, chunk: int | None = None) -> tf.Tensor:
-    """Return how many copies of a batch to ask a model about at once.
-
-    `chunk` is the number of examples, by default as many as hold 2^19 values.
-    """
+    """Return how many copies of a batch hold `chunk` examples, or 2^19 values."""
     values = int(np.prod(x.shape[1:], dtype=np.int64))
     examples = VALUES_AT_ONCE // max(values, 1) if chunk is None else chunk
     return tf.maximum(examples // tf.maximum(tf.shape(x)[0], 1), 1)
@@ -381,9 +353,6 @@ def as_rows(copies: Any) -> tf.Tensor:
     shape = tf.shape(copies)
     rows = tf.reshape(copies, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
     return tf.ensure_shape(rows, (None, *copies.shape[2:]))
-
-
-# ---- explanations
 
 
 _HALF = (tf.float16, tf.bfloat16)
