@@ -33,7 +33,6 @@ from keras_jsigr.penalties.selective import (
 
 RecipeName = Literal["balanced", "fast", "interpretable"]
 RECIPES: tuple[str, ...] = get_args(RecipeName)
-
 _CHOICES: dict[str, tuple[str, ...]] = {
     "selective_target": TARGETS,
     "norm": NORMS,
@@ -45,7 +44,6 @@ _WEIGHTS = ("jacobian_weight", "selective_weight", "alignment_weight")
 
 
 def _set(instance: Any, values: Mapping[str, Any]) -> None:
-    """Set fields of a frozen dataclass to checked, plain Python values."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)
 
@@ -71,16 +69,12 @@ class LiveMaps:
     """How perturbation maps of the training model itself are made in every step.
 
     Args:
-        samples: Random occlusions per image and step (each costs a seventh to a half
-            of a plain step); `None` means the whole grid.
-        grid: Cells of the grid of occlusions per side.
+        samples: Random occlusions per image and step, >= 1 (each costs a seventh to a
+            half of a plain step); `None` means the whole grid.
+        grid: Cells of the grid of occlusions per side, >= 1.
         baseline: What an occlusion shows: `"blur"`, `"mean"` or `"zero"`.
         score: How a change of the answer is scored: `"squared_logits"`,
             `"probability_drop"` or `"sarfa"`.
-
-    Raises:
-        TypeError: If a setting has the wrong type.
-        ValueError: If a setting is out of range.
 
     Reference:
         arXiv 1711.00138 (perturbation saliency).
@@ -97,7 +91,6 @@ class LiveMaps:
     score: ChangeName = "squared_logits"
 
     def __post_init__(self) -> None:
-        """Check every value."""
         arguments.choice("baseline", self.baseline, BASELINES)
         arguments.choice("score", self.score, CHANGES)
         _set(self, {"grid": arguments.count("grid", self.grid)})
@@ -136,20 +129,17 @@ class JSIGRConfig:
       half the squares, with `g = (ds/dz + projection_std xi)^T J` and normal `xi` (2x);
     - `R_A = 1 - cos(|ds/dx|, S)`.
 
-    All are means over examples of per-example values, and gradients are taken per unit
-    of the input range: a weight means the same at any batch size, replica count, number
-    of projections and input scale.
-
-    The recipes that were found by measurement are made by `JSIGRConfig.balanced`,
-    `.fast` and `.interpretable`; `.replace` changes some of their settings.
+    All are means over examples, and gradients are taken per unit of the input range: a
+    weight means the same at any batch size, replica count, number of projections and
+    input scale. `balanced`, `fast` and `interpretable` make the measured recipes.
 
     Args:
-        epsilon: The maximum-norm radius to withstand, in input units, > 0, or `None`.
-            Attacks and evaluations take it as their default; training itself uses the
-            weights and `start_radius`, which the recipes derive from it.
-        jacobian_weight: `lambda_J >= 0`; 0 switches the term off.
-        selective_weight: `lambda_S >= 0`; 0 switches the term off.
-        alignment_weight: `lambda_A >= 0`; 0 switches the term off.
+        epsilon: The maximum-norm radius to withstand, in input units, > 0, or `None`:
+            the default of attacks and evaluations. Training itself uses the weights and
+            `start_radius`, which the recipes derive from it.
+        jacobian_weight: `lambda_J >= 0`; a weight of 0 switches its term off.
+        selective_weight: `lambda_S >= 0`.
+        alignment_weight: `lambda_A >= 0`.
         selective_target: `"jacobian"`, `"mixed"` or `"score"`, see above.
         norm: `"l1"`, the dual norm of a maximum-norm adversary, or `"squared"`.
         estimator: `"random_projection"`; `"exact"` (C products; few classes);
@@ -190,12 +180,10 @@ class JSIGRConfig:
 
     Example:
         >>> import keras_jsigr as kj
-        >>> config = kj.JSIGRConfig.balanced(epsilon=0.1)
-        >>> config.selective_target, config.start_radius
-        ('score', 0.1)
+        >>> kj.JSIGRConfig.balanced(epsilon=0.1).replace(start_radius=0.0).epsilon
+        0.1
         >>> kj.JSIGRConfig(jacobian_weight=0.03, selection="all")
         JSIGRConfig(jacobian_weight=0.03, selection='all')
-        >>> # robust = kj.harden(model, recipe=config.replace(class_score="margin"))
     """
 
     epsilon: float | None = None
@@ -218,7 +206,6 @@ class JSIGRConfig:
     penalties: tuple[Penalty, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every value and every pair that excludes each other."""
         for name, options in _CHOICES.items():
             arguments.choice(name, getattr(self, name), options)
         _set(self, self._plain_numbers())
@@ -315,22 +302,20 @@ class JSIGRConfig:
         """Return the recipe that makes networks most robust.
 
         With `r = epsilon / width of input_range`: `selective_target="score"`,
-        `3 r^2 * 1/2 ||J||_F^2 + 1.2 r * sum_i M_i |d log p(y) / dx_i|`. The second sum
-        is how much the loss grows, to first order, at the worst point of the ball, over
-        the pixels that the perturbation map leaves unmarked. Steps are taken at random
-        points of the ball that differ from the example in patches of pixels. Where the
-        network learns its training images by heart, as it does with few, or hardly
-        learns them, as on hard tasks, add `.replace(class_score="margin")`.
+        `jacobian_weight=3 r^2`, `selective_weight=1.2 r`. `R_S` is how much the loss
+        grows, to first order, at the worst point of the ball, over the pixels that the
+        map leaves unmarked. Steps are taken at random points of the ball that differ
+        from the example in patches of pixels. Where the network learns its training
+        images by heart, as with few, or hardly learns them, add
+        `.replace(class_score="margin")`.
 
         Args:
-            epsilon: Maximum-norm radius of the attacks to withstand, in input units.
+            epsilon: Maximum-norm radius to withstand, in input units, > 0 and less than
+                the width of the range.
             input_range: Range of the inputs that `fit` receives.
 
         Returns:
             The settings.
-
-        Raises:
-            ValueError: If the radius or the range cannot be.
 
         Reference:
             Measured by `benchmarks/study.py`, docs/recipes.md.
@@ -356,9 +341,8 @@ class JSIGRConfig:
     ) -> JSIGRConfig:
         """Return the recipe that takes four fifths of the time of `balanced`.
 
-        `selective_target="mixed"`, `0.2 r sum_i |g_i| + 0.8 r sum_i M_i |g_i|`, both
-        from one projection `g` near the direction of the score, at random points of the
-        ball. Arguments and errors are those of `balanced`.
+        `selective_target="mixed"`, `jacobian_weight=0.2 r`, `selective_weight=0.8 r`,
+        at random points of the ball. Arguments as for `balanced`.
 
         Example:
             >>> import keras_jsigr as kj
@@ -380,12 +364,11 @@ class JSIGRConfig:
     ) -> JSIGRConfig:
         """Return the recipe whose gradient maps agree most with perturbation maps.
 
-        `selective_target="jacobian"` with `selection="hard"`,
-        `0.05 r sum_i ||J_:i||_2 + 0.15 r sum_i M_i ||J_:i||_2`, at random points of the
-        ball: it costs the least clean accuracy. It needs whole maps: pass
-        `saliency_maps=` of a trained network to `harden`, or take the slow
-        `.replace(live_maps=LiveMaps(samples=None))`. Arguments and errors are those of
-        `balanced`.
+        `selective_target="jacobian"`, `selection="hard"`, `jacobian_weight=0.05 r`,
+        `selective_weight=0.15 r`, at random points of the ball: it costs the least
+        clean accuracy. It needs whole maps: pass `saliency_maps=` of a trained network
+        to `harden`, or take the slow `.replace(live_maps=LiveMaps(samples=None))`.
+        Arguments as for `balanced`.
 
         Example:
             >>> import keras_jsigr as kj
@@ -402,17 +385,10 @@ class JSIGRConfig:
         )
 
     def replace(self, **changes: Any) -> JSIGRConfig:
-        """Return the same settings but for some, checked again.
+        """Return new settings, the same but for `changes`, and checked again.
 
         Args:
             **changes: New values by the names of the settings.
-
-        Returns:
-            A new object.
-
-        Raises:
-            TypeError: If there is no such setting.
-            ValueError: If a value is out of range.
 
         Example:
             >>> import keras_jsigr as kj

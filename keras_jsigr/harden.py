@@ -54,22 +54,19 @@ def harden(
     """Wrap a Keras classifier so that `fit` trains it with J-SIGR.
 
     The training loss becomes `task loss + lambda_J R_J + lambda_S R_S + lambda_A R_A`:
-    `R_J` is a norm of the Jacobian of the logits by the inputs, `R_S` the input
-    gradient where a perturbation saliency map marks nothing, and `R_A` the disagreement
-    of gradient map and perturbation map. `JSIGRConfig` has the formulas.
+    a norm of the Jacobian of the logits, the input gradient where a perturbation map
+    marks nothing, and the disagreement of both maps; `JSIGRConfig` has the formulas.
 
-    The model's weights are shared, not copied, and the model itself is not changed: the
-    penalties use the logits before a softmax or sigmoid head. The training step is that
-    of J-SIGR: a `train_step`, `compute_loss` or `compute_metrics` of the model's own
-    class is not called. Layers are channels last.
+    The weights are shared, not copied, and the model itself is not changed. A
+    `train_step`, `compute_loss` or `compute_metrics` of its class is not called: the
+    training step is that of J-SIGR. Layers are channels last.
 
     Args:
         model: A built Functional, Sequential or subclassed classifier with one output
-            `(B, C)`, logits or probabilities.
+            `(B, C)`: logits, or probabilities, of which the logits are used.
         epsilon: The maximum-norm radius of the attacks to withstand, in input units,
-            > 0. `None` means that of the recipe, else that of the adversary, else 8/255
-            of the width of `input_range`; the last two are told in one line.
-            Attacks, evaluations and callbacks take it as their default.
+            > 0; the default of attacks, evaluations and callbacks. `None` means that of
+            the recipe, else of the adversary, else 8/255 of the width of `input_range`.
         recipe: `"balanced"`, the most robust; `"fast"`, four fifths of the time;
             `"interpretable"`, whose gradient maps agree most with perturbation maps; or
             a `JSIGRConfig`, whose settings stay as they are.
@@ -85,18 +82,16 @@ def harden(
         saliency_maps: A `PerturbationCache` with maps of a trained network, found by
             the content of each sample; `None` means live maps of the model itself.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(0.1, random_start=True)`,
-            untargeted, of one input: loss and penalties are taken at its points,
-            instead of random points of the ball. Its `input_range` must be the one
-            given here; a `JSIGRConfig` beside it needs `start_radius=0`.
+            untargeted, of one input and this `input_range`: loss and penalties are
+            taken at its points, instead of random points of the ball; a `JSIGRConfig`
+            beside it needs `start_radius=0`.
         inputs: Names of the inputs to regularize, or one name; `None` means every float
             input that the logits have a gradient for: not the tokens of an `Embedding`.
         warmup: The penalties grow in linearly, over a share of the steps of the first
             `fit` (a float in 0..1), or over a number of training steps (an integer;
-            `1.0` is all of `fit`, `1` is one step). `fit` resolves a share when it
-            starts, from arrays, `PyDataset`, `tf.data` of known length or
-            `steps_per_epoch`; with data of unknown length it is 200 steps, as in loops
-            without `fit`. The warm-up goes on where it was after another `fit`,
-            `compile` or a reload.
+            `1.0` is all of `fit`, `1` is one step). Where the length of the data is not
+            known, and without `fit`, a share is 200 steps. Another `fit`, `compile` or
+            a reload goes on where it was.
         seed: Seed of the random projections and masks.
         name: Name of the hardened model; `None` means `hardened_<name of the model>`.
         verbose: 0 for silence; 1 for one line on each thing worth knowing.
@@ -112,20 +107,12 @@ def harden(
             range, or TensorFlow cannot differentiate the model twice.
 
     Reference:
-        arXiv 2207.13036 (abstract); 1908.02729 (random projections); 1711.09404
-        (input gradient regularization); 1711.00138 (perturbation saliency).
+        arXiv 2207.13036 (abstract); see `JSIGRConfig`.
 
     Example:
-        >>> import keras
-        >>> import keras_jsigr as kj
-        >>> model = keras.Sequential(
-        ...     [
-        ...         keras.Input((8, 8, 1)),
-        ...         keras.layers.Conv2D(4, 3, activation="silu"),
-        ...         keras.layers.Flatten(),
-        ...         keras.layers.Dense(3),
-        ...     ]
-        ... )
+        >>> import keras, keras_jsigr as kj
+        >>> layers = [keras.Input((8, 8, 1)), keras.layers.Flatten()]
+        >>> model = keras.Sequential([*layers, keras.layers.Dense(3)])
         >>> robust = kj.harden(model, epsilon=0.1)
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> robust.compile("adam", loss, metrics=["accuracy"])
@@ -180,17 +167,13 @@ def unwrap(model: JSIGRModel) -> keras.Model:
     """Return the model that was hardened, the very same object, as trained.
 
     Args:
-        model: A hardened model.
+        model: A hardened model; any other raises a `TypeError`.
 
     Returns:
         Its base.
 
-    Raises:
-        TypeError: If `model` is not a hardened one.
-
     Example:
-        >>> import keras
-        >>> import keras_jsigr as kj
+        >>> import keras, keras_jsigr as kj
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
         >>> kj.unwrap(kj.harden(net, epsilon=0.1)) is net
         True
@@ -221,7 +204,6 @@ def _check_model(model: Any) -> None:
 
 
 def _input_names(inputs: Any) -> list[str] | None:
-    """Return the names of the inputs to regularize as a list."""
     if inputs is None:
         return None
     names = [inputs] if isinstance(inputs, str) else inputs
@@ -278,7 +260,6 @@ def _resolve_recipe(
 def _assumed_epsilon(
     adversary: Any, input_range: tuple[float, float], verbose: int
 ) -> float:
-    """Return the radius where the user named none, and say which."""
     radius = getattr(adversary, "epsilon", None)
     if isinstance(radius, float) and getattr(adversary, "norm", None) == "linf":
         epsilon, why = radius, "that of the adversary"
@@ -295,7 +276,6 @@ def _assumed_epsilon(
 
 
 def _check_derivatives(robust: JSIGRModel, verbose: int) -> None:
-    """Refuse a model without the derivatives that its penalties train with."""
     base, penalties = robust.base, robust.penalties
 
     def batch(size: int) -> Any:

@@ -62,27 +62,18 @@ from keras_jsigr.training.validation import (
     is_hinge,
 )
 
-# The warm-up where a share of the steps of `fit` is not known: without `fit`, or with
-# data of unknown length.
+# The warm-up where the steps of `fit` are not known.
 DEFAULT_WARMUP_STEPS = 200
 _UNRESOLVED = -1
 # Entries of a map, in 0..1, that differ by less are the same.
 _FLAT = 1e-6
 # In place of an accuracy, or of a difference of two.
 UNMEASURED = -2.0
-
 _RANDOM_STATE = "random_state_"
 
 
 class LossParts(NamedTuple):
-    """What the loss of a step is made of.
-
-    Attributes:
-        task: The compiled loss, a scalar.
-        penalties: Means over the batch, by the names of the penalties.
-        y_pred: The model's outputs `(B, C)`.
-        hits: Float32 `(B,)`, whether a cached map was found, or `None`.
-    """
+    """Compiled loss, mean penalties by name, outputs `(B, C)` and map hits `(B,)`."""
 
     task: Any
     penalties: dict[str, Any]
@@ -92,53 +83,36 @@ class LossParts(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 class JSIGRModel(keras.Model):
-    """A Keras classifier whose `fit` trains it with J-SIGR.
+    """A Keras classifier whose `fit` trains it with J-SIGR. `harden` makes one.
 
     `L = task loss + r f sum_k lambda_k R_k` with the penalties `R_k` of the recipe, the
     warm-up `r` in 0..1 and the factor `f`, 1 unless `callbacks.AccuracyConstraint`
-    adapts it. `call`, `predict` and `evaluate` are the base model's; the weights are
-    shared with it. Make one with `keras_jsigr.harden`.
+    adapts it. Weights, `call`, `predict` and `evaluate` are the base model's.
 
     Attributes:
-        base: The very model that was hardened.
-        config: The `JSIGRConfig` of the objective.
         penalties: The penalties, as objects.
-        input_range: Range of the inputs that `fit` receives; raises an error where
-            columns have their own.
-        multi_label: Whether classes are independent; `None`: the loss says it.
-        seed: Seed of the random projections and masks.
-        warmup: Share of the steps of `fit`, or number of steps, as given.
         jacobian_weight: Scalar variable, as `<name>_weight` of every penalty: `assign`
-            to it while training. A penalty whose weight is 0 in the recipe is left out
-            and has none.
+            to it while training. A penalty whose weight is 0 in the recipe has none.
         penalty_factor: Scalar variable `f`.
-        warmup_steps: Scalar variable: the training steps of the warm-up, -1 until
-            `fit` resolves a share.
+        warmup_steps: Scalar variable: steps of the warm-up; -1: `fit` sets it.
         delay_steps: Scalar variable: training steps before the warm-up starts.
         steps_taken: Scalar variable: training steps so far.
-        adversary: The attack at whose points the model trains, or `None`.
-        map_table: The cached maps, or `None`.
 
     Args:
         base: A built Keras classifier with one output `(B, C)`.
         config: The objective; `None` means `JSIGRConfig()`.
-        input_range, multi_label, inputs, warmup, seed, adversary: As in `harden`.
+        input_range, multi_label, inputs, warmup, seed, adversary, name: As in `harden`.
         map_table: Optional `keras_jsigr.saliency.MapTable` with cached maps.
         spec: Result of `inspect_model(base)`, as saved.
-        name: Name of the model.
         **kwargs: Passed to `keras.Model`.
 
     Raises:
         ValueError: If the settings do not fit the model or each other.
 
-    Reference:
-        arXiv 2207.13036.
-
     Example:
-        >>> import keras
-        >>> from keras_jsigr import JSIGRModel
+        >>> import keras, keras_jsigr as kj
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> JSIGRModel(net).base is net
+        >>> kj.JSIGRModel(net).base is net
         True
     """
 
@@ -217,7 +191,6 @@ class JSIGRModel(keras.Model):
         )
         reported = [f"{penalty.name}_penalty" for penalty in self.penalties]
         hits = ["map_hits"] if self._maps.reports_hits else []
-        # Keras resets them every epoch.
         self._trackers = {
             name: keras.metrics.Mean(name=name)
             for name in ("task_loss", *reported, *hits)
@@ -227,7 +200,6 @@ class JSIGRModel(keras.Model):
         self._told_of_weights = self._told_of_maps = False
 
     def _make_scalars(self) -> None:
-        """Create the scalar variables, which are saved with the weights."""
         weights: dict[str, float] = {}
         for penalty in self.penalties:
             for name, value in penalty.weights().items():
@@ -253,7 +225,6 @@ class JSIGRModel(keras.Model):
         self.mean_change = add_scalar_variable(
             self, "mean_change", 1e-3, aggregation="mean"
         )
-        # How far the entries of a map differ, in the last step.
         self.map_spread = add_scalar_variable(
             self, "map_spread", UNMEASURED, aggregation="mean"
         )
@@ -277,8 +248,6 @@ class JSIGRModel(keras.Model):
                 f"attribute in its place. Use `model.{name}.assign({value!r})`."
             )
         super().__setattr__(name, value)
-
-    # ---- what the model is
 
     @property
     def head(self) -> Head:
@@ -398,8 +367,6 @@ class JSIGRModel(keras.Model):
             state[name] = None if value == UNMEASURED else float(str(np.float32(value)))
         return state
 
-    # ---- calls
-
     def build(self, input_shape: Any = None) -> None:
         """Do nothing: the base is built, and so is its wrapper."""
 
@@ -417,17 +384,12 @@ class JSIGRModel(keras.Model):
         """Return the logits before the head, `(B, C)`.
 
         Example:
-            >>> import keras, numpy as np
-            >>> import keras_jsigr as kj
-            >>> net = keras.Sequential(
-            ...     [keras.Input((2,)), keras.layers.Dense(3, activation="softmax")]
-            ... )
-            >>> kj.JSIGRModel(net).logits(np.zeros((1, 2))).numpy().tolist()
-            [[0.0, 0.0, 0.0]]
+            >>> import keras, keras_jsigr as kj
+            >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+            >>> kj.JSIGRModel(net).logits(keras.ops.zeros((1, 2))).shape
+            TensorShape([1, 3])
         """
         return self._forward(inputs, training=training)
-
-    # ---- training
 
     def make_train_function(self, force: bool = False) -> Any:
         """Check the compiled loss against the head, then do as Keras does."""
@@ -485,14 +447,12 @@ class JSIGRModel(keras.Model):
         self._maps.check_hits(seen)
 
     def _check_batch(self, data: Any) -> None:
-        """Check a batch that is about to be trained on."""
         for x, y in replica_batches(data):
             # A replica gets nothing of a batch smaller than their number.
             if not any(np.shape(leaf)[:1] == (0,) for leaf in keras.tree.flatten(y)):
                 self._check_data(x, y)
 
     def _resolve_warmup(self, params: Mapping[str, Any] | None, first: int) -> None:
-        """Turn the share of the steps of `fit` into a number, the first time."""
         if read_scalar(self.warmup_steps) >= 0:
             return
         params = params or {}
@@ -555,8 +515,7 @@ class JSIGRModel(keras.Model):
                     for each in self.penalties
                 ]
                 penalty = scale * tf.add_n([tf.zeros(()), *weighted])
-                # As Keras does with its own extra losses: the sum over the replicas is
-                # the loss, each holds its share of the batch mean.
+                # The loss is the sum over the replicas: each holds its share.
                 replicas = tf.distribute.get_strategy().num_replicas_in_sync
                 loss = tf.cast(parts.task, tf.float32) + penalty / replicas
                 scaled = self.optimizer.scale_loss(loss)
@@ -612,8 +571,7 @@ class JSIGRModel(keras.Model):
         variables = self.trainable_variables
         if variables:
             gradients = tape.gradient(loss, variables)
-            # The gradient of a last bias needs no penalty: without this it may move
-            # while the forward passes of the maps have yet to read it.
+            # Without this a last bias may move before the passes of the maps read it.
             with tf.control_dependencies([loss]):
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -624,7 +582,6 @@ class JSIGRModel(keras.Model):
         self.steps_taken.assign_add(1)
 
     def _track(self, loss: Any, parts: LossParts) -> None:
-        """Update the running means of the loss and its parts."""
         count = tf.shape(parts.y_pred)[0]
         for metric in self.metrics:
             if metric.name == "loss":
@@ -640,8 +597,6 @@ class JSIGRModel(keras.Model):
         results = super().test_step(data)
         return {k: v for k, v in results.items() if k not in self._trackers}
 
-    # ---- files
-
     def export(
         self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any
     ) -> Any:
@@ -649,10 +604,9 @@ class JSIGRModel(keras.Model):
 
         Args:
             filepath: The folder to write, such as `served/fashion/1`.
-            format: `"tf_saved_model"`, or a format of `keras.Model.export`, such as
-                `"onnx"` and `"litert"`, of which one file with the base is written.
-            **kwargs: Settings of `keras_jsigr.serving.export`; in other formats
-                `overwrite`, `verbose` and those of Keras for the format.
+            format: `"tf_saved_model"`, or one of `keras.Model.export` for a file with
+                the base, such as `"onnx"` and `"litert"`.
+            **kwargs: Settings of `keras_jsigr.serving.export`, or of Keras.
 
         Returns:
             The path of the model card, or of the file.
@@ -793,7 +747,6 @@ class _WarmupResolver(keras.callbacks.Callback):
 
 
 def _checked_warmup(warmup: Any) -> float | int:
-    """Return a share in 0..1 as a float, a number of steps as an integer."""
     try:
         return arguments.count("warmup", warmup, minimum=0)
     except TypeError:

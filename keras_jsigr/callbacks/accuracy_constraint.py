@@ -28,14 +28,12 @@ class AccuracyConstraint(keras.callbacks.Callback):
     """Adapt a common factor of the penalty weights to the clean validation accuracy.
 
     After every epoch the factor moves so that the penalties are as large as the
-    validation accuracy allows, at least `reference - max_drop`; the ratio of the
-    weights stays. It moves once the warm-up is over, at most doubles, at most falls to
-    a quarter, and is left alone while the accuracy recovers. The factor and the
-    reference are saved with the model, and training goes on with them.
-
-    The accuracy is measured by a pass over the validation data of `fit`. Added to the
-    logs: `penalty_factor`, that of the epoch, and `accuracy_slack`, the accuracy minus
-    its bound.
+    validation accuracy, by a pass over the validation data of `fit`, allows: at least
+    `reference - max_drop`; the ratio of the weights stays. It moves once the warm-up is
+    over, at most doubles, at most falls to a quarter, and waits while the accuracy
+    recovers. Factor and reference are saved with the model, and training goes on with
+    them. Added to the logs: `penalty_factor` and `accuracy_slack`, accuracy minus
+    bound.
 
     Args:
         max_drop: Clean accuracy that may be given up, 0..1.
@@ -44,25 +42,20 @@ class AccuracyConstraint(keras.callbacks.Callback):
             as it is when `fit` starts, so it has to be trained.
 
     Raises:
-        TypeError: If the reference is neither a number nor a model.
         ValueError: If a number is out of range; in `fit`, if there is no validation
             data that can be read again, the model has no penalties, or the reference
             model is not trained.
 
     Example:
-        >>> import keras, numpy as np
-        >>> import keras_jsigr as kj
+        >>> import keras, numpy as np, keras_jsigr as kj
         >>> x, y = np.random.rand(32, 4).astype("float32"), np.arange(32) % 3
-        >>> net = keras.Sequential(
-        ...     [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
-        ... )
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
         >>> robust = kj.harden(net, epsilon=0.1, verbose=0)
-        >>> robust.compile("adam", "sparse_categorical_crossentropy")
-        >>> constraint = kj.callbacks.AccuracyConstraint(max_drop=0.02, reference=0.9)
-        >>> log = robust.fit(
-        ...     x, y, validation_data=(x, y), callbacks=[constraint], verbose=0
-        ... )
-        >>> log.history["penalty_factor"]
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> robust.compile("adam", loss)
+        >>> callbacks = [kj.callbacks.AccuracyConstraint(max_drop=0.02, reference=0.9)]
+        >>> given = {"validation_data": (x, y), "callbacks": callbacks, "verbose": 0}
+        >>> robust.fit(x, y, **given).history["penalty_factor"]
         [1.0]
     """
 

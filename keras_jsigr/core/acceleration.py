@@ -21,7 +21,6 @@ LINEAR_LAYERS = (
     keras.layers.Dense,
     keras.layers.DepthwiseConv2D,
 )
-
 # Power of two: what is doubled and halved has the same digits as before.
 _TWICE = 2.0
 Pairs = dict[keras.Layer, keras.layers.BatchNormalization]

@@ -153,8 +153,7 @@ def _is_head(head: Head, model: keras.Model, probe: Any, outputs: tf.Tensor) -> 
     told = bool(tf.reduce_all(tf.math.is_finite(outputs)))
     if told and not close(head.activate(outputs), outputs):
         return close(head.activate(logits), outputs)
-    # Outputs that the activation leaves alone, as those of a head that starts at zero,
-    # tell nothing, and NaN as little.
+    # Outputs that the activation leaves alone tell nothing, and NaN as little.
     anything = random_inputs_like(probe)
     with random_weights(model):
         outputs = _ask(model, anything)

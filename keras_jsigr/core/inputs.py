@@ -100,8 +100,7 @@ def _nested(shapes: Any) -> bool:
     )
 
 
-# Tried in turn for sides that a model leaves open: some need many steps, others have a
-# table of positions that ends early.
+# Tried in turn for open sides: some models need many steps, others take few.
 _OPEN_SIDES = (32, 64, 128, 16, 8, 224, 512, 4, 2, 1)
 _FOUND_SIDES: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()
 

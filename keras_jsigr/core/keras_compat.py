@@ -1,15 +1,10 @@
 """Where the package reaches into Keras and TensorFlow, each with its reason.
 
-Three functions are wrapped once, when this module is imported:
-`keras.Operation.__call__` and `keras.Layer.__call__`, so that what a layer does can be
-seen and exchanged while a model runs, and `tf.nn.moments`, whose second derivatives are
-wrong. Each does what it wraps unless the calling thread is inside a block of this
-module: what a block exchanges is held in context variables, which no other thread sees.
-Nothing is written to layers.
-
-Keras has no public way to list every layer of a model, for `Model.layers` stops at the
-first level, nor the seeds of its random layers, nor to keep a Functional model from
-casting its inputs: the functions for that ask private names, and are tested for each.
+Wrapped once, at import: `keras.Operation.__call__` and `keras.Layer.__call__`, to see
+and exchange what layers do, and `tf.nn.moments`, whose second derivatives are wrong.
+Blocks act by context variables, on their own thread; nothing is written to layers.
+Private names are read where Keras has no public way to list all layers of a model or
+the seeds of its random layers, or to keep a Functional model from casting inputs.
 """
 
 from __future__ import annotations
@@ -27,7 +22,6 @@ import tensorflow as tf
 
 # Takes the layer, what it would do itself, and the arguments of this call.
 Hook = Callable[..., Any]
-
 # By the id of the layer; a block holds its layers, so that no id is used again.
 _NONE: Mapping[int, Any] = MappingProxyType({})
 _HOOKS: ContextVar[Mapping[int, tuple[Hook, ...]]] = ContextVar("hooks", default=_NONE)
@@ -47,11 +41,7 @@ def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 @contextmanager
 def layer_calls(layers: Iterable[keras.Layer], hook: Hook) -> Iterator[None]:
-    """Let `hook(layer, call, *args, **kwargs)` answer for the layers inside the block.
-
-    Only calls of this thread are seen. `call` is what the layer would do. Blocks nest:
-    the inner hook is given the outer one as `call`.
-    """
+    """Let `hook(layer, call, *args)` answer for layers; outer hooks are in `call`."""
     held = list({id(layer): layer for layer in layers}.values())
     before = _HOOKS.get()
     added = {id(layer): (*before.get(id(layer), ()), hook) for layer in held}
@@ -75,11 +65,7 @@ def only_call(number: int, hook: Hook) -> Hook:
 def altered_layers(
     layers: Iterable[keras.Layer], attributes: Callable[[keras.Layer], dict[str, Any]]
 ) -> Iterator[None]:
-    """Let layers have other attributes inside the block, for this thread alone.
-
-    A shallow copy with these attributes, on the same variables, answers for each layer.
-    Blocks nest. Hooks of `layer_calls` see the copies' calls as those of the layers.
-    """
+    """Let copies of layers, with other attributes, answer for them in this thread."""
     before = _STAND_INS.get()
     held = list({id(layer): layer for layer in layers}.values())
     copies = {id(layer): _shallow_copy(before.get(id(layer), layer)) for layer in held}
@@ -127,10 +113,7 @@ def _wrap_operations(call: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def exact_moments() -> Iterator[None]:
-    """Let `tf.nn.moments` carry exact second derivatives inside the block.
-
-    Keras computes the statistics of its normalization layers by it, in every layer.
-    """
+    """Let `tf.nn.moments`, by which Keras normalizes, be twice differentiable here."""
     with _set(_EXACT, True):
         yield
 
@@ -142,11 +125,7 @@ def moments(
     keepdims: bool = False,
     name: str | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute mean and variance with every derivative intact.
-
-    `tf.nn.moments` has the same values and first derivatives, but stops the gradient
-    through the mean inside the variance: second derivatives are off by several percent.
-    """
+    """Compute mean and variance; `tf.nn.moments` stops a gradient between them."""
     del shift  # ignored by TensorFlow too
     with tf.name_scope(name or "moments"):
         x = tf.convert_to_tensor(x)
@@ -234,11 +213,7 @@ def compiled_losses(model: keras.Model) -> list[Any]:
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """Return a shallow copy that is not compiled: it shares layers and weights.
-
-    Keras copies and serializes losses and optimizers with a compiled model, and fails
-    where they cannot be serialized.
-    """
+    """Return a shallow, uncompiled copy: Keras may fail to serialize its losses."""
     view: keras.Model = object.__new__(type(model))
     view.__dict__.update(vars(model))
     view.__dict__["compiled"] = False

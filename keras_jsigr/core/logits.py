@@ -60,11 +60,7 @@ LogitsFn = Callable[[Any], tf.Tensor]
 
 @dataclass(frozen=True)
 class Logits:
-    """Map inputs to logits; smaller margins than `resolution` decide nothing.
-
-    Probabilities that round to the same number tie: so a model with a softmax or
-    sigmoid head needs some margin to name another class, in its own dtype.
-    """
+    """Map inputs to logits; margins below `resolution` tie, as probabilities round."""
 
     function: LogitsFn
     resolution: float = 0.0
@@ -79,17 +75,12 @@ _NOISE, _SPACINGS = 4e-6, 4.0
 
 
 def _resolution(dtype: Any) -> float:
-    """Return the margin of logits that probabilities of a dtype can tell."""
     half = {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7}
     return _NOISE + _SPACINGS * half.get(tf.as_dtype(dtype), 2.0**-23)
 
 
 def as_logits(model: Any, probe: Any, fold: bool = True) -> Logits:
-    """Return a function from inputs to logits for anything that classifies.
-
-    A Keras model stays as it is: what its layers assign is discarded, and its random
-    layers draw from copies of their seeds.
-    """
+    """Return inputs -> logits for any classifier; a Keras model stays as it is."""
     _check_callable(model)
     if not isinstance(model, keras.Model):
         raw, resolution = _logits_of_callable(model, probe)

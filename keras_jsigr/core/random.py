@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-# One fixed generator: the default depends on the device, so that the same seed would
-# give another attack there. (XLA has its own Philox stream: other numbers, as random.)
+# Fixed, for the default depends on the device. (XLA has its own Philox stream.)
 ALGORITHM = "philox"
 
 
@@ -18,7 +17,6 @@ def fold_in(seed: Any, number: Any) -> tf.Tensor:
 
 
 StreamName = Literal["selection", "adversary", "masks", "projections", "noise"]
-
 _NUMBERS: dict[StreamName, int] = {
     "selection": 2,
     "adversary": 7,
@@ -26,7 +24,6 @@ _NUMBERS: dict[StreamName, int] = {
     "projections": 100,
     "noise": 101,
 }
-
 # What draws from a stream derives seeds of its own by the numbers below this one.
 _SEVERAL = 10_000
 

@@ -42,7 +42,6 @@ def masked_dot(logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 ScoreName = Literal["log_prob", "margin", "logit"]
 HeadKind = Literal["softmax", "sigmoid"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
-
 # Hard targets are exactly one; the room is for targets kept in half precision.
 _HARD = 1.0 - 1e-3
 
@@ -102,8 +101,7 @@ def class_score(
     if score == "margin":  # the largest of no targets at all is no class
         named = tf.reduce_max(targets, axis=-1) > 0.0
         return tf.where(named, odds, tf.zeros_like(odds))
-    # Where p_y rounds to one, the gradient of log_softmax loses z_y; that of the log
-    # odds keeps it. Both forms are equal for one-hot rows.
+    # For p_y near one log_softmax loses the gradient of z_y; the log odds keep it.
     soft = tf.reduce_sum(targets * tf.nn.log_softmax(z), axis=-1)
     return tf.where(hard_targets(targets), tf.math.log_sigmoid(odds), soft)
 

@@ -18,11 +18,7 @@ _VALUES: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar(
 
 @contextmanager
 def stateless(values: Iterable[tuple[Any, Any]] = ()) -> Iterator[keras.StatelessScope]:
-    """Discard what layers assign inside the block, in this thread alone.
-
-    Batch statistics, seeds and recurrent states stay what they are. `values` are pairs
-    of a Keras variable and the tensor that it is inside the block. Blocks nest.
-    """
+    """Discard assignments of layers in this thread; `values` replace variables."""
     known = {**_VALUES.get(), **{id(pair[0]): pair for pair in values}}
     token = _VALUES.set(known)
     try:

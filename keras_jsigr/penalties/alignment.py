@@ -19,10 +19,7 @@ from keras_jsigr.penalties.base import (
 
 
 def alignment_penalty(gradients: Any, saliency: Any) -> Any:
-    """Compute `1 - cos(|g|, S)` per example, `|g|` summed over channels.
-
-    `S` carries no gradient; where either is all zero the penalty is one.
-    """
+    """Compute `1 - cos(|g|, S)` per example; one where either is all zero."""
     magnitude = tf.abs(gradients)
     target = tf.stop_gradient(tf.convert_to_tensor(saliency))
     if magnitude.shape.rank > target.shape.rank:
@@ -40,12 +37,8 @@ class SaliencyAlignment(Penalty):
     """`1 - cos(|ds/dx|, S)`: the gradient map shall look like the perturbation map.
 
     Args:
-        weight: Weight of the term.
-        name: Name of the variable and the log.
+        weight, name: As in `Penalty`.
         class_score: The score `s`: `"log_prob"`, `"margin"` or `"logit"`.
-
-    Raises:
-        ValueError: If the score is unknown or the weight negative.
 
     Reference:
         arXiv 1912.03430 (interpretation regularization by cosine).

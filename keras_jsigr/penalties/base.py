@@ -14,11 +14,8 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.scores import HeadKind, ScoreName, class_score, unit_pull
 
 ForwardFn = Callable[[list[Any]], Any]
-
-
-# Input gradients of float16 networks are often below 6e-8, the smallest float16
-# number. Cotangents are therefore multiplied by a power of two on the way in and the
-# gradients divided by it on the way out, in float32: exact where nothing underflows.
+# Gradients in float16 are often below 6e-8, its smallest number: cotangents are
+# multiplied by a power of two, and the gradients divided by it in float32.
 FLOAT16_PRESCALE = 256.0
 
 
@@ -33,8 +30,7 @@ class PenaltyBatch:
             `(B, *map_shape)`; empty if no penalty of the model needs a map.
         seed: Int32 `(2,)`, new for every step.
         hits: Float32 `(B,)`, whether a cached map was found, or `None`.
-        weights: The present weights by the names of their variables, such as
-            `{"jacobian_weight": ...}`.
+        weights: The present weights by the names of their variables.
     """
 
     targets: Any
@@ -53,16 +49,13 @@ class PenaltyBatch:
 class Linearization:
     """The network at one batch of inputs, seen as `z + J dx`.
 
-    Products that several penalties use are computed once: see `shared`.
-
     Attributes:
         inputs: The regularized inputs, float, each `(B, *S)`.
         logits: The recorded logits `(B, C)`, in training mode.
         tape: The tape that watched exactly `inputs`; persistent if several products
             are asked for; `None` if no penalty of the model needs gradients.
         unit: Width of the input range, or one for every input, each a number or one
-            per entry of the last axis: gradients are per unit, so that a penalty weight
-            means the same for inputs in 0..1 and in 0..255.
+            per entry of the last axis: gradients are per unit.
         forward: Function from the regularized inputs to logits in inference mode,
             without side effects; `None` outside of a training step.
         forward_matches_logits: Whether `forward(inputs)` is `logits`: a model without
@@ -122,14 +115,11 @@ class Linearization:
     def score_gradient(
         self, batch: PenaltyBatch, score: ScoreName = "log_prob"
     ) -> list[Any]:
-        """Compute `ds/dx = (ds/dz)^T J` of the class score, once per step and score.
+        """Compute `(ds/dz)^T J` of the class score, once per step, as `vjp` returns it.
 
         Args:
             batch: Targets of the step.
             score: `"log_prob"`, `"margin"` or `"logit"`.
-
-        Returns:
-            For every regularized input a float32 tensor in the input's shape.
         """
 
         def compute() -> list[Any]:
@@ -157,45 +147,32 @@ def units(unit: Any, inputs: list[Any]) -> list[Any]:
 class Penalty(ABC):
     """A term of the training loss that looks at how the logits depend on the inputs.
 
-    A hardened model adds `weight * mean(penalty(...))` to the loss. The weight is a
-    variable of the model, `model.<name>_weight`, and the mean is logged as
-    `<name>_penalty`. Pass penalties of your own by
-    `keras_jsigr.JSIGRConfig(penalties=(...,))`; register their class with
-    `keras.saving.register_keras_serializable` to load models that were trained with
-    them.
+    A hardened model adds `weight * mean(penalty(...))` to the loss. The weight is the
+    variable `model.<name>_weight`; the mean is logged as `<name>_penalty`. Pass yours
+    by `JSIGRConfig(penalties=(...,))`, and register its class to load trained models.
 
     Attributes:
         needs_gradients: Whether it asks the linearization for products such as `vjp`.
         needs_map: Whether it reads `batch.maps`.
         needs_whole_map: Whether an unbiased estimate of the map is not enough.
-        needs_layout: Whether it takes the last axis of an input for its channels.
 
     Args:
         weight: Weight of the term when training starts, >= 0.
         name: An identifier, different for each penalty of a model.
 
-    Raises:
-        TypeError: If the weight is no number.
-        ValueError: If the weight is negative or the name is no identifier.
-
     Example:
-        >>> import keras, tensorflow as tf
-        >>> import keras_jsigr as kj
+        >>> import keras, tensorflow as tf, keras_jsigr as kj
         >>> @keras.saving.register_keras_serializable("my_package")
         ... class MarginGradient(kj.penalties.Penalty):
-        ...     '''Half the squared input gradient of the margin.'''
-        ...
         ...     def __init__(self, weight=0.1, name="margin_gradient"):
         ...         super().__init__(weight, name)
         ...
         ...     def __call__(self, linearization, batch):
         ...         gradients = linearization.score_gradient(batch, "margin")
-        ...         squares = [tf.square(gradient) for gradient in gradients]
-        ...         return 0.5 * kj.penalties.per_example_sum(squares)
+        ...         return 0.5 * kj.penalties.per_example_sum([g**2 for g in gradients])
         >>> config = kj.JSIGRConfig(penalties=(MarginGradient(0.05),))
         >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> robust = kj.harden(net, recipe=config, verbose=0)
-        >>> [penalty.name for penalty in robust.penalties]
+        >>> [penalty.name for penalty in kj.harden(net, 0.1, config).penalties]
         ['jacobian', 'selective', 'margin_gradient']
     """
 
@@ -215,27 +192,20 @@ class Penalty(ABC):
 
     @property
     def needs_layout(self) -> bool:
-        """Whether the last axis of an input is taken for its channels."""
+        """Whether it takes the last axis of an input for its channels."""
         return self.needs_map
 
     @abstractmethod
     def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
-        """Compute the penalty of each example.
+        """Compute the penalty of each example, float32 `(B,)`.
 
         Args:
             linearization: The recorded forward pass of the step.
             batch: Targets, maps and seed of the step.
-
-        Returns:
-            Float32 `(B,)`.
         """
 
     def products(self, classes: int) -> dict[Hashable, int]:
-        """Count the reverse-mode products it asks for, by the keys they share.
-
-        The tape is kept for several products if all penalties of a model count more
-        than one together. The default is safe: it may ask for several.
-        """
+        """Count its reverse-mode products by shared keys; by default several."""
         return {self.name: 2}
 
     def weights(self) -> dict[str, float]:

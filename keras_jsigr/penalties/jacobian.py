@@ -24,12 +24,10 @@ from keras_jsigr.penalties.base import (
 
 NormName = Literal["squared", "l1"]
 NORMS: tuple[str, ...] = get_args(NormName)
-
 EstimatorName = Literal["random_projection", "exact", "finite_difference", "jvp"]
 ESTIMATORS: tuple[str, ...] = get_args(EstimatorName)
 # Estimators by vector-Jacobian products: the others take steps in input space.
 REVERSE_MODE = ("random_projection", "exact")
-
 TargetName = Literal["jacobian", "mixed", "score"]
 TARGETS: tuple[str, ...] = get_args(TargetName)
 
@@ -59,11 +57,7 @@ def finite_difference(
     step: float = 1e-3,
     unit: Any = 1.0,
 ) -> Any:
-    """Estimate `sum_i w_i sum_c J_ci^2` by steps of length `step`, in units.
-
-    `||f(x + h w^(1/2) xi) - f(x)||^2 / h^2` with `xi ~ N(0, I)`, float32 `(B,)`: no
-    second-order gradient (arXiv 1905.11468, section 4).
-    """
+    """Estimate `sum_i w_i ||J_:i||^2` by random steps (arXiv 1905.11468, section 4)."""
     tangents = random_tangents(inputs, weights, seed)
     moved = [
         x + tf.cast(t * (step * width), x.dtype)
@@ -110,11 +104,7 @@ def random_cotangent(logits: Any, seed: Any, norm: NormName) -> Any:
 def projected(
     linearization: Linearization, seed: Any, norm: NormName = "squared"
 ) -> list[Any]:
-    """Compute per-entry terms of a Jacobian norm from `g = v^T J`, one random `v`.
-
-    In expectation `g_i^2` is `sum_c J_ci^2`, and for Gaussian `v` `sqrt(pi / 2) |g_i|`
-    is `||J_:i||_2` (arXiv 1908.02729, section 3).
-    """
+    """Compute terms unbiased for `||J_:i||^2` or `||J_:i||` (arXiv 1908.02729)."""
     v = random_cotangent(linearization.logits, seed, norm)
     return gradient_terms(linearization.vjp(v), norm, math.sqrt(math.pi / 2.0))
 
@@ -194,10 +184,7 @@ def directional_norm(
     weights: list[Any] | None = None,
     outputs_of: Callable[[Any], Any] = lambda logits: logits,
 ) -> Any:
-    """Estimate `1/2 sum_i w_i ||J_:i||^2` along one random input direction per seed.
-
-    `outputs_of` turns logits into the outputs `(B, K)` whose Jacobian it is.
-    """
+    """Estimate `1/2 sum_i w_i ||J_:i||^2` of `outputs_of(logits)` by one direction."""
     forward, inputs = linearization.forward, linearization.inputs
     if forward is None:
         raise ValueError(
@@ -328,23 +315,13 @@ class JacobianPenalty(Penalty):
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 class JacobianNorm(JacobianPenalty):
-    """The norm of the Jacobian of the logits, for a network that is flat nearby.
-
-    - `norm="l1"`: `sum_i ||J_:i||_2`, the dual of the maximum norm;
-    - `norm="squared"`: `1/2 ||J||_F^2`.
+    """The norm `R_J` of the Jacobian of the logits, for a network that is flat nearby.
 
     Args:
-        weight: Weight of the term.
-        name: Name of the variable and the log.
-        target: `"jacobian"`, or `"mixed"`: random projections near the direction of
-            the score's gradient, `(ds/dz + projection_std xi)^T J`.
-        norm: `"l1"` or `"squared"`.
-        estimator: `"random_projection"`; `"exact"`, C products; or, for
-            `norm="squared"`, `"finite_difference"` and `"jvp"`, along random
-            directions of input space.
-        num_projections: Random projections per step, >= 1.
-        projection_std: Standard deviation, in logits, for `target="mixed"`.
-        class_score: The score, for `target="mixed"`.
+        weight, name: As in `Penalty`.
+        target: `"jacobian"` or `"mixed"`, with the formulas of `JSIGRConfig`.
+        norm, estimator, num_projections, projection_std, class_score: As in
+            `JSIGRConfig`; the last two are for `target="mixed"`.
 
     Raises:
         ValueError: If a setting is unknown or two exclude each other.

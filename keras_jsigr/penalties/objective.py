@@ -37,12 +37,7 @@ def count_products(penalties: Sequence[Penalty], classes: int) -> int:
 
 
 def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False) -> Any:
-    """Average a penalty over the batch as Keras averages the loss.
-
-    `sum w_b R_b / B`, or over the weights, `sum w_b R_b / sum w_b`. A replica without
-    examples, of a batch smaller than their number, has the mean 0; weights that are
-    not one per example count as one.
-    """
+    """Average over the batch, or over its weights, as Keras averages the loss."""
     count = tf.cast(tf.shape(per_example)[0], tf.float32)
     leaves = [w for w in keras.tree.flatten(sample_weight) if w is not None]
     if len(leaves) == 1:

@@ -21,11 +21,8 @@ SelectionName = Literal[
     "hard", "soft", "threshold", "random", "inverted", "all", "none"
 ]
 SELECTIONS: tuple[str, ...] = get_args(SelectionName)
-# Selections that are linear in the map, so an unbiased estimate of it is enough; the
-# others need the whole map, or none.
+# Linear in the map: an unbiased estimate is enough; others need all of it, or none.
 LINEAR_SELECTIONS = ("soft", "random", "all", "none")
-
-
 # 0.55 of 100 entries are 55, though the product is a little more.
 _ROUNDING = 1e-6
 
@@ -38,13 +35,7 @@ def selection_weights(
     threshold: float | None = None,
     seed: Any = (0, 0),
 ) -> Any:
-    """Turn maps `S` in 0..1 (or unbiased estimates) into weights `M`, no gradient.
-
-    `soft` is `1 - S`; `hard` is 1 on the least salient `quantile` of each map;
-    `threshold` is 1 where `S` is below `threshold`, `None`: the map's mean plus one
-    standard deviation. Controls: `random`, as dense as `hard`; `inverted`, the most
-    salient `quantile`; `all` is 1 everywhere, `none` 0.
-    """
+    """Turn maps (or unbiased estimates) into `M` as in `JSIGRConfig`; no gradient."""
     arguments.choice("selection", selection, SELECTIONS)
     s = tf.stop_gradient(tf.cast(saliency, tf.float32))
     if selection == "soft":
@@ -86,23 +77,13 @@ def _least(s: Any, quantile: float) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 class SelectiveInputGradient(JacobianPenalty):
-    """Input gradients where the perturbation map says that nothing matters.
-
-    `sum_i M_i a_i` for `norm="l1"` and `1/2 sum_i M_i a_i^2` for `norm="squared"`,
-    with the selection `M` of `selection_weights` and, by `target`,
-
-    - `"jacobian"`: `a_i = ||J_:i||_2`, from the same projections as `JacobianNorm`;
-    - `"mixed"`: `a_i = |g_i|` with `g = (ds/dz + projection_std xi)^T J`;
-    - `"score"`: `a_i = |ds/dx_i|`, the gradient of the class score itself.
+    """`R_S`: input gradients where the perturbation map says that nothing matters.
 
     Args:
-        weight: Weight of the term.
-        name: Name of the variable and the log.
-        selection: How maps become `M`, see `selection_weights`.
-        selection_quantile: Share of each map for the hard selections, 0..1.
-        selection_threshold: Level for `selection="threshold"`, 0..1, or `None`.
-        **settings: Those of `JacobianNorm`: `target` (here `"score"`, too), `norm`,
-            `estimator`, `num_projections`, `projection_std`, `class_score`.
+        weight, name: As in `Penalty`.
+        selection, selection_quantile, selection_threshold: As in `JSIGRConfig`.
+        **settings: Those of `JacobianNorm`; `target`, whose formulas `JSIGRConfig`
+            has, may also be `"score"`, the gradient of the class score itself.
 
     Raises:
         ValueError: If a setting is unknown or two exclude each other.
@@ -209,9 +190,8 @@ class SelectiveInputGradient(JacobianPenalty):
 class DirectionalNorm(SelectiveInputGradient):
     """`JacobianNorm` and `SelectiveInputGradient` along one direction of input space.
 
-    `1/2 sum_i w_i ||J_:i||^2` with `w = jacobian_weight + selective_weight M`: one
-    random direction of this density estimates both terms. The value is weighted, and
-    the model has a variable for each of the two weights.
+    `1/2 sum_i w_i ||J_:i||^2`, weighted by `w = jacobian_weight + selective_weight M`;
+    the model has a variable for each of the two.
     """
 
     def __init__(

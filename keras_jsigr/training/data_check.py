@@ -49,11 +49,7 @@ def replica_batches(data: Any) -> Iterator[tuple[Any, Any]]:
 
 
 class CheckedSteps:
-    """The compiled steps of a model, whose first batch is looked at, then trained on.
-
-    Batches are taken from the iterator that training reads, and given to the very
-    step that it would have given them to: nothing of a stream is lost.
-    """
+    """The compiled steps of a model: the first batch is checked, then trained on."""
 
     def __init__(self, model: Any, steps: Callable[[Any], Any]) -> None:
         self._model = model
@@ -167,11 +163,7 @@ def check_training_data(
     exclusive: bool | None = False,
     signed: bool = False,
 ) -> Any:
-    """Refuse data that would train something else than the user thinks.
-
-    Whether the classes are `exclusive` is not known where this is `None`; `signed`
-    labels are -1 and 1.
-    """
+    """Refuse data that would train something else; `signed` labels are -1 and 1."""
     x = in_structure(x, specs)
     leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
     if len(leaves) != len(wanted):
@@ -240,7 +232,6 @@ def _check_shape(leaf: Any, spec: tf.TensorSpec) -> None:
 def _ends_of(
     array: np.ndarray[Any, Any], padding: Sequence[float], columns: bool
 ) -> tuple[Any, Any]:
-    """Return the lowest and highest values, of each column or of all."""
     low, high = np.inf, -np.inf
     for start in range(0, len(array), _CHUNK):
         chunk = array[start : start + _CHUNK]

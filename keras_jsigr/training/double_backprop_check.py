@@ -71,16 +71,11 @@ def first_line(error: Exception) -> str:
     return told[0] if told else type(error).__name__
 
 
-# Relative to the size of the weights: the first as a rule, the second where layers
-# round to float32, the third where there are kinks close by.
+# Relative to the weights: as a rule, where layers round to float32, close to kinks.
 _STEPS = (1e-5, 1e-3, 1e-7)
-
 _TOLERANCE = 0.02
-
-# Random directions of all weights at once. A derivative that is wrong is right along
-# one of them by chance, not along all.
+# Random directions: a wrong derivative may be right along one of them, not along all.
 _DIRECTIONS = 3
-
 # Networks with few weights, and few layers of the user's own, are tried one by one.
 _FEW_VARIABLES, _FEW_LAYERS = 16, 16
 
@@ -105,11 +100,7 @@ def second_order(
     groups: Sequence[Sequence[int]] = (),
     verbose: int = 0,
 ) -> Finding:
-    """Compare second derivatives by nested tapes with finite differences.
-
-    `groups` lists positions of variables that are also moved alone. In single precision
-    the derivatives are only computed: differences would measure rounding.
-    """
+    """Compare second derivatives by tapes with differences, also of `groups` alone."""
     rng = np.random.default_rng(1)
     cotangents: dict[tuple[int, ...], Any] = {}
 
@@ -209,7 +200,6 @@ _WORTH_A_WORD = 5.0
 
 
 def _size(values: Any) -> float:
-    """Return the root mean square of an array."""
     return float(np.sqrt(np.mean(np.square(values)))) if np.size(values) else 0.0
 
 
@@ -217,14 +207,8 @@ _KINKED = {
     "relu", "relu6", "leaky_relu", "selu", "hard_sigmoid", "hard_silu", "hard_swish",
     "hard_tanh", "hard_shrink", "soft_shrink", "threshold",
 }  # fmt: skip
-
-
 _layers = keras.layers
-
-
 _RECTIFIERS = (_layers.ReLU, _layers.LeakyReLU, _layers.PReLU)
-
-
 _POOLING = {
     _layers.MaxPooling1D: _layers.AveragePooling1D,
     _layers.MaxPooling2D: _layers.AveragePooling2D,
@@ -322,8 +306,7 @@ def _stand_in(layer: keras.Layer) -> Hook | None:
     return None
 
 
-# TensorFlow differentiates their interpolation as if the inverse movement undid it:
-# even the first derivative for the pixels is off, by as much as the draw decides.
+# Even the first derivative of TensorFlow's interpolation is off in these.
 _MOVES_PIXELS = tuple(
     getattr(keras.layers, name)
     for name in (
@@ -336,10 +319,7 @@ _MOVES_PIXELS = tuple(
     )
     if hasattr(keras.layers, name)  # Keras keeps adding to them
 )
-
-
-# With two examples and maps of one pixel, batch normalization outputs +-1 and has no
-# gradient.
+# Of two examples of one pixel batch normalization makes +-1, without a gradient.
 _EXAMPLES, _EXAMPLES_TO_NORMALIZE = 2, 8
 
 
@@ -350,10 +330,7 @@ def check_second_order(
     index: int,
     verbose: int = 0,
 ) -> None:
-    """Refuse a network whose second derivatives are missing or wrong.
-
-    All weights are looked at, frozen ones too: they may be trained later.
-    """
+    """Refuse a network with wrong second derivatives, those of frozen weights too."""
     leaves = leaf_layers(model)
     moving = [each for each in leaves if isinstance(each, _MOVES_PIXELS)]
     if moving:
@@ -447,8 +424,7 @@ def _in_double_or_single(
                 return finding
         except (TypeError, ValueError, tf.errors.InvalidArgumentError):
             pass
-        # A layer that insists on float32, or an operation without a kernel for more
-        # digits: numbers are then too coarse to compare, but a missing gradient shows.
+        # Something insists on float32: only a missing gradient shows there.
         return second_order(network, x, variables)
 
 

@@ -17,14 +17,7 @@ from keras_jsigr.core.variables import stateless
 
 @dataclass(frozen=True)
 class InputScale:
-    """Ends and unit of one input, numbers or one per entry of its last axis.
-
-    Attributes:
-        low: Lower end, or `None` for no end.
-        high: Upper end, or `None`.
-        unit: What counts as one: the width of the range, or a standard deviation.
-        center: What is zero in these units.
-    """
+    """Ends (or `None`), unit and zero of an input, or of each of its columns."""
 
     low: Any
     high: Any

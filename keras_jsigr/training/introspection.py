@@ -27,11 +27,7 @@ _LEVELS = ("rate", "stddev", "dropout", "recurrent_dropout")
 
 
 def has_training_behavior(model: keras.Model) -> bool:
-    """Tell whether some layer computes something else in training than in inference.
-
-    True for random layers with a non-zero rate, unfrozen BatchNormalization, and custom
-    layers whose `call` accepts `training`.
-    """
+    """Tell whether some layer computes something else in training than in inference."""
     return any(_layer_has_training_behavior(layer) for layer in leaf_layers(model))
 
 
@@ -111,16 +107,7 @@ _PROBES = 8
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What `inspect_model` found.
-
-    Attributes:
-        head: The last activation.
-        classes: Number of logits.
-        regularized: Positions of the regularized inputs among the flattened inputs.
-        connected: Those of them that the logits have a gradient for.
-        answers_alike: Whether training mode computed what inference mode does.
-        padding: For each regularized input the values of steps that are padding.
-    """
+    """What `inspect_model` found; inputs are positions among the flattened inputs."""
 
     head: Head
     classes: int
@@ -167,7 +154,6 @@ class ModelSpec:
 
 
 def _ends_in(layer: keras.Layer, kind: str) -> bool:
-    """Tell whether a layer has the activation of a head."""
     if isinstance(layer, keras.layers.Softmax):
         return kind == "softmax"
     return kind in getattr(getattr(layer, "activation", None), "__name__", "")
@@ -179,10 +165,7 @@ def inspect_model(
     input_range: Any,
     inputs: tuple[str, ...] | None = None,
 ) -> ModelSpec:
-    """Call a classifier on small random batches to find its head, classes and inputs.
-
-    `inputs` names the inputs to regularize, `None` those that have a gradient.
-    """
+    """Find a classifier's head, classes and inputs by calls on small batches."""
 
     def batch(size: int) -> Any:
         return probe_batch(base, specs, input_range, size)
@@ -212,8 +195,6 @@ def inspect_model(
 
 
 def _answers_alike(base: keras.Model, logits: Callable[..., Any], probe: Any) -> bool:
-    """Tell whether a model answers in training mode as in inference mode."""
-
     def alike(x: Any) -> bool:
         return np.array_equal(np.asarray(logits(x, True)), np.asarray(logits(x, False)))
 

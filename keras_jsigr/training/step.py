@@ -60,13 +60,7 @@ def _pattern(x: Any, seed: Any, side: int, offset: int) -> Any:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The inputs of a step, moved to where loss and penalties are taken.
-
-    Attributes:
-        leaves: All inputs, flattened.
-        structure: The inputs as they came, in the model's structure.
-        inputs: The regularized inputs among the leaves.
-    """
+    """All inputs of a step, their structure, and the regularized ones among them."""
 
     leaves: list[Any]
     structure: Any
@@ -75,12 +69,7 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class TapedForward(StepInputs):
-    """The inputs of a step and the forward pass in training mode there.
-
-    Attributes:
-        logits: Logits `(B, C)`.
-        tape: The tape that watched `inputs`, or `None` if nobody needs it.
-    """
+    """The inputs of a step, its logits `(B, C)`, and the tape if anybody needs it."""
 
     logits: Any
     tape: tf.GradientTape | None
@@ -144,8 +133,7 @@ class Forward:
                     "expected data. Name the others by `harden(..., inputs=[...])`."
                 )
             dtype, wanted = leaves[index].dtype, specs[index].dtype
-            # In a narrower dtype than the model's, small perturbations would round to
-            # zero.
+            # A narrower dtype would round small perturbations to zero.
             if not dtype.is_floating or dtype.size < wanted.size:
                 leaves[index] = tf.cast(leaves[index], wanted)
             if self._start_radius > 0:
@@ -179,7 +167,6 @@ class Forward:
         return keras.tree.pack_sequence_as(x, leaves)
 
     def _random_start(self, x: Any, seed: Any, index: int) -> Any:
-        """Draw points of the maximum-norm balls around the inputs."""
         scale = self.scales[self.regularized.index(index)]
         radius, origin = self._start_radius, tf.cast(x, tf.float32)
         own_seed = named_seed(seed, "noise", index)
@@ -215,8 +202,7 @@ class Forward:
             point.logits,
             point.tape,
             [scale.unit for scale in self.scales],
-            # A second pass in training mode would move BatchNormalization's statistics
-            # again and draw other dropout masks.
+            # A second training pass would move statistics, and draw other masks.
             forward=lambda inputs: self.logits_at(point, inputs),
             forward_matches_logits=self.one_mode,
         )

@@ -207,8 +207,6 @@ _REGRESSION_FUNCTIONS = tuple(
     keras.losses.get(name)
     for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
 )
-
-
 # No argument of theirs says so: of logits they make NaN, or a number without meaning.
 _ALWAYS_PROBABILITIES = (
     keras.losses.categorical_generalized_cross_entropy,
@@ -217,8 +215,6 @@ _ALWAYS_PROBABILITIES = (
     keras.losses.poisson,
     keras.losses.tversky,
 )
-
-
 _PROBABILITY_FUNCTIONS = tuple(
     keras.losses.get(name)
     for name in (
@@ -232,7 +228,6 @@ _PROBABILITY_FUNCTIONS = tuple(
 
 
 def _from_logits(loss: Any) -> bool | None:
-    """Tell what the loss expects; `None` if it does not say."""
     if isinstance(loss, keras.losses.Loss):
         value = loss.get_config().get("from_logits")
         return None if value is None else bool(value)
