@@ -377,7 +377,8 @@ class Swish:
     The curvature at zero is `beta / 2`.
 
     Use it wherever Keras takes an activation, in `with_smooth_activations` too. It is
-    saved with the model; import keras_jsigr before you load one.
+    saved with the model; import keras_jsigr before you load one, but for an exported
+    SavedModel.
 
     Args:
         beta: Sharpness, > 0, in one over the unit of `x`.
