@@ -46,39 +46,23 @@ __all__ = [
 
 # Public in version 0.1.0, building blocks now: where they are.
 _MOVED = {
-    "core.arguments": ("BaselineName", "ChangeName"),
-    "core.batching": ("BatchedExplainer",),
-    "saliency.base": ("input_gradient", "target_probability"),
-    "saliency.cache": ("MapTable", "content_keys"),
-    "saliency.gradients": ("gradient_explainer",),
-    "saliency.masks": (
-        "Layout",
-        "MaskBank",
-        "baseline",
-        "expand_map",
-        "interpolate",
-        "make_mask_bank",
-        "resolve_layout",
-    ),
-    "saliency.perturbation": (
-        "bounded_score",
-        "change_score",
-        "expected_map",
-        "normalize_coefficients",
-        "perturbation_coefficients",
-        "perturbation_explainer",
-        "probability_drop",
-        "sampled_map",
-        "sarfa",
-        "squared_logits",
-    ),
+    "core.arguments": "BaselineName ChangeName",
+    "core.batching": "BatchedExplainer",
+    "saliency.base": "input_gradient target_probability",
+    "saliency.cache": "MapTable content_keys",
+    "saliency.gradients": "gradient_explainer",
+    "saliency.masks": "Layout MaskBank baseline expand_map interpolate make_mask_bank "
+    "resolve_layout",
+    "saliency.perturbation": "bounded_score change_score expected_map "
+    "normalize_coefficients perturbation_coefficients perturbation_explainer "
+    "probability_drop sampled_map sarfa squared_logits",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Return a building block that was public, with a warning, for one release."""
     for module, names in _MOVED.items():
-        if name in names:
+        if name in names.split():
             warnings.warn(
                 f"`saliency.{name}` is a building block and no public name any more.",
                 DeprecationWarning,

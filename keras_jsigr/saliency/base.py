@@ -9,22 +9,15 @@ import re
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import (
-    BatchedExplainer,
-    BatchedFunction,
-    CompiledCache,
-    Core,
-    is_stateful,
-    owner_of,
-)
+from keras_jsigr.core import arguments, batching, scores
+from keras_jsigr.core.batching import Core, owner_of
 from keras_jsigr.core.heads import Head, head_kind, head_of, ignored_labels
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.keras_compat import all_layers, layer_calls, leaf_layers
@@ -34,24 +27,12 @@ from keras_jsigr.core.logits import (
     known_input_range,
     output_units,
 )
-from keras_jsigr.core.scores import (
-    HeadKind,
-    ScoreName,
-    class_targets,
-    predicted_targets,
-    unit_pull,
-)
+from keras_jsigr.core.scores import HeadKind, ScoreName
 from keras_jsigr.core.variables import stateless
-from keras_jsigr.saliency.masks import (
-    Layout,
-    Replacement,
-    check_channels_last,
-    map_axes,
-    resolve_layout,
-)
+from keras_jsigr.saliency import masks
+from keras_jsigr.saliency.masks import Layout, Replacement
 
 _Name = TypeVar("_Name", bound=str)
-
 # From logits `(B, C)` to the float targets `(B, C)` to explain.
 TargetsFn = Callable[[tf.Tensor], tf.Tensor]
 
@@ -83,8 +64,8 @@ def decision_of(model: Any, probe: Any, kind: HeadKind | None = None) -> Decisio
 def targets_of(y: tf.Tensor | None, kind: HeadKind) -> TargetsFn:
     """Return the targets of labels, or of the model's own decision without labels."""
     if y is None:
-        return lambda logits: predicted_targets(logits, kind)
-    return lambda logits: class_targets(y, logits)
+        return lambda logits: scores.predicted_targets(logits, kind)
+    return lambda logits: scores.class_targets(y, logits)
 
 
 def input_gradient(
@@ -100,7 +81,7 @@ def input_gradient(
         tape.watch(x)
         logits = tf.cast(logits_fn(x), tf.float32)
     chosen = tf.stop_gradient(targets(logits) if callable(targets) else targets)
-    cotangent = unit_pull(logits, chosen, score, kind)
+    cotangent = scores.unit_pull(logits, chosen, score, kind)
     gradient = tape.gradient(logits, x, cotangent.rows)
     if gradient is None:
         raise ValueError(
@@ -126,27 +107,17 @@ def target_probability(
 # Programs of explanations, shared by explainers of equal methods as long as the model
 # lives and is what it was. Many: TensorFlow keeps most of what is dropped, and every
 # length of a sequence has its own.
-_PROGRAMS = CompiledCache(256)
+_PROGRAMS = batching.CompiledCache(256)
 # Asked for a part of an explainer by name, and how to make it.
 Share = Callable[[Hashable, Callable[[], Any]], Any]
 
 
-class Explainer(BatchedExplainer):
+class Explainer(batching.BatchedExplainer):
     """Explain any number of examples, `f(x, y=None) -> maps`, by a compiled method.
 
-    It reads the model's current weights. Made by `keras_jsigr.saliency.explainer`.
-
-    Attributes:
-        method: The method, with all that it found out about the model filled in, such
-            as the layer that Grad-CAM looks at.
-
-    Args:
-        method: The method.
-        prepare: Makes the function to compile, see `BatchedExplainer`.
-        batch_size: Examples per compiled call, at least 1.
-        classes: Of the model, to check class indices against; `None` checks nothing.
-        ignored: Labels of examples that the model's loss leaves out.
-        share: Returns what an equal explainer has compiled, or compiles.
+    It reads the model's current weights. Made by `keras_jsigr.saliency.explainer`. Its
+    `method` has all that was found out about the model filled in, such as the layer
+    that Grad-CAM looks at.
     """
 
     def __init__(
@@ -177,7 +148,7 @@ class Explainer(BatchedExplainer):
         return maps
 
 
-class _SharedFunction(BatchedFunction):
+class _SharedFunction(batching.BatchedFunction):
     """Use a program that another explainer has compiled."""
 
     share: Share
@@ -188,7 +159,7 @@ class _SharedFunction(BatchedFunction):
         def make() -> Any:
             made.append(super(_SharedFunction, self)._compile(specs))
             # Of two explanations that draw random numbers each starts anew.
-            return None if is_stateful(made[0]) else made[0]
+            return None if batching.is_stateful(made[0]) else made[0]
 
         found = self.share(tuple(specs), make)
         return found or (made[0] if made else super()._compile(specs))
@@ -197,34 +168,32 @@ class _SharedFunction(BatchedFunction):
 def _sharing(method: SaliencyMethod, model: Any, probe: tf.Tensor) -> Share:
     """Return what shares an explainer's parts with those of equal methods."""
     key = tuple(_plain(getattr(method, each.name), object) for each in fields(method))
-    # Of a callable nobody knows whether it is what it was.
-    shared = isinstance(owner_of(model), keras.Model)
+    owner = owner_of(model)
     try:
         hash(key)
     except TypeError:
-        shared = False
-    if not shared:
+        owner = None
+    # Of a callable nobody knows whether it is what it was.
+    if not isinstance(owner, keras.Model):
         return lambda _, make: make()
-    whole = (type(method), key, _state_of(owner_of(model)))
+    whole = (type(method), key, _state_of(owner))
     return lambda part, make: _PROGRAMS.keep((whole, part), model, probe, make)
 
 
 def _state_of(model: keras.Model) -> Hashable:
     """Describe what a program has built in: settings of layers, range and losses."""
-    state: list[Any] = [known_input_range(model), tuple(ignored_labels(model))]
-    state.append(head_kind(model, Head("linear"), 2))
+    head = head_kind(model, Head("linear"), 2)
+    state: list[Any] = [known_input_range(model), tuple(ignored_labels(model)), head]
     for layer in all_layers(model):
         names = vars(layer).keys() - _names_of_keras()
         # Others belong to checkpoints, and those of a model to its training.
-        outside = ("_", "stop_", "history") if isinstance(layer, keras.Model) else _SELF
+        whole = isinstance(layer, keras.Model)
+        outside = ("_", "stop_", "history") if whole else ("_self_",)
         names = {name for name in names if not name.startswith(outside)}
         held = tuple((name, _plain(vars(layer)[name])) for name in sorted(names))
         policy = layer.dtype_policy.name
         state.append((policy, len(layer.variables), layer.trainable, held))
     return tuple(state)
-
-
-_SELF = ("_self_",)
 
 
 @functools.cache
@@ -262,9 +231,8 @@ def _check_inputs(model: Any, probe: tf.Tensor) -> None:
             "such as `lambda x: model([x, others])`."
         )
     shape, wanted = tuple(probe.shape), tuple(tensors[0].shape[1:]) if tensors else ()
-    if len(wanted) == len(shape) and all(
-        w in (None, n) for w, n in zip(wanted, shape, strict=True)
-    ):
+    fits = [w in (None, n) for w, n in zip(wanted, shape, strict=False)]
+    if len(wanted) == len(shape) and all(fits):
         raise ValueError(
             f"Got data of shape {shape}, one example without a batch axis: expected "
             f"(B, {', '.join(map(str, shape))}). Pass `x[None]`."
@@ -274,7 +242,7 @@ def _check_inputs(model: Any, probe: tf.Tensor) -> None:
 def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
     """Return what the axes of the inputs of a model mean; refuse channels first."""
     shape = tuple(probe.shape[1:])
-    found = resolve_layout(shape, layout)
+    found = masks.resolve_layout(shape, layout)
     if isinstance(model, keras.Model):
         first = _reads(
             model, probe, lambda e: getattr(e, "data_format", "") == "channels_first"
@@ -282,12 +250,11 @@ def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
         if first and found != "features":
             raise ValueError(
                 f"Got `{model.name}`, which reads its inputs {shape} channels first: "
-                "expected channels last. Pass a callable that moves them, such as "
-                "`lambda x: model(tf.transpose(x, (0, 3, 1, 2)))` for images, and data "
-                "with the channels last."
+                "expected channels last. Pass such data, and a callable that moves "
+                "them: `lambda x: model(tf.transpose(x, (0, 3, 1, 2)))` for images."
             )
     elif layout is None:
-        check_channels_last(shape)
+        masks.check_channels_last(shape)
     return found
 
 
@@ -298,7 +265,7 @@ def check_replaceable(
     if baseline not in ("blur", "mean"):
         return
     shape = tuple(probe.shape[1:])
-    if math.prod(shape[: map_axes(layout)]) == 1:
+    if math.prod(shape[: masks.map_axes(layout)]) == 1:
         raise ValueError(
             f"Got baseline {baseline!r} for examples of shape {shape}: of one place "
             "it is the value itself: nothing would change. Use baseline='zero', or "
@@ -342,12 +309,9 @@ def _with_inherited_args(cls: type) -> str:
     more: dict[str, str] = {}
     for parent in cls.__bases__:
         more |= _doc_and_args(parent)[1]
-    known = {*own, *cls.__annotations__}
-    text = "".join(line for name, line in more.items() if name not in known)
-    before = "".join(own.values())
-    if before:
-        return doc.replace(before, before + text, 1)
-    return f"{doc}\nArgs:\n{text}"
+    known, before = {*own, *cls.__annotations__}, "".join(own.values())
+    text = before + "".join(line for name, line in more.items() if name not in known)
+    return doc.replace(before, text, 1) if before else f"{doc}\nArgs:\n{text}"
 
 
 def _doc_and_args(cls: type) -> tuple[str, dict[str, str]]:
@@ -355,6 +319,16 @@ def _doc_and_args(cls: type) -> tuple[str, dict[str, str]]:
     section = re.search(r"(?<=^Args:\n)(?:    .*\n)+", doc, re.MULTILINE)
     found = _ARGUMENT.finditer(section[0]) if section else ()
     return doc, {argument[1]: argument[0] for argument in found}
+
+
+def setting(default: Any, check: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Declare a setting that `check(name, value)` looks at, if it is not omitted."""
+
+    def look(name: str, value: Any) -> None:
+        if value is not None or default is not None:
+            check(name, value, *args, **kwargs)
+
+    return field(default=default, metadata={"check": look})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,7 +348,7 @@ class SaliencyMethod(ABC):
         ValueError: If a setting is out of range.
     """
 
-    kind: HeadKind | None = None
+    kind: HeadKind | None = setting(None, arguments.choice, (None, *get_args(HeadKind)))
     layout: Layout | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -382,8 +356,9 @@ class SaliencyMethod(ABC):
         cls.__doc__ = _with_inherited_args(cls)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        arguments.choice("kind", self.kind, (None, *get_args(HeadKind)))
+        for each in fields(self):
+            if check := each.metadata.get("check"):
+                check(each.name, getattr(self, each.name))
 
     @property
     def known_kind(self) -> HeadKind:
@@ -400,16 +375,7 @@ class SaliencyMethod(ABC):
         """
 
     def explainer(self, model: Any, probe: Any, batch_size: int = 128) -> Explainer:
-        """Compile the method for a model.
-
-        Args:
-            model: A Keras classifier, a hardened model or a callable.
-            probe: A batch of inputs, at least one.
-            batch_size: Examples per compiled call.
-
-        Returns:
-            The reusable function.
-        """
+        """Compile the method for a model, as `keras_jsigr.saliency.explainer` does."""
         probe = as_float(probe)
         made: list[Core] = []
 
@@ -419,37 +385,31 @@ class SaliencyMethod(ABC):
             made.append(method.core(model, probe))
             return method, classes
 
+        def prepare() -> Core:
+            return made[0] if made else method.core(model, probe)
+
         share = _sharing(self, model, probe)
         method, classes = share("fitted", fit)
         ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
-        return Explainer(
-            method,
-            lambda: made[0] if made else method.core(model, probe),
-            batch_size,
-            classes,
-            ignored,
-            share,
-        )
+        return Explainer(method, prepare, batch_size, classes, ignored, share)
 
     def check_maps(self, maps: Any) -> None:  # noqa: B027  # optional
         """Look at maps that were computed; nothing by default."""
 
     def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
-        """Fill in the settings that the model decides.
+        """Fill in the settings that the model decides; see `core` for the arguments.
 
         These are the kind of its classes, the input range of a hardened model where
         none is given, and `"margin"` for the `"logit"` of a single unit.
 
-        Args:
-            model: A Keras classifier, a hardened model or a callable.
-            probe: A batch of float inputs, at least one.
-
         Returns:
             The method with these settings, and the number of classes.
         """
-        decision = decision_of(model, probe, self.kind)
+        decision, score = (
+            decision_of(model, probe, self.kind),
+            getattr(self, "score", ""),
+        )
         found: dict[str, Any] = {"kind": decision.kind}
-        score = getattr(self, "score", "")
         if decision.score(score) != score:
             found["score"] = "margin"
         if getattr(self, "input_range", ()) is None:
@@ -459,20 +419,16 @@ class SaliencyMethod(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RangedMethod(SaliencyMethod):
-    """A method that has to know the range of the inputs.
+    """A method that asks the model about changed inputs within their range.
 
     Args:
         input_range: `(low, high)` of the inputs; `None` takes that of a hardened model,
             and (0, 1) for any other.
+        chunk: Examples per call of the model; `None` chooses by their size.
     """
 
-    input_range: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        if self.input_range is not None:
-            arguments.interval("input_range", self.input_range)
+    input_range: tuple[float, float] | None = setting(None, arguments.interval)
+    chunk: int | None = setting(None, arguments.count)
 
     @property
     def known_range(self) -> tuple[float, float]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +16,22 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.core import batching
 from keras_jsigr.core.arguments import BaselineName, ChangeName, is_verbose, tell
-from keras_jsigr.core.batching import (
-    BatchedExplainer,
-    as_fit_sees,
-    check_lengths,
-    probe_of,
-)
-from keras_jsigr.core.files import (
-    local_path,
-    read_cache_file,
-    write_cache_file,
-)
+from keras_jsigr.core.batching import as_fit_sees, check_lengths, probe_of
+from keras_jsigr.core.files import local_path, read_cache_file, write_cache_file
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.base import decision_of
-from keras_jsigr.saliency.fingerprint import (
-    check_identity,
-    fingerprint_array,
-    fingerprint_model,
-)
+from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 from keras_jsigr.saliency.masks import Layout, MaskBank, interpolate, make_mask_bank
 from keras_jsigr.saliency.perturbation import perturbation_explainer
 
 Codes = npt.NDArray[np.uint8]
 Keys = npt.NDArray[np.int64]
 PathLike = str | os.PathLike[str]
-
+Identity = Mapping[str, Any]
 _SECONDS_BETWEEN_SAVES = 10.0
-
 # Odd constants of SplitMix64 and MurmurHash3; any change makes old caches worthless.
 _SPREAD = np.array(0x9E3779B97F4A7C15, np.uint64).view(np.int64)
 _MIX = np.array(0xBF58476D1CE4E5B9, np.uint64).view(np.int64)
@@ -52,30 +39,26 @@ _FINAL = np.array(0x94D049BB133111EB, np.uint64).view(np.int64)
 
 
 def build_codes(
-    explain: BatchedExplainer,
+    explain: batching.BatchedExplainer,
     x: npt.NDArray[Any],
     y: npt.NDArray[Any] | None,
-    *,
     partial: Path | None,
-    identity: Mapping[str, Any],
+    identity: Identity,
     verbose: int = 1,
 ) -> Codes:
     """Compute the codes of all examples in order, resuming from a partial file."""
     parts = _resume(partial, identity, verbose)
-    done = sum(map(len, parts))
+    done, saved = sum(map(len, parts)), time.monotonic()
     shown = int(is_verbose(verbose))
     bar = keras.utils.Progbar(len(x), verbose=shown, unit_name="example")
-    saved = time.monotonic()
     try:
         while done < len(x):
             batch = slice(done, done + explain.batch_size)
-            found = explain(x[batch], None if y is None else y[batch])
-            parts.append(quantize(found))
-            done += len(found)
+            parts.append(quantize(explain(x[batch], None if y is None else y[batch])))
+            done += len(parts[-1])
             bar.update(done)
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                parts = _save(partial, identity, parts)
-                saved = time.monotonic()
+                parts, saved = _save(partial, identity, parts), time.monotonic()
     except BaseException:
         if parts:
             _save(partial, identity, parts)
@@ -89,40 +72,40 @@ def quantize(coefficients: npt.ArrayLike) -> Codes:
     if not np.isfinite(values).all():
         raise ValueError(
             "Got coefficients that are NaN or infinite, expected numbers in [0, 1]. "
-            "Check the teacher's outputs on this data: some are NaN or infinite."
+            "Check the teacher's outputs on this data."
         )
     codes: Codes = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
     return codes
 
 
-def unquantize(codes: Codes) -> npt.NDArray[np.float32]:
-    """Return the coefficients of codes, float32 in [0, 1]."""
-    return codes.astype(np.float32) / np.float32(255.0)
-
-
-def _save(
-    partial: Path | None, identity: Mapping[str, Any], parts: list[Codes]
-) -> list[Codes]:
+def _save(partial: Path | None, identity: Identity, parts: list[Codes]) -> list[Codes]:
     codes = np.concatenate(parts)
     if partial is not None:
         write_cache_file(partial, identity, {"codes": codes})
     return [codes]
 
 
-def _resume(
-    partial: Path | None, identity: Mapping[str, Any], verbose: int
-) -> list[Codes]:
+def _resume(partial: Path | None, identity: Identity, verbose: int) -> list[Codes]:
     """Return the rows of an interrupted build, if it was a build of the same cache."""
-    if partial is None:
-        return []
     try:
-        header, arrays = read_cache_file(partial)
+        header, arrays = read_cache_file(partial) if partial else ({}, {})
     except (FileNotFoundError, ValueError):
         return []
-    if header != identity:
+    if not partial or header != identity:
         return []
     tell(f"Going on with {len(arrays['codes'])} examples from '{partial}'.", verbose)
     return [arrays["codes"]]
+
+
+def _check_identity(found: Identity, wanted: Identity, path: Path) -> None:
+    """Refuse a cache that was built from something else, naming what differs."""
+    pairs = [(name, found.get(name), value) for name, value in wanted.items()]
+    differing = [f"{n} (got {a!r}, expected {b!r})" for n, a, b in pairs if a != b]
+    if differing:
+        raise ValueError(
+            f"'{path}' holds other maps; it differs in {'; '.join(differing)}. "
+            "Choose another path, or build again with `overwrite=True`."
+        )
 
 
 def content_keys(x: Any) -> tf.Tensor:
@@ -162,7 +145,7 @@ def _position_constants(length: int) -> npt.NDArray[np.int64]:
 
 
 _BATCH = 1024
-_HASHED = BatchedExplainer(lambda x, y: content_keys(x), _BATCH)
+_HASHED = batching.BatchedExplainer(lambda x, y: content_keys(x), _BATCH)
 
 
 def hashed_examples(x: Any) -> Keys:
@@ -180,7 +163,7 @@ def sorted_rows(keys: Keys, x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         same = np.equal(one, other) | (np.not_equal(one, one) & (other != other))
         wrong = np.flatnonzero(~same.reshape(len(at), -1).all(axis=1))
         if len(wrong):
-            pair = sorted((int(order[at[wrong[0]] - 1]), int(order[at[wrong[0]]])))
+            pair = sorted(order[at[wrong[0]] + [-1, 0]].tolist())
             raise ValueError(
                 f"Got the same 64-bit content key for the different examples {pair}, "
                 "expected one key per content. Remove one of them, or scale the data "
@@ -194,8 +177,7 @@ class PerturbationCache:
 
     Per example K bytes (`round(255 S_k / max_k S_k)`) and a 64-bit key of its content:
     the training step hashes the examples of its batch, so shuffling, batching,
-    `tf.data` and sample weights need no change. Made by `build` or `load`; `MapTable`
-    puts it inside a model.
+    `tf.data` and sample weights need no change. Made by `build` or `load`.
 
     Args:
         keys: Int64 `(N,)`, strictly rising.
@@ -204,20 +186,17 @@ class PerturbationCache:
         identity: Settings and fingerprints it was built with.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr import PerturbationCache
-        >>> x = np.array([[1.0, 2.0], [3.0, 1.0]])
+        >>> x = [[1.0, 2.0], [3.0, 1.0]]
         >>> cache = PerturbationCache.build(lambda x: x, x, baseline="zero", verbose=0)
         >>> cache.lookup([[3.0, 1.0], [9.0, 9.0]])[1].tolist()
         [True, False]
     """
 
     def __init__(
-        self, keys: Keys, codes: Codes, bank: MaskBank, identity: Mapping[str, Any]
+        self, keys: Keys, codes: Codes, bank: MaskBank, identity: Identity
     ) -> None:
-        self.keys = keys
-        self.codes = codes
-        self.bank = bank
+        self.keys, self.codes, self.bank = keys, codes, bank
         self.identity = dict(identity)
 
     def __repr__(self) -> str:
@@ -250,11 +229,11 @@ class PerturbationCache:
             path: A `.npz` file to keep the cache in. A build that was killed goes on
                 from `<path>.partial`; a finished file of the same teacher, data and
                 settings is loaded instead.
-            grid: G for G x G masks, or `(rows, columns)`.
-            baseline: See `perturbation_map`, as for the three that follow.
-            score: See there.
-            kind: See there.
-            layout: See there.
+            grid: As `Perturbation`.
+            baseline: As `Perturbation`.
+            score: As `Perturbation`.
+            kind: As `Perturbation`.
+            layout: As `Perturbation`.
             batch_size: Examples per compiled call.
             verbose: 1 shows a progress bar, 0 is silent.
             overwrite: Whether to build again in place of an existing file.
@@ -272,21 +251,13 @@ class PerturbationCache:
         probe = probe_of(x)
         bank = make_mask_bank(x.shape[1:], grid, layout=layout)
         kind = decision_of(teacher, probe, kind).kind
+        settings: dict[str, Any] = {"baseline": baseline, "score": score, "kind": kind}
         explain = perturbation_explainer(
-            teacher,
-            probe,
-            bank,
-            baseline=baseline,
-            score=score,
-            kind=kind,
-            batch_size=batch_size,
-            maps=False,
+            teacher, probe, bank, batch_size=batch_size, maps=False, **settings
         )
         identity = {
             "bank": bank.get_config(),
-            "baseline": baseline,
-            "score": score,
-            "kind": kind,
+            **settings,
             "teacher": fingerprint_model(teacher, as_logits(teacher, probe), x),
             "data": fingerprint_array(x),
             "labels": fingerprint_array(y),
@@ -294,18 +265,16 @@ class PerturbationCache:
         path = None if path is None else local_path(path)
         if path is not None and path.exists() and not overwrite:
             cache = cls.load(path)
-            check_identity(cache.identity, identity, path)
+            _check_identity(cache.identity, identity, path)
             tell(f"Loaded the maps of {cache.size} examples from '{path}'.", verbose)
             return cache
         partial = None if path is None else Path(f"{path}.partial")
-        codes = build_codes(
-            explain, x, y, partial=partial, identity=identity, verbose=verbose
-        )
+        codes = build_codes(explain, x, y, partial, identity, verbose)
         if (codes == codes[:, :1]).all():
             warnings.warn(
                 f"All {len(codes)} maps are {'constant' if codes.any() else 'zero'}: "
-                "they select no part of the inputs. Use another `baseline` or `grid`, "
-                "and look at the inputs: are they constant, or of a single feature?",
+                "they select no part of the inputs. Use another `baseline` or `grid`; "
+                "are the inputs constant, or of a single feature?",
                 stacklevel=2,
             )
         keys = hashed_examples(x)
@@ -317,29 +286,15 @@ class PerturbationCache:
         return cache
 
     def save(self, path: PathLike) -> None:
-        """Write the cache to one `.npz` file, atomically and without pickle.
-
-        Args:
-            path: Where to.
-        """
-        try:
-            library = version("keras_jsigr")
-        except PackageNotFoundError:
-            library = "unknown"
+        """Write the cache to the `.npz` file `path`, atomically and without pickle."""
+        library = sys.modules["keras_jsigr"].__version__
         header = {"identity": self.identity, "keras_jsigr": library}
-        write_cache_file(
-            local_path(path), header, {"keys": self.keys, "codes": self.codes}
-        )
+        arrays: Any = {"keys": self.keys, "codes": self.codes}
+        write_cache_file(local_path(path), header, arrays)
 
     @classmethod
     def load(cls, path: PathLike) -> PerturbationCache:
-        """Read a cache from its file.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The cache.
+        """Read a cache from the file `path`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -364,13 +319,10 @@ class PerturbationCache:
     @property
     def coefficients(self) -> npt.NDArray[np.float32]:
         """The coefficients, float32 `(N, K)` in [0, 1], off by at most 1/510."""
-        return unquantize(self.codes)
+        return self.codes.astype(np.float32) / np.float32(255.0)
 
     def lookup(self, x: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Find the coefficients of examples by their content.
-
-        Args:
-            x: Data `(B, *S)` in any order, with or without repetitions.
+        """Find the coefficients of examples `(B, *S)`, in any order, by their content.
 
         Returns:
             Float32 `(B, K)`, and bool `(B,)`, whether the example is in the cache; the
@@ -379,13 +331,11 @@ class PerturbationCache:
         keys = hashed_examples(np.asarray(as_fit_sees(x)))
         rows = np.minimum(np.searchsorted(self.keys, keys), self.size - 1)
         found = self.keys[rows] == keys
-        return unquantize(self.codes[rows] * found[:, np.newaxis]), found
+        codes = (self.codes[rows] * found[:, np.newaxis]).astype(np.float32)
+        return codes / np.float32(255.0), found
 
     def maps(self, x: Any) -> npt.NDArray[np.float32]:
-        """Rebuild the maps of examples, `sum_k c_k hat_k`.
-
-        Args:
-            x: Data `(B, *S)`.
+        """Rebuild the maps of examples `(B, *S)`, `sum_k c_k hat_k`.
 
         Returns:
             Float32 `(B, *map_shape)` in [0, 1]; zero for examples not in the cache.
@@ -457,15 +407,7 @@ class RefreshedCodes:
     """Compute the codes of a table's examples anew, by one compiled program."""
 
     def __init__(
-        self,
-        model: Any,
-        table: MapTable,
-        x: Any,
-        y: Any = None,
-        *,
-        baseline: BaselineName = "blur",
-        score: ChangeName = "squared_logits",
-        kind: HeadKind = "softmax",
+        self, model: Any, table: MapTable, x: Any, y: Any = None, **settings: Any
     ) -> None:
         self._x = np.asarray(as_fit_sees(x))
         self._y = None if y is None else np.asarray(y)
@@ -478,19 +420,12 @@ class RefreshedCodes:
                 "find no maps. Pass the arrays that the cache was built from and `fit` "
                 "receives, scaled as they are there."
             )
+        probe = probe_of(self._x)
         self._explain = perturbation_explainer(
-            model,
-            probe_of(self._x),
-            table.bank,
-            baseline=baseline,
-            score=score,
-            kind=kind,
-            maps=False,
+            model, probe, table.bank, maps=False, **settings
         )
 
     def __call__(self, verbose: int = 0) -> Codes:
         """Return the codes by the model's current weights, in the table's order."""
-        codes = build_codes(
-            self._explain, self._x, self._y, partial=None, identity={}, verbose=verbose
-        )
+        codes = build_codes(self._explain, self._x, self._y, None, {}, verbose)
         return codes[self._rows]

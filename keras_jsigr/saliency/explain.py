@@ -68,8 +68,7 @@ def explain(
     Example:
         >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.ones((3, 8, 8, 1), "float32")
-        >>> net = lambda x: x[:, 2:4, 5, 0]
+        >>> x, net = np.ones((3, 8, 8, 1)), lambda x: x[:, 2:4, 5, 0]
         >>> explain(net, x, method="smoothgrad", samples=4).shape
         (3, 8, 8)
     """
@@ -91,22 +90,16 @@ def explainer(
 ) -> Explainer:
     """Compile a saliency method once, to call it again and again as `f(x, y=None)`.
 
-    Args:
-        model: A Keras classifier, a hardened model or a callable.
-        probe: A batch of inputs, at least one.
-        method: See `explain`, as for the others.
-        batch_size: See there.
-        **settings: See there.
+    Arguments are those of `explain`, and `probe`, a batch of inputs, at least one.
 
     Returns:
         The reusable function; it reads the model's current weights. Its attribute
         `method` holds all settings.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explainer
-        >>> x = np.ones((3, 2), "float32")
-        >>> explainer(lambda x: x, x[:1], method="occlusion")(x).shape
+        >>> x = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+        >>> explainer(lambda x: x, x, method="occlusion")(x).shape
         (3, 2)
     """
     chosen = _method(method, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,10 +17,8 @@ from keras_jsigr.core.logits import LogitsFn, base_model
 # without an `Input` has the size of its first batch in its shapes.
 _REFERENCES = ("name", "keras_history", "input_layers", "output_layers")
 _SHAPES = ("batch_shape", "input_shape", "build_input_shape")
-
 # Where registered classes were when the first caches were written.
 _FIRST_MODULES = {"keras_jsigr>Swish": "keras_jsigr.activations.swish"}
-
 _ROWS = 1024
 
 
@@ -100,19 +97,3 @@ def fingerprint_weights(model: keras.Model) -> str:
         value = np.ascontiguousarray(tf.convert_to_tensor(weight))
         digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
     return digest.hexdigest()
-
-
-def check_identity(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], path: Any
-) -> None:
-    """Refuse a cache that was built from something else, naming what differs."""
-    differing = [
-        f"{name} (got {found.get(name)!r}, expected {value!r})"
-        for name, value in wanted.items()
-        if found.get(name) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"'{path}' holds other maps; it differs in {'; '.join(differing)}. "
-            "Choose another path, or build again with `overwrite=True`."
-        )

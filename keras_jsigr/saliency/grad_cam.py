@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core import arguments
+from keras_jsigr.core import arguments, keras_compat
 from keras_jsigr.core.batching import Core
 from keras_jsigr.core.inputs import as_float, random_weights
 from keras_jsigr.core.keras_compat import (
@@ -19,43 +19,27 @@ from keras_jsigr.core.keras_compat import (
     layer_calls,
     leaf_layers,
     only_call,
-    with_functional_parts,
 )
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import SCORES, ScoreName
 from keras_jsigr.core.variables import stateless
-from keras_jsigr.saliency.base import (
-    SaliencyMethod,
-    input_gradient,
-    layout_of,
-    targets_of,
-)
+from keras_jsigr.saliency import base
+from keras_jsigr.saliency.base import SaliencyMethod, input_gradient, layout_of, setting
 from keras_jsigr.saliency.masks import Layout
 
-_CONVOLUTIONS = (
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
+
+def _layers(names: str) -> tuple[type[keras.Layer], ...]:
+    return tuple(getattr(keras.layers, name) for name in names.split())
 
 
+_CONVOLUTIONS = _layers("Conv2D Conv2DTranspose DepthwiseConv2D SeparableConv2D")
 # Their outputs may have other sides than their inputs, in the same directions.
-_RESIZING = (
-    *_CONVOLUTIONS,
-    keras.layers.AveragePooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
+_RESIZING = _CONVOLUTIONS + _layers(
+    "AveragePooling2D MaxPooling2D ZeroPadding2D Cropping2D UpSampling2D"
 )
 _REARRANGING = ("Reshape", "Permute", "Transpose", "Moveaxis", "Swapaxes", "Lambda")
 # These hold layers whose outputs have axes for heads.
-_ATTENTION = (
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-    keras.layers.EinsumDense,
-)
+_ATTENTION = _layers("MultiHeadAttention GroupQueryAttention EinsumDense")
 
 
 class FeatureLayer(NamedTuple):
@@ -85,7 +69,10 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
             "none, nor is what a Dense layer mixed. Use 'gradient', 'occlusion' or "
             "'rise', which need no such layer."
         )
-    wanted = _resolution(seen)
+    # The sides of the last convolution's outputs, if possible not 1 x 1.
+    among = [found for found in seen if isinstance(found.layer, _CONVOLUTIONS)] or seen
+    sides = [found.shape[:2] for found in among]
+    wanted = ([side for side in sides if side != (1, 1)] or sides)[-1]
     return ([f for f in candidates if f.shape[:2] == wanted] or candidates)[-1]
 
 
@@ -102,7 +89,7 @@ def _feature_maps(
     calls: Counter[int] = Counter()
     images = _quarters(probe)
     told: dict[int, tuple[Any, bool]] = {id(images): (images, True)}
-    parts = with_functional_parts(all_layers(model))
+    parts = keras_compat.with_functional_parts(all_layers(model))
     operations = [op for part in parts for op in getattr(part, "operations", ())]
     attention = [part for part in parts if isinstance(part, _ATTENTION)]
     heads = [id(inner) for part in attention for inner in all_layers(part)]
@@ -128,7 +115,11 @@ def _feature_maps(
             seen.append(FeatureLayer(layer, tuple(outputs.shape[1:]), number))
         return outputs
 
-    hooked = [*layers, *(op for op in operations if not _holds_layers(op))]
+    hooked = layers + [
+        op
+        for op in operations
+        if not isinstance(op, keras.Layer) or len(all_layers(op)) == 1
+    ]
     with stateless(), random_weights(model), layer_calls(hooked, see):
         model(images, training=False)
     return [found for found in seen if found.layer in layers]
@@ -138,10 +129,6 @@ def _is_map(value: Any) -> bool:
     # What is scaled by one number per channel keeps its grid.
     ranked = tf.is_tensor(value) and value.shape.rank == 4
     return ranked and tuple(value.shape[1:3]) != (1, 1)
-
-
-def _holds_layers(operation: Any) -> bool:
-    return isinstance(operation, keras.Layer) and len(all_layers(operation)) > 1
 
 
 def _quarters(probe: Any) -> tf.Tensor:
@@ -192,13 +179,6 @@ def _moves_along(outputs: tf.Tensor, doubt: bool) -> bool:
 _NUDGE, _LEAST_MOVE = 0.02, 0.05
 
 
-def _resolution(seen: list[FeatureLayer]) -> tuple[int, ...]:
-    """Return the sides of the last convolution's outputs, if possible not 1 x 1."""
-    among = [found for found in seen if isinstance(found.layer, _CONVOLUTIONS)] or seen
-    sides = [found.shape[:2] for found in among]
-    return ([side for side in sides if side != (1, 1)] or sides)[-1]
-
-
 def _named(model: keras.Model, name: str) -> list[keras.Layer]:
     layers = [layer for layer in all_layers(model) if layer.name == name]
     if not layers:
@@ -208,6 +188,14 @@ def _named(model: keras.Model, name: str) -> list[keras.Layer]:
             f"{known}. Leave it out to have one found."
         )
     return layers
+
+
+def _check_name(name: str, layer: Any) -> None:
+    if not isinstance(layer, str):
+        raise TypeError(
+            f"Got {name} {layer!r}, expected its name: pass `layer.name`, here "
+            f"{getattr(layer, 'name', 'conv')!r}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,28 +228,17 @@ class GradCAM(SaliencyMethod):
         >>> import keras, numpy as np
         >>> from keras_jsigr.saliency import explain
         >>> features = keras.layers.Conv2D(4, 3, strides=2, name="features")
-        >>> layers = [features, keras.layers.Flatten(), keras.layers.Dense(3)]
-        >>> net = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        >>> layers = [keras.Input((8, 8, 1)), features, keras.layers.Flatten()]
+        >>> net = keras.Sequential(layers)
         >>> explain(net, np.ones((2, 8, 8, 1)), method="grad_cam").shape
         keras_jsigr: Grad-CAM uses layer 'features', outputs (3, 3, 4).
         (2, 8, 8)
     """
 
-    layer: str | None = None
-    score: ScoreName = "logit"
+    layout: Layout | None = setting(None, arguments.choice, (None, "image"))
+    layer: str | None = setting(None, _check_name)
+    score: ScoreName = setting("logit", arguments.choice, SCORES)
     verbose: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.choice("layout", self.layout, (None, "image"))
-        arguments.choice("score", self.score, SCORES)
-        layer: Any = self.layer
-        if not isinstance(layer, str | None):
-            raise TypeError(
-                f"Got layer {layer!r}, expected its name: pass `layer.name`, here "
-                f"{getattr(layer, 'name', 'conv')!r}."
-            )
 
     def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
         """Fill in the layer too, and tell which one was found."""
@@ -269,10 +246,8 @@ class GradCAM(SaliencyMethod):
         fitted, classes = super().fitted(model, probe)
         place = find_feature_layer(model, probe, self.layer)
         if self.layer is None:
-            arguments.tell(
-                f"Grad-CAM uses layer '{place.layer.name}', outputs {place.shape}.",
-                self.verbose,
-            )
+            told = f"Grad-CAM uses layer '{place.layer.name}', outputs {place.shape}."
+            arguments.tell(told, self.verbose)
         return replace(fitted, layer=place.layer.name), classes
 
     def core(self, model: Any, probe: Any) -> Core:
@@ -302,13 +277,8 @@ class GradCAM(SaliencyMethod):
 
             # In float32: float16 would lose what `input_gradient` scales back up.
             features = tf.cast(seen[-1], tf.float32)
-            slopes = input_gradient(
-                logits_of,
-                features,
-                targets_of(y, self.known_kind),
-                self.score,
-                self.known_kind,
-            )
+            targets, kind = base.targets_of(y, self.known_kind), self.known_kind
+            slopes = input_gradient(logits_of, features, targets, self.score, kind)
             weights = tf.reduce_mean(slopes, (1, 2), keepdims=True)
             maps = tf.nn.relu(tf.reduce_sum(weights * features, -1, keepdims=True))
             return tf.image.resize(maps, x.shape[1:3], "bilinear")[..., 0]

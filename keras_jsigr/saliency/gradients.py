@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import (
-    Core,
-    as_fit_sees,
-    as_rows,
-    check_chunk,
-    chunked_sum,
-    copies_at_once,
-    probe_of,
-    sequential_map,
-)
+from keras_jsigr.core import arguments, batching
+from keras_jsigr.core.batching import Core, as_fit_sees, probe_of
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.random import fold_in
 from keras_jsigr.core.scores import SCORES, HeadKind, ScoreName
+from keras_jsigr.saliency import masks
 from keras_jsigr.saliency.base import (
     Explainer,
     RangedMethod,
@@ -35,15 +28,10 @@ from keras_jsigr.saliency.base import (
     check_replaceable,
     input_gradient,
     layout_of,
+    setting,
     targets_of,
 )
-from keras_jsigr.saliency.masks import (
-    Layout,
-    Replacement,
-    check_replacement,
-    map_axes,
-    replacement,
-)
+from keras_jsigr.saliency.masks import Layout, Replacement
 
 RuleName = Literal["gauss_legendre", "midpoint", "trapezoid"]
 FloatArray = npt.NDArray[np.float64]
@@ -63,35 +51,15 @@ def gradient_map(
     """Map how fast the score of the decision changes with every input value.
 
     `sum_channels |d s / d x|`, or the signed `d s / d x` if not `reduce`. The same as
-    `explain(model, x, y, method="gradient")`.
-
-    Args:
-        model: A Keras classifier, a hardened model or a callable.
-        x: Data `(B, *S)`.
-        y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
-        score: `"log_prob"`, `"margin"` or `"logit"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model; for a callable it is
-            `"softmax"`.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-        reduce: Whether to sum absolute values over the channels.
-        batch_size: Examples per compiled call.
-
-    Returns:
-        Float32 `(B, *map_shape)`, or the shape of `x` if not `reduce`: a tensor if `x`
-        is one, else a NumPy array.
-
-    Raises:
-        ValueError: If a setting or shape is out of range.
-        TypeError: If `model` cannot be called.
+    `explain(model, x, y, method="gradient")`: arguments, result and errors are those of
+    `explain`, and the settings those of `Gradient`.
 
     Reference:
         arXiv 1312.6034.
 
     Example:
-        >>> import numpy as np
         >>> import keras_jsigr as kj
-        >>> kj.gradient_map(lambda x: x * [2.0, 0.0], np.ones((1, 2)), score="logit")
+        >>> kj.gradient_map(lambda x: x * [2.0, 0.0], [[1.0, 1.0]], score="logit")
         array([[2., 0.]], dtype=float32)
     """
     x = as_fit_sees(x)
@@ -100,18 +68,10 @@ def gradient_map(
 
 
 def gradient_explainer(
-    model: Any,
-    probe: Any,
-    *,
-    score: ScoreName = "log_prob",
-    kind: HeadKind | None = None,
-    layout: Layout | None = None,
-    reduce: bool = True,
-    batch_size: int = 128,
+    model: Any, probe: Any, *, batch_size: int = 128, **settings: Any
 ) -> Explainer:
     """Compile `gradient_map` once, to call it again and again as `f(x, y=None)`."""
-    method = Gradient(score=score, kind=kind, layout=layout, reduce=reduce)
-    return method.explainer(model, probe, batch_size)
+    return Gradient(**settings).explainer(model, probe, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +83,8 @@ class AttributionMethod(SaliencyMethod):
         reduce: Whether to sum absolute values over the channels.
     """
 
-    score: ScoreName = "log_prob"
-    reduce: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.choice("score", self.score, SCORES)
-        arguments.choice("reduce", self.reduce, (False, True))
+    score: ScoreName = setting("log_prob", arguments.choice, SCORES)
+    reduce: bool = setting(True, arguments.choice, (False, True))
 
     @abstractmethod
     def attribution(
@@ -141,12 +95,11 @@ class AttributionMethod(SaliencyMethod):
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         axes = None
-        if self.reduce:
-            axes = map_axes(layout_of(model, probe, self.layout))
-        baseline = getattr(self, "baseline", None)
-        if baseline in ("blur", "mean"):
+        baseline: Any = getattr(self, "baseline", None)
+        if self.reduce or baseline in ("blur", "mean"):
             layout = layout_of(model, probe, self.layout)
             check_replaceable(model, probe, baseline, layout)
+            axes = masks.map_axes(layout) if self.reduce else None
         beside = without_padding(model, as_logits(model, probe))
 
         def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
@@ -167,8 +120,9 @@ class AttributionMethod(SaliencyMethod):
         self, logits_fn: LogitsFn, copies: tf.Tensor, targets: tf.Tensor
     ) -> tf.Tensor:
         """Return the gradients at k copies of a batch, `(k, B, *S)`, as float32."""
-        rows, repeated = as_rows(copies), tf.tile(targets, (tf.shape(copies)[0], 1))
-        found = tf.cast(self.gradient(logits_fn, rows, repeated), tf.float32)
+        targets = tf.tile(targets, (tf.shape(copies)[0], 1))
+        found = self.gradient(logits_fn, batching.as_rows(copies), targets)
+        found = tf.cast(found, tf.float32)
         return tf.reshape(found, tf.shape(copies))
 
 
@@ -182,9 +136,8 @@ class Gradient(AttributionMethod):
         arXiv 1312.6034.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> explain(lambda x: x * [2.0, 0.0], np.ones((1, 2)), score="logit")
+        >>> explain(lambda x: x * [2.0, 0.0], [[1.0, 1.0]], score="logit")
         array([[2., 0.]], dtype=float32)
     """
 
@@ -206,9 +159,8 @@ class GradientTimesInput(AttributionMethod):
         arXiv 1605.01713.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.array([[3.0, 1.0]])
+        >>> x = [[3.0, 1.0]]
         >>> explain(lambda x: 2.0 * x, x, method="gradient_x_input", score="logit")
         array([[6., 0.]], dtype=float32)
     """
@@ -224,9 +176,9 @@ class GradientTimesInput(AttributionMethod):
 class IntegratedGradients(AttributionMethod, RangedMethod):
     """Divide the change of the score from a baseline among the input values.
 
-    `(x - A) int_0^1 ds/dx (A + t (x - A)) dt`, which sums to `s(x) - s(A)`, up to the
-    error of the quadrature: `steps` forward and backward passes. With `reduce=False`
-    the values of an example add up to that difference.
+    `(x - A) int_0^1 ds/dx (A + t (x - A)) dt` by `steps` forward and backward passes.
+    With `reduce=False` the values of an example add up to `s(x) - s(A)`, up to the
+    error of the quadrature.
 
     Args:
         steps: Points of the quadrature, at least 2.
@@ -234,45 +186,29 @@ class IntegratedGradients(AttributionMethod, RangedMethod):
             `"mean"`.
         rule: `"gauss_legendre"` (exact for polynomials of degree `2 steps - 1`),
             `"midpoint"`, or `"trapezoid"`, whose points include both ends.
-        chunk: Examples per call of the model; `None` chooses by their size.
 
     Reference:
         arXiv 1703.01365, equation 1.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.array([[3.0, 1.0]])
-        >>> maps = explain(
-        ...     lambda x: x**2, x, method="integrated_gradients", score="logit"
-        ... )
-        >>> maps.round(4).tolist()
-        [[9.0, 0.0]]
+        >>> x, settings = [[3.0, 1.0]], {"steps": 9, "score": "logit"}
+        >>> explain(lambda x: x, x, method="integrated_gradients", **settings).round(4)
+        array([[3., 0.]], dtype=float32)
     """
 
-    steps: int = 32
-    baseline: Replacement = "zero"
-    rule: RuleName = "gauss_legendre"
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.count("steps", self.steps, minimum=2)
-        check_replacement(self.baseline)
-        arguments.choice("rule", self.rule, get_args(RuleName))
-        check_chunk(self.chunk)
+    steps: int = setting(32, arguments.count, minimum=2)
+    baseline: Replacement = setting("zero", masks.check_replacement)
+    rule: RuleName = setting("gauss_legendre", arguments.choice, get_args(RuleName))
 
     def attribution(
         self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the shares; see `AttributionMethod`."""
-        start = replacement(x, self.baseline, self.layout, self.known_range[0])
+        start = masks.replacement(x, self.baseline, self.layout, self.known_range[0])
         path, chosen = x - start, targets(logits_fn(x))
-        points, weights = (
-            tf.constant(values, tf.float32)
-            for values in quadrature(self.steps, self.rule)
-        )
+        rule = quadrature(self.steps, self.rule)
+        points, weights = (tf.constant(values, tf.float32) for values in rule)
 
         def part(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             t = tf.reshape(points[first : first + size], (-1, *[1] * x.shape.rank))
@@ -280,8 +216,8 @@ class IntegratedGradients(AttributionMethod, RangedMethod):
             slopes = self.gradients(logits_fn, copies, chosen)
             return tf.tensordot(weights[first : first + size], slopes, 1)
 
-        like = tf.cast(x, tf.float32)
-        mean = chunked_sum(self.steps, copies_at_once(x, self.chunk), part, like)
+        like, chunk = tf.cast(x, tf.float32), batching.copies_at_once(x, self.chunk)
+        mean = batching.chunked_sum(self.steps, chunk, part, like)
         return tf.cast(path, tf.float32) * mean
 
 
@@ -308,21 +244,11 @@ class NoisyGradient(AttributionMethod, RangedMethod):
         samples: Number of draws.
         noise: Standard deviation as a share of the width of the input range.
         seed: Of the draws.
-        chunk: Examples per call of the model; `None` chooses by their size.
     """
 
-    samples: int = 50
-    noise: float = 0.15
-    seed: int = 0
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.count("samples", self.samples)
-        arguments.number("noise", self.noise, minimum=0.0)
-        arguments.count("seed", self.seed, minimum=0)
-        check_chunk(self.chunk)
+    samples: int = setting(50, arguments.count)
+    noise: float = setting(0.15, arguments.number, minimum=0.0)
+    seed: int = setting(0, arguments.count, minimum=0)
 
     def sum_over_noise(
         self,
@@ -341,44 +267,38 @@ class NoisyGradient(AttributionMethod, RangedMethod):
             return tf.random.stateless_normal(x.shape[1:], seed, alg="philox")
 
         def part(first: tf.Tensor, size: tf.Tensor) -> Any:
-            noise = sequential_map(draw, tf.range(first, first + size), x.shape[1:])
+            numbers = tf.range(first, first + size)
+            noise = batching.sequential_map(draw, numbers, x.shape[1:])
             copies = x + tf.cast(sigma * noise, x.dtype)[:, tf.newaxis]
             return statistic(self.gradients(logits_fn, copies, targets))
 
-        return chunked_sum(self.samples, copies_at_once(x, self.chunk), part, like)
+        chunk = batching.copies_at_once(x, self.chunk)
+        return batching.chunked_sum(self.samples, chunk, part, like)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothGrad(NoisyGradient):
     """Average the gradient over noisy copies, `1/n sum_s ds/dx (x + xi_s)`.
 
-    `samples` forward and backward passes. Every example gets the same draws, so a map
-    depends neither on its batch nor on `chunk`.
+    `samples` forward and backward passes, of the same draws for every example.
 
     Reference:
         arXiv 1706.03825.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.ones((1, 2))
-        >>> explain(
-        ...     lambda x: x * [2.0, 0.0], x, method="smoothgrad", score="logit"
-        ... ).tolist()
-        [[2.0, 0.0]]
+        >>> x = [[1.0, 0.0]]
+        >>> explain(lambda x: 2.0 * x, x, method="smoothgrad", score="logit")
+        array([[2., 0.]], dtype=float32)
     """
 
     def attribution(
         self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
     ) -> tf.Tensor:
         """Compute the mean gradient; see `AttributionMethod`."""
-        total = self.sum_over_noise(
-            logits_fn,
-            x,
-            targets(logits_fn(x)),
-            lambda slopes: tf.reduce_sum(slopes, axis=0),
-            tf.cast(x, tf.float32),
-        )
+        chosen, like = targets(logits_fn(x)), tf.cast(x, tf.float32)
+        added = functools.partial(tf.reduce_sum, axis=0)
+        total = self.sum_over_noise(logits_fn, x, chosen, added, like)
         return total / self.samples
 
 
@@ -387,8 +307,7 @@ class VarGrad(NoisyGradient):
     """Compute the variance of the gradient over noisy copies, never negative.
 
     `1/(n - 1) sum_s (g_s - mean g)^2` with `g_s = ds/dx (x + xi_s)`: `samples + 1`
-    forward and backward passes. Every example gets the same draws, so a map depends
-    neither on its batch nor on `chunk`.
+    forward and backward passes, of the same draws for every example.
 
     Args:
         samples: Number of draws, n, at least 2.
@@ -397,16 +316,12 @@ class VarGrad(NoisyGradient):
         arXiv 1810.03292, section 2.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> explain(lambda x: 2.0 * x, np.ones((1, 2)), method="vargrad", score="logit")
+        >>> explain(lambda x: 2.0 * x, [[1.0, 1.0]], method="vargrad", score="logit")
         array([[0., 0.]], dtype=float32)
     """
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.count("samples", self.samples, minimum=2)
+    samples: int = setting(50, arguments.count, minimum=2)
 
     def attribution(
         self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
@@ -421,8 +336,7 @@ class VarGrad(NoisyGradient):
             away = slopes - centre
             return tf.reduce_sum(away, axis=0), tf.reduce_sum(away**2, axis=0)
 
-        first, second = self.sum_over_noise(
-            logits_fn, x, chosen, moments, (centre, centre)
-        )
+        like = (centre, centre)
+        first, second = self.sum_over_noise(logits_fn, x, chosen, moments, like)
         spread = second - first**2 / self.samples
         return tf.maximum(spread, 0.0) / (self.samples - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Number
 from typing import Any, Literal
 
@@ -19,14 +19,8 @@ Layout = Literal["image", "sequence", "features"]
 # What to put in place of a part of the input: a named baseline or a number.
 Replacement = BaselineName | float
 FloatArray = npt.NDArray[np.float32]
-
-_RANKS: dict[str, tuple[int, ...]] = {
-    "image": (2, 3),
-    "sequence": (1, 2),
-    "features": (1,),
-}
+_RANKS = {"image": (2, 3), "sequence": (1, 2), "features": (1,)}
 _BY_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "image"}
-
 # The longest axis to blur by one matrix: (2048, 2048) float32 is 16 MB in the graph.
 LONGEST_AXIS = 2048
 
@@ -41,10 +35,9 @@ def resolve_layout(
             f"Got input shape {shape}, expected fixed positive lengths without the "
             "batch axis. Give the shape of the data, for example `x.shape[1:]`."
         )
-    if layout is None and len(shape) in _BY_RANK:
-        return _BY_RANK[len(shape)]
-    if layout is not None and len(shape) in _RANKS.get(layout, ()):
-        return layout
+    found = layout or _BY_RANK.get(len(shape))
+    if found and len(shape) in _RANKS.get(found, ()):
+        return found
     raise ValueError(
         f"Got layout {layout!r} for input shape {shape}, expected (D,) 'features', "
         "(T, D) 'sequence' or (H, W[, C]) 'image'. Name the layout or reshape the data "
@@ -100,31 +93,12 @@ def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64
     """Return the offsets up to 4 sigma and their weights."""
     if not 0.0 < sigma < float("inf"):
         raise ValueError(
-            f"Got sigma {sigma}, expected a positive number of pixels. "
-            "Use `None` for the default."
+            f"Got sigma {sigma}, expected a positive number of pixels, or `None`."
         )
     radius = int(4.0 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return offsets, weights / weights.sum()
-
-
-def gaussian_blur(x: Any, sigma: float, axes: Sequence[int]) -> tf.Tensor:
-    """Blur a batch along the given axes, by one matrix product per axis."""
-    x = tf.convert_to_tensor(x)
-    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-    shape = tf.shape(x)
-    for axis in axes:
-        length = x.shape[axis]
-        matrix = tf.constant(gaussian_matrix(length, sigma), wide.dtype)
-        after = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
-        if after == 1:
-            # One large product beats a product per row.
-            wide = tf.matmul(tf.reshape(wide, (-1, length)), matrix, transpose_b=True)
-        else:
-            wide = tf.matmul(matrix, tf.reshape(wide, (-1, length, after)))
-    blurred = tf.reshape(tf.cast(wide, x.dtype), shape)
-    return tf.ensure_shape(blurred, x.shape)
 
 
 def compute_baseline(
@@ -136,38 +110,42 @@ def compute_baseline(
     low: float = 0.0,
 ) -> tf.Tensor:
     """Compute `A(x)`, what an example looks like without its information."""
-    check_baseline(kind)
+    check_baseline("baseline", kind)
     x = as_float(x)
     if kind == "zero":
         return tf.zeros_like(x) + tf.cast(low, x.dtype)
     layout = resolve_layout(tuple(x.shape[1:]), layout)
     axes = tuple(range(1, 1 + map_axes(layout)))
+    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
     if kind == "mean" or layout == "features":
-        wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
         mean = tf.reduce_mean(wide, axes, keepdims=True)
         return tf.zeros_like(x) + tf.cast(mean, x.dtype)
     side = float(np.mean([x.shape[axis] for axis in axes]))
-    return gaussian_blur(x, max(1.0, 3 / 80 * side) if sigma is None else sigma, axes)
+    width = max(1.0, 3 / 80 * side) if sigma is None else sigma
+    for axis in axes:
+        length = x.shape[axis]
+        matrix = tf.constant(gaussian_matrix(length, width), wide.dtype)
+        after = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
+        if after == 1:
+            # One large product beats a product per row.
+            wide = tf.matmul(tf.reshape(wide, (-1, length)), matrix, transpose_b=True)
+        else:
+            wide = tf.matmul(matrix, tf.reshape(wide, (-1, length, after)))
+    blurred = tf.reshape(tf.cast(wide, x.dtype), tf.shape(x))
+    return tf.ensure_shape(blurred, x.shape)
 
 
-def check_baseline(kind: str) -> None:
-    """Refuse a name that is no baseline."""
-    arguments.choice(
-        "baseline", kind, BASELINES, advice="Use 'blur' for images, 'mean' for tables."
-    )
-
-
-def groups(length: int, count: int) -> FloatArray:
-    """Split `length` features into `count` contiguous groups."""
-    owner = np.arange(length) * count // length
-    return np.asarray(owner == np.arange(count)[:, None], np.float32)
+def check_baseline(name: str, kind: str) -> None:
+    """Refuse what is no name of a baseline."""
+    advice = "Use 'blur' for images, 'mean' for tables."
+    arguments.choice(name, kind, BASELINES, advice=advice)
 
 
 def hats(shape: tuple[int, ...], sides: tuple[int, ...]) -> FloatArray:
     """Build products of linear hats on the cell centres, clamped at the edges."""
     product = np.ones(())
     for n, count in zip(shape, sides, strict=True):
-        at, centres = np.arange(n) + 0.5, _centres(n, count)
+        at, centres = np.arange(n) + 0.5, (np.arange(count) + 0.5) * n / count
         axis = np.stack([np.interp(at, centres, unit) for unit in np.eye(count)])
         product = np.multiply.outer(product, axis)
     return _by_cell(product, shape)
@@ -177,17 +155,14 @@ def discs(shape: tuple[int, ...], sides: tuple[int, ...], sigma: float) -> Float
     """Build blurred discs of radius one pixel on the cell centres."""
     square = np.zeros(())
     for n, count in zip(shape, sides, strict=True):
-        apart = np.arange(n) + 0.5 - _centres(n, count)[:, None]
+        at, centres = np.arange(n) + 0.5, (np.arange(count) + 0.5) * n / count
+        apart = at - centres[:, None]
         square = np.add.outer(square, apart**2)
     masks = _by_cell(square <= 1.0, shape)
     for axis in range(1, masks.ndim):
         masks = blurred_along(masks, axis, sigma)
     highest = masks.max(axis=tuple(range(1, masks.ndim)), keepdims=True)
     return np.asarray(masks / highest, np.float32)
-
-
-def _centres(length: int, count: int) -> npt.NDArray[np.float64]:
-    return (np.arange(count) + 0.5) * length / count
 
 
 def _by_cell(product: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
@@ -197,7 +172,7 @@ def _by_cell(product: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
     return np.asarray(cells, np.float32)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True)
 class MaskBank:
     """K occlusion masks and K interpolation functions, made by `make_mask_bank`."""
 
@@ -206,8 +181,8 @@ class MaskBank:
     grid: tuple[int, int]
     sigma: float
     map_shape: tuple[int, ...]
-    masks: FloatArray
-    hats: FloatArray
+    masks: FloatArray = field(repr=False, compare=False)
+    hats: FloatArray = field(repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -216,28 +191,13 @@ class MaskBank:
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, as plain JSON values."""
-        return {
-            "input_shape": list(self.input_shape),
-            "grid": list(self.grid),
-            "sigma": self.sigma,
-            "layout": self.layout,
-        }
+        config = {"input_shape": list(self.input_shape), "grid": list(self.grid)}
+        return {**config, "sigma": self.sigma, "layout": self.layout}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> MaskBank:
         """Make the same bank again from `get_config()`."""
         return make_mask_bank(**config)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, MaskBank):
-            return NotImplemented
-        return self.get_config() == other.get_config()
-
-    def __hash__(self) -> int:
-        return hash((self.input_shape, self.grid, self.sigma, self.layout))
-
-    def __repr__(self) -> str:
-        return f"MaskBank({self.get_config()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MaskBank.from_config, (self.get_config(),)
@@ -257,14 +217,15 @@ def make_mask_bank(
     cells = _cells(grid, map_shape)
     count = min(map_shape[0], cells[0] * cells[1])
     if layout == "features":
-        indicators = groups(map_shape[0], count)
+        # Contiguous groups of features.
+        owner = np.arange(map_shape[0]) * count // map_shape[0]
+        indicators = np.asarray(owner == np.arange(count)[:, None], np.float32)
         return MaskBank(shape, layout, cells, 0.0, map_shape, indicators, indicators)
     sides: tuple[int, ...] = cells if layout == "image" else (count,)
     side = float(np.mean(map_shape))
     rule = 5 / 80 * side if layout == "image" else 5 / 16 * side / count
     width = max(1.0, rule) if sigma is None else float(sigma)
-    masks = discs(map_shape, sides, width)
-    tents = hats(map_shape, sides)
+    masks, tents = discs(map_shape, sides, width), hats(map_shape, sides)
     return MaskBank(shape, layout, cells, width, map_shape, masks, tents)
 
 
@@ -318,9 +279,7 @@ def replacement(
     return compute_baseline(x, "zero", low=baseline)
 
 
-def check_replacement(baseline: Replacement) -> None:
+def check_replacement(name: str, baseline: Replacement) -> None:
     """Refuse what is neither the name of a baseline nor a number."""
-    if isinstance(baseline, str):
-        check_baseline(baseline)
-    else:
-        arguments.number("baseline", baseline)
+    check: Any = check_baseline if isinstance(baseline, str) else arguments.number
+    check(name, baseline)

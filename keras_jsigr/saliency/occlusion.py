@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -12,14 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import (
-    Core,
-    as_rows,
-    check_chunk,
-    chunked_sum,
-    copies_at_once,
-)
+from keras_jsigr.core import arguments, batching
+from keras_jsigr.core.batching import Core
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.padding import without_padding
@@ -28,6 +23,7 @@ from keras_jsigr.saliency.base import (
     RangedMethod,
     check_replaceable,
     layout_of,
+    setting,
     target_probability,
     targets_of,
 )
@@ -40,16 +36,12 @@ from keras_jsigr.saliency.masks import (
     resolve_layout,
 )
 
-TargetScoreName = Literal["prob", "log_prob", "margin", "logit"]
+TargetScore = Literal["prob", "log_prob", "margin", "logit"]
 Shape = tuple[int, ...]
-
-# From the number of the first mask of a group and the size of the group, int32
-# scalars, to float32 masks `(size, *map_shape)`.
+# From the number of the first mask of a group and its size to masks, `(size, ...)`.
 MasksFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
 # From k copies of the batch `(k B, *S)` and k to the scores `(k B,)`.
 ScoreOf = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
 # Without a patch size: this many patches along each side of an image.
 _PER_SIDE = 7
 
@@ -70,16 +62,16 @@ def masked_mean(
     def part(first: tf.Tensor, size: tf.Tensor) -> Any:
         masks = tf.ensure_shape(masks_of(first, size), (None, *map_shape))
         shares = tf.reshape(tf.cast(masks, x.dtype), (size, 1, *map_shape, *channels))
-        scores = score_of(as_rows(x + shares * away), size)
+        scores = score_of(batching.as_rows(x + shares * away), size)
         scores = tf.reshape(scores, (size, tf.shape(x)[0]))
         flat = tf.reshape(masks, (size, -1))
         return tf.matmul(scores, flat, transpose_a=True), tf.reduce_sum(flat, axis=0)
 
     cover = tf.zeros(int(np.prod(map_shape)))
     total = tf.zeros((tf.shape(x)[0], 1)) + cover
-    total, cover = chunked_sum(count, copies_at_once(x, chunk), part, (total, cover))
-    mean = tf.math.divide_no_nan(total, cover)
-    return tf.reshape(mean, (-1, *map_shape))
+    size, like = batching.copies_at_once(x, chunk), (total, cover)
+    total, cover = batching.chunked_sum(count, size, part, like)
+    return tf.reshape(tf.math.divide_no_nan(total, cover), (-1, *map_shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +82,10 @@ class MaskingMethod(RangedMethod):
         baseline: What masked places show: a number, `"zero"` (the low end of the input
             range), `"blur"` or `"mean"`.
         score: `"prob"`, `"log_prob"`, `"margin"` or `"logit"`.
-        chunk: Examples per call of the model; `None` chooses by their size.
     """
 
-    baseline: Replacement = "zero"
-    score: TargetScoreName = "prob"
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        check_replacement(self.baseline)
-        arguments.choice("score", self.score, get_args(TargetScoreName))
-        check_chunk(self.chunk)
+    baseline: Replacement = setting("zero", check_replacement)
+    score: TargetScore = setting("prob", arguments.choice, get_args(TargetScore))
 
     @abstractmethod
     def maps(self, score_of: ScoreOf, x: tf.Tensor, map_shape: Shape) -> tf.Tensor:
@@ -140,14 +123,19 @@ class MaskingMethod(RangedMethod):
         return explain
 
 
+def _check_sides(name: str, value: Any) -> None:
+    for side in np.atleast_1d(value).tolist():
+        arguments.count(name, side)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Occlusion(MaskingMethod):
     """Compute what the score loses where a patch covers the input.
 
     `s(x) - mean s(x_k)`, the mean over the patches k that cover a place, signed. A
-    patch is a rectangle of an image, a stretch of a sequence, or neighbouring features.
-    One forward pass per position, by default 49 to 100 of them. The last patch of a row
-    ends where the row ends, so every place is covered.
+    patch is a rectangle of an image, a stretch of a sequence, or neighbouring features;
+    the last one ends where the row ends. One forward pass per position, by default 49
+    to 100 of them.
 
     Args:
         patch: Side in pixels, steps or features, or `(rows, columns)`. Default: a
@@ -159,23 +147,13 @@ class Occlusion(MaskingMethod):
         arXiv 1311.2901, section 4.2.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.array([[3.0, 1.0]])
-        >>> explain(lambda x: 2.0 * x, x, method="occlusion", score="logit")
+        >>> explain(lambda x: 2 * x, [[3.0, 1.0]], method="occlusion", score="logit")
         array([[6., 0.]], dtype=float32)
     """
 
-    patch: int | Sequence[int] | None = None
-    stride: int | Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        for name in ("patch", "stride"):
-            value = getattr(self, name)
-            for side in () if value is None else np.atleast_1d(value).tolist():
-                arguments.count(name, side)
+    patch: int | Sequence[int] | None = setting(None, _check_sides)
+    stride: int | Sequence[int] | None = setting(None, _check_sides)
 
     def check(self, map_shape: Shape) -> None:
         """Refuse a patch that does not fit; see `MaskingMethod`."""
@@ -218,6 +196,7 @@ class Occlusion(MaskingMethod):
 
 
 def _sides(name: str, value: Any, default: Shape) -> Shape:
+    """Return a number per axis of the maps."""
     if value is None:
         return default
     sides = np.atleast_1d(value).tolist()
@@ -247,9 +226,8 @@ class RISE(MaskingMethod):
 
     `sum_k m_k s(A + m_k (x - A)) / sum_k m_k`. A mask is bilinear between random zeros
     and ones on a grid of cells, at a random offset: along both axes of an image, along
-    time for a sequence; features are kept or not one by one. Every example gets the
-    same masks, so a map depends neither on its batch nor on `chunk`. `samples` forward
-    passes.
+    time for a sequence; features are kept or not one by one. `samples` forward passes,
+    of the same masks for every example.
 
     Args:
         samples: Number of masks.
@@ -261,34 +239,19 @@ class RISE(MaskingMethod):
         arXiv 1806.07421, equation 6, with the sum of the masks for its expectation.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> maps = explain(lambda x: 9.0 * x, np.eye(2), method="rise", samples=99)
-        >>> maps.argmax(axis=1).tolist()
-        [0, 1]
+        >>> explain(lambda x: 9.0 * x, [[0.0, 1.0]], method="rise").argmax(axis=1)
+        array([1])
     """
 
-    samples: int = 1000
-    grid: int | Sequence[int] = 7
-    keep: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        arguments.count("samples", self.samples)
-        for cells in np.atleast_1d(self.grid).tolist():
-            arguments.count("grid", cells)
-        arguments.share("keep", self.keep)
-        arguments.count("seed", self.seed, minimum=0)
+    samples: int = setting(1000, arguments.count)
+    grid: int | Sequence[int] = setting(7, _check_sides)
+    keep: float = setting(0.5, arguments.share)
+    seed: int = setting(0, arguments.count, minimum=0)
 
     def check(self, map_shape: Shape) -> None:
         """Refuse a grid that does not fit; see `MaskingMethod`."""
-        if np.size(self.grid) not in (1, len(map_shape)):
-            raise ValueError(
-                f"Got grid {self.grid!r} for maps of {len(map_shape)} axes, expected "
-                "one number or one per axis. Use one number."
-            )
+        _sides("grid", self.grid, map_shape)
 
     def maps(self, score_of: ScoreOf, x: tf.Tensor, map_shape: Shape) -> tf.Tensor:
         """Compute the mean scores; see `MaskingMethod`."""
@@ -299,16 +262,12 @@ class RISE(MaskingMethod):
 
     def masks_of(self, layout: Layout, map_shape: Shape) -> MasksFn:
         """Return the function that makes groups of masks of this shape."""
-        cells = np.broadcast_to(np.atleast_1d(self.grid), len(map_shape)).tolist()
+        cells = _sides("grid", self.grid, map_shape)
         # The offset is up to one cell: one node more than the cells have borders.
         nodes = map_shape if layout == "features" else tuple(c + 2 for c in cells)
-        drawn = tf.random.stateless_uniform(
-            (self.samples, *nodes), [0, self.seed], alg="philox"
-        )
-        kept = tf.cast(drawn < self.keep, tf.float32)
-        offsets = tf.random.stateless_uniform(
-            (self.samples, len(map_shape)), [1, self.seed], alg="philox"
-        )
+        draw, n = partial(tf.random.stateless_uniform, alg="philox"), self.samples
+        kept = tf.cast(draw((n, *nodes), [0, self.seed]) < self.keep, tf.float32)
+        offsets = draw((n, len(map_shape)), [1, self.seed])
 
         def masks_of(first: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             masks = kept[first : first + size]

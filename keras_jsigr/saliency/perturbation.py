@@ -12,36 +12,25 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import CHANGES, BaselineName, ChangeName
-from keras_jsigr.core.batching import (
-    BatchedExplainer,
-    Core,
-    as_fit_sees,
-    probe_of,
-    sequential_map,
-)
+from keras_jsigr.core.batching import Core, as_fit_sees, probe_of, sequential_map
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.core.padding import without_padding
 from keras_jsigr.core.scores import HeadKind
+from keras_jsigr.saliency import masks as masking
 from keras_jsigr.saliency.base import (
+    Explainer,
     SaliencyMethod,
     check_replaceable,
     layout_of,
+    setting,
     target_probability,
     targets_of,
 )
-from keras_jsigr.saliency.masks import (
-    Layout,
-    MaskBank,
-    check_baseline,
-    compute_baseline,
-    expand_map,
-    interpolate,
-    make_mask_bank,
-)
+from keras_jsigr.saliency.masks import Layout, MaskBank, expand_map, interpolate
 
 # Rounding errors after all layers of a network, in last digits of float32.
-_LOGITS_OFF, _PROBABILITIES_OFF = 32.0, 8.0
+_LOGITS_OFF, _PROBABILITIES_OFF, _DIGIT = 32.0, 8.0, float(np.finfo(np.float32).eps)
 
 
 def squared_logits(logits: Any, perturbed: Any) -> tf.Tensor:
@@ -85,7 +74,7 @@ def change_score(
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
     """Compute the change score of a name from logits at an example and beside it."""
-    check_change(score)
+    check_change("score", score)
     if targets is None and score != "squared_logits":
         raise ValueError(
             f"Got no targets for the change score {score!r}, expected (B, C). "
@@ -103,37 +92,30 @@ def change_score(
     return sarfa(logits, perturbed, targets)
 
 
-def check_change(score: str) -> None:
+def check_change(name: str, score: str) -> None:
     """Refuse a name that is no change score."""
     advice = "Use 'squared_logits' to explain all outputs at once."
-    arguments.choice("score", score, CHANGES, advice=advice)
+    arguments.choice(name, score, CHANGES, advice=advice)
 
 
 def bounded_score(scores: Any, score: ChangeName, scale: Any = None) -> tf.Tensor:
     """Map change scores to [0, 1], each by itself: `phi(s) = s / (s + scale)`."""
-    check_scale(score, scale)
+    check_change("score", score)
+    if score == "squared_logits" and scale is None:
+        raise ValueError(
+            "Got no scale for the score 'squared_logits', expected a positive number, "
+            "such as a running mean of the second output. Or use 'probability_drop'."
+        )
     scores = tf.cast(scores, tf.float32)
     if scale is None:
         return scores
     return tf.math.divide_no_nan(scores, scores + tf.cast(scale, tf.float32))
 
 
-def check_scale(score: ChangeName, scale: Any) -> None:
-    """Refuse an unknown score, or one that lacks the scale it needs."""
-    check_change(score)
-    if score == "squared_logits" and scale is None:
-        raise ValueError(
-            "Got no scale for the score 'squared_logits', expected a positive number: "
-            "a typical score, such as a running mean of the second output. Pass one, "
-            "or use 'probability_drop'."
-        )
-
-
 def mean_score(scores: Any) -> tf.Tensor:
     """Average raw scores over examples and masks; zero for an empty batch."""
-    scores = tf.cast(scores, tf.float32)
-    count = tf.cast(tf.size(scores), tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(scores), count)
+    total = tf.reduce_sum(tf.cast(scores, tf.float32))
+    return tf.math.divide_no_nan(total, tf.cast(tf.size(scores), tf.float32))
 
 
 def perturbation_coefficients(
@@ -147,10 +129,8 @@ def perturbation_coefficients(
     kind: HeadKind = "softmax",
 ) -> tf.Tensor:
     """Score every mask of the bank on every example."""
-    check_baseline(baseline)
-    check_change(score)
-    x = as_perturbable(x, bank)
-    away = compute_baseline(x, baseline, layout=bank.layout) - x
+    check_change("score", score)
+    x, away = _ways_out(x, bank, baseline)
     logits = tf.stop_gradient(logits_fn(x))
     chosen = targets(logits) if callable(targets) else targets
 
@@ -165,26 +145,26 @@ def perturbation_coefficients(
 
 def _above_rounding(scores: tf.Tensor, logits: tf.Tensor, score: str) -> tf.Tensor:
     """Set the scores of an example to zero if all of them are rounding errors."""
-    digit = float(np.finfo(np.float32).eps)
-    tolerance: Any = _PROBABILITIES_OFF * digit
+    tolerance: Any = _PROBABILITIES_OFF * _DIGIT
     if score == "squared_logits":
-        z = tf.cast(logits, tf.float32)
-        size = tf.reduce_sum(z**2, axis=-1, keepdims=True)
-        tolerance = 0.5 * (_LOGITS_OFF * digit) ** 2 * size
+        size = tf.reduce_sum(tf.cast(logits, tf.float32) ** 2, axis=-1, keepdims=True)
+        tolerance = 0.5 * (_LOGITS_OFF * _DIGIT) ** 2 * size
     rounding = tf.reduce_max(scores, axis=-1, keepdims=True) <= tolerance
     return tf.stop_gradient(tf.where(rounding, 0.0, scores))
 
 
-def as_perturbable(x: Any, bank: MaskBank) -> tf.Tensor:
-    """Return the data as a float tensor without gradient that fits the bank."""
-    x = as_float(x)
+def _ways_out(
+    x: Any, bank: MaskBank, kind: BaselineName
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the data without gradient, and the way from them to their baseline."""
+    x = tf.stop_gradient(as_float(x))
     if tuple(x.shape[1:]) != bank.input_shape:
         raise ValueError(
             f"Got data of shape {tuple(x.shape)}, expected (B, "
             f"{', '.join(map(str, bank.input_shape))}). "
             "Make the mask bank for the shape of this data."
         )
-    return tf.stop_gradient(x)
+    return x, masking.compute_baseline(x, kind, layout=bank.layout) - x
 
 
 def normalize_coefficients(coefficients: Any) -> tf.Tensor:
@@ -199,16 +179,13 @@ def expected_map(
     targets: Any,
     bank: MaskBank,
     *,
-    baseline: BaselineName = "blur",
     score: ChangeName = "probability_drop",
     scale: Any = None,
-    kind: HeadKind = "softmax",
+    **settings: Any,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Compute the expectation of `sampled_map` from all K masks."""
-    check_scale(score, scale)
-    scores = perturbation_coefficients(
-        logits_fn, x, targets, bank, baseline=baseline, score=score, kind=kind
-    )
+    settings["score"] = score
+    scores = perturbation_coefficients(logits_fn, x, targets, bank, **settings)
     unit = None if scale is None else tf.reshape(scale, (-1, 1))
     saliency = interpolate(bank, bounded_score(scores, score, unit))
     return tf.stop_gradient(saliency), tf.stop_gradient(mean_score(scores))
@@ -231,102 +208,30 @@ def perturbation_map(
 
     `S = sum_k hat_k S_k`, `S_k = score(f(x), f(x (1 - m_k) + A(x) m_k))`, with `S_k`
     divided by its maximum over k if `normalize`. The same as
-    `explain(model, x, y, method="perturbation")`.
-
-    Args:
-        model: A Keras classifier, a hardened model or a callable.
-        x: Data `(B, *S)`.
-        y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
-        grid: G for G x G masks, or `(rows, columns)`.
-        baseline: What occludes: `"blur"`, `"mean"` or `"zero"` (the value 0).
-        score: `"squared_logits"`, `"probability_drop"` or `"sarfa"`.
-        kind: `"softmax"` (exclusive classes) or `"sigmoid"` (independent ones);
-            `None` asks the head and the loss of a Keras model; for a callable it is
-            `"softmax"`.
-        layout: What the axes mean where the rank would mislead, see `resolve_layout`.
-        batch_size: Examples per compiled call.
-        normalize: Whether to bring every map to [0, 1].
-
-    Returns:
-        Float32 `(B, *map_shape)`: a tensor if `x` is one, else a NumPy array.
-
-    Raises:
-        ValueError: If a setting or shape is out of range.
-        TypeError: If `model` cannot be called.
+    `explain(model, x, y, method="perturbation")`: arguments, result and errors are
+    those of `explain`, and the settings those of `Perturbation`.
 
     Reference:
         arXiv 1711.00138 (masks, blur, `squared_logits`), arXiv 1912.12191 (`sarfa`).
 
     Example:
-        >>> import numpy as np
         >>> import keras_jsigr as kj
-        >>> x = np.ones((1, 2))
+        >>> x = [[1.0, 1.0]]
         >>> kj.perturbation_map(lambda x: x * [2.0, 0.0], x, baseline="zero").tolist()
         [[1.0, 0.0]]
     """
+    settings: Any = {"score": score, "kind": kind, "layout": layout, "grid": grid}
     x = as_fit_sees(x)
-    method = Perturbation(
-        grid=grid,
-        baseline=baseline,
-        score=score,
-        kind=kind,
-        layout=layout,
-        normalize=normalize,
-    )
+    method = Perturbation(baseline=baseline, normalize=normalize, **settings)
     return method.explainer(model, probe_of(x), batch_size)(x, y)
 
 
 def perturbation_explainer(
-    model: Any,
-    probe: Any,
-    bank: MaskBank,
-    *,
-    baseline: BaselineName = "blur",
-    score: ChangeName = "squared_logits",
-    kind: HeadKind | None = None,
-    batch_size: int = 128,
-    normalize: bool = True,
-    maps: bool = True,
-) -> BatchedExplainer:
+    model: Any, probe: Any, bank: MaskBank, *, batch_size: int = 128, **settings: Any
+) -> Explainer:
     """Compile `perturbation_map` for given masks, to call it as `f(x, y=None)`."""
-    method = _BankMethod(
-        kind=kind,
-        layout=bank.layout,
-        bank=bank,
-        baseline=baseline,
-        score=score,
-        normalize=normalize,
-        maps=maps,
-    )
+    method = _BankMethod(layout=bank.layout, bank=bank, **settings)
     return method.explainer(model, probe, batch_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _BankMethod(SaliencyMethod):
-    """Perturbation by the masks of a bank: maps, or their coefficients."""
-
-    bank: MaskBank
-    baseline: BaselineName = "blur"
-    score: ChangeName = "squared_logits"
-    normalize: bool = True
-    maps: bool = True
-
-    def core(self, model: Any, probe: Any) -> Core:
-        layout = layout_of(model, probe, self.bank.layout)
-        check_replaceable(model, probe, self.baseline, layout)
-        beside = without_padding(model, as_logits(model, probe))
-        bank, score, kind = self.bank, self.score, self.known_kind
-        baseline = self.baseline
-
-        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
-            targets = targets_of(y, kind)
-            found = perturbation_coefficients(
-                beside(x), x, targets, bank, baseline=baseline, score=score, kind=kind
-            )
-            found = normalize_coefficients(found) if self.normalize else found
-            return interpolate(bank, found) if self.maps else found
-
-        return explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,38 +250,40 @@ class Perturbation(SaliencyMethod):
         arXiv 1711.00138.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> x = np.ones((1, 2))
-        >>> explain(
-        ...     lambda x: x * [2.0, 0.0], x, method="perturbation", baseline="zero"
-        ... ).tolist()
-        [[1.0, 0.0]]
+        >>> x = [[2.0, 0.0]]
+        >>> explain(lambda x: 2.0 * x, x, method="perturbation", baseline="zero")
+        array([[1., 0.]], dtype=float32)
     """
 
     grid: int | Sequence[int] = 5
-    baseline: BaselineName = "blur"
-    score: ChangeName = "squared_logits"
-    normalize: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        check_baseline(self.baseline)
-        check_change(self.score)
-        arguments.choice("normalize", self.normalize, (False, True))
+    baseline: BaselineName = setting("blur", masking.check_baseline)
+    score: ChangeName = setting("squared_logits", check_change)
+    normalize: bool = setting(True, arguments.choice, (False, True))
 
     def core(self, model: Any, probe: Any) -> Core:
         """Return the traceable function of `(x, y)`; see `SaliencyMethod`."""
         layout = layout_of(model, probe, self.layout)
-        bank = make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=layout)
-        return _BankMethod(
-            kind=self.kind,
-            bank=bank,
-            baseline=self.baseline,
-            score=self.score,
-            normalize=self.normalize,
-        ).core(model, probe)
+        bank = masking.make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=layout)
+        return self.core_of(model, probe, bank)
+
+    def core_of(
+        self, model: Any, probe: Any, bank: MaskBank, maps: bool = True
+    ) -> Core:
+        """Return `core` for the masks of a bank: of maps, or of their coefficients."""
+        layout = layout_of(model, probe, bank.layout)
+        check_replaceable(model, probe, self.baseline, layout)
+        beside = without_padding(model, as_logits(model, probe))
+        kind = self.known_kind
+        settings: Any = {"baseline": self.baseline, "score": self.score, "kind": kind}
+
+        def explain(x: tf.Tensor, y: tf.Tensor | None) -> tf.Tensor:
+            targets = targets_of(y, kind)
+            found = perturbation_coefficients(beside(x), x, targets, bank, **settings)
+            found = normalize_coefficients(found) if self.normalize else found
+            return interpolate(bank, found) if maps else found
+
+        return explain
 
     def check_maps(self, maps: Any) -> None:
         """Warn if no occlusion changed anything in any example."""
@@ -392,22 +299,32 @@ class Perturbation(SaliencyMethod):
 class SARFA(Perturbation):
     """Compute where covering the input lowers the target class and little else.
 
-    `perturbation_map` with the score `sarfa`: a forward pass for the input and one per
-    cell. For exclusive classes: `kind="sigmoid"` is refused for several of them.
+    As `Perturbation`, for exclusive classes: `kind="sigmoid"` is refused for several.
 
     Reference:
         arXiv 1912.12191.
 
     Example:
-        >>> import numpy as np
         >>> from keras_jsigr.saliency import explain
-        >>> explain(
-        ...     lambda x: 2.0 * x, np.eye(2), method="sarfa", baseline="zero"
-        ... ).tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
+        >>> explain(lambda x: x, [[2.0, 1.0]], method="sarfa", baseline="zero")
+        array([[1., 0.]], dtype=float32)
     """
 
     score: ChangeName = field(default="sarfa", init=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BankMethod(Perturbation):
+    """Perturbation by the masks of a bank: maps, or their coefficients."""
+
+    bank: MaskBank
+    maps: bool = True
+
+    def core(self, model: Any, probe: Any) -> Core:
+        return self.core_of(model, probe, self.bank, self.maps)
+
+    def check_maps(self, maps: Any) -> None:
+        """Leave the maps to the caller."""
 
 
 def sampled_map(
@@ -425,15 +342,12 @@ def sampled_map(
     kind: HeadKind = "softmax",
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Estimate the perturbation map from a few random masks per example."""
-    check_baseline(baseline)
-    check_scale(score, scale)
     if not isinstance(samples, int) or not 1 <= samples <= bank.size:
         raise ValueError(
             f"Got samples {samples!r}, expected an integer from 1 to {bank.size}, the "
             "number of masks. One or two are enough inside a training step."
         )
-    x = as_perturbable(x, bank)
-    away = compute_baseline(x, baseline, layout=bank.layout) - x
+    x, away = _ways_out(x, bank, baseline)
     shape = (-1, *bank.map_shape)
     unit = None if scale is None else tf.reshape(scale, (-1,))
     masks = tf.constant(bank.masks.reshape(bank.size, -1))

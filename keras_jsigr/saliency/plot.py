@@ -20,20 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[Any]
-
 MAX_IMAGES = 32
-INSTALL_HINT = (
-    "pictures need the packages matplotlib and pillow: pip install matplotlib pillow"
-)
-
 # Lengths are in pixels at 100 dots per inch.
 DPI = 100
 CELL, MIN_CELL_WIDTH, MIN_CELL_HEIGHT = 128, 112, 104
 MARGIN, GAP, LABEL_WIDTH, VALUE_WIDTH = 16, 10, 140, 140
 TITLE_HEIGHT, HEADING_HEIGHT, VALUE_STEP = 34, 48, 19
 MAX_OPACITY = 0.9
+# Whatever the user's style says.
+_TEXT_STYLE: Any = {"va": "center", "parse_math": False, "usetex": False}
+_IMAGE_STYLE: Any = {"origin": "upper", "aspect": "auto"}
+_IMAGE_STYLE |= {"interpolation": "antialiased", "interpolation_stage": "rgba"}
 FONT = "DejaVu Sans"  # comes with matplotlib
-
 INK, MUTED, ALARM, RULE, GROUND = "#1b2225", "#566267", "#9c3419", "#d8dddd", "#ffffff"
 
 
@@ -53,9 +51,8 @@ def plot_saliency(
 
     Bright is salient; maps with negative values go from blue (against the class) over
     white to red (for it). A row is labelled with the true class, the predicted class
-    and its probability, as far as they are given. The figure belongs to no window and
-    leaves pyplot's state alone: show it as the last line of a notebook cell, or write
-    it with `figure.savefig("maps.png")`.
+    and its probability, as far as they are given. pyplot does not know the figure: show
+    it as the last line of a notebook cell, or call `figure.savefig("maps.png")`.
 
     Args:
         x: Images `(N, H, W)` or `(N, H, W, C)`, N up to 32. Other than 3 channels are
@@ -84,13 +81,11 @@ def plot_saliency(
     Example:
         >>> import numpy as np
         >>> import keras_jsigr as kj
-        >>> x = np.random.rand(4, 8, 8, 1).astype("float32")
-        >>> net = lambda x: x[:, 2:5, 5, 0]
+        >>> x, net = np.random.rand(4, 8, 8, 1), lambda x: x[:, 2:5, 5, 0]
         >>> maps = {"gradient": kj.gradient_map(net, x)}
-        >>> maps["occlusion"] = kj.explain(net, x, method="occlusion")
         >>> figure = kj.plot_saliency(x, maps, y=[0, 1, 2, 0], overlay=True)
-        >>> len(figure.axes[0].images)  # three columns, four rows
-        12
+        >>> len(figure.axes[0].images)  # two columns, four rows
+        8
     """
     check_plots()
     images, labels = check_images(x, y)
@@ -99,38 +94,27 @@ def plot_saliency(
     if images.min() < low - slack or images.max() > high + slack:
         raise ValueError(
             f"The images leave the input range: got values from {images.min():g} to "
-            f"{images.max():g}, expected ({low:g}, {high:g}). Pass the range that they "
-            "were scaled to as `input_range`."
+            f"{images.max():g}, expected ({low:g}, {high:g}). Pass their `input_range`."
         )
     by_title = maps if isinstance(maps, Mapping) else {"saliency": maps}
     pictures = to_rgb(images, (low, high))
     columns = [Column("image", "", list(pictures))]
-    any_signed, any_unsigned = False, False
+    signs = set()
     for name, values in by_title.items():
         checked = _check_maps(name, values, images)
         signed = bool(checked.min() < 0.0)
-        any_signed, any_unsigned = any_signed or signed, any_unsigned or not signed
+        signs.add(signed)
         tops = [color_top(checked if shared_scale else values) for values in checked]
-        color = functools.partial(to_colors, signed=signed)
-        if overlay:
-            shown = [
-                overlay_map(picture, values, top, signed=signed)
-                for picture, values, top in zip(pictures, checked, tops, strict=True)
-            ]
-        else:
-            shown = list(map(color, checked, tops))
+        draw = functools.partial(overlay_map if overlay else to_colors, signed=signed)
+        shown = list(map(draw, *([pictures] if overlay else []), checked, tops))
         note = scale_note(tops[0], signed=signed) if shared_scale else ""
         columns.append(Column(str(name), note, shown))
-    legend = "Brighter: more salient. " if any_unsigned else ""
-    legend += "Red: speaks for the class, blue: against. " if any_signed else ""
+    legend = "Brighter: more salient. " if False in signs else ""
+    legend += "Red: speaks for the class, blue: against. " if True in signs else ""
     legend += "One scale per column." if shared_scale else "Each map on its own scale."
     rows = _row_labels(len(images), labels, _check_probabilities(probabilities, images))
-    return draw_table(
-        columns,
-        [row.lines(class_names) for row in rows] if rows else None,
-        title=title,
-        foot=[Line(legend, size=11, color=MUTED)],
-    )
+    lines = [row.lines(class_names) for row in rows]
+    return draw_table(columns, lines, title=title, foot=[Line(legend, 11, MUTED)])
 
 
 def check_plots() -> None:
@@ -139,7 +123,8 @@ def check_plots() -> None:
         for package in ("matplotlib", "PIL.Image"):
             importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"{error}; {INSTALL_HINT}") from error
+        hint = "pictures need them: pip install matplotlib pillow"
+        raise ImportError(f"{error}; {hint}") from error
 
 
 def check_images(x: Any, y: Any = None) -> tuple[npt.NDArray[np.float32], Array | None]:
@@ -149,8 +134,7 @@ def check_images(x: Any, y: Any = None) -> tuple[npt.NDArray[np.float32], Array 
         raise ValueError(
             f"The figure shows images: got {type(x).__name__} of shape {images.shape} "
             f"and dtype {images.dtype}, expected an array (N, H, W) or (N, H, W, C) of "
-            "numbers. Collect a few of a dataset into one; for tables and sequences "
-            "plot what `keras_jsigr.explain` returns yourself."
+            "numbers. Collect a few of a dataset; plot maps of other data yourself."
         )
     if images.ndim == 4 and images.shape[-1] not in (1, 3):
         check_channels_last(images.shape[1:])
@@ -161,10 +145,8 @@ def check_images(x: Any, y: Any = None) -> tuple[npt.NDArray[np.float32], Array 
         )
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
-        raise ValueError(
-            "The images contain NaN or infinity, expected finite values. Find them "
-            "with np.isfinite(x)."
-        )
+        advice = "Find them with np.isfinite(x)."
+        raise ValueError(f"The images contain NaN or infinity, expected none. {advice}")
     labels = None if y is None else np.asarray(y)
     if labels is not None and (labels.ndim == 0 or len(labels) != len(images)):
         raise ValueError(
@@ -179,10 +161,13 @@ def _check_maps(name: Any, values: Any, images: Array) -> Array:
     if maps.shape != images.shape[:3]:
         raise ValueError(
             f"The maps '{name}' do not fit the images: got shape {maps.shape}, "
-            f"expected {images.shape[:3]}. Use maps of the same rows, one number per "
-            "pixel."
+            f"expected {images.shape[:3]}. Use one number per pixel, of the same rows."
         )
-    finite: Array = np.nan_to_num(maps, posinf=0.0, neginf=0.0)
+    return _finite(maps)
+
+
+def _finite(maps: Array) -> Array:
+    finite: Array = np.nan_to_num(maps.astype(float), posinf=0.0, neginf=0.0)
     return finite
 
 
@@ -192,9 +177,8 @@ def _check_probabilities(probabilities: Any, images: Array) -> Array | None:
     found = np.asarray(probabilities, float)
     if found.ndim != 2 or len(found) != len(images):
         raise ValueError(
-            f"`probabilities` do not fit {len(images)} images: got shape "
-            f"{found.shape}, expected ({len(images)}, C). Pass `model.predict(x)` of "
-            "the same rows."
+            f"`probabilities` do not fit {len(images)} images: got {found.shape}, "
+            f"expected ({len(images)}, C). Pass `model.predict(x)` of the same rows."
         )
     if found.min() < 0.0 or found.max() > 1.0 + 1e-3:
         raise ValueError(
@@ -233,18 +217,22 @@ class RowLabel:
 
     def lines(self, class_names: Sequence[str] | None) -> list[Line]:
         """Write the label as lines of text."""
-        names = functools.partial(_class_name, class_names)
+
+        def names(index: int) -> str:
+            if class_names is None:
+                return f"class {index}"
+            if not 0 <= index < len(class_names):
+                check_class_names(class_names, index + 1)
+            return class_names[index]
+
         lines = [] if self.label is None else [Line(names(self.label), 13, bold=True)]
         for word, probabilities in self.predictions.items():
             said = int(probabilities.argmax())
             share = f"{100.0 * probabilities[said]:.0f} %"
             lines.append(Line(f"{word}: {share}", 11, MUTED, above=6 if lines else 0))
-            if self.label is None:
-                lines.append(Line(names(said), 12))
-            elif said == self.label:
-                lines.append(Line(f"✓ {names(said)}", 12))
-            else:
-                lines.append(Line(f"✗ {names(said)}", 12, ALARM))
+            wrong = self.label not in (None, said)
+            mark = "" if self.label is None else "✗ " if wrong else "✓ "
+            lines.append(Line(mark + names(said), 12, ALARM if wrong else INK))
         return lines
 
 
@@ -254,24 +242,16 @@ def _row_labels(
     """Return the labels of the rows, none if nothing is known of the images."""
     if labels is None and probabilities is None:
         return []
+    truth: list[int | None] = [None] * count
     if labels is not None:
         labels = labels.reshape(count, -1)
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(-1)
+        truth = [int(label) for label in labels]
+    predicted = [] if probabilities is None else [("predicted", probabilities)]
     return [
-        RowLabel(
-            None if labels is None else int(labels[row]),
-            {} if probabilities is None else {"predicted": probabilities[row]},
-        )
-        for row in range(count)
+        RowLabel(label, {word: values[row] for word, values in predicted})
+        for row, label in enumerate(truth)
     ]
-
-
-def _class_name(names: Sequence[str] | None, index: int) -> str:
-    if names is None:
-        return f"class {index}"
-    if not 0 <= index < len(names):
-        check_class_names(names, index + 1)
-    return names[index]
 
 
 def to_rgb(x: Array, input_range: tuple[float, float]) -> Array:
@@ -286,27 +266,21 @@ def to_rgb(x: Array, input_range: tuple[float, float]) -> Array:
 
 def color_top(maps: Array) -> float:
     """Return the value of the brightest color: the magnitude's 99th percentile."""
-    maps = np.abs(np.nan_to_num(maps.astype(float), posinf=0.0, neginf=0.0))
+    maps = np.abs(_finite(maps))
     return float(np.quantile(maps, 0.99) or maps.max())
 
 
 def to_shares(maps: Array, top: float) -> Array:
     """Divide maps by the top of their scale, clipped to -1..1."""
-    maps = np.nan_to_num(maps.astype(float), posinf=0.0, neginf=0.0)
-    divided: Array = maps / top if top > 0.0 else np.zeros_like(maps)
-    return divided.clip(-1.0, 1.0)
+    return (_finite(maps) / top if top > 0.0 else np.zeros(maps.shape)).clip(-1.0, 1.0)
 
 
 def to_colors(maps: Array, top: float, *, signed: bool = False) -> Array:
     """Color maps: dark to bright, or blue over white to red."""
     from matplotlib import colormaps
 
-    shares = to_shares(maps, top)
-    colors: Array = (
-        colormaps["RdBu_r"](0.5 + 0.5 * shares)
-        if signed
-        else colormaps["magma"](shares.clip(0.0))
-    )
+    shares, name = to_shares(maps, top), "RdBu_r" if signed else "magma"
+    colors: Array = colormaps[name](0.5 + 0.5 * shares if signed else shares.clip(0.0))
     return colors[..., :3]
 
 
@@ -368,13 +342,10 @@ def draw_table(
     foot = [part for line in foot for part in lettering.wrap(line, right - MARGIN)]
     full_height = bottom + sum(line.size + 6 for line in foot) + MARGIN
 
-    figure = Figure(
-        figsize=((right + MARGIN) / DPI, full_height / DPI),
-        dpi=DPI,
-        facecolor=GROUND,
-        edgecolor=GROUND,
-        layout="none",  # type: ignore[arg-type]  # not that of the user's style
-    )
+    # The lay-out and the colors are not those of the user's style.
+    size = ((right + MARGIN) / DPI, full_height / DPI)
+    style: Any = {"facecolor": GROUND, "edgecolor": GROUND, "layout": "none"}
+    figure = Figure(figsize=size, dpi=DPI, **style)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
@@ -390,14 +361,8 @@ def draw_table(
             cell_width, cell_height = _cell_size(picture)
             start = left + (width - cell_width) // 2
             upper = top + row * step + (height - cell_height) // 2
-            axes.imshow(
-                np.clip(picture, 0.0, 1.0),
-                extent=(start, start + cell_width, upper + cell_height, upper),
-                origin="upper",
-                aspect="auto",
-                interpolation="antialiased",
-                interpolation_stage="rgba",
-            )
+            extent = (start, start + cell_width, upper + cell_height, upper)
+            axes.imshow(np.clip(picture, 0.0, 1.0), extent=extent, **_IMAGE_STYLE)
     for row in range(rows):
         middle = top + row * step + height / 2
         if row and (labels or values):
@@ -433,32 +398,17 @@ class _Lettering:
         self._fonts, self._missing = find_fonts(special)
 
     def write(
-        self,
-        axes: Any,
-        line: Line,
-        place: tuple[float, float],
-        width: float,
-        align: str = "left",
+        self, axes: Any, line: Line, place: Any, width: float, align: str = "left"
     ) -> None:
         """Write a line beside or around a place, shortened to a width."""
-        text = self.fit(line, width)
-        if text:
-            axes.text(
-                *place,
-                text,
-                color=line.color,
-                fontproperties=self._font(line),
-                ha=align,
-                va="center",
-                parse_math=False,
-                usetex=False,
-            )
+        if text := self.fit(line, width):
+            style = {"color": line.color, "fontproperties": self._font(line)}
+            axes.text(*place, text, ha=align, **style, **_TEXT_STYLE)
 
     def fit(self, line: Line, width: float) -> str:
         """Return the text of a line, shortened to a width."""
-        text = "".join(
-            "?" if c in self._missing else c for c in " ".join(line.text.split())
-        )
+        words = " ".join(line.text.split())
+        text = "".join("?" if c in self._missing else c for c in words)
         if self.width(line, text) <= width:
             return text
         while text and self.width(line, text + "…") > width:
@@ -478,38 +428,33 @@ class _Lettering:
 
     def width(self, line: Line, text: str) -> float:
         """Return the width of a text in the style of a line, in pixels."""
-        measured = self._renderer.get_text_width_height_descent(
-            text or " ", self._font(line), ismath=False
-        )
-        return float(measured[0])
+        measure = self._renderer.get_text_width_height_descent
+        return float(measure(text or " ", self._font(line), ismath=False)[0])
 
     def _font(self, line: Line) -> Any:
         from matplotlib.font_manager import FontProperties
 
         others = {self._fonts[c] for c in line.text if c in self._fonts}
-        return FontProperties(
-            family=[FONT, *sorted(others)],
-            # The other fonts may have no bold face.
-            weight="bold" if line.bold and not others else "normal",
-            size=line.size * 72.0 / DPI,
-        )
+        # The other fonts may have no bold face.
+        weight = "bold" if line.bold and not others else "normal"
+        size, family = line.size * 72.0 / DPI, [FONT, *sorted(others)]
+        return FontProperties(family=family, weight=weight, size=size)
 
 
 @functools.lru_cache(maxsize=64)
 def find_fonts(characters: frozenset[str]) -> tuple[dict[str, str], frozenset[str]]:
-    """Find an installed font for each character that DejaVu Sans lacks.
-
-    Returns the names of the fonts, and the characters that no font has.
-    """
+    """Return installed fonts by characters that DejaVu Sans lacks, and the others."""
     from matplotlib.font_manager import fontManager, get_font
 
     fonts: dict[str, str] = {}
     missing = set(characters)
     # The font that comes with matplotlib first; "Last Resort" draws boxes.
-    entries = [entry for entry in fontManager.ttflist if _is_regular(entry)]
-    for entry in sorted(entries, key=lambda entry: (entry.name != FONT, entry.name)):
+    for entry in sorted(fontManager.ttflist, key=lambda e: (e.name != FONT, e.name)):
         if not missing:
             break
+        upright = entry.style == "normal" and entry.weight in (400, "normal", "regular")
+        if not upright or entry.name.startswith("Last Resort"):
+            continue
         try:
             font = get_font(entry.fname)
         except (OSError, RuntimeError):
@@ -521,11 +466,6 @@ def find_fonts(characters: frozenset[str]) -> tuple[dict[str, str], frozenset[st
             if entry.name != FONT:
                 fonts |= dict.fromkeys(found, entry.name)
     return fonts, frozenset(missing)
-
-
-def _is_regular(entry: Any) -> bool:
-    upright = entry.style == "normal" and entry.weight in (400, "normal", "regular")
-    return upright and not entry.name.startswith("Last Resort")
 
 
 def _write_block(write: Any, lines: Sequence[Line], middle: float) -> None:

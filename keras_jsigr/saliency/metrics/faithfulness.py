@@ -11,19 +11,11 @@ import tensorflow as tf
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BaselineName
 from keras_jsigr.core.batching import sequential_map
-from keras_jsigr.saliency.masks import (
-    Layout,
-    check_channels_last,
-    compute_baseline,
-    expand_map,
-    map_axes,
-    resolve_layout,
-)
+from keras_jsigr.saliency import masks
+from keras_jsigr.saliency.masks import Layout, compute_baseline
 from keras_jsigr.saliency.metrics.similarity import map_rows
 
 ControlName = Literal["random", "intensity"]
-CONTROLS: tuple[str, ...] = get_args(ControlName)
-
 ScoreFn = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -37,13 +29,10 @@ def control_map(
 ) -> tf.Tensor:
     """Make a map from the image alone, or from nothing.
 
-    - `"random"`: uniform numbers, other ones for each example;
-    - `"intensity"`: `sum_channels |x - low|`, bright pixels first. Where the object is
-      bright on black, this alone is a strong map.
-
     Args:
         x: Data `(B, *S)`.
-        kind: `"random"` or `"intensity"`.
+        kind: `"random"` (uniform numbers, other ones for each example) or `"intensity"`
+            (`sum_channels |x - low|`, a strong map of bright objects on black).
         seed: Int32 `(2,)`, of the random maps.
         low: The value of a dark pixel.
         layout: What the axes mean, see `resolve_layout`.
@@ -55,18 +44,17 @@ def control_map(
         ValueError: If `kind` is unknown or the shape fits no layout.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import control_map
-        >>> control_map(tf.constant([[[1.0, 2.0], [0.0, 0.5]]]), "intensity").numpy()
+        >>> control_map([[[1.0, 2.0], [0.0, 0.5]]], "intensity").numpy()
         array([[3. , 0.5]], dtype=float32)
     """
     advice = "Use 'random' for the level of chance."
-    arguments.choice("kind", kind, CONTROLS, advice=advice)
+    arguments.choice("kind", kind, get_args(ControlName), advice=advice)
     x = tf.cast(x, tf.float32)
     shape = tuple(x.shape[1:])
-    kept = 1 + map_axes(resolve_layout(shape, layout))
+    kept = 1 + masks.map_axes(masks.resolve_layout(shape, layout))
     if layout is None:
-        check_channels_last(shape)
+        masks.check_channels_last(shape)
     if kind == "random":
         return tf.random.stateless_uniform(tf.shape(x)[:kept], seed)
     return tf.reduce_sum(tf.abs(x - low), axis=list(range(kept, x.shape.rank)))
@@ -94,7 +82,7 @@ def exchange_curve(
         )
     order = tf.argsort(rows, axis=1, direction="DESCENDING", stable=True)
     place = tf.argsort(order, axis=1, stable=True)
-    place = expand_map(tf.reshape(place, [-1, *maps.shape[1:]]), start)
+    place = masks.expand_map(tf.reshape(place, [-1, *maps.shape[1:]]), start)
 
     def score(count: tf.Tensor) -> tf.Tensor:
         return tf.cast(score_fn(tf.where(place < count, end, start)), tf.float32)
@@ -149,10 +137,8 @@ def deletion(
         arXiv 1806.07421.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import deletion
-        >>> x = tf.constant([[1.0, 3.0]])
-        >>> score = lambda x: tf.reduce_sum(x, 1)
+        >>> x, score = [[1.0, 3.0]], lambda x: x[:, 0] + x[:, 1]
         >>> deletion(score, x, x, steps=2, baseline="zero").numpy().tolist()
         [1.5]
     """
@@ -183,10 +169,8 @@ def insertion(
         arXiv 1806.07421.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import insertion
-        >>> x = tf.constant([[1.0, 3.0]])
-        >>> score = lambda x: tf.reduce_sum(x, 1)
+        >>> x, score = [[1.0, 3.0]], lambda x: x[:, 0] + x[:, 1]
         >>> insertion(score, x, x, steps=2, baseline="zero").numpy().tolist()
         [2.5]
     """

@@ -9,30 +9,24 @@ import tensorflow as tf
 from keras_jsigr.saliency.metrics.similarity import is_constant, map_rows
 
 
-def box_pixels(boxes: Any, shape: tuple[int, int], margin: float = 0.0) -> tf.Tensor:
-    """Mark the pixels inside boxes."""
-    boxes = tf.cast(boxes, tf.float32)
+def _maps_and_boxes(maps: Any, boxes: Any, margin: float = 0.0) -> tuple[Any, Any]:
+    """Return maps as float32, and where they are inside the boxes, both `(B, H, W)`."""
+    maps, boxes = tf.cast(maps, tf.float32), tf.cast(boxes, tf.float32)
+    if maps.shape.rank != 3:
+        raise ValueError(
+            f"Got maps of shape {tuple(maps.shape)}, expected (B, H, W). Boxes are for "
+            "maps of images."
+        )
     if boxes.shape.rank != 2 or boxes.shape[-1] != 4:
         raise ValueError(
             f"Got boxes of shape {tuple(boxes.shape)}, expected (B, 4): one box "
             "[x0, y0, x1, y1] in pixels per example."
         )
     x0, y0, x1, y1 = tf.unstack(boxes[:, :, tf.newaxis], axis=1)
-    rows, columns = tf.range(float(shape[0])), tf.range(float(shape[1]))
+    rows, columns = (tf.range(float(side)) for side in maps.shape[1:])
     vertical = (rows >= y0 - margin) & (rows < y1 + margin)
     horizontal = (columns >= x0 - margin) & (columns < x1 + margin)
-    return vertical[:, :, tf.newaxis] & horizontal[:, tf.newaxis, :]
-
-
-def check_image_maps(maps: tf.Tensor) -> tf.Tensor:
-    """Return maps as float32 if they are images."""
-    maps = tf.cast(maps, tf.float32)
-    if maps.shape.rank != 3:
-        raise ValueError(
-            f"Got maps of shape {tuple(maps.shape)}, expected (B, H, W). Boxes are for "
-            "maps of images."
-        )
-    return maps
+    return maps, vertical[:, :, tf.newaxis] & horizontal[:, tf.newaxis, :]
 
 
 def pointing_game(maps: Any, boxes: Any, *, margin: float = 0.0) -> tf.Tensor:
@@ -56,14 +50,12 @@ def pointing_game(maps: Any, boxes: Any, *, margin: float = 0.0) -> tf.Tensor:
         arXiv 1608.00507.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import pointing_game
-        >>> maps = tf.constant([[[0.0, 2.0], [1.0, 0.0]]])
+        >>> maps = [[[0.0, 2.0], [1.0, 0.0]]]
         >>> pointing_game(maps, [[1, 0, 2, 1]]).numpy().tolist()
         [1.0]
     """
-    maps = check_image_maps(maps)
-    inside = box_pixels(boxes, tuple(maps.shape[1:]), margin)
+    maps, inside = _maps_and_boxes(maps, boxes, margin)
     rows = map_rows(maps)
     hit = tf.gather(map_rows(inside), tf.argmax(rows, axis=1), axis=1, batch_dims=1)
     return tf.where(is_constant(rows), tf.zeros_like(hit), hit)
@@ -82,14 +74,12 @@ def relevance_mass(maps: Any, boxes: Any) -> tf.Tensor:
         arXiv 2003.07258.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import relevance_mass
-        >>> maps = tf.constant([[[0.0, 3.0], [1.0, 0.0]]])
+        >>> maps = [[[0.0, 3.0], [1.0, 0.0]]]
         >>> relevance_mass(maps, [[1, 0, 2, 1]]).numpy().tolist()
         [0.75]
     """
-    maps = tf.abs(check_image_maps(maps))
+    maps, inside = _maps_and_boxes(tf.abs(maps), boxes)
     maps = tf.math.divide_no_nan(maps, tf.reduce_max(maps, axis=[1, 2], keepdims=True))
-    inside = box_pixels(boxes, tuple(maps.shape[1:]))
     part = tf.reduce_sum(tf.where(inside, maps, tf.zeros_like(maps)), axis=[1, 2])
     return tf.math.divide_no_nan(part, tf.reduce_sum(maps, axis=[1, 2]))

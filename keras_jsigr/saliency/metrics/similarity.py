@@ -63,13 +63,12 @@ def rank_correlation(maps: Any, others: Any) -> tf.Tensor:
         arXiv 1810.03292 (to compare saliency maps).
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import rank_correlation
-        >>> a, b = tf.constant([[1.0, 2.0, 3.0]]), tf.constant([[0.0, 10.0, 500.0]])
-        >>> rank_correlation(a, b).numpy().tolist()
+        >>> rank_correlation([[1.0, 2.0, 3.0]], [[0.0, 10.0, 500.0]]).numpy().tolist()
         [1.0]
     """
-    one, other = (_centred(average_ranks(rows)) for rows in two_map_rows(maps, others))
+    ranks = (average_ranks(rows) for rows in two_map_rows(maps, others))
+    one, other = (r - tf.reduce_mean(r, axis=1, keepdims=True) for r in ranks)
     size = tf.norm(one, axis=1) * tf.norm(other, axis=1)
     found = tf.math.divide_no_nan(tf.reduce_sum(one * other, axis=1), size)
     return tf.cast(tf.clip_by_value(found, -1.0, 1.0), tf.float32)
@@ -85,10 +84,6 @@ def average_ranks(rows: Any) -> tf.Tensor:
     return tf.cast(below + up_to + 1, tf.float64) / 2.0
 
 
-def _centred(ranks: tf.Tensor) -> tf.Tensor:
-    return ranks - tf.reduce_mean(ranks, axis=1, keepdims=True)
-
-
 def top_k_intersection(maps: Any, others: Any, *, top: float = 0.1) -> tf.Tensor:
     """Compute the share of the top pixels of one map that are top in the other too.
 
@@ -96,8 +91,8 @@ def top_k_intersection(maps: Any, others: Any, *, top: float = 0.1) -> tf.Tensor
     equal values the first ones are taken. A constant map has no top: 0.
 
     Args:
-        maps: Float `(B, *map_shape)`.
-        others: Of the same shape.
+        maps: As `rank_correlation`.
+        others: As `rank_correlation`.
         top: Share of the pixels, above 0, below 1. Two unrelated maps share `top`.
 
     Returns:
@@ -110,10 +105,8 @@ def top_k_intersection(maps: Any, others: Any, *, top: float = 0.1) -> tf.Tensor
         arXiv 1710.10547.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import top_k_intersection
-        >>> a, b = tf.constant([[4.0, 3.0, 2.0, 1.0]]), tf.constant([[4.0, 1.0, 2, 3]])
-        >>> top_k_intersection(a, b, top=0.5).numpy().tolist()
+        >>> top_k_intersection([[4, 3, 2, 1]], [[4, 1, 2, 3]], top=0.5).numpy().tolist()
         [0.5]
     """
     if not 0.0 < top < 1.0:
@@ -131,22 +124,14 @@ def top_k_intersection(maps: Any, others: Any, *, top: float = 0.1) -> tf.Tensor
 
 def _top(rows: tf.Tensor, k: int) -> tf.Tensor:
     # Of equal values `top_k` takes those of the lower index.
-    chosen = tf.math.top_k(rows, k, sorted=False).indices
+    chosen = tf.reshape(tf.math.top_k(rows, k, sorted=False).indices, (-1,))
     row = tf.repeat(tf.range(tf.shape(rows)[0]), k)
-    places = tf.stack([row, tf.reshape(chosen, (-1,))], axis=1)
-    marks = tf.ones_like(row, tf.bool)
+    places, marks = tf.stack([row, chosen], axis=1), tf.ones_like(row, tf.bool)
     return tf.scatter_nd(places, marks, tf.shape(rows))
 
 
 class Agreement(NamedTuple):
-    """Agreement of two maps, per example, in three measures.
-
-    Attributes:
-        rank: Float32 `(B,)`, Spearman's correlation, -1 to 1.
-        cosine: Float32 `(B,)`, of the maps as vectors, -1 to 1.
-        overlap: Float32 `(B,)`, intersection over union of the top halves, 0 to 1;
-            1/3 for unrelated maps.
-    """
+    """Agreement of two maps, per example, in the three measures of `agreement`."""
 
     rank: tf.Tensor
     cosine: tf.Tensor
@@ -158,23 +143,17 @@ def agreement(maps: Any, others: Any) -> Agreement:
 
     `rank = Spearman(a, b)`, `cosine = <a, b> / (||a|| ||b||)`, and
     `overlap = |T(a) & T(b)| / |T(a) | T(b)|` with `T` the top half of the pixels. A
-    map of zeros has cosine 0; a constant one has rank and overlap 0.
-
-    Args:
-        maps: Float `(B, *map_shape)`.
-        others: Of the same shape.
+    map of zeros has cosine 0; a constant one has rank and overlap 0. Arguments are
+    those of `rank_correlation`.
 
     Returns:
-        `rank`, `cosine` and `overlap`, each float32 `(B,)`; larger is more alike.
-
-    Raises:
-        ValueError: If shapes differ.
+        `rank` and `cosine`, -1 to 1, and `overlap`, 0 to 1 and 1/3 for unrelated maps,
+        each float32 `(B,)`; larger is more alike.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import agreement
-        >>> maps = tf.constant([[0.0, 1.0, 2.0, 3.0]])
-        >>> [float(part[0]) for part in agreement(maps, 2.0 * maps)]
+        >>> maps, twice = [[0.0, 1.0, 2.0, 3.0]], [[0.0, 2.0, 4.0, 6.0]]
+        >>> [float(part[0]) for part in agreement(maps, twice)]
         [1.0, 1.0, 1.0]
     """
     rows, other_rows = two_map_rows(maps, others)
@@ -221,14 +200,8 @@ def ssim(maps: Any, others: Any) -> tf.Tensor:
             "expected the same shape (B, H, W). Use `rank_correlation` for maps of "
             "other data."
         )
-    return tf.image.ssim(
-        _normalized(maps),
-        _normalized(others),
-        max_val=1.0,
-        filter_size=min(11, *maps.shape[1:]),
+    one, other = (
+        tf.math.divide_no_nan(m, tf.reduce_max(tf.abs(m), [1, 2], keepdims=True))
+        for m in (maps[..., tf.newaxis], others[..., tf.newaxis])
     )
-
-
-def _normalized(maps: tf.Tensor) -> tf.Tensor:
-    peak = tf.reduce_max(tf.abs(maps), axis=[1, 2], keepdims=True)
-    return tf.math.divide_no_nan(maps, peak)[..., tf.newaxis]
+    return tf.image.ssim(one, other, 1.0, filter_size=min(11, *maps.shape[1:]))

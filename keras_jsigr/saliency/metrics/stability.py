@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import BatchedExplainer, as_fit_sees
+from keras_jsigr.core.batching import BatchedExplainer, as_fit_sees, open_batch
 from keras_jsigr.core.inputs import as_float
 from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
 from keras_jsigr.core.variables import stateless
@@ -29,12 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Alignment(NamedTuple):
-    """Alignment of inputs and gradients, per example.
-
-    Attributes:
-        length: Float32 `(B,)`, `|<x, g>| / ||g||`, in input units.
-        cosine: Float32 `(B,)`, the same over `||x||`, 0 to 1.
-    """
+    """Alignment of inputs and gradients, per example, by `alignment`."""
 
     length: tf.Tensor
     cosine: tf.Tensor
@@ -53,7 +48,8 @@ def alignment(x: Any, gradients: Any) -> Alignment:
             the margin).
 
     Returns:
-        `length` and `cosine`, each float32 `(B,)`; larger is better aligned.
+        `length`, in input units, and `cosine`, 0 to 1, each float32 `(B,)`; larger is
+        better aligned.
 
     Raises:
         ValueError: If shapes differ.
@@ -62,11 +58,9 @@ def alignment(x: Any, gradients: Any) -> Alignment:
         arXiv 1905.04172.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import alignment
-        >>> found = alignment(tf.constant([[3.0, 4.0]]), tf.constant([[0.0, -1e-9]]))
-        >>> found.length.numpy().tolist(), found.cosine.numpy().round(6).tolist()
-        ([4.0], [0.800000011920929])
+        >>> alignment([[3.0, 4.0]], [[0.0, -1e-9]]).length.numpy().tolist()
+        [4.0]
     """
     rows, gradient_rows = two_map_rows(x, gradients)
     direction = unit_rows(gradient_rows)
@@ -94,9 +88,8 @@ def gini(maps: Any) -> tf.Tensor:
         arXiv 1810.06583 (as a measure of sparse explanations).
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import gini
-        >>> gini(tf.constant([[1.0, 1.0], [0.0, 3.0]])).numpy().tolist()
+        >>> gini([[1.0, 1.0], [0.0, 3.0]]).numpy().tolist()
         [0.0, 0.5]
     """
     values = tf.sort(tf.abs(map_rows(maps)), axis=1)
@@ -104,10 +97,8 @@ def gini(maps: Any) -> tf.Tensor:
     # Scaled to a maximum of one first: sums of tiny gradients stay normal numbers.
     values = tf.math.divide_no_nan(values, values[:, -1:])
     ranks = tf.range(1.0 - n, n, 2.0)
-    weighted = tf.linalg.matvec(values, ranks) / n
-    return tf.maximum(
-        tf.math.divide_no_nan(weighted, tf.reduce_sum(values, axis=1)), 0.0
-    )
+    weighted, total = tf.linalg.matvec(values, ranks) / n, tf.reduce_sum(values, axis=1)
+    return tf.maximum(tf.math.divide_no_nan(weighted, total), 0.0)
 
 
 def local_lipschitz(
@@ -149,7 +140,7 @@ def local_lipschitz(
     Example:
         >>> import tensorflow as tf
         >>> from keras_jsigr.saliency.metrics import local_lipschitz
-        >>> local_lipschitz(tf.ones_like, tf.constant([[0.5, 0.5]]), radius=0.1).numpy()
+        >>> local_lipschitz(tf.ones_like, [[0.5, 0.5]], radius=0.1).numpy()
         array([0.], dtype=float32)
     """
     radius = known_epsilon(model) if radius is None else radius
@@ -168,24 +159,21 @@ def local_lipschitz(
 
     def one_more(number: tf.Tensor, worst: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         seed_now = tf.random.experimental.stateless_fold_in(seed, number)
-        noise = tf.random.stateless_uniform(
-            tf.shape(x), seed_now, -radius, radius, x.dtype
-        )
+        draw = tf.random.stateless_uniform
+        noise = draw(tf.shape(x), seed_now, -radius, radius, x.dtype)
         point = tf.clip_by_value(x + noise, low, high)
         change = tf.norm(unit_rows(map_rows(map_fn(point))) - here, axis=1)
         distance = tf.norm(map_rows(point - x), axis=1)
         ratio = tf.math.divide_no_nan(change, distance)
         return number + 1, tf.maximum(worst, ratio)
 
-    start = (tf.constant(0), tf.zeros_like(here[:, 0]))
-    _, worst = tf.while_loop(
+    return tf.while_loop(
         lambda number, _: number < samples,
         one_more,
-        start,
+        (tf.constant(0), tf.zeros_like(here[:, 0])),
         maximum_iterations=samples,
         parallel_iterations=1,
-    )
-    return worst
+    )[1]
 
 
 def randomization(
@@ -202,13 +190,10 @@ def randomization(
     The model parameter randomization test: Spearman's correlation of the map before
     and after the weights of layers are put into random order, tensor by tensor, from
     the output towards the input. Shuffling keeps the scale of the weights. A map that
-    stays the same does not show what was learned.
-
-    The model keeps its weights: the compiled function gets the shuffled copies as
-    arguments.
+    stays the same does not show what was learned. The model keeps its weights.
 
     Args:
-        explain: Explainer of `model`, such as `gradient_explainer(model, x[:1])`.
+        explain: Explainer of `model`, such as `explainer(model, x[:1])`.
         model: The Keras model that it explains, built.
         x: Float `(N, *S)`.
         y: The classes to explain, `(N,)` or `(N, C)`; `None`: the decisions of each of
@@ -231,11 +216,10 @@ def randomization(
 
     Example:
         >>> import keras, numpy as np
-        >>> from keras_jsigr.saliency.gradients import gradient_explainer
-        >>> from keras_jsigr.saliency.metrics import randomization
+        >>> from keras_jsigr.saliency import explainer, metrics
         >>> net = keras.Sequential([keras.Input((9,)), keras.layers.Dense(4)])
         >>> x = np.ones((3, 9), "float32")
-        >>> found = randomization(gradient_explainer(net, x), net, x)
+        >>> found = metrics.randomization(explainer(net, x), net, x)
         >>> [value.shape for value in found.values()]
         [(3,)]
     """
@@ -243,8 +227,6 @@ def randomization(
     arguments.choice("order", order, get_args(OrderName), advice=advice)
     groups = _weights_by_layer(model)
     variables = [variable for group in groups.values() for variable in group]
-    shapes = [tuple(variable.shape) for variable in variables]
-    types = [tf.as_dtype(variable.dtype) for variable in variables]
     columns = [as_fit_sees(part) for part in ([x] if y is None else [x, y])]
     core = explain.core
 
@@ -256,20 +238,29 @@ def randomization(
 
     maps = explain(*columns)
     compare = tf.function(similarity, autograph=False).get_concrete_function(
-        _open(maps),
-        [_open(column) for column in columns],
-        [tf.TensorSpec(*spec) for spec in zip(shapes, types, strict=True)],
+        open_batch(maps),
+        [open_batch(column) for column in columns],
+        [tf.TensorSpec(v.shape, tf.as_dtype(v.dtype)) for v in variables],
     )
+    size = explain.batch_size
+    batches = [
+        [tf.convert_to_tensor(part[start : start + size]) for part in (maps, *columns)]
+        for start in range(0, len(maps), size)
+    ]
     originals = [tf.convert_to_tensor(variable) for variable in variables]
     rng = np.random.default_rng(seed)
-    shuffled = [tf.constant(_shuffled(weight.numpy(), rng)) for weight in originals]
+    shuffled = [
+        tf.reshape(rng.permutation(np.reshape(weight, -1)), weight.shape)
+        for weight in originals
+    ]
     found: dict[str, Floats] = {}
     weights, end = originals, 0
     for name, group in groups.items():
         begin, end = end, end + len(group)
         kept = weights if order == "cascading" else originals
         weights = [*kept[:begin], *shuffled[begin:end], *kept[end:]]
-        found[name] = _in_batches(compare, maps, columns, weights, explain.batch_size)
+        values = [compare(part[0], part[1:], weights).numpy() for part in batches]
+        found[name] = np.concatenate([np.zeros((0,), np.float32), *values])
     return found
 
 
@@ -282,9 +273,9 @@ def _weights_by_layer(model: Any) -> dict[str, list[Any]]:
     # The maps do not depend on the weights of a hardened model's penalties.
     model = base_model(model)
     weights = [w for w in model.weights if tf.as_dtype(w.dtype).is_floating]
-    layers = [(key, list(held)) for key, held in groupby(weights, _layer_path)]
+    by_path = groupby(weights, lambda weight: str(weight.path.rpartition("/")[0]))
     groups: dict[str, list[Any]] = {}
-    for path, held in reversed(layers):
+    for path, held in reversed([(path, list(held)) for path, held in by_path]):
         # Layers of nested models may share a name.
         name = path.rpartition("/")[2]
         groups.setdefault(path if name in groups else name, []).extend(held)
@@ -294,29 +285,3 @@ def _weights_by_layer(model: Any) -> dict[str, list[Any]]:
             "model. Call it once on a batch."
         )
     return groups
-
-
-def _layer_path(weight: Any) -> str:
-    return str(weight.path.rpartition("/")[0])
-
-
-def _shuffled(weight: Any, rng: np.random.Generator) -> Any:
-    return rng.permutation(weight.reshape(-1)).reshape(weight.shape)
-
-
-def _open(column: Any) -> tf.TensorSpec:
-    return tf.TensorSpec((None, *column.shape[1:]), tf.as_dtype(column.dtype))
-
-
-def _in_batches(
-    compare: Any, maps: Any, columns: list[Any], weights: Any, size: int
-) -> Floats:
-    parts = [
-        compare(
-            tf.convert_to_tensor(maps[start : start + size]),
-            [tf.convert_to_tensor(column[start : start + size]) for column in columns],
-            weights,
-        ).numpy()
-        for start in range(0, len(maps), size)
-    ]
-    return np.concatenate([np.zeros((0,), np.float32), *parts])
