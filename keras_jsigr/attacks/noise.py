@@ -75,9 +75,8 @@ class UniformNoise(Noise):
 
     Example:
         >>> import numpy as np, keras_jsigr as kj
-        >>> kj.attacks.UniformNoise(1)(lambda x: x, np.array([[0.5, 0.6]]), [1]).argmax(
-        ...     1
-        ... )
+        >>> attack, x = kj.attacks.UniformNoise(0.25), np.array([[0.5, 0.6]])
+        >>> attack(lambda x: x, x, [1]).argmax(1)
         array([0])
     """
 
@@ -104,9 +103,8 @@ class GaussianNoise(Noise):
 
     Example:
         >>> import numpy as np, keras_jsigr as kj
-        >>> kj.attacks.GaussianNoise(1)(
-        ...     lambda x: x, np.array([[0.5, 0.6]]), [1]
-        ... ).argmax(1)
+        >>> attack, x = kj.attacks.GaussianNoise(0.25), np.array([[0.5, 0.6]])
+        >>> attack(lambda x: x, x, [1]).argmax(1)
         array([0])
     """
 
