@@ -108,7 +108,7 @@ class DiagnosticContext(Threat):
         """Per example: right under PGD and at the points given."""
         right = self.under_pgd.copy()
         for points in self.results.values():
-            right &= self.right_at(points, np.arange(len(self.x)))
+            right &= classified_rightly(self._logits(points), self.y)
         return right
 
     def under(self, attack: Any, rows: Rows | None = None, source: Any = None) -> Bools:
@@ -121,10 +121,6 @@ class DiagnosticContext(Threat):
             raise AttackFailedError(done.error)
         right[rows] = ~done.broken
         return right
-
-    def right_at(self, points: Any, rows: Rows) -> Bools:
-        """Tell which points, of examples `rows`, are classified rightly."""
-        return classified_rightly(self._logits(points), self.y[rows])
 
     def _logits(self, points: Any) -> npt.NDArray[Any]:
         return predict_logits(self.attackable, points, self.batch_size)
@@ -140,13 +136,10 @@ class DiagnosticContext(Threat):
         """Run `body(batch, *numbers, x[others])`, compiled, batch by batch."""
 
         def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
-            signature = [
-                open_batch(probe),
-                tf.TensorSpec((None, classes), tf.float32),
-                tf.TensorSpec((2,), tf.int32),
-                *(tf.TensorSpec((), tf.float32) for _ in numbers),
-                *([] if others is None else [open_batch(probe)]),
-            ]
+            rows, seed = tf.TensorSpec((None, classes)), tf.TensorSpec((2,), tf.int32)
+            more = [] if others is None else [open_batch(probe)]
+            signature = [open_batch(probe), rows, seed]
+            signature += [*(tf.TensorSpec(()) for _ in numbers), *more]
 
             def run(x: Any, targets: Any, seed: Any, *more: Any) -> Any:
                 epsilon = tf.cast(self.epsilon, working_dtype(x.dtype))
@@ -169,8 +162,6 @@ class DiagnosticContext(Threat):
         parts = list(parallel_batches(run_batch, len(rows), self.batch_size))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-
-# ---- statistics
 
 # All rules together make some twenty tests: an honest model at the edge of every
 # tolerance is accused once in fifty evaluations, any other hardly ever.

@@ -100,18 +100,16 @@ def zero_gradients(context: DiagnosticContext) -> RuleResult:
         "code): attack it through a smooth stand-in for that step (BPDA), with Square "
         "and with transferred examples (`surrogates`), and quote the worst."
     )
+    names = ("share", "share_without_any", "share_not_finite")
     total, none_at_all = len(context.x), context.no_gradient
     if none_at_all and none_at_all.python:
-        all_of_them = {"share": 1.0, "share_without_any": 1.0, "share_not_finite": 0.0}
-        return RuleResult(True, none_at_all.reason, all_of_them, advice)
+        figures = dict(zip(names, (1.0, 1.0, 0.0), strict=True))
+        return RuleResult(True, none_at_all.reason, figures, advice)
     naive, odds, finite = context.compute("zero_gradients", _largest, np.arange(total))
     broken = int((~finite).sum())
     vanished, none = (int((finite & (size < zero)).sum()) for size in (naive, odds))
-    figures = {
-        "share": vanished / total,
-        "share_without_any": none / total,
-        "share_not_finite": broken / total,
-    }
+    counts = (vanished, none, broken)
+    figures = {name: n / total for name, n in zip(names, counts, strict=True)}
     says = (
         f"The gradient of cross entropy is zero at {percent(vanished / total)} of "
         f"{total} examples"
@@ -132,9 +130,8 @@ def zero_gradients(context: DiagnosticContext) -> RuleResult:
     else:
         suspect = clearly_more(vanished, total, tolerated)
         advice = (
-            "The outputs are saturated: do not quote attacks on plain cross entropy. "
-            "The attacks of this package follow the log odds, or loss='margin' or "
-            "'dlr'."
+            "The outputs are saturated: do not quote attacks on plain cross entropy, "
+            "but those of this package, which follow the log odds."
         )
     return RuleResult(suspect, f"{says}.", figures, advice)
 
@@ -209,9 +206,8 @@ def randomness(context: DiagnosticContext) -> RuleResult:
         f"Outputs for the same input differ by up to {percent(difference)} of the "
         f"largest logits; {percent(changed)} of the decisions change.",
         figures,
-        "One run of an attack measures luck. Attack the mean over many draws "
-        "(expectation over transformation), judge each point by many draws, or "
-        "switch the noise off.",
+        "One run of an attack measures luck. Attack the mean over many draws, judge "
+        "each point by many draws, or switch the noise off.",
     )
 
 
@@ -238,9 +234,8 @@ def _in_other_batches(
         f"batches outputs differ by up to {percent(far)} of the largest logits, "
         f"and {percent(moved)} of the decisions change.{own}",
         figures,
-        "The model seems to normalize by the batch, as in training: call it with "
-        "training=False. As it is, an accuracy under attack holds for one "
-        "composition of batches only.",
+        "The model seems to normalize by the batch: call it with training=False. As it "
+        "is, an accuracy under attack holds for one composition of batches only.",
     )
 
 
@@ -323,9 +318,8 @@ def black_box_beats_white_box(context: DiagnosticContext) -> RuleResult:
         "attacks did not; more effort of those still fails at "
         f"{percent(len(unexplained) / total)}.",
         figures,
-        "The gradients do not lead to errors that exist. Quote the per-example "
-        "worst case with Square of 5,000 queries and transfer, and look for what "
-        "hides them; the findings on gradients and logits tell more.",
+        "The gradients do not lead to errors that exist. Quote the per-example worst "
+        "case with Square of 5,000 queries and transfer, and look for what hides them.",
     )
 
 
@@ -496,9 +490,9 @@ def local_linearity(context: DiagnosticContext) -> RuleResult:
         f"{alignment:.2f}. Of the right decisions one step leaves "
         f"{percent(one.mean())}, many steps leave {percent(many.mean())}.",
         figures,
-        "The loss is curved within the radius, so robustness to one step means nothing "
-        "(catastrophic overfitting). Train with a random start, more steps or a "
-        "penalty on the gradients, and quote APGD with restarts and Square only.",
+        "Robustness to one step means nothing here (catastrophic overfitting). Train "
+        "with a random start, more steps or a penalty on the gradients, and quote APGD "
+        "with restarts and Square only.",
     )
 
 
@@ -538,11 +532,9 @@ def _look_around(batch: AttackContext) -> Any:
 
 @rule("unseen_changes", "Gradients lead to the decisions")
 def unseen_changes(context: DiagnosticContext) -> RuleResult:
-    """Add up the gradient on the way to an input of another decision.
-
-    Of a function that is what its gradient says, the sum is the change. Where logits
-    jump or stand still beside a small smooth part, the gradient sees that part alone.
-    """
+    """Add up the gradient on the way to an input of another decision."""
+    # Of a function that is what its gradient says, the sum is the change. Where logits
+    # jump beside a small smooth part, the gradient sees that part alone.
     # An example counts if the gradient accounts for less than half of the change. On
     # honest networks that are few; where decisions are rounded, nearly all.
     least, tolerated = 0.5, 0.25
@@ -583,9 +575,8 @@ def unseen_changes(context: DiagnosticContext) -> RuleResult:
         suspect,
         says,
         figures,
-        "The decisions change where the gradients do not see it (rounding or an "
-        "argmax beside a small smooth part, or steps that are all but steep): "
-        "attacks by gradients or by logits follow the wrong part. Quote attacks by "
+        "The decisions change where the gradients do not see it (rounding or an argmax "
+        "beside a small smooth part, or nearly steep steps). Quote attacks by "
         "decisions alone (HopSkipJump) and transferred examples (`surrogates`).",
     )
 

@@ -43,7 +43,7 @@ class Rate:
         if self.total < 1 or not 0 <= self.correct <= self.total:
             raise ValueError(
                 f"No rate: got {self.correct} of {self.total}, expected 0 <= correct "
-                "<= total and total >= 1. Count the same examples for both."
+                "<= total and total >= 1."
             )
 
     @property

@@ -60,9 +60,9 @@ class ResultCache:
             text = json_text(to_json(identity)).encode()
             write_whole(self._folder / "about.json", text)
         except OSError as error:
+            what = f"`resume='{folder}'` cannot be written: {error}."
             raise ValueError(
-                f"`resume='{folder}'` cannot be written: {error}. Choose a folder that "
-                "you may write to."
+                f"{what} Choose a folder that you may write to."
             ) from error
 
     def get_or_compute(
@@ -72,31 +72,31 @@ class ResultCache:
         compute: Callable[[], CachedResult],
     ) -> CachedResult:
         """Return a result from its file, or compute it and write the file."""
-        if self._folder is None:
-            return _plain(compute())
         wanted = {"kind": kind, "settings": to_json(settings)}
-        path = self._folder / f"{kind}-{_digest(wanted)}.npz"
-        found = _read(path, wanted)
-        if found is not None:
+        path = self._folder and self._folder / f"{kind}-{_digest(wanted)}.npz"
+        if path is not None and (found := _read(path, wanted)) is not None:
             return found
-        made = _plain(compute())
-        if not made.complete:
+        made = compute()
+        # What is computed and what is read must not differ in any type.
+        info, arrays = to_json(made.info), made.arrays
+        made = made._replace(info=from_json(Any, info))
+        if path is None or not made.complete:
             return made
+        dtypes = {name: value.dtype.name for name, value in arrays.items()}
+        # NumPy's file format has no bfloat16: its bits are stored as integers.
+        bits = {
+            name: value.view(np.uint16) if value.dtype.kind == "V" else value
+            for name, value in arrays.items()
+        }
         try:
-            _write(path, wanted, made)
+            about = {"wanted": wanted, "info": info, "dtypes": dtypes}
+            write_cache_file(path, about, bits)
         except OSError as error:
+            what = f"'{path}' could not be written ({error}): it is not kept."
             warnings.warn(
-                f"'{path}' could not be written ({error}): this result will have to be "
-                "computed again. Make room on the disk.",
-                RuntimeWarning,
-                stacklevel=2,
+                f"{what} Make room on the disk.", RuntimeWarning, stacklevel=2
             )
         return made
-
-
-def _plain(result: CachedResult) -> CachedResult:
-    # What is computed and what is read must not differ in any type.
-    return result._replace(info=from_json(Any, to_json(result.info)))
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
@@ -113,26 +113,9 @@ def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
         return None
     except (ValueError, KeyError, TypeError):
         pass
-    warnings.warn(
-        f"'{path}' is damaged: its result is computed again.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    what = f"'{path}' is damaged: its result is computed again."
+    warnings.warn(what, RuntimeWarning, stacklevel=3)
     return None
-
-
-def _write(path: Path, wanted: dict[str, Any], result: CachedResult) -> None:
-    header = {
-        "wanted": wanted,
-        "info": to_json(result.info),
-        "dtypes": {name: value.dtype.name for name, value in result.arrays.items()},
-    }
-    # NumPy's file format has no bfloat16: its bits are stored as integers.
-    arrays = {
-        name: value.view(np.uint16) if value.dtype.kind == "V" else value
-        for name, value in result.arrays.items()
-    }
-    write_cache_file(path, header, arrays)
 
 
 def _digest(value: Mapping[str, Any]) -> str:
@@ -142,9 +125,6 @@ def _digest(value: Mapping[str, Any]) -> str:
 def short_hash(text: str) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-# ---- fingerprints
 
 
 def array_digest(array: Any) -> str:
@@ -184,17 +164,13 @@ def model_identity(model: Any, x: Any) -> str:
         if isinstance(model, keras.Model):
             parts = [fingerprint_model(model, logits_fn, probe)]
         else:
-            seen = (probe, _elsewhere(x))
+            # And at points between the least and the greatest value of these.
+            few = np.asarray(as_float(probe))
+            drawn = np.random.default_rng(0).uniform(few.min(), few.max(), few.shape)
+            seen = (probe, tf.cast(drawn, as_float(x[:1]).dtype))
             parts = [np.asarray(logits_fn(points)).tobytes().hex() for points in seen]
         parts += _answers(logits_fn, probe)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _elsewhere(x: Any) -> tf.Tensor:
-    """Draw 16 points between the least and the greatest value of the first examples."""
-    few = np.asarray(as_float(probe_rows(x)))
-    drawn = np.random.default_rng(0).uniform(few.min(), few.max(), few.shape)
-    return tf.cast(drawn, as_float(x[:1]).dtype)
 
 
 def _answers(logits_fn: LogitsFn, probe: tf.Tensor) -> list[str]:

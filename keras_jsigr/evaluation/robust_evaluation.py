@@ -167,10 +167,9 @@ def evaluate_robustness(
     if (moved := options.get("transfer_attacks")) is None:
         moved = ["mi-fgsm", "di-fgsm"] if len(x.shape) == 4 else ["mi-fgsm"]
     transfer = attacks_of(moved, transfer=True, argument="transfer_attacks", **threat)
-    if (chosen := options.get("epsilons")) is None:
-        widest = widest_radius(norm, input_range, math.prod(x.shape[1:]))
-        radii = default_radii(epsilon, widest)
-    else:
+    widest = widest_radius(norm, input_range, math.prod(x.shape[1:]))
+    radii = default_radii(epsilon, widest)
+    if (chosen := options.get("epsilons")) is not None:
         radii = validation.check_radii("epsilons", chosen)
     curve_attack: Any = APGD(steps=50, early_stop=True, verbose=0, **threat)
 
@@ -181,9 +180,8 @@ def evaluate_robustness(
         open_model = isinstance(model, keras.Model) or not callable(model)
         counted = None if open_model else CountedModel(model)
         model = counted or model
-        classes = validation.check_logits(
-            model, np.asarray(probe_rows(x)), batch_size
-        ).shape[-1]
+        probe = np.asarray(probe_rows(x))
+        classes = validation.check_logits(model, probe, batch_size).shape[-1]
         x, y = validation.check_data(x, y, input_range, classes)
         no_gradient = find_no_gradient(model, x)
         if limit is not None and counted is not None:
@@ -218,6 +216,7 @@ def evaluate_robustness(
         about = to_json(model_summary(plain, x.shape[1:], classes), "its settings")
         if no_gradient is not None:
             about["no_gradient"] = no_gradient.reason
+        about_curve: dict[str, Any] = {}
         results, transferred = no_attack(task), TransferResult()
         curve: list[CurvePoint] = []
         found: dict[str, Any] = {}  # by the field of the report
@@ -229,6 +228,8 @@ def evaluate_robustness(
             if chosen is None and no_gradient.python:
                 radii = few_radii(task)
         if curve_attack is not None:
+            config = curve_attack.get_config()
+            about_curve = {"name": curve_attack.name, "config": config}
             known = results if no_gradient is not None else None
             stop_at = guessing if chosen is None else None
             with log.part("curve"):
@@ -251,12 +252,12 @@ def evaluate_robustness(
                 found["saliency"] = measure_saliency(task, maps)
         last = transfer_record(task, transferred, results)
     if changed:
-        log.fail(
-            "model",
+        why = (
             f"being asked changes its variables ({', '.join(changed[:3])}"
             f"{', ...' if len(changed) > 3 else ''}), which were put back: it runs as "
-            "in training. Call it with training=False.",
+            "in training. Call it with training=False."
         )
+        log.fail("model", why)
     return Report(
         title=about["name"] if title is None else str(title),
         model=about,
@@ -267,9 +268,7 @@ def evaluate_robustness(
         attacks=results.records + ([] if last is None else [last]),
         classes=by_class(task, results.robust),
         curve=curve,
-        curve_attack={"name": curve_attack.name, "config": curve_attack.get_config()}
-        if curve
-        else {},
+        curve_attack=about_curve if curve else {},
         chance=guessing,
         transfer=transferred.records,
         settings={

@@ -32,8 +32,6 @@ from keras_jsigr.evaluation.records import (
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
 from keras_jsigr.evaluation.run import Task, innermost_line, widest_radius
 
-# ---- attacks
-
 
 @dataclass
 class Attacked:
@@ -114,6 +112,12 @@ def describe(attack: Any) -> dict[str, Any]:
     return {"name": attack.name, "config": config, **class_fingerprint(type(attack))}
 
 
+def no_attack(task: Task) -> SuiteResult:
+    """Return the result before the first attack."""
+    nobody = np.full(len(task.x), -1, np.int64)
+    return SuiteResult(task.right.copy(), task.x.copy(), nobody, [])
+
+
 @dataclass
 class SuiteResult:
     """What the suite left of the examples; attacks by their place in `records`."""
@@ -122,12 +126,6 @@ class SuiteResult:
     x_adv: npt.NDArray[Any]
     fooled_by: npt.NDArray[np.int64]
     records: list[AttackRecord]
-
-
-def no_attack(task: Task) -> SuiteResult:
-    """Return the result before the first attack."""
-    nobody = np.full(len(task.x), -1, np.int64)
-    return SuiteResult(task.right.copy(), task.x.copy(), nobody, [])
 
 
 def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
@@ -165,9 +163,6 @@ def run_suite(task: Task, attacks: Sequence[Any], result: SuiteResult) -> None:
     if attacks and all(crashed):
         why = "no attack finished: the accuracy under attack means nothing."
         task.log.fail("suite", why)
-
-
-# ---- accuracy over the radius
 
 
 def default_radii(epsilon: float, widest: float) -> list[float]:
@@ -227,9 +222,6 @@ def run_curve(
         task.log.say(f"  radius {radius:g}: {accuracy.accuracy:.1%} left")
 
 
-# ---- the linearized model
-
-
 class Linearized(NamedTuple):
     """The linearized robustness of each example, and what it is made of."""
 
@@ -238,7 +230,7 @@ class Linearized(NamedTuple):
     gradient: npt.NDArray[np.float32]
 
 
-def linearized_robustness(
+def linearized_robustness(  # noqa: D417
     model: Any,
     x: Any,
     *,
@@ -254,12 +246,9 @@ def linearized_robustness(
     no certificate. Multiplying the logits by a number does not change it.
 
     Args:
-        model: A Keras classifier, a hardened model or a callable.
-        x: Float `(N, *S)`, at least one.
-        norm: Of the perturbation: `"linf"`, `"l2"` or `"l1"`.
+        model, x, norm, batch_size: As in `evaluate_robustness`.
         rivals: Consider only so many classes of the largest other logits; the result
             is then an upper bound. `None`: all, at a reverse pass each.
-        batch_size: Examples per call of the model.
 
     Returns:
         The robustness, margin and gradient norm per example.
@@ -305,9 +294,8 @@ def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
     known = ~np.isnan(values.robustness)
     if not known.any():
         raise ValueError(
-            f"The gradient is NaN or infinite at all {len(known)} examples: expected a "
-            "finite one at some. Look for a square root, a norm or a logarithm of zero "
-            "in the model."
+            f"The gradient is NaN or infinite at all {len(known)} examples. Look for a "
+            "square root, a norm or a logarithm of zero in the model."
         )
 
     def quantile(column: npt.NDArray[np.float32], share: float) -> float:
@@ -375,20 +363,19 @@ def linearize(task: Task) -> LinearizedRecord | None:
     if task.no_gradient or not task.right.any():
         return None
 
+    about: Any = {"norm": task.norm, "rivals": RIVALS}
+
     def compute() -> CachedResult:
-        some, size = task.x[task.right], task.batch_size
-        values = linearized_robustness(
-            task.model, some, norm=task.norm, rivals=RIVALS, batch_size=size
-        )
+        some = (task.model, task.x[task.right])
+        values = linearized_robustness(*some, batch_size=task.batch_size, **about)
         record = to_json(linearized_record(values, task.norm))
         lost = int(np.isnan(values.robustness).sum())
         return CachedResult({}, {"record": record, "not_finite": lost})
 
-    settings = {"norm": task.norm, "rivals": RIVALS, "rows": array_digest(task.right)}
+    settings = {**about, "rows": array_digest(task.right)}
     info = task.cache.get_or_compute("linearized", settings, compute).info
     if lost := info["not_finite"]:
-        total = int(task.right.sum())
-        why = f"the gradient is NaN or infinite at {lost} of {total} examples,"
-        task.log.fail("linearized", f"{why} which are left out.")
+        of = f"{lost} of {int(task.right.sum())} examples, which are left out."
+        task.log.fail("linearized", f"the gradient is NaN or infinite at {of}")
     record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
     return record

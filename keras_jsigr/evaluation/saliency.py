@@ -51,8 +51,8 @@ def measure(
     """Measure the maps of one model, part by part; a crash loses its part alone."""
     if not used.any():
         raise ValueError(
-            "No example is classified rightly by every model: got none to explain, "
-            "expected at least one. Train the models, or check the labels."
+            "No example is classified rightly by every model, expected at least one. "
+            "Train the models, or check the labels."
         )
     log = Log(verbose)
     x = x[used]
@@ -121,10 +121,8 @@ class SaliencyReport(Comparison):
         super().__post_init__()
         for report in self.reports:
             if report.saliency is None:
-                raise ValueError(
-                    f"The report '{report.title}' has no figures of saliency maps, "
-                    "expected some. Read it with Comparison.load(path)."
-                )
+                what = f"The report '{report.title}' has no figures of saliency maps."
+                raise ValueError(f"{what} Read it with Comparison.load(path).")
 
     def __getitem__(self, name: str) -> SaliencyRecord:
         """Return the record of a model."""
@@ -136,9 +134,7 @@ class SaliencyReport(Comparison):
 
     def summary(self) -> str:
         """Say the result in a few sentences per model."""
-        return "\n".join(
-            f"{report.title}: {saliency_words(report)}" for report in self.reports
-        )
+        return "\n".join(f"{r.title}: {saliency_words(r)}" for r in self.reports)
 
 
 class SaliencyOptions(TypedDict, total=False):
@@ -187,10 +183,10 @@ def evaluate_saliency(  # noqa: D417
             settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
         boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
-        parts: What to measure, such as `("faithfulness", "sanity")`; `None`: all of
-            `"faithfulness"`, `"agreement"`, `"sparsity"`, `"alignment"`,
-            `"localisation"`, `"smoothness"`, `"uniform_noise"`, `"gaussian_noise"`,
-            `"pgd"`, `"saliency_attack"` (nearly half of the time) and `"sanity"`.
+        parts: What to measure; `None`: all of `"faithfulness"`, `"agreement"`,
+            `"sparsity"`, `"alignment"`, `"localisation"`, `"smoothness"`, `"pgd"`,
+            `"uniform_noise"`, `"gaussian_noise"`, `"sanity"` and, nearly half of the
+            time, `"saliency_attack"`.
         **options: `baselines`: what removed pixels become, of `"blur"`, `"mean"` and
             `"zero"` (default: all); `steps` of deletion and insertion, 28; `top`: the
             share of the pixels that are the top of a map, 0.1; `samples`: random points
@@ -208,19 +204,18 @@ def evaluate_saliency(  # noqa: D417
     Example:
         >>> import numpy as np
         >>> from keras_jsigr import evaluate_saliency
-        >>> x = np.array([[0.9, 0.1, 0.2], [0.2, 0.6, 0.1]], "float32")
+        >>> x, parts = np.eye(2, 3, dtype="float32"), ["sparsity"]
         >>> report = evaluate_saliency(
-        ...     {"net": lambda x: x}, x, [0, 1], epsilon=0.1, parts=["sparsity"]
+        ...     {"net": lambda x: x}, x, [0, 1], 0.1, parts=parts
         ... )
         >>> report["net"].figure("Gini index").images
         2
     """
     arguments.choice("verbose", verbose, ("auto", 0, 1))
-    _check_names(models)
+    validation.check_models(models)
     validation.check_options("evaluate_saliency", SaliencyOptions, options)
-    x, limits = validation.check_threat_model(
-        x, epsilon, norm, input_range, *models.values()
-    )
+    known = (epsilon, norm, input_range, *models.values())
+    x, limits = validation.check_threat_model(x, *known)
     x = np.asarray(x)
     settings = MapSettings(
         **limits,
@@ -232,9 +227,7 @@ def evaluate_saliency(  # noqa: D417
     )
     PROGRAMS.forget(*models.values())
     size = settings.batch_size
-    logits = {
-        name: validation.check_logits(model, x, size) for name, model in models.items()
-    }
+    logits = {n: validation.check_logits(m, x, size) for n, m in models.items()}
     classes = next(iter(logits.values())).shape[-1]
     x, labels = validation.check_data(x, y, settings.input_range, classes)
     for name, model in [*models.items(), ("teacher", teacher)]:
@@ -252,33 +245,19 @@ def evaluate_saliency(  # noqa: D417
             record = measure(model, x, labels, settings, used=used, verbose=verbose)
         clean, total = Rate(int(right[name].sum()), len(x)), record.seconds["total"]
         about = to_json(model_summary(model, x.shape[1:], classes), "its settings")
-        reports.append(
-            Report(
-                title=name,
-                model={**about, "name": name},
-                data=data,
-                clean=clean,
-                robust=clean,
-                chance=chance(labels, classes),
-                versions=versions(),
-                seconds={"saliency": total, "total": total},
-                saliency=record,
-            )
+        report = Report(
+            title=name,
+            model={**about, "name": name},
+            data=data,
+            clean=clean,
+            robust=clean,
+            chance=chance(labels, classes),
+            versions=versions(),
+            seconds={"saliency": total, "total": total},
+            saliency=record,
         )
+        reports.append(report)
     return SaliencyReport(tuple(reports))
-
-
-def _check_names(models: Any) -> None:
-    if not isinstance(models, Mapping):
-        raise TypeError(
-            f"`models` is a {type(models).__name__}, expected a dictionary of models "
-            "by name. Pass {'my model': model}."
-        )
-    if not models or not all(isinstance(name, str) and name for name in models):
-        raise ValueError(
-            f"`models` has the names {list(models)}, expected at least one, each a "
-            "string. Pass {'my model': model}."
-        )
 
 
 def check_nested_settings(
@@ -293,8 +272,7 @@ def check_nested_settings(
             "settings of `evaluate_saliency`. Pass for instance {'teacher': other}."
         )
     chosen = {} if saliency is True else dict(saliency)
-    shared = sorted(set(chosen) & set(threat))
-    if shared:
+    if shared := sorted(set(chosen) & set(threat)):
         raise ValueError(
             f"`saliency` has the settings {shared}, which the evaluation has already. "
             "Pass them to `evaluate_robustness` itself."
@@ -317,9 +295,12 @@ def measure_saliency(task: Task, maps: MapSettings) -> SaliencyRecord:
         crashed = set(record.errors) - set(unknown_values(record.figures))
         return CachedResult({}, {"record": to_json(record)}, complete=not crashed)
 
+    method: Any = maps.method
+    if not isinstance(method, str):
+        method = {"settings": repr(method), **class_fingerprint(type(method))}
     settings = {
         **maps.get_config(),
-        "method": _identity(maps.method),
+        "method": method,
         "teacher": maps.teacher and model_identity(maps.teacher, task.x),
         "boxes": None if maps.boxes is None else array_digest(maps.boxes),
         "rows": array_digest(task.right),
@@ -329,10 +310,3 @@ def measure_saliency(task: Task, maps: MapSettings) -> SaliencyRecord:
     for error in record.errors:
         task.log.fail("saliency", error)
     return record
-
-
-def _identity(method: str | SaliencyMethod) -> str | dict[str, Any]:
-    """Return what tells apart two methods: class, settings and own code."""
-    if isinstance(method, str):
-        return method
-    return {"settings": repr(method), **class_fingerprint(type(method))}

@@ -44,8 +44,6 @@ Floats = npt.NDArray[np.float32]
 Points = npt.NDArray[Any]
 Figures = list[SaliencyFigure]
 
-# ---- settings and context
-
 
 @dataclass(frozen=True, kw_only=True)
 class MapSettings(Threat):
@@ -108,16 +106,14 @@ def check_boxes(boxes: Any, x: npt.NDArray[Any]) -> Floats | None:
             f"{x.shape}, expected ({len(x)}, 4) for images (N, H, W, C). Pass one box "
             "[x0, y0, x1, y1] in pixels per image."
         )
-    height, width = x.shape[1:3]
-    x0, y0, x1, y1 = found.T
-    wrong = ~((x0 >= 0) & (x0 < x1) & (x1 <= width))
-    wrong |= ~((y0 >= 0) & (y0 < y1) & (y1 <= height))
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
+    low, high, ends = found[:, :2], found[:, 2:], x.shape[2:0:-1]
+    fits = ((low >= 0) & (low < high) & (high <= np.asarray(ends))).all(axis=1)
+    if not fits.all():
+        first = int(np.flatnonzero(~fits)[0])
         raise ValueError(
             f"`boxes` is out of range: got {found[first].tolist()} at place {first}, "
-            f"expected 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}. Columns "
-            "come first, in pixels."
+            f"expected 0 <= x0 < x1 <= {ends[0]} and 0 <= y0 < y1 <= {ends[1]}. "
+            "Columns come first, in pixels."
         )
     return found
 
@@ -170,13 +166,12 @@ def figure_of(
     condition: str = "",
     *,
     better: Better = "",
-    used: Any = None,
-    known: Any = None,
+    used: Any = True,
+    known: Any = True,
 ) -> SaliencyFigure:
     """Average a metric over the examples."""
     values = np.asarray(values, np.float64)
-    used = np.ones(len(values), bool) if used is None else np.asarray(used)
-    finite = np.isfinite(values) if known is None else np.isfinite(values) & known
+    finite = np.isfinite(values) & known
     chosen = values[used & finite]
     n = len(chosen)
     return SaliencyFigure(
@@ -203,19 +198,14 @@ def unknown_values(figures: Sequence[SaliencyFigure]) -> list[str]:
     return [f"{lost}{'; '.join(parts)}."] if parts else []
 
 
-# ---- measures
-
-
 def faithfulness(context: MapContext) -> Figures:
     """Measure deletion and insertion in the order of the map and of the controls."""
     settings, layout = context.settings, context.layout
     low, seed = settings.input_range[0], (settings.seed, 0)
     orders, figures = {"by the map": context.maps}, []
     for kind in get_args(metrics.ControlName):
-        control = metrics.control_map(
-            context.x, kind, seed=seed, low=low, layout=layout
-        )
-        orders[f"{kind} order"] = control.numpy()
+        about: Any = {"seed": seed, "low": low, "layout": layout}
+        orders[f"{kind} order"] = metrics.control_map(context.x, kind, **about).numpy()
     steps = min(settings.steps, int(np.prod(context.maps.shape[1:])))
     areas: list[tuple[str, Any, Better]] = [
         ("Deletion", metrics.deletion, "lower"),
@@ -239,18 +229,19 @@ def faithfulness(context: MapContext) -> Figures:
 
 def agreements(context: MapContext) -> Figures:
     """Compare the maps with perturbation maps of the model and of the teacher."""
-    others: dict[str, Any] = {}
-    if not isinstance(context.explain.method, Perturbation):
-        others["own perturbation map"] = context.model
-    if context.settings.teacher is not None:
-        others["teacher's perturbation map"] = context.settings.teacher
+    own = isinstance(context.explain.method, Perturbation)
+    others = {
+        "own perturbation map": None if own else context.model,
+        "teacher's perturbation map": context.settings.teacher,
+    }
     bank = make_mask_bank(context.x.shape[1:], layout=context.layout)
     names = ("rank correlation", "cosine", "overlap of the top halves")
     figures = []
     for name, model in others.items():
-        explain = perturbation_explainer(
-            model, context.x[:1], bank, batch_size=context.settings.batch_size
-        )
+        if model is None:
+            continue
+        size = context.settings.batch_size
+        explain = perturbation_explainer(model, context.x[:1], bank, batch_size=size)
         theirs = np.asarray(explain(context.x, context.y))
         known = context.finite & finite_rows(theirs)
         found = context.apply(
@@ -296,11 +287,11 @@ def localization(context: MapContext) -> Figures:
     hit = context.apply(metrics.pointing_game, maps, boxes)
     mass = context.apply(metrics.relevance_mass, maps, boxes)
     area = context.apply(metrics.relevance_mass, np.ones_like(maps), boxes)
-    figure = partial(figure_of, group="Localisation", known=context.finite)
+    group, bound = "Localisation", "what chance gives both"
     return [
-        figure(hit, metric="Pointing game", better="higher"),
-        figure(mass, metric="Relevance mass", better="higher"),
-        figure(area, metric="Area of the boxes", condition="what chance gives both"),
+        context.figure(hit, group, "Pointing game", better="higher"),
+        context.figure(mass, group, "Relevance mass", better="higher"),
+        context.figure(area, group, "Area of the boxes", bound),
     ]
 
 
@@ -336,9 +327,6 @@ def sanity(context: MapContext) -> Figures:
     ]
 
 
-# ---- stability under perturbations that keep the class
-
-
 def stability(
     condition: str, perturb: Callable[[MapContext], Points], context: MapContext
 ) -> Figures:
@@ -369,7 +357,7 @@ def stability(
         figure(values, metric=name, better="higher")
         for name, values in zip(alike, found.T, strict=True)
     ]
-    return [*figures, figure(lengths, metric="Length of the perturbation", known=None)]
+    return [*figures, figure(lengths, metric="Length of the perturbation", known=True)]
 
 
 def uniform_noise(context: MapContext) -> Points:
@@ -477,8 +465,6 @@ MEASURES: dict[str, Callable[[MapContext], Figures]] = {
     "saliency_attack": partial(stability, "saliency attack", attacked_map),
     "sanity": sanity,
 }
-
-# ---- what the figures say
 
 _SAME, _ALL = "Same map with shuffled weights", "all layers"
 # Shuffled weights leave the architecture: borders and strides alone correlate maps.

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import keras
@@ -15,8 +15,6 @@ import tensorflow as tf
 
 from keras_jsigr.core.batching import open_batch, probe_rows
 from keras_jsigr.core.logits import as_logits
-
-# ---- gradients
 
 
 class NoGradient(NamedTuple):
@@ -52,9 +50,6 @@ def find_no_gradient(model: Any, x: Any) -> NoGradient | None:
         "argmax, casts to integers)."
     )
     return NoGradient(reason, python)
-
-
-# ---- questions
 
 
 class CountedModel:
@@ -93,9 +88,6 @@ class CountedModel:
             return None
 
 
-# ---- variables
-
-
 def layers_in(subject: Any) -> list[keras.Layer]:
     """Find the Keras models and layers that a callable holds or names."""
     found, seen, todo = [], set(), [(subject, 0)]
@@ -125,7 +117,10 @@ def _parts(item: Any) -> Iterable[Any]:
     if isinstance(item, types.MethodType):
         return [item.__self__, item.__func__]
     if isinstance(item, types.FunctionType):
-        held = [_content(cell) for cell in item.__closure__ or ()]
+        held: list[Any] = []
+        for cell in item.__closure__ or ():
+            with suppress(ValueError):  # assigned later
+                held.append(cell.cell_contents)
         held += [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
         named = [item.__globals__.get(name) for name in _names(item.__code__)]
         return [*held, *named, *vars(item).values()]
@@ -135,13 +130,6 @@ def _parts(item: Any) -> Iterable[Any]:
         return list(item.values())[:100]
     plain = isinstance(item, types.ModuleType | type | np.ndarray) or tf.is_tensor(item)
     return [] if plain else list(getattr(item, "__dict__", {}).values())
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # assigned later
-        return None
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -58,18 +58,15 @@ class Cell(NamedTuple):
         self, counted: Any = slice(None), union: bool = False
     ) -> list[TransferRecord]:
         """Count the examples that are right, by target."""
-        about: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("source", "attack", "epsilon", "fingerprint")
-        }
-        rates = {
-            target: Rate(int(right[counted].sum()), len(right[counted]))
-            for target, right in self.right.items()
-        }
-        return [
-            TransferRecord(target=target, accuracy=rate, union=union, **about)
-            for target, rate in rates.items()
-        ]
+        about: dict[str, Any] = {"source": self.source, "attack": self.attack}
+        about |= {"epsilon": self.epsilon, "fingerprint": self.fingerprint}
+        records = []
+        for target, right in self.right.items():
+            rate = Rate(int(right[counted].sum()), len(right[counted]))
+            records.append(
+                TransferRecord(target=target, accuracy=rate, union=union, **about)
+            )
+        return records
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,8 @@ class TransferBench:
         """Make examples against one model and try them on others."""
 
         def compute() -> CachedResult:
-            x, own, logits_of = (
-                self.x,
-                self.labels == "own",
-                partial(self._logits, source),
-            )
-            y = logits_of(x).argmax(-1) if own else self.y
+            x, logits_of = self.x, partial(self._logits, source)
+            y = logits_of(x).argmax(-1) if self.labels == "own" else self.y
             rows = np.arange(len(x))
             done = attacked(attack, self.models[source], logits_of, x, y, rows)
             if done.crashed:
@@ -130,10 +123,8 @@ class TransferBench:
         }
         found = self.cache.get_or_compute("transfer", wanted, compute)
         right = {name: found.arrays[f"right_{i}"] for i, name in enumerate(targets)}
-        named, fingerprint = (source, attack.name), self._identities[source][:16]
-        return Cell(
-            *named, attack.epsilon, right, **found.info, fingerprint=fingerprint
-        )
+        about = {**found.info, "fingerprint": self._identities[source][:16]}
+        return Cell(source, attack.name, attack.epsilon, right, **about)
 
 
 @dataclass
@@ -143,14 +134,6 @@ class TransferResult:
     records: list[TransferRecord] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def fooled_within(self, epsilon: float, examples: int) -> npt.NDArray[np.bool_]:
-        """Tell which examples some surrogate's example fooled the model on."""
-        fooled = np.zeros(examples, bool)
-        for cell in self.cells:
-            if cell.epsilon <= epsilon:
-                fooled |= ~next(iter(cell.right.values()))
-        return fooled
 
 
 def run_transfer(
@@ -182,15 +165,12 @@ def run_transfer(
                     cell = bench.cell(source, attack.at(radius), [name])
                     cell = cell._replace(attack=label)
                     result.records += cell.records()
-                    if source != name:
-                        result.cells.append(cell)
+                    result.cells += [cell] if source != name else []
+                    about = f"{label} on {source} at {radius:g}"
                     if cell.error:
-                        what = f"transfer, {label} on {source} at {radius:g}"
-                        task.log.fail(what, cell.error)
-                    task.log.say(
-                        f"  {label} on {source} at {radius:g}: "
-                        f"{result.records[-1].accuracy.accuracy:.1%} left"
-                    )
+                        task.log.fail(f"transfer, {about}", cell.error)
+                    left = result.records[-1].accuracy.accuracy
+                    task.log.say(f"  {about}: {left:.1%} left")
             except Exception as error:
                 task.log.fail(f"transfer, {label} on {source}", in_words(error))
     if len(surrogates) > 1:
@@ -206,7 +186,8 @@ def transfer_record(
         return None
     errors = list(dict.fromkeys(cell.error for cell in cells if cell.error))
     left = int(suite.robust.sum())
-    suite.robust &= ~result.fooled_within(task.epsilon, len(task.x))
+    for cell in cells:
+        suite.robust &= next(iter(cell.right.values()))
     accuracy = Rate(int(suite.robust.sum()), len(task.x))
     return AttackRecord(
         name="Transfer",
@@ -303,27 +284,20 @@ def transfer_matrix(  # noqa: D417
     batch_size = arguments.count("batch_size", batch_size)
     arguments.choice("labels", labels, ("true", "own"))
     arguments.choice("only_correct", only_correct, (False, True))
-    if not isinstance(models, Mapping) or not models:
-        raise TypeError(
-            f"`models` is {type(models).__name__} of no use: expected a dictionary of "
-            "at least one model by name. Pass {'plain': model, 'robust': other}."
-        )
+    validation.check_models(models)
     input_range = validation.known_range(input_range, *models.values())
     targets = list(models) if targets is None else list(targets)
     for name in targets:
         arguments.choice("targets", name, tuple(models))
     x = check_inputs(x, input_range)
     PROGRAMS.forget(*models.values())
-    first, one = next(iter(models.items()))
-    classes = validation.class_count(f"model '{first}'", one, x)
-    x, rows = validation.check_data(x, y, input_range, classes)
+    classes = None
     for name, model in models.items():
-        validation.class_count(f"model '{name}'", model, x, classes)
+        classes = validation.class_count(f"model '{name}'", model, x, classes)
+    x, rows = validation.check_data(x, y, input_range, classes or 0)
     if epsilons is None:
-        limits = validation.check_threat_model(
-            x, None, norm, input_range, *models.values()
-        )[1]
-        epsilons = [limits["epsilon"]]
+        known = (None, norm, input_range, *models.values())
+        epsilons = [validation.check_threat_model(x, *known)[1]["epsilon"]]
     radii = validation.check_radii("epsilons", epsilons)
     threat: dict[str, Any] = {"epsilon": radii[0], "norm": arguments.norm(norm)}
     threat |= {"input_range": input_range, "batch_size": batch_size, "seed": seed}

@@ -64,6 +64,17 @@ def known_range(given: Any, *models: Any) -> tuple[float, float]:
     return low, high
 
 
+def check_models(models: Any) -> None:
+    """Check that models are given by name."""
+    named = isinstance(models, Mapping) and len(models) > 0
+    if not named or not all(isinstance(name, str) and name for name in models):
+        names = list(models) if isinstance(models, Mapping) else type(models).__name__
+        raise TypeError(
+            f"`models` is {names!r}, expected a dictionary of models by name, at least "
+            "one. Pass {'plain': model, 'robust': other}."
+        )
+
+
 def check_radii(name: str, radii: Any) -> list[float]:
     """Check radii and sort them."""
     if isinstance(radii, str | int | float) or not len(radii):
@@ -93,10 +104,7 @@ def check_data(
     """Check examples and labels; return arrays and class indices."""
     x = np.asarray(check_inputs(x, input_range))
     if y is None:
-        raise ValueError(
-            "`y` is None, expected the true label of each example. Accuracy cannot be "
-            "measured without labels."
-        )
+        raise ValueError("`y` is None, expected the true label of each example.")
     if np.asarray(y).dtype.kind in "OSU":
         raise TypeError(
             f"`y` holds names such as {str(np.asarray(y).flat[0])!r}, expected class "
@@ -163,7 +171,12 @@ def check_surrogates(
                 f"`surrogates` is a {type(surrogates).__name__}, expected a list of "
                 "models or a dictionary of models by name. Pass [model]."
             )
-        surrogates = _named(surrogates)
+        names = [
+            model_name(m) if isinstance(m, keras.Model) else "" for m in surrogates
+        ]
+        if not all(names) or len(set(names)) < len(names):
+            names = [f"surrogate {place}" for place in range(1, len(names) + 1)]
+        surrogates = dict(zip(names, surrogates, strict=True))
     evaluated = {id(model), id(base_model(model))}
     for name, surrogate in surrogates.items():
         if not isinstance(name, str) or not name:
@@ -176,10 +189,3 @@ def check_surrogates(
         PROGRAMS.forget(surrogate)
         class_count(f"surrogate '{name}'", surrogate, x, classes)
     return dict(surrogates)
-
-
-def _named(models: Sequence[Any]) -> dict[str, Any]:
-    names = [model_name(m) if isinstance(m, keras.Model) else "" for m in models]
-    if not all(names) or len(set(names)) < len(names):
-        names = [f"surrogate {number}" for number in range(1, len(models) + 1)]
-    return dict(zip(names, models, strict=True))

@@ -38,6 +38,17 @@ def test_range_and_radius_of_hardened_models(robust):
     with pytest.raises(ValueError, match="expected one range"):
         known_range(None, robust, other)
     assert known_range(TO_255, robust, other) == TO_255
+    # Attacks have one range: that of each column is refused.
+    columns = kj.harden(net(), 0.1, input_range=([0, 0], [1, 9]), verbose=0)
+    for given, models in (
+        (None, [columns]),
+        (([0, 0], [1, 9]), []),
+        ({"x": (0, 1)}, []),
+        ("standardized", []),
+    ):
+        with pytest.raises(ValueError, match="input_range"):
+            known_range(given, *models)
+    assert known_range((0, 9), columns) == (0.0, 9.0)
     _, threat = check_threat_model(X, None, np.inf, None, net(), robust)
     assert tuple(threat.values()) == (2.0, "linf", TO_255)
     # The radius of the maximum norm is none of another norm.

@@ -377,7 +377,7 @@ def test_bad_calls_are_refused():
     net = detector()
     for changes, words in (
         ({"models": net}, "expected a dictionary of models"),
-        ({"models": {}}, "expected at least one"),
+        ({"models": {}}, "at least one"),
         ({"method": "guess"}, "Unknown `method`"),
         ({"baselines": ("black",)}, "baselines"),
         ({"parts": ["speed"]}, "parts"),

@@ -97,16 +97,16 @@ def _properties(theme: Theme) -> str:
     return f"color-scheme: {theme}; {pairs}"
 
 
-def _channels(color: str) -> tuple[int, int, int]:
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+def _channels(color: str) -> list[int]:
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def _luminance(color: str) -> float:
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-        for c in (channel / 255 for channel in _channels(color))
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    shares = [channel / 255 for channel in _channels(color)]
+    r, g, b = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares
+    )
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 # ---- the chart of the HTML page
@@ -162,10 +162,7 @@ class Chart:
         return [float(f"{i * step:.10g}") for i in range(count)]
 
     def level_labels(self) -> list[tuple[str, float]]:
-        """Return what guessing gives with its height; levels that are close share it.
-
-        Labels one below the other would need 16 units each.
-        """
+        """Return what guessing gives with its height; close levels share it."""
         groups = _close(sorted(self.chances), lambda a, b: self.y(a) - self.y(b) < 18)
         return [(", ".join(dict.fromkeys(map(percent, g))), g[-1]) for g in groups]
 
@@ -174,8 +171,7 @@ class Chart:
         found = []
         for group in _close(self.marked, lambda a, b: self.x(b) - self.x(a) < 90):
             text, place = ", ".join(map(number, group)), self.x(group[-1])
-            half = 3.6 * (len(text) + 4)
-            anchor = "middle"
+            half, anchor = 3.6 * (len(text) + 4), "middle"
             if place + half > self.width:
                 place, anchor = place + 4, "end"
             elif place < half:
@@ -187,13 +183,9 @@ class Chart:
         """Tell whether the lines leave more room at the left of a level."""
 
         def room(start: float, end: float) -> float:
-            found = [
-                abs(p.accuracy.accuracy - share)
-                for _, points in self.lines
-                for p in points
-                if start <= p.epsilon <= end
-            ]
-            return min(found, default=1.0)
+            points = [p for _, line in self.lines for p in line]
+            inside = [p.accuracy.accuracy for p in points if start <= p.epsilon <= end]
+            return min((abs(share - other) for other in inside), default=1.0)
 
         return room(0, 0.25 * self.limit) > room(0.75 * self.limit, self.limit)
 

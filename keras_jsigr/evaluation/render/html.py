@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_jsigr.evaluation.records import ReportData
@@ -100,6 +101,8 @@ def html_page(reports: Sequence[ReportData]) -> str:
     pages = _environment()
     style = theme_css() + pages.get_template("page.css").render(places=range(6))
     script = pages.get_template("page.js").render()
+    title = reports[0].title or "Robustness of a model"
+    maps_alone = all(report.saliency and not report.attacks for report in reports)
     html = pages.get_template("page.html").render(
         style=style,
         script=script,
@@ -107,8 +110,8 @@ def html_page(reports: Sequence[ReportData]) -> str:
         reports=reports,
         names=tables.labels(reports),
         several=len(reports) > 1,
-        title=_title(reports),
-        kind=_kind(reports),
+        title=title if len(reports) == 1 else "Comparison of models",
+        kind="Saliency report" if maps_alone else "Robustness report",
         parts=sections(reports),
         figures=[tables.key_figures(report) for report in reports],
         sentences=[sentences(report) for report in reports],
@@ -144,15 +147,11 @@ def _environment() -> jinja2.Environment:
         "mean": tables.mean,
         "spread": tables.spread,
         "norm": lambda name: tables.NORMS.get(str(name), name),
-        "prose": _prose,
+        # A figure and its unit stay on one line.
+        "prose": partial(re.sub, r"(?<=[\d<>]) (?=%|\d)", "\N{NO-BREAK SPACE}"),
         "by_status": lambda found: sorted(found, key=lambda f: STATUS[f.status]),
     }
     return environment
-
-
-def _prose(text: str) -> str:
-    """Keep a figure and its unit on one line."""
-    return re.sub(r"(?<=[\d<>]) (?=%|\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _policy(style: str, script: str) -> str:
@@ -179,14 +178,3 @@ def _charts(reports: Sequence[ReportData]) -> list[Chart]:
     chances = sorted({report.chance for report in reports})
     sizes = ((1040, 380), (350, 290))
     return [Chart(lines, sorted(marked), chances, *size) for size in sizes]
-
-
-def _kind(reports: Sequence[ReportData]) -> str:
-    maps_alone = all(report.saliency and not report.attacks for report in reports)
-    return "Saliency report" if maps_alone else "Robustness report"
-
-
-def _title(reports: Sequence[ReportData]) -> str:
-    if len(reports) > 1:
-        return "Comparison of models"
-    return reports[0].title or "Robustness of a model"

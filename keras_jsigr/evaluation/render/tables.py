@@ -30,8 +30,7 @@ def numbered(records: Sequence[Any], name: str) -> dict[Any, Any]:
 def labels(reports: Sequence[ReportData]) -> list[str]:
     """Give every report a name of its own."""
     titles = [report.title or "Report" for report in reports]
-    models = [str(report.model.get("name") or "") for report in reports]
-    for names in (titles, models):
+    for names in (titles, [f"{r.model.get('name') or ''}" for r in reports]):
         if all(names) and len(set(names)) == len(names):
             return names
     return [f"{i}. {title}" for i, title in enumerate(titles, start=1)]
@@ -111,7 +110,7 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return f"({', '.join(plain(item) for item in value)})"
+        return f"({', '.join(map(plain, value))})"
     # Seeds and settings in full: these are for repeating, not for reading.
     shown = f"{value:.12g}" if isinstance(value, float) else ""
     return shown.replace("inf", "∞") or f"{value}"
@@ -134,42 +133,40 @@ def mismatches(reports: Sequence[ReportData]) -> list[str]:
             pairs = zip(values, reports, strict=True)
             listed = ", ".join(f"{_short(v)} ({report.title})" for v, report in pairs)
             found.append(f"The reports differ in {name}: {listed}.")
-    transfers = [
-        [attack for attack in report.attacks if attack.access == "transfer"]
-        for report in reports
-    ]
+    # Reports with transfer attacks say so; older ones do not.
+    moved = [[a for a in r.attacks if a.access == "transfer"] for r in reports]
     suites = [
-        [(a.name, _without(a.config, "verbose")) for a in r.attacks if a not in moved]
-        for r, moved in zip(reports, transfers, strict=True)
+        [
+            (a.name, _without(a.config, "verbose"))
+            for a in r.attacks
+            if a not in transfer
+        ]
+        for r, transfer in zip(reports, moved, strict=True)
     ]
     # No model is its own surrogate, so the sources of transfer differ between models:
     # that matters only where they changed the result.
-    sources = [[_without(a.config, "settings") for a in moved] for moved in transfers]
-    by_transfer = any(attack.broken for moved in transfers for attack in moved)
-    if _differ(suites) or (by_transfer and _differ(sources)):
-        found.append(
-            "The reports differ in the attacks or their settings: the worst cases "
-            "are over different suites."
-        )
-    # Of reports with transfer that say; older ones do not.
+    sources = [[_without(a.config, "settings") for a in transfer] for transfer in moved]
+    everything = [attack for transfer in moved for attack in transfer]
+    by_transfer = any(attack.broken for attack in everything)
     settings = [
         [_without(config, "verbose") for config in attack.config["settings"].values()]
-        for moved in transfers
-        for attack in moved
+        for attack in everything
         if "settings" in attack.config
     ]
-    if _differ(settings):
-        found.append(
-            "The reports differ in the transfer attacks or their settings: the figures "
-            "under transfer are of different attacks."
-        )
     records = [report.saliency for report in reports if report.saliency is not None]
-    if _differ([(_without(r.settings, "batch_size"), r.images) for r in records]):
-        found.append(
-            "The reports differ in how their saliency maps were measured, or on which "
-            "examples: the figures of the maps do not compare."
-        )
-    return found
+    maps = [(_without(r.settings, "batch_size"), r.images) for r in records]
+    says = {
+        "the attacks or their settings: the worst cases are over different suites.": (
+            _differ(suites) or (by_transfer and _differ(sources))
+        ),
+        "the transfer attacks or their settings: the figures under transfer are of "
+        "different attacks.": _differ(settings),
+        "how their saliency maps were measured, or on which examples: the figures of "
+        "the maps do not compare.": _differ(maps),
+    }
+    return found + [
+        f"The reports differ in {what}" for what, true in says.items() if true
+    ]
 
 
 def _differ(values: list[Any]) -> bool:
@@ -194,11 +191,8 @@ def compared(reports: Sequence[ReportData]) -> list[str]:
         return [*differences, "Their figures do not compare directly."]
     if not all(any(a.accuracy for a in report.attacks) for report in reports):
         return []
-    order = sorted(
-        zip(labels(reports), (report.robust for report in reports), strict=True),
-        key=lambda pair: -pair[1].accuracy,
-    )
-    (first, best), *rest = order
+    pairs = zip(labels(reports), (report.robust for report in reports), strict=True)
+    (first, best), *rest = sorted(pairs, key=lambda pair: -pair[1].accuracy)
     others = ", ".join(f"{name} {percent(rate.accuracy)}" for name, rate in rest)
     text = (
         f"Under attack {first} remains right most often, {percent(best.accuracy)} of "
@@ -252,8 +246,8 @@ def transfer_words(report: ReportData) -> str:
         f"right at worst ({worst.attack} against {worst.source})"
     )
     single = strongest_transfer(report, single=True)
-    home = None if single is None else _with_access(report, single)
-    if single is not None and home is not None:
+    home = single and _with_access(report, single)
+    if single and home:
         if single is not worst:
             text += f"; those of the best single source {percent(_share(single))} "
             text += f"({single.attack} against {single.source})"
@@ -270,13 +264,9 @@ def transfer_words(report: ReportData) -> str:
 
 
 def _with_access(report: ReportData, foreign: TransferRecord) -> TransferRecord | None:
-    found = [
-        r
-        for r in report.transfer
-        if r.source == r.target == foreign.target
-        and r.attack == foreign.attack
-        and _same(r.epsilon, foreign.epsilon)
-    ]
+    own = [r for r in report.transfer if r.source == r.target == foreign.target]
+    found = [r for r in own if r.attack == foreign.attack]
+    found = [r for r in found if _same(r.epsilon, foreign.epsilon)]
     # Older reports may have several of one name: which is the same attack, is lost.
     return found[0] if len(found) == 1 else None
 
@@ -358,10 +348,9 @@ def key_figures(report: ReportData) -> list[KeyFigure]:
 
 def decided(report: ReportData) -> bool:
     """Tell whether most rules of the diagnostics could be checked, and none crashed."""
-    skipped = [f for f in report.findings if f.status == "skipped"]
-    return 2 * len(skipped) < len(report.findings) and not any(
-        f.crashed for f in skipped
-    )
+    skipped = sum(f.status == "skipped" for f in report.findings)
+    crashed = any(f.crashed for f in report.findings)
+    return 2 * skipped < len(report.findings) and not crashed
 
 
 class Matrix(NamedTuple):
@@ -402,11 +391,8 @@ def report_matrices(
     setting = [w for w in mismatches(reports) if "differ in the attacks" not in w]
     if not setting and _distinct(reports) and _same_sources(reports):
         return [(None, matrices(together))]
-    return [
-        (place, matrices(report.transfer))
-        for place, report in enumerate(reports)
-        if report.transfer
-    ]
+    alone = [(place, matrices(report.transfer)) for place, report in enumerate(reports)]
+    return [(place, found) for place, found in alone if found]
 
 
 def _distinct(reports: Sequence[ReportData]) -> bool:

@@ -87,20 +87,16 @@ def _finding(finding: Finding) -> list[str]:
 
 def rate(value: Rate | None) -> str:
     """Write a share with its interval."""
-    if value is None:
-        return "not measured"
-    return f"{percent(value.accuracy)} ({between(value)})"
+    return f"{percent(value.accuracy)} ({between(value)})" if value else "not measured"
 
 
 def _attacks(report: ReportData) -> TextTable:
     header = ["Attack", "Access", "Attacked", "Broken", "Accuracy after", "Time"]
-    rows = [
-        [
-            *(a.name, a.access, number(a.attacked), number(a.broken)),
-            *(rate(a.accuracy), duration(a.seconds), plain(a.config), a.error or ""),
-        ]
-        for a in report.attacks
-    ]
+    rows = []
+    for a in report.attacks:
+        counts = [number(a.attacked), number(a.broken), rate(a.accuracy)]
+        more = [duration(a.seconds), plain(a.config), a.error or ""]
+        rows.append([a.name, a.access, *counts, *more])
     return TextTable("Attacks", [*header, "Settings", "Error"], rows)
 
 
@@ -274,8 +270,11 @@ def _summary(report: ReportData) -> str:
 def _key_figures(reports: Sequence[ReportData]) -> list[str]:
     columns = labels(reports) if len(reports) > 1 else ["Value"]
     rows = [
-        [figures[0].name, *(_joined(one.value, one.note) for one in figures)]
-        for figures in zip(*map(key_figures, reports), strict=True)
+        [
+            row[0].name,
+            *(f"{f.value} ({f.note})" if all(f) else f.value or f.note for f in row),
+        ]
+        for row in zip(*map(key_figures, reports), strict=True)
     ]
     return ["## Key figures", _table(["Figure", *columns], rows)]
 
@@ -315,7 +314,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top, *rest = ([escape(cell) for cell in row] for row in (header, *rows))
     lines = (top, ["---"] * len(header), *rest)
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def _joined(value: str, note: str) -> str:
-    return f"{value} ({note})" if value and note else value or note
