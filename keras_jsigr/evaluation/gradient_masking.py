@@ -43,7 +43,7 @@ def diagnostics(  # noqa: D417
 ) -> list[Finding]:
     """Look for signs that a model hides its gradients instead of being robust.
 
-    Eleven rules, each a documented threshold and a test of counts: vanishing gradients,
+    Eleven rules, each a threshold and a test of counts: vanishing gradients,
     probabilities in place of logits, outputs that are random or depend on the batch;
     one step that beats many, black box that beats white box, more steps that find more,
     a larger radius that does not help; logits whose scale decides, gradients that turn

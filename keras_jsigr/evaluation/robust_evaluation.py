@@ -104,8 +104,7 @@ def evaluate_robustness(
         norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
         input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
             or (0, 1).
-        attacks: `"standard"` (AutoAttack), a suite, or a list of attacks and names of
-            attacks.
+        attacks: `"standard"` (AutoAttack), a suite, or a list of attacks and names.
         surrogates: Other models of the same classes, a list or by name, to make
             examples against; never the weights under evaluation.
         diagnostics: Whether to look for symptoms of gradient masking.

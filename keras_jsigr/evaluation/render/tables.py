@@ -116,9 +116,6 @@ def plain(value: Any) -> str:
     return shown.replace("inf", "∞") or f"{value}"
 
 
-# ---- comparisons
-
-
 def mismatches(reports: Sequence[ReportData]) -> list[str]:
     """Say in words in what evaluations differ, so that figures do not compare."""
     found = []
