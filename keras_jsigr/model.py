@@ -83,7 +83,7 @@ class LossParts(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
 class JSIGRModel(keras.Model):
-    """A Keras classifier whose `fit` trains it with J-SIGR. `harden` makes one.
+    """A Keras classifier that `fit` trains with J-SIGR (arXiv 2207.13036), by `harden`.
 
     `L = task loss + r f sum_k lambda_k R_k` with the penalties `R_k` of the recipe, the
     warm-up `r` in 0..1 and the factor `f`, 1 unless `callbacks.AccuracyConstraint`
@@ -262,7 +262,7 @@ class JSIGRModel(keras.Model):
 
     @property
     def input_range(self) -> tuple[float, float]:
-        """Range of the inputs that `fit` receives, of all alike."""
+        """Range of the inputs that `fit` receives; an error where columns differ."""
         self._refuse_columns("input_range")
         low, high = self._forward.scales[0].low, self._forward.scales[0].high
         return low, high
@@ -385,9 +385,10 @@ class JSIGRModel(keras.Model):
 
         Example:
             >>> import keras, keras_jsigr as kj
-            >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
-            >>> kj.JSIGRModel(net).logits(keras.ops.zeros((1, 2))).shape
-            TensorShape([1, 3])
+            >>> head = keras.layers.Dense(3, "softmax")
+            >>> net = keras.Sequential([keras.Input((2,)), head])
+            >>> kj.JSIGRModel(net).logits(keras.ops.zeros((1, 2))).numpy().tolist()
+            [[0.0, 0.0, 0.0]]
         """
         return self._forward(inputs, training=training)
 

@@ -213,7 +213,7 @@ def compiled_losses(model: keras.Model) -> list[Any]:
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """Return a shallow, uncompiled copy: Keras may fail to serialize its losses."""
+    """Return an uncompiled copy with the same layers: Keras may fail to copy losses."""
     view: keras.Model = object.__new__(type(model))
     view.__dict__.update(vars(model))
     view.__dict__["compiled"] = False

@@ -49,7 +49,7 @@ def replica_batches(data: Any) -> Iterator[tuple[Any, Any]]:
 
 
 class CheckedSteps:
-    """The compiled steps of a model: the first batch is checked, then trained on."""
+    """Compiled steps that check the first batch of a stream, then train on it, too."""
 
     def __init__(self, model: Any, steps: Callable[[Any], Any]) -> None:
         self._model = model
