@@ -97,9 +97,7 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
     return round(float(correct(model, x, y).mean()), 4)
 
 
-def figures(
-    model: keras.Model, data: kj.datasets.Dataset, images: Split
-) -> dict[str, Any]:
+def figures(model: keras.Model, data: kj.datasets.Dataset, images: Split) -> dict[str, Any]:
     """Measure clean accuracy and PGD-20."""
     n = SETTINGS["attacked"]
     x, y = data.x_test[:n], data.y_test[:n]

@@ -35,9 +35,7 @@ def still_correct(
     return correct(model, x, y) & ~fooled
 
 
-def left_by_apgd(
-    model: Any, x: np.ndarray, y: np.ndarray, epsilon: float
-) -> np.ndarray:
+def left_by_apgd(model: Any, x: np.ndarray, y: np.ndarray, epsilon: float) -> np.ndarray:
     """Tell which images survive APGD-CE and APGD-T, Linf, bool `(N,)`."""
     common: dict[str, Any] = {"epsilon": epsilon, "early_stop": True, "verbose": 0}
     attacks = [kj.attacks.APGD(**common), kj.attacks.TargetedAPGD(**common)]
@@ -76,9 +74,7 @@ def lengths(changes: np.ndarray, norm: str) -> np.ndarray:
     return np.linalg.norm(changes.reshape(len(changes), -1), order, axis=-1)
 
 
-def distances(
-    model: Any, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, norm: str
-) -> np.ndarray:
+def distances(model: Any, x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, norm: str) -> np.ndarray:
     """Measure how far the model was moved to be fooled, float `(N,)`.
 
     Zero where it errs at `x` already; infinite where it was not fooled within 0..1.
@@ -168,9 +164,7 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     lines = [headings, ["---"] * len(headings), *rows]
     for line in lines:
         if len(line) != len(headings):
-            raise ValueError(
-                f"Got a row of {len(line)} columns, expected {len(headings)}: {line}."
-            )
+            raise ValueError(f"Got a row of {len(line)} columns, expected {len(headings)}: {line}.")
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -213,9 +207,7 @@ def comparison_table(
         table = []
         for row in methods:
             found = {name: cells.get(f"{net}/{row}/{name}") for name in names}
-            texts = [
-                _text(cell, row, name, notes, text) for name, cell in found.items()
-            ]
+            texts = [_text(cell, row, name, notes, text) for name, cell in found.items()]
             table.append([row, *texts, _ratio(found, names[0], figure)])
         headings = [method, *names, "ratio to the fastest peer"]
         lines += [
@@ -238,9 +230,7 @@ def _text(
 
 
 def _ratio(row: Mapping[str, dict[str, Any] | None], ours: str, figure: str) -> str:
-    speeds = {
-        name: cell[figure] for name, cell in row.items() if cell and figure in cell
-    }
+    speeds = {name: cell[figure] for name, cell in row.items() if cell and figure in cell}
     own = [speeds.pop(name) for name in list(speeds) if name.startswith(ours)]
     if not own or not speeds:
         return "-"

@@ -112,9 +112,7 @@ def judge(
         "FGSM": percent(survivors),
         "robust": round(100 * report.robust.accuracy, 2),
         "attacks": {
-            r.name: round(100 * r.accuracy.accuracy, 2)
-            for r in report.attacks
-            if r.accuracy
+            r.name: round(100 * r.accuracy.accuracy, 2) for r in report.attacks if r.accuracy
         },
         "images": len(x),
         "errors": report.errors,
@@ -172,9 +170,7 @@ def main() -> None:
         raise SystemExit("The harness does not give the published figures.")
 
 
-def run_all(
-    store: Store, recipes: dict[str, nets.Recipe], options: argparse.Namespace
-) -> None:
+def run_all(store: Store, recipes: dict[str, nets.Recipe], options: argparse.Namespace) -> None:
     """Train and judge what is not there yet."""
     source = "sample" if options.quick else "idx"
     data = kj.datasets.load("fashion_mnist", source=source, data_dir=options.data_dir)

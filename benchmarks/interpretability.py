@@ -151,10 +151,7 @@ def explanations(
         seed=seed,
     )["model"]
     columns = FAITHFULNESS + AGREEMENT + STABILITY + (() if boxes is None else BOXES)
-    figures = {
-        heading: report.figure(metric, condition)
-        for heading, metric, condition in columns
-    }
+    figures = {heading: report.figure(metric, condition) for heading, metric, condition in columns}
     found = {heading: figure.mean for heading, figure in figures.items()}
     return found | {"images": figures["Gini"].images}
 

@@ -140,9 +140,7 @@ def main() -> None:
     if not options.table:
         measure(store, options)
     if not print_table(store) and not options.quick:
-        raise SystemExit(
-            f"Our suite is weaker than ART's by more than {MARGIN} points."
-        )
+        raise SystemExit(f"Our suite is weaker than ART's by more than {MARGIN} points.")
 
 
 def parse_options() -> argparse.Namespace:

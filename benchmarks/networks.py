@@ -133,8 +133,7 @@ def colour_net(activation: Activation, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     convolutions = [
-        layers.Conv2D(filters, 3, 2, "same", activation=activation)
-        for filters in (16, 32, 64)
+        layers.Conv2D(filters, 3, 2, "same", activation=activation) for filters in (16, 32, 64)
     ]
     dense = [layers.Dense(100, activation=activation), layers.Dense(10)]
     image = keras.Input((64, 64, 3), name="image")
@@ -197,9 +196,7 @@ class Trades(keras.Model):
             clean,
             seed=tf.zeros((2,), tf.int32),
         )
-        x_adv = x + tf.clip_by_value(
-            x_adv - x, -self.attack.epsilon, self.attack.epsilon
-        )
+        x_adv = x + tf.clip_by_value(x_adv - x, -self.attack.epsilon, self.attack.epsilon)
         x_adv = tf.stop_gradient(tf.clip_by_value(x_adv, 0.0, 1.0))
         with tf.GradientTape() as tape:
             logits = self.net(x, training=True)

@@ -148,9 +148,7 @@ def run_seed(names: list[str], data: kj.datasets.Dataset, seed: int, out: Path) 
     if any((VARIANTS[name] or {}).get("maps") for name in open_names):
         train(plain, data)
     pgd = kj.attacks.PGD(epsilon=EPSILON, steps=20, verbose=0)
-    transferred = kj.attacks.MIFGSM(epsilon=EPSILON, steps=10, verbose=0)(
-        surrogate, x, y
-    )
+    transferred = kj.attacks.MIFGSM(epsilon=EPSILON, steps=10, verbose=0)(surrogate, x, y)
     for name in open_names:
         model = make(VARIANTS[name], plain, data, seed)
         seconds = train(model, data)

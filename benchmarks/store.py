@@ -80,9 +80,7 @@ class Store:
             of: What the cell has to be of, as `put` was told.
         """
         cell = self.cells.get(name)
-        return (
-            cell is not None and "error" not in cell and cell.get("of") == as_json(of)
-        )
+        return cell is not None and "error" not in cell and cell.get("of") == as_json(of)
 
     def put(self, name: str, cell: Any, of: Any = None) -> None:
         """Keep a cell, in memory and on disk.
@@ -103,9 +101,7 @@ class Store:
             }
             write(self.path, f"{json.dumps(content, indent=2)}\n")
 
-    def measure(
-        self, name: str, figures: Callable[[], dict[str, Any]], of: Any = None
-    ) -> None:
+    def measure(self, name: str, figures: Callable[[], dict[str, Any]], of: Any = None) -> None:
         """Keep what `figures` finds, and print it; nothing if `has` finds the cell.
 
         Args:

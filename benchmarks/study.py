@@ -143,9 +143,7 @@ def train(members: list[Member], bank: Bank, transfer: bool) -> None:
     bank.fill(trained)
 
 
-def measure(
-    store: Store, name: str, seed: int, bank: Bank, options: argparse.Namespace
-) -> None:
+def measure(store: Store, name: str, seed: int, bank: Bank, options: argparse.Namespace) -> None:
     """Measure of a network what is not measured yet."""
     method = bank.methods[name]
     net = cache(lambda: bank.net(name, seed))
@@ -204,9 +202,7 @@ def robustness(net: keras.Model, headline: bool, bank: Bank) -> dict[str, Any]:
     epsilon, whole = bank.rung.epsilon, bank.rung.whole_suite
     if headline:
         attacks = "standard" if whole else ["apgd-ce", "apgd-t"]
-        report = kj.evaluate_robustness(
-            net, x, y, epsilon=epsilon, attacks=attacks, verbose=0
-        )
+        report = kj.evaluate_robustness(net, x, y, epsilon=epsilon, attacks=attacks, verbose=0)
         found = {f.rule: f.says for f in report.findings if f.status == "suspect"}
         return {
             "clean": percent(correct(net, bank.data.x_test, bank.data.y_test)),
@@ -264,9 +260,7 @@ def explanations(net: keras.Model, bank: Bank) -> dict[str, Any]:
         "gini": ("Gini index", ""),
     }
     figures = {k: report["net"].figure(*where) for k, where in columns.items()}
-    return {k: figure.mean for k, figure in figures.items()} | {
-        "images": figures["gini"].images
-    }
+    return {k: figure.mean for k, figure in figures.items()} | {"images": figures["gini"].images}
 
 
 def parse_options() -> argparse.Namespace:

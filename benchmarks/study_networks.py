@@ -215,9 +215,7 @@ def load_data(
             )
         return load_tiny_imagenet10(archive)
     source = "sample" if quick else "idx"
-    data = kj.datasets.load(
-        "fashion_mnist", source=source, data_dir=data_dir, verbose=False
-    )
+    data = kj.datasets.load("fashion_mnist", source=source, data_dir=data_dir, verbose=False)
     return data, None
 
 
@@ -263,8 +261,7 @@ def load_tiny_imagenet10(
         for split in ("train", "val"):
             chosen = [name for name in names if name.startswith(f"{split}/")]
             images = [
-                tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy()
-                for name in chosen
+                tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy() for name in chosen
             ]
             labels = np.array([classes.index(name.split("/")[1]) for name in chosen])
             splits[split] = (chosen, np.stack(images), labels)
@@ -423,9 +420,7 @@ class Bank:
     def file_of(self, name: str, seed: int) -> Path:
         """Name the file of a network after what it is."""
         recipe = self.recipe_of(name, seed)
-        return nets.file_of(
-            f"{self.rung.name}-{name}-{seed}", recipe, self._options.cache
-        )
+        return nets.file_of(f"{self.rung.name}-{name}-{seed}", recipe, self._options.cache)
 
     def stems_of(self, members: Iterable[Member]) -> list[str]:
         """Return the names of files: figures of networks stay while these do."""
@@ -503,9 +498,7 @@ def transfer_examples(bank: Bank, names: list[str], radius: float) -> Examples:
 
 
 def _attacked(bank: Bank, names: list[str], radius: float) -> Examples:
-    sources: dict[str, Any] = {
-        name: bank.surrogates.net(name, SURROGATE_SEED) for name in names
-    }
+    sources: dict[str, Any] = {name: bank.surrogates.net(name, SURROGATE_SEED) for name in names}
     members = list(sources.values())
     for fuse in ("logits", "probabilities"):
         sources[fuse] = kj.attacks.LogitsEnsemble(members, fuse=fuse)

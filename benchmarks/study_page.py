@@ -274,9 +274,7 @@ class Point:
     up: float
 
 
-def scatter(
-    points: list[Point], path: Path, labels: tuple[str, str], *, log: bool = False
-) -> None:
+def scatter(points: list[Point], path: Path, labels: tuple[str, str], *, log: bool = False) -> None:
     """Draw points with numbers, and what the numbers stand for beside them.
 
     Args:

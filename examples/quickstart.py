@@ -34,9 +34,7 @@ def main() -> None:
     started = time.perf_counter()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    data = kj.datasets.load(
-        options.dataset, source=options.source, data_dir=options.data_dir
-    )
+    data = kj.datasets.load(options.dataset, source=options.source, data_dir=options.data_dir)
 
     print("\n1. The plain network, and an undefended one to transfer attacks from")
     plain = train(network(data, options.seed), data, options)

@@ -28,9 +28,7 @@ import keras_jsigr as kj
 try:
     import keras_tuner
 except ImportError as error:
-    raise SystemExit(
-        "This example needs KerasTuner: pip install keras-tuner"
-    ) from error
+    raise SystemExit("This example needs KerasTuner: pip install keras-tuner") from error
 
 EPSILON = 0.1
 Images = tuple[np.ndarray, np.ndarray]

@@ -136,9 +136,7 @@ def trained(
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.fit(
-        data.x_train, data.y_train, epochs=options.epochs, batch_size=128, verbose=0
-    )
+    model.fit(data.x_train, data.y_train, epochs=options.epochs, batch_size=128, verbose=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path.with_suffix(".part.keras"))
     path.with_suffix(".part.keras").replace(path)
@@ -164,10 +162,7 @@ def print_table(reports: list, images: int, options: argparse.Namespace) -> None
             for radius in radii
         ]
         cells = "".join(f"{value:16.1%}" for value in worst)
-        print(
-            f"{report.title:16}{report.clean.accuracy:8.1%}{cells}"
-            f"{report.robust.accuracy:16.1%}"
-        )
+        print(f"{report.title:16}{report.clean.accuracy:8.1%}{cells}{report.robust.accuracy:16.1%}")
 
 
 def parse_options() -> argparse.Namespace:

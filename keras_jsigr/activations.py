@@ -153,9 +153,7 @@ class ModelCopy:
                 "Its `get_config` must return what its constructor needs."
             ) from error
         _share_functions(layer, copy)
-        if self._patch(copy) and any(
-            map(has_relu, walk(type(copy).from_config(_config_of(copy))))
-        ):
+        if self._patch(copy) and any(map(has_relu, walk(type(copy).from_config(_config_of(copy))))):
             warnings.warn(
                 f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved "
                 "and loaded copy has it again. Call `with_smooth_activations` on the "
@@ -268,9 +266,7 @@ def with_smooth_activations(
     Example:
         >>> import keras
         >>> from keras_jsigr import with_smooth_activations
-        >>> net = keras.Sequential(
-        ...     [keras.Input((4,)), keras.layers.Dense(3, activation="relu")]
-        ... )
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu")])
         >>> with_smooth_activations(net).layers[0].activation.__name__
         'silu'
     """
@@ -284,14 +280,12 @@ def with_smooth_activations(
                 copy.build_from_config(shapes)
             except Exception as error:
                 raise ValueError(
-                    f"`{model.name}` cannot be rebuilt from its input shapes {shapes}: "
-                    f"{error}."
+                    f"`{model.name}` cannot be rebuilt from its input shapes {shapes}: {error}."
                 ) from error
             copy.built = True  # Keras builds the parts of a subclassed model only
     if not swap.count:
         raise ValueError(
-            f"`{model.name}` has no ReLU to replace: found {_found(model)}. Use the "
-            "model as it is."
+            f"`{model.name}` has no ReLU to replace: found {_found(model)}. Use the model as it is."
         )
     _copy_weights(model, copy)
     twins = list(swap.twins(model, copy, set()))

@@ -239,9 +239,7 @@ class JSIGRConfig:
                 "selection_threshold", self.selection_threshold
             )
         return numbers | {
-            "selection_quantile": arguments.share(
-                "selection_quantile", self.selection_quantile
-            ),
+            "selection_quantile": arguments.share("selection_quantile", self.selection_quantile),
             "num_projections": arguments.count("num_projections", self.num_projections),
             "projection_std": arguments.number(
                 "projection_std",
@@ -252,9 +250,7 @@ class JSIGRConfig:
             "start_radius": arguments.number(
                 "start_radius", self.start_radius, minimum=0.0, advice=radius
             ),
-            "start_patch_sizes": arguments.counts(
-                "start_patch_sizes", self.start_patch_sizes
-            ),
+            "start_patch_sizes": arguments.counts("start_patch_sizes", self.start_patch_sizes),
         }
 
     def _check_penalties(self) -> None:
@@ -296,9 +292,7 @@ class JSIGRConfig:
             )
 
     @classmethod
-    def balanced(
-        cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)
-    ) -> JSIGRConfig:
+    def balanced(cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)) -> JSIGRConfig:
         """Return the recipe that makes networks most robust.
 
         With `r = epsilon / width of input_range`: `selective_target="score"`,
@@ -336,9 +330,7 @@ class JSIGRConfig:
         )
 
     @classmethod
-    def fast(
-        cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)
-    ) -> JSIGRConfig:
+    def fast(cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)) -> JSIGRConfig:
         """Return the recipe that takes four fifths of the time of `balanced`.
 
         `selective_target="mixed"`, `jacobian_weight=0.2 r`, `selective_weight=0.8 r`,
@@ -398,8 +390,7 @@ class JSIGRConfig:
         unknown = sorted(set(changes) - {f.name for f in fields(self)})
         if unknown:
             raise TypeError(
-                f"Unknown settings: got {unknown}, expected among "
-                f"{[f.name for f in fields(self)]}."
+                f"Unknown settings: got {unknown}, expected among {[f.name for f in fields(self)]}."
             )
         return replace(self, **changes)
 
@@ -442,14 +433,10 @@ class JSIGRConfig:
             own.append(JacobianNorm(self.jacobian_weight, **common, **whole))
         if selects:
             own.append(
-                SelectiveInputGradient(
-                    self.selective_weight, **common, **target, **selection
-                )
+                SelectiveInputGradient(self.selective_weight, **common, **target, **selection)
             )
         if self.alignment_weight > 0:
-            own.append(
-                SaliencyAlignment(self.alignment_weight, class_score=self.class_score)
-            )
+            own.append(SaliencyAlignment(self.alignment_weight, class_score=self.class_score))
         return [*own, *self.penalties]
 
     def get_config(self) -> dict[str, Any]:
@@ -496,9 +483,7 @@ def _relative_radius(epsilon: Any, input_range: Any) -> float:
     """Return the radius as a share of the width of the range, both checked."""
     low, high = arguments.interval("input_range", input_range)
     advice = "It is the radius to withstand, in units of the inputs."
-    radius = arguments.number(
-        "epsilon", epsilon, minimum=0.0, above=True, advice=advice
-    )
+    radius = arguments.number("epsilon", epsilon, minimum=0.0, above=True, advice=advice)
     if radius >= high - low:
         raise ValueError(
             f"`epsilon` is out of range: got {radius:g}, expected less than the width "
@@ -508,9 +493,7 @@ def _relative_radius(epsilon: Any, input_range: Any) -> float:
     return radius / (high - low)
 
 
-def named_recipe(
-    name: Any, epsilon: Any, input_range: tuple[float, float]
-) -> JSIGRConfig:
+def named_recipe(name: Any, epsilon: Any, input_range: tuple[float, float]) -> JSIGRConfig:
     """Return the recipe of a name."""
     advice = "Or pass a keras_jsigr.JSIGRConfig."
     arguments.choice("recipe", name, RECIPES, advice=advice)

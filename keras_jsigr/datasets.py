@@ -217,9 +217,7 @@ def load_sample() -> Dataset:
     folder = resources.files("keras_jsigr") / "data" / EMBEDDED
     try:
         manifest = json.loads(_read_sample_file(folder, "manifest.json"))
-        train, test = (
-            _read_sample_split(folder, manifest, split) for split in ("train", "test")
-        )
+        train, test = (_read_sample_split(folder, manifest, split) for split in ("train", "test"))
     except (OSError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(f"The embedded sample: {error}. {REPAIR}") from error
     source = "the sample embedded in keras_jsigr"
@@ -241,9 +239,7 @@ def _of_bytes(
     )
 
 
-def _read_sample_split(
-    folder: Traversable, manifest: dict[str, Any], split: str
-) -> Split:
+def _read_sample_split(folder: Traversable, manifest: dict[str, Any], split: str) -> Split:
     description, labels_file = manifest["splits"][split], f"{split}-labels.npy"
     images = np.concatenate(
         [_read_mosaic(folder, manifest, name) for name in description["mosaics"]]
@@ -257,9 +253,7 @@ def _read_sample_split(
     return images, np.load(io.BytesIO(stored), allow_pickle=False)
 
 
-def _read_mosaic(
-    folder: Traversable, manifest: dict[str, Any], name: str
-) -> npt.NDArray[np.uint8]:
+def _read_mosaic(folder: Traversable, manifest: dict[str, Any], name: str) -> npt.NDArray[np.uint8]:
     """Cut one mosaic into its images, left to right, then top to bottom."""
     rows, columns = manifest["mosaic"]["rows"], manifest["mosaic"]["columns"]
     height, width, channels = manifest["image_shape"]
@@ -326,8 +320,7 @@ def load_idx(name: str, folder: Folder) -> Dataset | None:
             )
     classes = int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1
     train, test = (
-        (arrays[f"x_{split}"][..., np.newaxis], arrays[f"y_{split}"])
-        for split in ("train", "test")
+        (arrays[f"x_{split}"][..., np.newaxis], arrays[f"y_{split}"]) for split in ("train", "test")
     )
     names = tuple(map(str, range(classes)))
     if name == EMBEDDED and classes <= len(FASHION_MNIST):

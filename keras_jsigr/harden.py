@@ -179,17 +179,14 @@ def unwrap(model: JSIGRModel) -> keras.Model:
         True
     """
     if not isinstance(model, JSIGRModel):
-        raise TypeError(
-            f"Got {type(model).__name__}, expected the model that `harden` returned."
-        )
+        raise TypeError(f"Got {type(model).__name__}, expected the model that `harden` returned.")
     return model.base
 
 
 def _check_model(model: Any) -> None:
     if isinstance(model, JSIGRModel):
         raise ValueError(
-            f"`{model.name}` is hardened already. Harden `unwrap(model)` to change "
-            "its settings."
+            f"`{model.name}` is hardened already. Harden `unwrap(model)` to change its settings."
         )
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -257,9 +254,7 @@ def _resolve_recipe(
     return config
 
 
-def _assumed_epsilon(
-    adversary: Any, input_range: tuple[float, float], verbose: int
-) -> float:
+def _assumed_epsilon(adversary: Any, input_range: tuple[float, float], verbose: int) -> float:
     radius = getattr(adversary, "epsilon", None)
     if isinstance(radius, float) and getattr(adversary, "norm", None) == "linf":
         epsilon, why = radius, "that of the adversary"
@@ -292,8 +287,7 @@ def _tell_what_matters(robust: JSIGRModel, verbose: int) -> None:
     head = robust.head
     if head.layer is not None:
         arguments.tell(
-            f"`{head.layer.name}` ends in a {head.kind}; the penalties use the logits "
-            "before it.",
+            f"`{head.layer.name}` ends in a {head.kind}; the penalties use the logits before it.",
             verbose,
         )
     relu = [layer for layer in leaf_layers(robust.base) if has_relu(layer)]
@@ -313,9 +307,7 @@ def _read_deprecated(
     try:
         new, rest = from_v0_1(old)
     except ValueError as error:
-        raise TypeError(
-            f"`harden` got keywords that it does not have: {error}"
-        ) from None
+        raise TypeError(f"`harden` got keywords that it does not have: {error}") from None
     if epsilon is not None:
         new.pop("epsilon", None)
     given = recipe if isinstance(recipe, JSIGRConfig) else JSIGRConfig()

@@ -149,9 +149,7 @@ class JSIGRModel(keras.Model):
         self._scales = input_scales(input_range, base, specs)
         check_start_radius(config, self._scales)
         self._input_names = None if inputs is None else tuple(inputs)
-        self._spec = spec or inspect_model(
-            base, specs, self.probe_range, self._input_names
-        )
+        self._spec = spec or inspect_model(base, specs, self.probe_range, self._input_names)
         check_label_kind(self.head, self._spec.classes, multi_label)
         self.classes = self._spec.classes
         self._forward = Forward(
@@ -171,9 +169,7 @@ class JSIGRModel(keras.Model):
             adversary = adversary.for_model(self)
         self.adversary = adversary
         if adversary is not None:
-            check_adversary(
-                adversary, config.start_radius, self._scales, self.regularized
-            )
+            check_adversary(adversary, config.start_radius, self._scales, self.regularized)
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
@@ -192,8 +188,7 @@ class JSIGRModel(keras.Model):
         reported = [f"{penalty.name}_penalty" for penalty in self.penalties]
         hits = ["map_hits"] if self._maps.reports_hits else []
         self._trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in ("task_loss", *reported, *hits)
+            name: keras.metrics.Mean(name=name) for name in ("task_loss", *reported, *hits)
         }
         self._look_at_first = True
         self._in_checked_steps = False
@@ -216,18 +211,12 @@ class JSIGRModel(keras.Model):
         if isinstance(self.warmup, int) or self.warmup == 0.0:
             steps = int(self.warmup)
         self.delay_steps = add_scalar_variable(self, "delay_steps", 0, dtype="int64")
-        self.warmup_steps = add_scalar_variable(
-            self, "warmup_steps", steps, dtype="int64"
-        )
+        self.warmup_steps = add_scalar_variable(self, "warmup_steps", steps, dtype="int64")
         self.steps_taken = add_scalar_variable(
             self, "steps_taken", 0, dtype="int64", aggregation="only_first_replica"
         )
-        self.mean_change = add_scalar_variable(
-            self, "mean_change", 1e-3, aggregation="mean"
-        )
-        self.map_spread = add_scalar_variable(
-            self, "map_spread", UNMEASURED, aggregation="mean"
-        )
+        self.mean_change = add_scalar_variable(self, "mean_change", 1e-3, aggregation="mean")
+        self.map_spread = add_scalar_variable(self, "map_spread", UNMEASURED, aggregation="mean")
         self.penalty_factor = add_scalar_variable(self, "penalty_factor", 1.0)
         # Of `callbacks.AccuracyConstraint`, which goes on after a reload.
         for name in ("reference_accuracy", "accuracy_slack"):
@@ -276,7 +265,7 @@ class JSIGRModel(keras.Model):
         if isinstance(self._scales, dict):
             raise ValueError(
                 f"The columns of `{self.name}` have ranges of their own: got no single "
-                f"`{name}` for all, which attacks, evaluations and exports ask for. "
+                f"`{name}` for all, which attacks and evaluations ask for. "
                 "Pass epsilon= and input_range= in the units of the data to them; or "
                 "give them a callable on scaled inputs, lambda u: model(low + u * "
                 "width), with the epsilon of `harden`."
@@ -344,9 +333,7 @@ class JSIGRModel(keras.Model):
     @property
     def penalty_weights(self) -> dict[str, float]:
         """The present weights of the penalties by their names, without warm-up."""
-        weights = {
-            name: read_scalar(getattr(self, name)) for name in self._weight_names
-        }
+        weights = {name: read_scalar(getattr(self, name)) for name in self._weight_names}
         return {each.name: each.weighted(1.0, weights) for each in self.penalties}
 
     def warmup_progress(self) -> float:
@@ -358,8 +345,7 @@ class JSIGRModel(keras.Model):
         steps = ("delay_steps", "warmup_steps", "steps_taken")
         counts = {name: int(read_scalar(getattr(self, name))) for name in steps}
         state: dict[str, float | int | None] = {
-            name: None if count == _UNRESOLVED else count
-            for name, count in counts.items()
+            name: None if count == _UNRESOLVED else count for name, count in counts.items()
         }
         for name in (*self._weight_names, "penalty_factor", "reference_accuracy"):
             value = read_scalar(getattr(self, name))
@@ -512,8 +498,7 @@ class JSIGRModel(keras.Model):
                 scale = self.penalty_factor.value * self._warmup_factor()
                 weights = self._weights()
                 weighted = [
-                    each.weighted(parts.penalties[each.name], weights)
-                    for each in self.penalties
+                    each.weighted(parts.penalties[each.name], weights) for each in self.penalties
                 ]
                 penalty = scale * tf.add_n([tf.zeros(()), *weighted])
                 # The loss is the sum over the replicas: each holds its share.
@@ -557,9 +542,7 @@ class JSIGRModel(keras.Model):
             }
             yield tape, LossParts(task, means, y_pred, batch.hits)
 
-    def _penalty_batch(
-        self, point: TapedForward, targets: Any, seed: Any
-    ) -> PenaltyBatch:
+    def _penalty_batch(self, point: TapedForward, targets: Any, seed: Any) -> PenaltyBatch:
         """Gather what the penalties need beside the forward pass: no gradient."""
         kind: HeadKind = head_kind(self, self.head, self.classes)
         maps, hits = self._maps(point, targets, seed, kind)
@@ -577,9 +560,7 @@ class JSIGRModel(keras.Model):
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         else:
-            warnings.warn(
-                "The model does not have any trainable weights.", stacklevel=2
-            )
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         self.steps_taken.assign_add(1)
 
     def _track(self, loss: Any, parts: LossParts) -> None:
@@ -598,9 +579,7 @@ class JSIGRModel(keras.Model):
         results = super().test_step(data)
         return {k: v for k, v in results.items() if k not in self._trackers}
 
-    def export(
-        self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any
-    ) -> Any:
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> Any:
         """Write a SavedModel with prediction, logits and explanation endpoints.
 
         Args:

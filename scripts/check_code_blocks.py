@@ -58,9 +58,7 @@ def aliases(tree: ast.AST) -> dict[str, str]:
         if isinstance(node, ast.Import):
             for name in node.names:
                 if name.name.split(".")[0] == PACKAGE:
-                    bound[name.asname or PACKAGE] = (
-                        name.name if name.asname else PACKAGE
-                    )
+                    bound[name.asname or PACKAGE] = name.name if name.asname else PACKAGE
         elif isinstance(node, ast.ImportFrom):
             module = "" if node.level or node.module is None else node.module
             if module.split(".")[0] == PACKAGE:
@@ -150,9 +148,7 @@ def ruff(code: str, name: str) -> str:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--quiet"]
     command += ["--select", "E9,F", "--ignore", "F811", "--output-format", "concise"]
     command += ["--stdin-filename", f"{name}.py", "-"]
-    done = subprocess.run(
-        command, input=code, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip().replace(f"{name}.py:", f"{name}:")
 
 

@@ -46,13 +46,8 @@ def main() -> None:
     parser.add_argument("--files", metavar="MODULE", help="list a module's closure")
     options = parser.parse_args()
     sources = read_sources(options.root)
-    graph = {
-        name: imports(name, tree.body, sources) for name, (_, tree) in sources.items()
-    }
-    every = {
-        name: imports(name, ast.walk(tree), sources)
-        for name, (_, tree) in sources.items()
-    }
+    graph = {name: imports(name, tree.body, sources) for name, (_, tree) in sources.items()}
+    every = {name: imports(name, ast.walk(tree), sources) for name, (_, tree) in sources.items()}
     if options.files:
         print(*sorted(closure(graph, options.files)), sep="\n")
         return

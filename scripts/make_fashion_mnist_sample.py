@@ -46,8 +46,7 @@ def choose(labels: Bytes, per_class: int, seed: int) -> npt.NDArray[np.int64]:
     # MT19937 through RandomState: NumPy promises its stream never changes.
     random = np.random.RandomState(seed)
     drawn = [
-        random.permutation(np.flatnonzero(labels == label))[:per_class]
-        for label in range(CLASSES)
+        random.permutation(np.flatnonzero(labels == label))[:per_class] for label in range(CLASSES)
     ]
     return random.permutation(np.concatenate(drawn)).astype(np.int64)
 
@@ -106,10 +105,7 @@ def main() -> None:
         "image_shape": [SIDE, SIDE, 1],
         "mosaic": {"rows": ROWS, "columns": COLUMNS},
         "splits": splits,
-        "sha256": {
-            name: hashlib.sha256(data).hexdigest()
-            for name, data in sorted(files.items())
-        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
     files["manifest.json"] = (json.dumps(manifest, indent=2) + "\n").encode()
 

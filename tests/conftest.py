@@ -39,9 +39,7 @@ def _seeded():
 def open_chromium():
     """Start headless Chromium with a profile folder; skip where there is none."""
     browser = next(
-        filter(
-            None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-        ),
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
         None,
     )
     driver = shutil.which("chromedriver")
@@ -56,8 +54,6 @@ def open_chromium():
             options.add_argument(flag)
         for name, value in capabilities.items():
             options.set_capability(name, value)
-        return webdriver.Chrome(
-            options=options, service=webdriver.ChromeService(driver)
-        )
+        return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
     return start

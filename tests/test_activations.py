@@ -210,9 +210,7 @@ def test_every_relu_goes_and_the_original_stays(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [*GRAPHS, polite])
-def test_equals_the_model_written_with_the_activation(
-    make: Any, tmp_path: Path
-) -> None:
+def test_equals_the_model_written_with_the_activation(make: Any, tmp_path: Path) -> None:
     net = filled(make())
     for activation in ("softplus", "silu"):
         smooth = with_smooth_activations(net, activation)
@@ -304,9 +302,7 @@ def check_trainable_flags(net: keras.Model) -> None:
     first = next(layer for layer in net.layers if layer.weights)
     first.trainable = False
     smooth = quietly(net)
-    assert [v.name for v in smooth.trainable_weights] == [
-        v.name for v in net.trainable_weights
-    ]
+    assert [v.name for v in smooth.trainable_weights] == [v.name for v in net.trainable_weights]
     assert [w.trainable for w in smooth.weights] == [w.trainable for w in net.weights]
     assert smooth.layers[-1].trainable is False
     assert next(v for v in smooth.layers if v.weights).trainable is False
@@ -406,9 +402,7 @@ def test_clear_errors() -> None:
     net(np.ones((1, 4)))
     with pytest.raises(ValueError, match="cannot be rebuilt"):
         with_smooth_activations(net)
-    handing = keras.Sequential(
-        [keras.Input((4,)), Handing(L.Dense(3, activation="relu"))]
-    )
+    handing = keras.Sequential([keras.Input((4,)), Handing(L.Dense(3, activation="relu"))])
     with pytest.raises(ValueError, match="serialize_keras_object"):
         with_smooth_activations(handing)
     assert relus(handing) == 1
@@ -532,9 +526,7 @@ def test_derivatives_agree_with_differences():
     curvature = outer.gradient(slope, x)
     above, here, below = swish(x + h), swish(x), swish(x - h)
     np.testing.assert_allclose(slope, (above - below) / (2 * h), atol=1e-6 * beta**2)
-    np.testing.assert_allclose(
-        curvature, (above - 2 * here + below) / h**2, atol=1e-5 * beta**3
-    )
+    np.testing.assert_allclose(curvature, (above - 2 * here + below) / h**2, atol=1e-5 * beta**3)
     assert float(curvature[40]) == pytest.approx(beta / 2)
 
 
@@ -576,7 +568,5 @@ def test_it_is_hardened_in_every_precision(policy):
     before = model.get_weights()
     history = robust.fit(x, y, epochs=1, batch_size=16, verbose=0).history
     assert all(np.isfinite(values).all() for values in history.values())
-    moved = [
-        np.abs(a - b).max() for a, b in zip(before, model.get_weights(), strict=True)
-    ]
+    moved = [np.abs(a - b).max() for a, b in zip(before, model.get_weights(), strict=True)]
     assert min(moved) > 0

@@ -64,9 +64,7 @@ BAD_MAPS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "cases"), [(kj.JSIGRConfig, BAD), (kj.LiveMaps, BAD_MAPS)]
-)
+@pytest.mark.parametrize(("kind", "cases"), [(kj.JSIGRConfig, BAD), (kj.LiveMaps, BAD_MAPS)])
 def test_bad_settings(kind, cases):
     for settings, error, message in cases:
         with pytest.raises(error, match=message):

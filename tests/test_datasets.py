@@ -68,8 +68,7 @@ def test_a_folder_is_read_exactly(tmp_path, arrays, compress, capsys):
     assert data.y_train.dtype == np.int64
     assert data.class_names == ("0", "1", "2")
     assert capsys.readouterr().out == (
-        "keras_jsigr: toys: 12 training and 6 test images from IDX files in "
-        f"{tmp_path}\n"
+        f"keras_jsigr: toys: 12 training and 6 test images from IDX files in {tmp_path}\n"
     )
 
 
@@ -181,9 +180,7 @@ def test_quiet(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("name", "source"), [("cifar10", "auto"), ("fashion_mnist/9.9.9", "tfds")]
-)
+@pytest.mark.parametrize(("name", "source"), [("cifar10", "auto"), ("fashion_mnist/9.9.9", "tfds")])
 def test_a_missing_set_fails_at_once_and_says_how_to_get_it(name, source, tmp_path):
     start = time.perf_counter()
     with pytest.raises(ValueError, match=f"tfds build {name}") as caught:
@@ -332,9 +329,7 @@ def test_damage_is_noticed(monkeypatch):
             datasets.load_sample()
 
 
-SCRIPT = (
-    Path(__file__).resolve().parents[1] / "scripts" / "make_fashion_mnist_sample.py"
-)
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_fashion_mnist_sample.py"
 
 
 @pytest.mark.skipif(OFFICIAL is None, reason="Debian's dataset-fashion-mnist is absent")
@@ -421,9 +416,7 @@ def test_the_default_folder(monkeypatch, tmp_path):
         ("tfrecord", AssertionError("0 examples"), ": 0 examples."),
     ],
 )
-def test_what_cannot_be_read_is_named(
-    tmp_path, monkeypatch, file_format, error, message
-):
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch, file_format, error, message):
     """With a stand-in for the package, which need not be installed."""
 
     def as_dataset(**_):
@@ -438,9 +431,7 @@ def test_what_cannot_be_read_is_named(
         features=features,
         splits=dict.fromkeys(("train", "test"), SimpleNamespace(num_examples=3)),
     )
-    builder = SimpleNamespace(
-        info=info, as_dataset=as_dataset, name="toys", data_dir=tmp_path
-    )
+    builder = SimpleNamespace(info=info, as_dataset=as_dataset, name="toys", data_dir=tmp_path)
     package = SimpleNamespace(builder_from_directory=lambda _: builder)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
     pretend(tmp_path / "toys", "1.0.0")

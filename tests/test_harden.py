@@ -55,9 +55,7 @@ def test_it_is_the_same_model():
     robust = harden(model)
     assert unwrap(robust) is model
     assert robust.base is model
-    assert [id(v) for v in robust.trainable_variables] == [
-        id(v) for v in model.trainable_variables
-    ]
+    assert [id(v) for v in robust.trainable_variables] == [id(v) for v in model.trainable_variables]
     shared = {id(v) for v in model.variables}
     extra = [v for v in robust.variables if id(v) not in shared]
     assert all(v.shape == () and not v.trainable for v in extra)  # settings, trackers
@@ -180,9 +178,7 @@ def test_a_bare_call_tells_its_threat_model(capsys):
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 3
     assert all(line.startswith("keras_jsigr: ") for line in told)
-    assert (
-        "maximum norm, epsilon 0.03137 (8/255 of the range), inputs in 0..1" in told[0]
-    )
+    assert "maximum norm, epsilon 0.03137 (8/255 of the range), inputs in 0..1" in told[0]
     assert "ends in a softmax" in told[1]
     assert "1 ReLU layers" in told[2]
     assert robust.epsilon == 8 / 255
@@ -466,9 +462,7 @@ def test_penalties_are_per_unit_of_the_range(data, target, norm):
     ):
         compiled(robust, keras.optimizers.SGD(0.0), run_eagerly=True)
         history = robust.fit(inputs, y, batch_size=N, shuffle=False).history
-        reported.append(
-            [history[k][0] for k in ("loss", "jacobian_penalty", "selective_penalty")]
-        )
+        reported.append([history[k][0] for k in ("loss", "jacobian_penalty", "selective_penalty")])
     np.testing.assert_allclose(*reported, rtol=1e-4)
 
 
@@ -500,8 +494,7 @@ def test_adversary_trains_and_serializes(data, tmp_path):
     plain = compiled(harden(net()))
     plain.base.set_weights(robust.base.get_weights())
     losses = [
-        m.fit(*data, batch_size=N, shuffle=False).history["task_loss"][0]
-        for m in (robust, plain)
+        m.fit(*data, batch_size=N, shuffle=False).history["task_loss"][0] for m in (robust, plain)
     ]
     assert losses[0] > losses[1]  # the adversary makes it harder
     robust.save(tmp_path / "m.keras")

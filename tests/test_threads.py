@@ -53,9 +53,7 @@ def export(model, folder):
     served = tf.saved_model.load(path)
     signature = served.signatures["serving_default"]
     (name,) = signature.structured_input_signature[1]
-    return np.concatenate(
-        [np.ravel(value) for _, value in sorted(signature(**{name: X}).items())]
-    )
+    return np.concatenate([np.ravel(value) for _, value in sorted(signature(**{name: X}).items())])
 
 
 def evaluate(model):
@@ -103,15 +101,11 @@ def test_answers_are_those_of_a_single_thread(tmp_path):
         order = itertools.islice(itertools.cycle(names), start, start + 2 * len(names))
         for name in order:
             try:
-                np.testing.assert_allclose(
-                    jobs[name](), expected[name], rtol=1e-4, atol=1e-5
-                )
+                np.testing.assert_allclose(jobs[name](), expected[name], rtol=1e-4, atol=1e-5)
             except Exception as error:
                 wrong.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
 
-    threads = [
-        threading.Thread(target=work, args=(k * len(names) // 4,)) for k in range(4)
-    ]
+    threads = [threading.Thread(target=work, args=(k * len(names) // 4,)) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -57,9 +57,7 @@ def agreement(
     return found
 
 
-def as_ours(
-    method: str, library: str, theirs: np.ndarray, settings: Settings
-) -> np.ndarray:
+def as_ours(method: str, library: str, theirs: np.ndarray, settings: Settings) -> np.ndarray:
     """Turn sums over patches into means, the only conversion needed.
 
     Args:

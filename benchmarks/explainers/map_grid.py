@@ -42,8 +42,7 @@ def draw(
     chosen = [np.flatnonzero(right & (y == label))[0] for label in classes]
     x, y = x[chosen], y[chosen]
     rows = {"image": x.squeeze(-1) if x.shape[-1] == 1 else x} | {
-        name: kj.saliency.explain(net, x, y, method=method)
-        for name, net in networks.items()
+        name: kj.saliency.explain(net, x, y, method=method) for name, net in networks.items()
     }
     shape = (len(rows), len(x))
     label = max(map(len, rows)) * 0.085

@@ -115,9 +115,7 @@ def integrated_gradients(model: Any, settings: Settings) -> Run:
     method, call = pair.IntegratedGradients(), _calls(model)
 
     def run(image: np.ndarray, label: int) -> np.ndarray:
-        return method.GetMask(
-            image, call, label, x_steps=settings.steps, batch_size=settings.steps
-        )
+        return method.GetMask(image, call, label, x_steps=settings.steps, batch_size=settings.steps)
 
     return one_by_one(run)
 
@@ -127,9 +125,7 @@ def grad_cam(model: Any, settings: Settings) -> Run:
     import saliency.core as pair
 
     method, call = pair.GradCam(), _feature_calls(model)
-    return one_by_one(
-        lambda image, label: method.GetMask(image, call, label, three_dims=False)
-    )
+    return one_by_one(lambda image, label: method.GetMask(image, call, label, three_dims=False))
 
 
 def occlusion(model: Any, settings: Settings) -> Run:
@@ -137,9 +133,7 @@ def occlusion(model: Any, settings: Settings) -> Run:
     import saliency.core as pair
 
     method, call = pair.Occlusion(), _calls(model)
-    return one_by_one(
-        lambda image, label: method.GetMask(image, call, label, size=settings.patch)
-    )
+    return one_by_one(lambda image, label: method.GetMask(image, call, label, size=settings.patch))
 
 
 METHODS: dict[str, Make] = {

@@ -25,9 +25,7 @@ def _prepared(model: Any, attack: Any, budget: Budget, epsilon: float | None) ->
 
     def run(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         labels = tf.convert_to_tensor(y)
-        _, clipped, _ = attack(
-            wrapped, tf.convert_to_tensor(x), labels, epsilons=epsilon
-        )
+        _, clipped, _ = attack(wrapped, tf.convert_to_tensor(x), labels, epsilons=epsilon)
         return clipped.numpy()
 
     # Once, and not in every call: it empties the caches of compiled functions.
@@ -87,9 +85,7 @@ def _mifgsm(attacks: Any, budget: Budget) -> Any:
 
 def _deepfool(kind: str) -> Callable[[Any, Budget], Any]:
     def choose(attacks: Any, budget: Budget) -> Any:
-        return getattr(attacks, kind)(
-            steps=budget.steps, candidates=10, overshoot=budget.overshoot
-        )
+        return getattr(attacks, kind)(steps=budget.steps, candidates=10, overshoot=budget.overshoot)
 
     return choose
 

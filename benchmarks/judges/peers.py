@@ -32,9 +32,7 @@ LIBRARIES = {
     f"{OURS}, early stop": Library(ours.STOPPING, ONE_FORM),
     "ART": Library(art_attacks.ATTACKS, art_attacks.MISSING, "art"),
     "Foolbox": Library(foolbox_attacks.ATTACKS, foolbox_attacks.MISSING, "foolbox"),
-    "cleverhans": Library(
-        cleverhans_attacks.ATTACKS, cleverhans_attacks.MISSING, "cleverhans"
-    ),
+    "cleverhans": Library(cleverhans_attacks.ATTACKS, cleverhans_attacks.MISSING, "cleverhans"),
 }
 
 

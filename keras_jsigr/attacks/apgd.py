@@ -87,14 +87,10 @@ def start_momentum(x: tf.Tensor, step_size: Any) -> MomentumState:
     each = tf.zeros(tf.shape(x)[:1])
     best = Best.none(x)
     sizes = tf.cast(each, x.dtype) + step_size
-    return MomentumState(
-        best, x, sizes, each, each, best.value, tf.zeros_like(each, tf.bool)
-    )
+    return MomentumState(best, x, sizes, each, each, best.value, tf.zeros_like(each, tf.bool))
 
 
-def momentum_step(
-    now: StepState, value: tf.Tensor, steps: int
-) -> tuple[tf.Tensor, MomentumState]:
+def momentum_step(now: StepState, value: tf.Tensor, steps: int) -> tuple[tf.Tensor, MomentumState]:
     """Take a step along the gradient and along the last step."""
     before: MomentumState = now.state
     state, halve = _review(now, value, steps)
@@ -107,9 +103,7 @@ def momentum_step(
     return now.ball.project(moved), state._replace(previous=x)
 
 
-def _review(
-    now: StepState, value: tf.Tensor, steps: int
-) -> tuple[MomentumState, tf.Tensor]:
+def _review(now: StepState, value: tf.Tensor, steps: int) -> tuple[MomentumState, tf.Tensor]:
     """Note the iterate; tell where to go back to the best with half the step size."""
     state, start = now.state, now.step == 0
     best = state.best.or_better(now, value)
@@ -270,16 +264,12 @@ class APGD(GradientAttack):
         if self.norm != "l1" or self.steps < _ENOUGH:
             return run_restarts(self, context)
         last = self.with_settings(steps=self.steps - early * len(_WIDER))
-        one = self.with_settings(
-            steps=early, restarts=1, random_start=False, early_stop=False
-        )
+        one = self.with_settings(steps=early, restarts=1, random_start=False, early_stop=False)
 
         def start(part: AttackContext, seed: tf.Tensor) -> tf.Tensor:
             x = self.start_point(part, seed)
             for number, factor in enumerate(_WIDER):
-                wide = part._replace(
-                    epsilon=factor * part.epsilon, seed=fold_in(seed, number + 1)
-                )
+                wide = part._replace(epsilon=factor * part.epsilon, seed=fold_in(seed, number + 1))
                 x = run_restarts(one, wide, start=_at(wide.ball.project(x)))[0].x
             return part.ball.project(x)
 

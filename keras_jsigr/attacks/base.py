@@ -78,15 +78,11 @@ def range_slack(dtype: Any, input_range: tuple[float, float]) -> float:
     return max(_ABSOLUTE * max(1.0, largest), rounding)
 
 
-def distance(
-    x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str
-) -> npt.NDArray[np.float64]:
+def distance(x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str) -> npt.NDArray[np.float64]:
     """Return the length of each perturbation."""
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
-    lengths: npt.NDArray[np.float64] = np.linalg.norm(
-        difference.reshape(len(x), -1), order, axis=1
-    )
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(difference.reshape(len(x), -1), order, axis=1)
     return lengths
 
 
@@ -160,8 +156,7 @@ def _check_values(x: Any, input_range: tuple[float, float]) -> None:
     # The minimum of an array with a NaN is NaN only by convention: ask explicitly.
     if not bool(tf.reduce_all(tf.math.is_finite(x))):
         raise ValueError(
-            "`x` contains NaN or infinity, expected finite values. "
-            "Find them with np.isfinite(x)."
+            "`x` contains NaN or infinity, expected finite values. Find them with np.isfinite(x)."
         )
     low, high = input_range
     slack = range_slack(x.dtype, input_range)
@@ -295,9 +290,7 @@ class AttackContext(NamedTuple):
         """Return the context of the examples with these numbers, int32 `(A,)`."""
         columns = ("x", "targets", "region", "goals", "starts", "least_margin")
         held = {name: getattr(self, name) for name in columns}
-        return self._replace(
-            **{k: tf.gather(t, rows) for k, t in held.items() if t is not None}
-        )
+        return self._replace(**{k: tf.gather(t, rows) for k, t in held.items() if t is not None})
 
 
 # A progress bar for fewer than these is noise.
@@ -343,9 +336,7 @@ def run_batches(
     workers = 1 if program.ordered else workers_for(values)
     results, healthy = [], []
     bar = _progress_bar(attack, math.ceil(len(x) / attack.batch_size))
-    for x_adv, finite in parallel_batches(
-        attack_batch, len(x), attack.batch_size, workers
-    ):
+    for x_adv, finite in parallel_batches(attack_batch, len(x), attack.batch_size, workers):
         results.append(x_adv)
         healthy.append(finite)
         if bar is not None:

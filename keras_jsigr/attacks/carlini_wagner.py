@@ -85,9 +85,7 @@ def adam_start(w: tf.Tensor) -> Adam:
     return Adam(w, tf.zeros_like(w), tf.zeros_like(w))
 
 
-def adam_step(
-    state: Adam, gradient: tf.Tensor, step: tf.Tensor, learning_rate: float
-) -> Adam:
+def adam_step(state: Adam, gradient: tf.Tensor, step: tf.Tensor, learning_rate: float) -> Adam:
     """Move against the gradient by about the learning rate per component."""
     # In float64: `1 - 0.999` alone would lose five digits.
     number = tf.cast(step + 1, tf.float64)
@@ -152,9 +150,7 @@ def descend(
     uphill, healthy = zero_nonfinite(uphill)
     delta = (to_box(w, input_range) - origin) / width
     loss = tf.reduce_sum(tf.square(delta), axes) + constant * tf.maximum(-margin, 0.0)
-    pull = expand_dims_like(
-        tf.where(margin < 0, constant, tf.zeros_like(constant)), origin
-    )
+    pull = expand_dims_like(tf.where(margin < 0, constant, tf.zeros_like(constant)), origin)
     gradient = (2.0 / width * delta - pull * uphill) * box_slope(w, input_range)
     return state._replace(
         adam=adam_step(state.adam, gradient, step, learning_rate),
@@ -251,9 +247,7 @@ class CarliniWagner(MinimumNormAttack):
             rows = nonzero_rows(state.running)
             part, old = context.take(rows), take_rows(state, rows)
             point = to_box(old.adam.w, input_range)
-            with tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
-            ) as tape:
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(point)
                 near, fools, margin = self.judge(part, point, take_rows(best, rows))
             new = descend(

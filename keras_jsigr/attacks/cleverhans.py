@@ -49,9 +49,7 @@ def private_copy(method: str, start: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
     def copied(name: str, **called: Any) -> Any:
         f = cleverhans_attack(name)
         names = {**f.__globals__, **called}
-        copy = types.FunctionType(
-            f.__code__, names, name, f.__defaults__, f.__closure__
-        )
+        copy = types.FunctionType(f.__code__, names, name, f.__defaults__, f.__closure__)
         copy.__kwdefaults__ = f.__kwdefaults__
         return copy
 
@@ -64,9 +62,7 @@ def private_copy(method: str, start: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
     copies = {
         "fast_gradient_method": one,
         "projected_gradient_descent": many,
-        "basic_iterative_method": copied(
-            "basic_iterative_method", projected_gradient_descent=many
-        ),
+        "basic_iterative_method": copied("basic_iterative_method", projected_gradient_descent=many),
         "momentum_iterative_method": copied(
             "momentum_iterative_method", compute_gradient=compute_gradient
         ),

@@ -193,8 +193,6 @@ def leave_one_family_out(
             "models of another architecture or training."
         )
     return {
-        kind: LogitsEnsemble(
-            [m for name, m in models.items() if families[name] != kind], fuse=fuse
-        )
+        kind: LogitsEnsemble([m for name, m in models.items() if families[name] != kind], fuse=fuse)
         for kind in kinds
     }

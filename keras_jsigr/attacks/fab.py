@@ -55,18 +55,14 @@ def fab_step(
     return tf.clip_by_value(mixed, *input_range)
 
 
-def sphere_point(
-    context: AttackContext, radius: tf.Tensor, seed: tf.Tensor
-) -> tf.Tensor:
+def sphere_point(context: AttackContext, radius: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draw a point at the distance `radius` per example, then clip to the range."""
     origin, norm, (low, high) = context.origin, context.norm, context.input_range
     shape, dtype = tf.shape(origin), origin.dtype
     if norm == "l2":
         noise = tf.random.stateless_normal(shape, seed, dtype=dtype, alg=ALGORITHM)
     else:
-        noise = tf.random.stateless_uniform(
-            shape, seed, -1.0, 1.0, dtype, alg=ALGORITHM
-        )
+        noise = tf.random.stateless_uniform(shape, seed, -1.0, 1.0, dtype, alg=ALGORITHM)
     if norm == "l1":
         noise = -tf.sign(noise) * tf.math.log1p(-tf.abs(noise))
     free = tf.ones_like(origin) if context.region is None else context.region
@@ -154,9 +150,7 @@ class FAB(MinimumNormAttack):
             point = sphere_point(context, radius, fold_in(context.seed, run))
             return tf.where(run % self.restarts > 0, point, origin)
 
-        def one_step(
-            number: tf.Tensor, x: tf.Tensor, best: Closest, finite: tf.Tensor
-        ) -> Any:
+        def one_step(number: tf.Tensor, x: tf.Tensor, best: Closest, finite: tf.Tensor) -> Any:
             run = number // self.steps
             anew = (number % self.steps == 0) & (number > 0)
             x = tf.cond(anew, lambda: start(run, best), lambda: x)
@@ -179,15 +173,11 @@ class FAB(MinimumNormAttack):
             back = part.origin + self.beta * (point - part.origin)
             point = where_rows(fools, back, point)
             healthy = plane.finite & tf.gather(finite, rows)
-            x, best, finite = scatter_rows(
-                (point, near, healthy), rows, (x, best, finite)
-            )
+            x, best, finite = scatter_rows((point, near, healthy), rows, (x, best, finite))
             return number + 1, x, best, finite
 
         _, _, best, finite = tf.while_loop(
-            lambda number, x, best, finite: tf.reduce_any(
-                self.unfinished(context, best)
-            ),
+            lambda number, x, best, finite: tf.reduce_any(self.unfinished(context, best)),
             one_step,
             (tf.constant(0), origin, known, tf.ones_like(known.found)),
             maximum_iterations=self.steps * runs,

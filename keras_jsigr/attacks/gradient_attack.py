@@ -42,9 +42,7 @@ def nonzero_rows(which: tf.Tensor) -> tf.Tensor:
 
 def take_rows(whole: Rows, rows: tf.Tensor) -> Rows:
     """Return what belongs to the examples with these numbers."""
-    result: Rows = tf.nest.map_structure(
-        lambda t: None if t is None else tf.gather(t, rows), whole
-    )
+    result: Rows = tf.nest.map_structure(lambda t: None if t is None else tf.gather(t, rows), whole)
     return result
 
 
@@ -219,13 +217,9 @@ class StepLoop(NamedTuple):
             now = score_points(attack, part, x, logits)
             best = scatter_rows(self._noted(now, take_rows(best, rows)), rows, best)
             left = nonzero_rows(~now.success)
-            rows, x, gradient, logits, state = take_rows(
-                (rows, x, gradient, logits, state), left
-            )
+            rows, x, gradient, logits, state = take_rows((rows, x, gradient, logits, state), left)
             part = part.take(left)
-            x, state = attack.update(
-                part, StepState(x, gradient, logits, state, step, part.ball)
-            )
+            x, state = attack.update(part, StepState(x, gradient, logits, state, step, part.ball))
             return step + 1, rows, x, state, best, finite
 
         rows = nonzero_rows(~best.success)
@@ -297,8 +291,7 @@ def run_restarts(
     best = known if attack.early_stop else BestPoint.none(origin)
     _, found, finite = tf.while_loop(
         lambda number, best, _: (
-            (number < attack.restarts)
-            & tf.reduce_any(~(best.success & attack.early_stop))
+            (number < attack.restarts) & tf.reduce_any(~(best.success & attack.early_stop))
         ),
         again,
         (tf.constant(0), best, tf.ones_like(best.success)),

@@ -49,9 +49,7 @@ from keras_jsigr.core.random import ALGORITHM, fold_in
 Decide = Callable[[tf.Tensor], tf.Tensor]
 
 
-def bisect(
-    decide: Decide, origin: tf.Tensor, x: tf.Tensor, *, norm: str, passes: int
-) -> tf.Tensor:
+def bisect(decide: Decide, origin: tf.Tensor, x: tf.Tensor, *, norm: str, passes: int) -> tf.Tensor:
     """Move fooling points towards their inputs as far as they still fool."""
     reach = lengths(x - origin, norm)
     lower, upper = tf.minimum(origin, x), tf.maximum(origin, x)
@@ -93,16 +91,12 @@ def decision_gradient(
     """Estimate the direction from the boundary into the region that fools."""
     shape = tf.shape(x)
 
-    def draw(
-        first: tf.Tensor, size: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def draw(first: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         many, now = tf.concat([[size], shape], axis=0), fold_in(seed, first)
         if norm == "l2":
             u = tf.random.stateless_normal(many, now, dtype=x.dtype, alg=ALGORITHM)
         else:
-            u = tf.random.stateless_uniform(
-                many, now, -1.0, 1.0, dtype=x.dtype, alg=ALGORITHM
-            )
+            u = tf.random.stateless_uniform(many, now, -1.0, 1.0, dtype=x.dtype, alg=ALGORITHM)
         flat = tf.concat([[-1], shape[1:]], axis=0)
         u = tf.reshape(safe_normalize(tf.reshape(u, flat)), many)
         fools, seen = ask(tf.reshape(x + expand_dims_like(radius, x) * u, flat))
@@ -116,9 +110,7 @@ def decision_gradient(
             tf.reduce_sum(phi, axis=0),
         )
 
-    signed, moved, phi = chunked_sum(
-        count, draws_at_once(shape[0]), draw, (x, x, radius)
-    )
+    signed, moved, phi = chunked_sum(count, draws_at_once(shape[0]), draw, (x, x, radius))
     mean = phi / tf.cast(count, x.dtype)
     mixed = signed - expand_dims_like(mean, x) * moved
     return where_rows(tf.abs(mean) < 1.0, mixed, signed)
@@ -139,12 +131,8 @@ def geometric_step_search(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Take the longest of the steps `length / 2^k` that leads to a fooling point."""
 
-    def one(
-        asked: tf.Tensor, length: tf.Tensor, moved: tf.Tensor, done: tf.Tensor
-    ) -> Any:
-        point = tf.clip_by_value(
-            x + expand_dims_like(length, x) * direction, *input_range
-        )
+    def one(asked: tf.Tensor, length: tf.Tensor, moved: tf.Tensor, done: tf.Tensor) -> Any:
+        point = tf.clip_by_value(x + expand_dims_like(length, x) * direction, *input_range)
         fools = decide(point) & ~done
         moved = where_rows(fools, point, moved)
         return asked + 1, length / 2, moved, done | fools
@@ -245,9 +233,7 @@ class BoundaryWalk:
         """Tell which examples to work on, bool `(B,)`."""
         return best.found & self._attack.unfinished(self._context, best)
 
-    def start(
-        self, known: Closest, decisions: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[Closest, int]:
+    def start(self, known: Closest, decisions: tf.Tensor, seed: tf.Tensor) -> tuple[Closest, int]:
         """Find a point at the boundary for each example."""
         context, origin = self._context, self._context.origin
         if context.starts is None:
@@ -478,16 +464,12 @@ class HopSkipJump(MinimumNormAttack):
         decisions = tf.where(has_valid_logits(logits), tf.argmax(logits, axis=-1), -1)
         best, asked = walk.start(known, decisions, fold_in(seed, 0))
 
-        def turn(
-            number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest
-        ) -> Any:
+        def turn(number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest) -> Any:
             draws, now = walk.draws(number, left), fold_in(seed, number)
             x, best, queries = walk.turn(x, best, number, draws, now)
             return number + 1, left - queries, x, best
 
-        def worth_it(
-            number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest
-        ) -> tf.Tensor:
+        def worth_it(number: tf.Tensor, left: tf.Tensor, x: tf.Tensor, best: Closest) -> tf.Tensor:
             return (walk.draws(number, left) > 0) & tf.reduce_any(walk.going_on(best))
 
         start = (tf.constant(1), tf.constant(self.queries - asked), best.x, best)

@@ -30,9 +30,7 @@ def dlr_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     return margin_loss(z, targets) / _safe(first - third)
 
 
-def targeted_dlr_loss(
-    logits: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor
-) -> tf.Tensor:
+def targeted_dlr_loss(logits: tf.Tensor, targets: tf.Tensor, goals: tf.Tensor) -> tf.Tensor:
     """Compute the difference of logits ratio of the class to reach and the other."""
     z = tf.cast(logits, tf.float32)
     if z.shape[-1] < 4:

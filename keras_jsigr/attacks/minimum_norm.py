@@ -46,9 +46,7 @@ class Closest(NamedTuple):
         """Bool `(B,)`: a fooling point is known."""
         return tf.math.is_finite(self.distance)
 
-    def or_closer(
-        self, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str
-    ) -> Closest:
+    def or_closer(self, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str) -> Closest:
         """Take the points that fool and are closer than those known."""
         new = Closest(x, lengths(x - origin, norm))
         return where_rows(fools & (new.distance < self.distance), new, self)
@@ -108,9 +106,7 @@ def _l2_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
     return _even_steps(slope, slope, room, gap)
 
 
-def _even_steps(
-    slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Tensor
-) -> tf.Tensor:
+def _even_steps(slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
     """Solve `sum_i slope_i * min(room_i, t * speed_i) = gap`; return the steps."""
     gain, reach, zero = slope * room, slope * speed, tf.zeros_like(room)
 
@@ -266,9 +262,7 @@ Judge = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 _AIM_BEYOND = 0.02
 
 
-def line_search(
-    judge: Judge, origin: tf.Tensor, x: tf.Tensor, passes: int
-) -> tf.Tensor:
+def line_search(judge: Judge, origin: tf.Tensor, x: tf.Tensor, passes: int) -> tf.Tensor:
     """Find the boundary on the segment from the inputs to fooling points."""
     if passes == 0:
         return x
@@ -276,13 +270,9 @@ def line_search(
 
     def at(share: tf.Tensor) -> tf.Tensor:
         # Between both to the last digit, so that range and region stay kept.
-        return tf.clip_by_value(
-            origin + expand_dims_like(share, x) * (x - origin), lower, upper
-        )
+        return tf.clip_by_value(origin + expand_dims_like(share, x) * (x - origin), lower, upper)
 
-    def body(
-        turn: tf.Tensor, low: tf.Tensor, high: tf.Tensor, below: Any, above: Any
-    ) -> Any:
+    def body(turn: tf.Tensor, low: tf.Tensor, high: tf.Tensor, below: Any, above: Any) -> Any:
         zero_at = low + (high - low) * tf.clip_by_value(
             tf.math.divide_no_nan(below, below - above), 0.0, 1.0
         )
@@ -327,9 +317,7 @@ def project_to_linearized_boundary(
         plane = nearest_boundary(context, best.x, None, input_range)
         gap = value_at(plane, best.x, origin)
         beyond = tf.gather(tf.constant(_SHARES_BEYOND, gap.dtype), turn) * tf.abs(gap)
-        target = linear_projection(
-            origin, plane.weights, gap - beyond, input_range, norm
-        )
+        target = linear_projection(origin, plane.weights, gap - beyond, input_range, norm)
         return turn + 1, judge(target, best)
 
     closest: Closest
@@ -567,9 +555,7 @@ class DeepFool(MinimumNormAttack):
             foot, against = take_rows((on_plane, rivals), rows)
             point = beyond(foot, part.origin)
             plane = nearest_boundary(part, point, against, _UNLIMITED)
-            way = -foot + linear_projection(
-                foot, plane.weights, plane.gap, _UNLIMITED, self.norm
-            )
+            way = -foot + linear_projection(foot, plane.weights, plane.gap, _UNLIMITED, self.norm)
             least = _LEAST * (high - low)
             extra = tf.math.divide_no_nan(least, lengths(way, self.norm))
             foot += (1.0 + expand_dims_like(extra, way)) * way

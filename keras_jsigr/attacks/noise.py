@@ -119,9 +119,7 @@ class GaussianNoise(Noise):
     def draw(self, context: AttackContext, ball: Ball, seed: tf.Tensor) -> tf.Tensor:
         """Return the noisy inputs; see `Noise.draw`."""
         x = ball.origin
-        noise = tf.random.stateless_normal(
-            tf.shape(x), seed, dtype=x.dtype, alg=ALGORITHM
-        )
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype, alg=ALGORITHM)
         return x + self._deviation(x, context) * noise
 
     def _deviation(self, x: tf.Tensor, context: AttackContext) -> tf.Tensor:

@@ -60,9 +60,7 @@ class L1Ball:
 
         def uniform(shape: tf.Tensor, stream: int, low: float) -> tf.Tensor:
             seeds = fold_in(seed, stream)
-            return tf.random.stateless_uniform(
-                shape, seeds, low, 1.0, dtype, alg=ALGORITHM
-            )
+            return tf.random.stateless_uniform(shape, seeds, low, 1.0, dtype, alg=ALGORITHM)
 
         one_each = tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
         size = -tf.math.log1p(-uniform(shape, 0, 0.0))
@@ -235,9 +233,7 @@ class L2Ball:
     def sample(self, seed: tf.Tensor) -> tf.Tensor:
         """Draw uniformly from the ball, then clip to the range."""
         shape, dtype = tf.shape(self.origin), self.origin.dtype
-        noise = tf.random.stateless_normal(
-            shape, fold_in(seed, 0), dtype=dtype, alg=ALGORITHM
-        )
+        noise = tf.random.stateless_normal(shape, fold_in(seed, 0), dtype=dtype, alg=ALGORITHM)
         dimensions = tf.cast(tf.reduce_prod(shape[1:]), dtype)
         if self._region is not None:
             noise *= self._region
@@ -245,9 +241,7 @@ class L2Ball:
             dimensions = tf.reduce_sum(self._region, axes, keepdims=True)
             dimensions = tf.maximum(dimensions, 1.0)
         one_each = tf.where(tf.range(tf.size(shape)) == 0, shape, 1)
-        u = tf.random.stateless_uniform(
-            one_each, fold_in(seed, 1), dtype=dtype, alg=ALGORITHM
-        )
+        u = tf.random.stateless_uniform(one_each, fold_in(seed, 1), dtype=dtype, alg=ALGORITHM)
         radius = self._epsilon * u ** (1.0 / dimensions)
         moved = self.project(self.origin + radius * safe_normalize(noise))
         return tf.ensure_shape(moved, self.origin.shape)

@@ -22,9 +22,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
 
-def patch_side(
-    size: int | float, corner: tuple[int, int], height: int, width: int
-) -> int:
+def patch_side(size: int | float, corner: tuple[int, int], height: int, width: int) -> int:
     """Return the side of a patch on an image, in pixels."""
     side = size
     if isinstance(side, float):

@@ -135,9 +135,7 @@ class SPSA(GradientAttack):
             logits = tf.cast(context.logits_fn(seen), tf.float32)
             return self.objective(logits, part), tf.cast(seen, x.dtype)
 
-        gradient = spsa_gradient(
-            ask, x, pairs=self.samples // 2, delta=delta, seed=seed
-        )
+        gradient = spsa_gradient(ask, x, pairs=self.samples // 2, delta=delta, seed=seed)
         return gradient, context.logits(x)
 
     def update(self, context: AttackContext, now: StepState) -> tuple[tf.Tensor, Any]:

@@ -51,9 +51,7 @@ def dipole(height: int, width: int, *, across: bool = False) -> np.ndarray[Any, 
     return both
 
 
-def dipole_table(
-    sides: list[tuple[int, int]], extent: tuple[int, int]
-) -> np.ndarray[Any, Any]:
+def dipole_table(sides: list[tuple[int, int]], extent: tuple[int, int]) -> np.ndarray[Any, Any]:
     """List the dipoles of all window sizes for looking up single pixels."""
     table = np.zeros((len(sides), 2, *extent))
     for stage, (height, width) in enumerate(sides):
@@ -72,8 +70,7 @@ def tiles(extent: tuple[int, int]) -> tuple[np.ndarray[Any, Any], ...]:
     numbers = np.arange(counts[0] * counts[1]).reshape(counts)
     number = np.kron(numbers, np.ones(sides, "int64"))
     above, beside = (
-        np.pad(np.tile(dipole(*sides, across=across), counts), margins)
-        for across in (False, True)
+        np.pad(np.tile(dipole(*sides, across=across), counts), margins) for across in (False, True)
     )
     return above, beside, np.pad(number, margins, constant_values=-1)
 
@@ -129,9 +126,7 @@ def stage(query: tf.Tensor, queries: int) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(over, tf.int32), axis=-1)
 
 
-def window_sides(
-    fraction: float, extent: tuple[int, int], *, odd: bool = False
-) -> tuple[int, int]:
+def window_sides(fraction: float, extent: tuple[int, int], *, odd: bool = False) -> tuple[int, int]:
     """Choose the sides of a window that covers a fraction of an image."""
     area = fraction * extent[0] * extent[1]
     shorter = min(extent)
@@ -206,9 +201,7 @@ def offsets(
 class Windows:
     """Draw windows; every example has its own stream of random numbers."""
 
-    def __init__(
-        self, attack: Square, context: AttackContext, seed: Any, *, odd: bool
-    ) -> None:
+    def __init__(self, attack: Square, context: AttackContext, seed: Any, *, odd: bool) -> None:
         height, width, self.channels = as_image(tuple(context.x.shape[1:]))
         self.extent = height, width
         self.sides = all_window_sides(attack.p_init, self.extent, odd=odd)
@@ -235,13 +228,9 @@ class Windows:
         if part.region is None:
             return None
         free = tf.reduce_max(self.images(part.region), axis=-1)
-        return tf.reshape(
-            tf.cast(free, tf.float32), [-1, self.extent[0] * self.extent[1]]
-        )
+        return tf.reshape(tf.cast(free, tf.float32), [-1, self.extent[0] * self.extent[1]])
 
-    def place(
-        self, u: tf.Tensor, weights: tf.Tensor | None, sides: tf.Tensor
-    ) -> tf.Tensor:
+    def place(self, u: tf.Tensor, weights: tf.Tensor | None, sides: tf.Tensor) -> tf.Tensor:
         """Return the corners `(A, 2)` of windows, from uniform numbers `(A, 4)`."""
         if weights is None:
             return place_windows(u[:, :2], sides, self.extent)
@@ -496,9 +485,7 @@ class Square(Attack):
 
         best = look(context, context.origin)
         _, best = tf.while_loop(
-            lambda number, best: (
-                (number < self.restarts) & tf.reduce_any(~best.success)
-            ),
+            lambda number, best: (number < self.restarts) & tf.reduce_any(~best.success),
             restart,
             (tf.constant(0), best),
         )

@@ -110,9 +110,7 @@ def check_same_threat_model(attacks: Iterable[Any]) -> tuple[Attack, ...]:
     ranges: set[Any] = {attack.input_range for attack in given} - {None}
     if len(ranges) == 1:
         (known,) = ranges
-        given = [
-            a if a.input_range else a.with_settings(input_range=known) for a in given
-        ]
+        given = [a if a.input_range else a.with_settings(input_range=known) for a in given]
     radii: set[Any] = {attack.epsilon for attack in given} - {None, math.inf}
     norms = {attack.norm for attack in given}
     for name, values in (("epsilon", radii), ("norm", norms), ("input_range", ranges)):
@@ -179,9 +177,7 @@ class AttackSuite:
         """Return the suite with radius and range named; see `Attack.for_model`."""
         return type(self)([attack.for_model(*models) for attack in self.attacks])
 
-    def run(
-        self, model: Any, x: Any, y: Any = None, *, region: Any = None
-    ) -> Iterator[Outcome]:
+    def run(self, model: Any, x: Any, y: Any = None, *, region: Any = None) -> Iterator[Outcome]:
         """Run the attacks one by one; each runs when its outcome is asked for.
 
         The arguments are those of a call; they are checked at once.
@@ -307,9 +303,7 @@ def AutoAttack(  # noqa: N802
     return AttackSuite(
         [
             APGD(steps=_STEPS, restarts=restarts, early_stop=True, **shared),
-            TargetedAPGD(
-                steps=_STEPS, target_classes=classes, early_stop=True, **shared
-            ),
+            TargetedAPGD(steps=_STEPS, target_classes=classes, early_stop=True, **shared),
             FAB(steps=_STEPS, target_classes=_CLASSES, **shared),
             Square(queries=_QUERIES, rescale_schedule=False, **shared),
         ]
@@ -410,9 +404,7 @@ def attacks_of(
         # Checked now: a report is made of it hours later.
         choice(f"{type(attack).__name__}.access", attack.access, get_args(Access))
         if not isinstance(attack.name, str) or not attack.name:
-            raise TypeError(
-                f"`{type(attack).__name__}.name` is {attack.name!r}, expected a name."
-            )
+            raise TypeError(f"`{type(attack).__name__}.name` is {attack.name!r}, expected a name.")
         to_json(attack.get_config(), f"{attack.name}.get_config()")
         _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
         changed: dict[str, Any] = {"input_range": input_range}

@@ -151,9 +151,7 @@ class MIFGSM(GradientAttack):
         self._normalize(arguments.number, "momentum", minimum=0.0)
 
     @classmethod
-    def nips2017(
-        cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any
-    ) -> Self:
+    def nips2017(cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any) -> Self:
         """Make the attack that won the NIPS 2017 competition (arXiv 1710.06081).
 
         Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random

@@ -58,9 +58,7 @@ class PenaltyMonitor(EpochMeasurement):
         >>> import keras, numpy as np
         >>> import keras_jsigr as kj
         >>> x, y = np.random.rand(32, 4).astype("float32"), np.arange(32) % 3
-        >>> net = keras.Sequential(
-        ...     [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
-        ... )
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
         >>> robust = kj.harden(net, verbose=0)
         >>> robust.compile("adam", "sparse_categorical_crossentropy")
         >>> monitor = kj.callbacks.PenaltyMonitor(x, y)
@@ -172,9 +170,7 @@ def _does_nothing(penalty: Penalty, share: float, weight: float, of: str) -> str
     return f"{start}{remedy}. Or do without: {off} saves its cost."
 
 
-def _too_large(
-    penalty: Penalty, shares: Mapping[str, float], weight: float, of: str
-) -> str:
+def _too_large(penalty: Penalty, shares: Mapping[str, float], weight: float, of: str) -> str:
     share, settings = shares[penalty.name], list(penalty.weights())
     held = 1.0 - shares["task"]
     remedy = f"Lower {' and '.join(settings)}"
@@ -214,9 +210,7 @@ def shares_of_epoch(model: JSIGRModel, logs: Mapping[str, float]) -> dict[str, f
     return loss_shares(logs, effective_weights(model, logs.get("penalty_factor")))
 
 
-def effective_weights(
-    model: JSIGRModel, factor: float | None = None
-) -> dict[str, float]:
+def effective_weights(model: JSIGRModel, factor: float | None = None) -> dict[str, float]:
     """Return the weights of the penalties times warm-up and penalty factor."""
     if factor is None:
         factor = read_scalar(model.penalty_factor)
@@ -224,9 +218,7 @@ def effective_weights(
     return {name: scale * weight for name, weight in model.penalty_weights.items()}
 
 
-def loss_shares(
-    logs: Mapping[str, float], weights: Mapping[str, float]
-) -> dict[str, float]:
+def loss_shares(logs: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
     """Compute the share of each weighted penalty in the loss from means in the logs."""
     if "task_loss" not in logs:
         return {}
@@ -239,9 +231,7 @@ def loss_shares(
     return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
 
-def gradient_shares(
-    norms: Mapping[str, float], weights: Mapping[str, float]
-) -> dict[str, float]:
+def gradient_shares(norms: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
     """Compute the shares of the task and of each weighted penalty in the gradient."""
     weighted = {name: norm * weights.get(name, 1.0) for name, norm in norms.items()}
     total = sum(weighted.values())
@@ -263,8 +253,7 @@ def gradient_norms_of(model: JSIGRModel) -> Norms:
                 parts = {"task": tf.cast(loss.task, tf.float32), **loss.penalties}
                 # In half precision a scaled loss keeps small gradients.
                 scaled = {
-                    name: scale * model.optimizer.scale_loss(part)
-                    for name, part in parts.items()
+                    name: scale * model.optimizer.scale_loss(part) for name, part in parts.items()
                 }
             found = {}
             for name, part in scaled.items():

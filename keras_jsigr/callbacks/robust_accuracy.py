@@ -102,9 +102,7 @@ class RobustAccuracy(EpochMeasurement):
         >>> import keras, numpy as np
         >>> import keras_jsigr as kj
         >>> x, y = np.random.rand(32, 4).astype("float32"), np.arange(32) % 3
-        >>> net = keras.Sequential(
-        ...     [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
-        ... )
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
         >>> net.compile("adam", "sparse_categorical_crossentropy")
         >>> watch = kj.callbacks.RobustAccuracy(x, y, epsilon=0.1)
         >>> stop = keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max")

@@ -344,8 +344,7 @@ def draw_measurement(
     top = color_top(seen.gradient)
     scale = scale_note(top)
     overlays = [
-        overlay_map(image, values, top)
-        for image, values in zip(images, seen.gradient, strict=True)
+        overlay_map(image, values, top) for image, values in zip(images, seen.gradient, strict=True)
     ]
     columns = [
         Column("image", "", list(images)),
@@ -358,15 +357,13 @@ def draw_measurement(
     rows = range(len(seen.x))
     predictions = {"image": seen.probabilities, "adversarial": seen.probabilities_adv}
     labels = [
-        RowLabel(
-            int(seen.labels[row]), {word: p[row] for word, p in predictions.items()}
-        ).lines(class_names)
+        RowLabel(int(seen.labels[row]), {word: p[row] for word, p in predictions.items()}).lines(
+            class_names
+        )
         for row in rows
     ]
     names = {name: name.replace("jacobian_", "Jacobian ") for name in seen.figures}
-    values = [
-        {names[k]: found[row] for k, found in seen.figures.items()} for row in rows
-    ]
+    values = [{names[k]: found[row] for k, found in seen.figures.items()} for row in rows]
     means = [f"{names[k]} {short_number(mean)}" for k, mean in seen.means().items()]
     foot = [Line(f"Mean: {',  '.join(means)}", 12, bold=True)]
     foot += [Line(text, 11, MUTED) for text in LEGEND]
@@ -463,9 +460,7 @@ class Record:
 
 
 def _metadata(plugin: str, data_class: int) -> Any:
-    return tf.compat.v1.SummaryMetadata(
-        plugin_data={"plugin_name": plugin}, data_class=data_class
-    )
+    return tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": plugin}, data_class=data_class)
 
 
 class Film:

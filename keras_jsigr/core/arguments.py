@@ -34,8 +34,7 @@ def number(
     if not math.isfinite(result) or result < minimum or (above and result == minimum):
         bound = "" if minimum == -math.inf else f" {'>' if above else '>='} {minimum:g}"
         raise ValueError(
-            f"`{name}` is out of range: got {value!r}, expected a finite number{bound}."
-            f" {advice}"
+            f"`{name}` is out of range: got {value!r}, expected a finite number{bound}. {advice}"
         )
     return result
 
@@ -92,8 +91,7 @@ def choice(
     """Check that `value` is one of `options`."""
     if not any(type(value) is type(option) and value == option for option in options):
         raise ValueError(
-            f"Unknown `{name}`: got {value!r}, expected one of {list(options)}. "
-            f"{advice}"
+            f"Unknown `{name}`: got {value!r}, expected one of {list(options)}. {advice}"
         )
 
 
@@ -116,9 +114,7 @@ def interval(name: str, value: Any) -> tuple[float, float]:
 def norm(value: Any) -> NormName:
     """Return the name of a norm, which may be given as `np.inf`, `"inf"`, 2 or 1."""
     text = str(value).lower() if isinstance(value, str | Real) else ""
-    name = {"inf": "linf", "2": "l2", "2.0": "l2", "1": "l1", "1.0": "l1"}.get(
-        text, text
-    )
+    name = {"inf": "linf", "2": "l2", "2.0": "l2", "1": "l1", "1.0": "l1"}.get(text, text)
     if isinstance(value, bool) or name not in get_args(NormName):
         raise ValueError(
             f"Unknown `norm`: got {value!r}, expected one of ['linf', 'l2', 'l1'], "

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core import arguments
 from keras_jsigr.core.inputs import as_float, finite_rows
 from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logits
 from keras_jsigr.core.scores import check_class_indices
@@ -159,17 +158,13 @@ class CompiledCache:
 
     def __init__(self, size: int = 32) -> None:
         self._size, self._lock = size, threading.Lock()
-        self._by_owner: weakref.WeakKeyDictionary[Any, _Recent] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._by_owner: weakref.WeakKeyDictionary[Any, _Recent] = weakref.WeakKeyDictionary()
 
     def get(self, key: Hashable, build: Build, model: Any, probe: tf.Tensor) -> Program:
         """Return the program `key` for a model and a sample shape; compile it once."""
         return self.keep(key, model, probe, lambda: _compile(build, model, probe))
 
-    def keep(
-        self, key: Hashable, model: Any, probe: tf.Tensor, make: Callable[[], Value]
-    ) -> Value:
+    def keep(self, key: Hashable, model: Any, probe: tf.Tensor, make: Callable[[], Value]) -> Value:
         """Return what `make` returned before for this model; it must not hold it."""
         owner = owner_of(model)
         part = None if owner is model else model.__func__
@@ -262,8 +257,7 @@ class BatchedFunction:
             # TensorFlow's fused convolutions fail on empty batches: one row for none.
             kinds = [tf.as_dtype(c.dtype).as_numpy_dtype for c in columns]
             rows = [
-                np.zeros((1, *c.shape[1:]), kind)
-                for c, kind in zip(columns, kinds, strict=True)
+                np.zeros((1, *c.shape[1:]), kind) for c, kind in zip(columns, kinds, strict=True)
             ]
         else:
             rows = list(columns)
@@ -282,16 +276,12 @@ class BatchedFunction:
         return compiled.get_concrete_function(*specs)
 
 
-def chunked_sum(
-    count: Any, chunk: Any, part: Callable[[tf.Tensor, Any], Any], like: Any
-) -> Any:
+def chunked_sum(count: Any, chunk: Any, part: Callable[[tf.Tensor, Any], Any], like: Any) -> Any:
     """Compute `sum_n part(n)` in a loop; `part(first, size)` sums `size` terms."""
 
     def add(first: tf.Tensor, total: Any, size: Any) -> Any:
         more = part(first, size)
-        return tf.nest.map_structure(
-            lambda a, b: tf.ensure_shape(a + b, a.shape), total, more
-        )
+        return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a + b, a.shape), total, more)
 
     def loop(count: Any, size_at: Callable[[tf.Tensor], Any]) -> Any:
         def body(first: tf.Tensor, total: Any) -> Any:
@@ -453,9 +443,3 @@ def probe_of(x: Any) -> Any:
     if finite.all() or not finite.any():
         return few if finite.all() else few[:1]
     return tf.boolean_mask(few, finite) if tf.is_tensor(few) else few[finite]
-
-
-def check_chunk(chunk: int | None) -> None:
-    """Refuse a number of examples at once that is not positive."""
-    if chunk is not None:
-        arguments.count("chunk", chunk)

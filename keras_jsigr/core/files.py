@@ -114,9 +114,7 @@ def from_json(kind: Any, value: Any, place: str = "value") -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _dataclass_from_json(kind, value, place)
     if origin is list and isinstance(value, list):
-        return [
-            from_json(arguments[0], v, f"{place}[{i}]") for i, v in enumerate(value)
-        ]
+        return [from_json(arguments[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
     if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
         pairs = zip(arguments, value, strict=True)
         return tuple(from_json(a, v, f"{place}[{i}]") for i, (a, v) in enumerate(pairs))
@@ -129,8 +127,7 @@ def from_json(kind: Any, value: Any, place: str = "value") -> Any:
         return value
     name = getattr(kind, "__name__", str(kind))
     raise ValueError(
-        f"`{place}` is damaged: got {str(value)[:60]!r}, expected {name}. "
-        "Make the file again."
+        f"`{place}` is damaged: got {str(value)[:60]!r}, expected {name}. Make the file again."
     )
 
 
@@ -222,8 +219,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Refuse a target that holds something, or something other than an export."""
     if path.exists() and not path.is_dir():
         raise ValueError(
-            f"Cannot export to '{path}': got a file, expected a folder. "
-            "Choose another path."
+            f"Cannot export to '{path}': got a file, expected a folder. Choose another path."
         )
     if not path.is_dir() or not any(path.iterdir()):
         return

@@ -119,9 +119,7 @@ def find_head(model: keras.Model, probe: Any) -> Head:
             continue
         if _is_head(Head(kind, layer), model, probe, outputs):
             return Head(kind, layer)
-    if looks_like_probabilities(outputs) or saturates(
-        partial(_ask, model), probe, outputs
-    ):
+    if looks_like_probabilities(outputs) or saturates(partial(_ask, model), probe, outputs):
         name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
             f"`{model.name}` returns probabilities, but none of its layers ends in a "

@@ -95,9 +95,7 @@ def input_specs(model: keras.Model) -> Any:
 
 
 def _nested(shapes: Any) -> bool:
-    return isinstance(shapes, dict) or any(
-        isinstance(part, (tuple, list, dict)) for part in shapes
-    )
+    return isinstance(shapes, dict) or any(isinstance(part, (tuple, list, dict)) for part in shapes)
 
 
 # Tried in turn for open sides: some models need many steps, others take few.

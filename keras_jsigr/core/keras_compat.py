@@ -190,9 +190,7 @@ def without_input_casts(layer: keras.Layer) -> dict[str, Any]:
     """Return attributes by which a model leaves the dtype of its inputs alone."""
     if not isinstance(layer, keras.Model):
         return {}
-    as_tensors = {
-        "_convert_inputs_to_tensors": lambda x: [*map(tf.convert_to_tensor, x)]
-    }
+    as_tensors = {"_convert_inputs_to_tensors": lambda x: [*map(tf.convert_to_tensor, x)]}
     functional = hasattr(layer, "_convert_inputs_to_tensors")
     return {"_convert_input_args": False, **(as_tensors if functional else {})}
 

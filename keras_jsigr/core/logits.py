@@ -38,9 +38,7 @@ def base_model(model: Any) -> Any:
 
 def is_hardened(model: Any) -> bool:
     """Tell whether `harden` made this model, without importing its class."""
-    return isinstance(model, keras.Model) and isinstance(
-        getattr(model, "head", None), Head
-    )
+    return isinstance(model, keras.Model) and isinstance(getattr(model, "head", None), Head)
 
 
 def known_epsilon(*models: Any) -> float | None:

@@ -18,9 +18,7 @@ def padding_values(model: keras.Model) -> list[float]:
     return list(dict.fromkeys(float(each.mask_value) for each in _masking(model)))
 
 
-def padding_of_inputs(
-    model: keras.Model, probe: Any, positions: list[int]
-) -> list[list[float]]:
+def padding_of_inputs(model: keras.Model, probe: Any, positions: list[int]) -> list[list[float]]:
     """List what the `Masking` layers take for padding in each input."""
     layers = _masking(model)
     if not layers:
@@ -30,17 +28,13 @@ def padding_of_inputs(
     def masks(value: float, index: int) -> bool:
         moved, found = list(leaves), []
 
-        def see(
-            layer: keras.Layer, call: Any, x: Any, *args: Any, **kwargs: Any
-        ) -> Any:
+        def see(layer: keras.Layer, call: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
             if layer.mask_value == value:
                 steps = tf.reduce_all(tf.equal(x, tf.cast(value, x.dtype)), -1)
                 found.append(bool(tf.reduce_any(steps)))
             return call(x, *args, **kwargs)
 
-        moved[index] = tf.fill(
-            tf.shape(moved[index]), tf.cast(value, moved[index].dtype)
-        )
+        moved[index] = tf.fill(tf.shape(moved[index]), tf.cast(value, moved[index].dtype))
         with layer_calls(layers, see):
             model(keras.tree.pack_sequence_as(probe, moved), training=False)
         return any(found)

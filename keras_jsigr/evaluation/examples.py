@@ -19,9 +19,7 @@ from keras_jsigr.saliency.gradients import gradient_map
 from keras_jsigr.saliency.plot import color_top, to_shares
 
 # From black over red to pale yellow: brightness grows evenly, readable in grey too.
-_RAMP = np.array(
-    [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], float
-)
+_RAMP = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], float)
 
 
 def as_images(x: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
@@ -96,9 +94,7 @@ def spread(
     return np.sort(rows[np.argsort(turn, kind="stable")[:count]])
 
 
-def _pictures(
-    task: Task, x: npt.NDArray[Any], x_adv: npt.NDArray[Any]
-) -> list[dict[str, str]]:
+def _pictures(task: Task, x: npt.NDArray[Any], x_adv: npt.NDArray[Any]) -> list[dict[str, str]]:
     images, attacked = as_images(x), as_images(x_adv)
     if images is None or attacked is None:
         return [{} for _ in x]

@@ -74,9 +74,7 @@ def diagnostics(  # noqa: D417
         >>> import numpy as np
         >>> from keras_jsigr.evaluation import diagnostics
         >>> x = np.random.default_rng(0).uniform(size=(50, 2)).astype("float32")
-        >>> findings = diagnostics(
-        ...     lambda x: 1e6 * x, x, x.argmax(-1), epsilon=0.1, verbose=0
-        ... )
+        >>> findings = diagnostics(lambda x: 1e6 * x, x, x.argmax(-1), epsilon=0.1, verbose=0)
         >>> [f.rule for f in findings if f.status == "suspect"]
         ['zero_gradients', 'logit_scale']
     """
@@ -161,9 +159,7 @@ def _check_results(
     return chosen
 
 
-def find_symptoms(
-    task: Task, suite: SuiteResult, surrogates: Mapping[str, Any]
-) -> list[Finding]:
+def find_symptoms(task: Task, suite: SuiteResult, surrogates: Mapping[str, Any]) -> list[Finding]:
     """Run the diagnostics on what the suite found."""
     # That black-box attacks find more than white-box ones is one of the symptoms.
     white = [n for n, r in enumerate(suite.records) if r.access == "white box"]

@@ -111,8 +111,7 @@ def zero_gradients(context: DiagnosticContext) -> RuleResult:
     counts = (vanished, none, broken)
     figures = {name: n / total for name, n in zip(names, counts, strict=True)}
     says = (
-        f"The gradient of cross entropy is zero at {percent(vanished / total)} of "
-        f"{total} examples"
+        f"The gradient of cross entropy is zero at {percent(vanished / total)} of {total} examples"
     )
     suspect = True
     if clearly_more(broken, total, tolerated):
@@ -177,8 +176,7 @@ def softmax_outputs(context: DiagnosticContext) -> RuleResult:
         f"The callable returns probabilities, not logits; {percent(saturated.mean())} "
         "of the rows are exactly zero or one, which leaves no gradient.",
         figures,
-        "Return the logits, or pass the Keras model itself: attacks see behind its "
-        "softmax.",
+        "Return the logits, or pass the Keras model itself: attacks see behind its softmax.",
     )
 
 
@@ -274,8 +272,7 @@ def single_step_beats_iterative(context: DiagnosticContext) -> RuleResult:
         "pgd_accuracy": float(many.sum() / len(context.x)),
     }
     return RuleResult(
-        clearly_more(alone, total, tolerated)
-        or clearly_moved(alone, other, total, 0.0),
+        clearly_more(alone, total, tolerated) or clearly_moved(alone, other, total, 0.0),
         f"One step fools the model at {percent(alone / total)} of {total} examples "
         f"where {context.PGD_STEPS} steps do not; the accuracy is "
         f"{percent(figures['fgsm_accuracy'])} under one step and "
@@ -363,10 +360,7 @@ def epsilon_curve(context: DiagnosticContext) -> RuleResult:
     rows, total, epsilon = context.rows, len(context.rows), context.epsilon
     widest = widest_radius(context.norm, context.input_range, context.x[0].size)
     radii = [f * epsilon for f in factors if f * epsilon < widest] + [widest]
-    curve = [
-        context.under_pgd if r == epsilon else context.under(context.pgd.at(r))
-        for r in radii
-    ]
+    curve = [context.under_pgd if r == epsilon else context.under(context.pgd.at(r)) for r in radii]
     changes = [moves(b[rows], a[rows]) for a, b in pairwise(curve)]
     rises = any(clearly_moved(*change, total, tolerated) for change in changes)
     guessing = chance(context.y, context.classes)
@@ -374,8 +368,7 @@ def epsilon_curve(context: DiagnosticContext) -> RuleResult:
     above = guessing < 1.0 and clearly_more(end, len(context.x), guessing)
     shares = [float(right.mean()) for right in curve]
     figures = {
-        f"accuracy_at_{radius:g}": share
-        for radius, share in zip(radii, shares, strict=True)
+        f"accuracy_at_{radius:g}": share for radius, share in zip(radii, shares, strict=True)
     }
     rise = max(up - down for up, down in changes)
     figures |= {"largest_rise": max(rise, 0) / total, "chance": guessing}
@@ -418,9 +411,7 @@ def logit_scale(context: DiagnosticContext) -> RuleResult:
     )
 
 
-def naive_attack(
-    batch: AttackContext, scale: tf.Tensor, margin: tf.Tensor
-) -> tuple[tf.Tensor]:
+def naive_attack(batch: AttackContext, scale: tf.Tensor, margin: tf.Tensor) -> tuple[tf.Tensor]:
     """Return who resists PGD on `scale * logits`, or on the margin."""
     ball, targets = batch.ball, batch.targets
     length = 2.5 * batch.epsilon / SCALE_STEPS

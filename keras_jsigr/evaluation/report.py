@@ -187,9 +187,7 @@ class Comparison(_Savable):
         """Check the reports and note where they differ."""
         object.__setattr__(self, "reports", tuple(self.reports))
         if not self.reports:
-            raise ValueError(
-                "Nothing to compare: got no report, expected at least one."
-            )
+            raise ValueError("Nothing to compare: got no report, expected at least one.")
         for report in self.reports:
             if not isinstance(report, Report):
                 raise TypeError(

@@ -48,9 +48,7 @@ class CachedResult(NamedTuple):
 class ResultCache:
     """Keep each result in a file of its own, in a folder per `identity`."""
 
-    def __init__(
-        self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]) -> None:
         self._folder = None
         if folder is None:
             return
@@ -61,9 +59,7 @@ class ResultCache:
             write_whole(self._folder / "about.json", text)
         except OSError as error:
             what = f"`resume='{folder}'` cannot be written: {error}."
-            raise ValueError(
-                f"{what} Choose a folder that you may write to."
-            ) from error
+            raise ValueError(f"{what} Choose a folder that you may write to.") from error
 
     def get_or_compute(
         self,
@@ -93,9 +89,7 @@ class ResultCache:
             write_cache_file(path, about, bits)
         except OSError as error:
             what = f"'{path}' could not be written ({error}): it is not kept."
-            warnings.warn(
-                f"{what} Make room on the disk.", RuntimeWarning, stacklevel=2
-            )
+            warnings.warn(f"{what} Make room on the disk.", RuntimeWarning, stacklevel=2)
         return made
 
 
@@ -104,10 +98,7 @@ def _read(path: Path, wanted: dict[str, Any]) -> CachedResult | None:
         header, arrays = read_cache_file(path)
         if header["wanted"] == wanted:
             dtypes = header["dtypes"]
-            arrays = {
-                k: v.view(tf.as_dtype(dtypes[k]).as_numpy_dtype)
-                for k, v in arrays.items()
-            }
+            arrays = {k: v.view(tf.as_dtype(dtypes[k]).as_numpy_dtype) for k, v in arrays.items()}
             return CachedResult(arrays, from_json(Any, header["info"]))
     except FileNotFoundError:
         return None

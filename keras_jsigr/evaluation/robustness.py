@@ -87,9 +87,7 @@ def _refused(task: Task, attack: Any) -> str | None:
     return None
 
 
-def _attack_part(
-    task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]
-) -> CachedResult:
+def _attack_part(task: Task, kind: str, attack: Any, rows: npt.NDArray[np.int64]) -> CachedResult:
     def logits_of(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return predict_logits(task.model, points, task.batch_size)
 
@@ -283,9 +281,7 @@ def linearized_robustness(  # noqa: D417
         return body, [open_batch(probe)]
 
     run = PROGRAMS.get(("linearized", norm, rivals), build, model, probe_rows(x)).run
-    parts = parallel_batches(
-        lambda at: run(tf.convert_to_tensor(x[at])), len(x), batch_size
-    )
+    parts = parallel_batches(lambda at: run(tf.convert_to_tensor(x[at])), len(x), batch_size)
     return Linearized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -342,9 +338,7 @@ def _linearize_batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) 
 
     number, *start = consider(1, tf.fill(tf.shape(z)[:1], float("inf")), 0.0)
     if rivals > 1:
-        _, *start = tf.while_loop(
-            lambda number, *_: number <= rivals, consider, (number, *start)
-        )
+        _, *start = tf.while_loop(lambda number, *_: number <= rivals, consider, (number, *start))
     closest, slope = start
     return closest, ordered[:, 0] - ordered[:, 1], slope
 

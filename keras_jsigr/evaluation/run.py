@@ -103,9 +103,7 @@ def in_words(error: BaseException) -> str:
     return innermost_line(f"{kind}{error}") or type(error).__name__
 
 
-def model_summary(
-    model: Any, input_shape: tuple[int, ...], classes: int
-) -> dict[str, Any]:
+def model_summary(model: Any, input_shape: tuple[int, ...], classes: int) -> dict[str, Any]:
     """Describe a model for the report."""
     inner, hardened = base_model(model), is_hardened(model)
     about = {

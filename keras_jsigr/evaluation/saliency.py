@@ -205,9 +205,7 @@ def evaluate_saliency(  # noqa: D417
         >>> import numpy as np
         >>> from keras_jsigr import evaluate_saliency
         >>> x, parts = np.eye(2, 3, dtype="float32"), ["sparsity"]
-        >>> report = evaluate_saliency(
-        ...     {"net": lambda x: x}, x, [0, 1], 0.1, parts=parts
-        ... )
+        >>> report = evaluate_saliency({"net": lambda x: x}, x, [0, 1], 0.1, parts=parts)
         >>> report["net"].figure("Gini index").images
         2
     """

@@ -264,9 +264,7 @@ def sparsity(context: MapContext) -> Figures:
 def alignments(context: MapContext) -> Figures:
     """Measure how well the gradient of the logit is aligned with the image."""
     size, x = context.settings.batch_size, context.x
-    explain = gradient_explainer(
-        context.model, x[:1], score="logit", reduce=False, batch_size=size
-    )
+    explain = gradient_explainer(context.model, x[:1], score="logit", reduce=False, batch_size=size)
 
     def both(x: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         return tf.stack(metrics.alignment(x, gradient), axis=1)
@@ -442,9 +440,7 @@ class KeptLabelPGD(PGD):
         return context.to_model_input(keep(x, kept, context.logits(x))), finite
 
 
-def _attacked(
-    kind: Any, context: MapContext, model: Any, y: Any, **more: Any
-) -> Points:
+def _attacked(kind: Any, context: MapContext, model: Any, y: Any, **more: Any) -> Points:
     settings = context.settings
     attack = kind(**settings.threat, steps=settings.attack_steps, verbose=0, **more)
     points: Points = attack(model, context.x, y)
@@ -480,9 +476,7 @@ def _weights_matter(figures: Sequence[SaliencyFigure]) -> Iterator[Finding]:
     about = ("weights_matter", "The maps depend on the weights")
     for same in (f.mean for f in figures if (f.metric, f.condition) == (_SAME, _ALL)):
         if same is None or not math.isfinite(same):
-            says = (
-                "Maps of the shuffled weights cannot be compared: no value is finite."
-            )
+            says = "Maps of the shuffled weights cannot be compared: no value is finite."
             yield _finding(*about, says)
             return
         says, advice = "The maps change when all weights are shuffled.", ""
@@ -514,9 +508,7 @@ def _beats_controls(figures: Sequence[SaliencyFigure]) -> Iterator[Finding]:
         return
     # Deletion should be small and insertion large: their difference is one figure.
     gain = {
-        order.replace(" ", "_"): fmean(
-            m["Insertion", order] - m["Deletion", order] for m in known
-        )
+        order.replace(" ", "_"): fmean(m["Insertion", order] - m["Deletion", order] for m in known)
         for order in dict.fromkeys(order for _, order in known[0])
     }
     own, chance, bright = gain.values()
@@ -532,9 +524,7 @@ def _beats_controls(figures: Sequence[SaliencyFigure]) -> Iterator[Finding]:
     yield _finding(*about, says, gain, advice)
 
 
-def _finding(
-    rule: str, title: str, says: str, figures: Any = None, advice: str = ""
-) -> Finding:
+def _finding(rule: str, title: str, says: str, figures: Any = None, advice: str = "") -> Finding:
     """Make a finding: skipped without figures, suspect if there is an advice."""
     status: Status = "suspect" if advice else "ok" if figures else "skipped"
     about = {"rule": rule, "title": title, "says": says, "advice": advice}

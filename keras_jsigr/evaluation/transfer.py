@@ -54,18 +54,14 @@ class Cell(NamedTuple):
     error: str | None = None
     fingerprint: str = ""
 
-    def records(
-        self, counted: Any = slice(None), union: bool = False
-    ) -> list[TransferRecord]:
+    def records(self, counted: Any = slice(None), union: bool = False) -> list[TransferRecord]:
         """Count the examples that are right, by target."""
         about: dict[str, Any] = {"source": self.source, "attack": self.attack}
         about |= {"epsilon": self.epsilon, "fingerprint": self.fingerprint}
         records = []
         for target, right in self.right.items():
             rate = Rate(int(right[counted].sum()), len(right[counted]))
-            records.append(
-                TransferRecord(target=target, accuracy=rate, union=union, **about)
-            )
+            records.append(TransferRecord(target=target, accuracy=rate, union=union, **about))
         return records
 
 
@@ -177,9 +173,7 @@ def run_transfer(
         result.records += _worst(result.cells, name, sources)
 
 
-def transfer_record(
-    task: Task, result: TransferResult, suite: SuiteResult
-) -> AttackRecord | None:
+def transfer_record(task: Task, result: TransferResult, suite: SuiteResult) -> AttackRecord | None:
     """Count transferred examples among the attacks: whatever fools the model counts."""
     cells = [cell for cell in result.cells if cell.epsilon <= task.epsilon]
     if not cells:
@@ -205,9 +199,7 @@ def transfer_record(
     )
 
 
-def _worst(
-    cells: Sequence[Cell], name: str, taken: Mapping[str, Any]
-) -> list[TransferRecord]:
+def _worst(cells: Sequence[Cell], name: str, taken: Mapping[str, Any]) -> list[TransferRecord]:
     """Return what the worst of all sources per example leaves, by attack and radius."""
     label = _free("any surrogate", taken, "any of the surrogates")
     groups: dict[tuple[str, float], list[Cell]] = {}
@@ -275,9 +267,7 @@ def transfer_matrix(  # noqa: D417
         >>> from keras_jsigr.evaluation import transfer_matrix
         >>> models = {"a": lambda x: x, "b": lambda x: x[:, ::-1]}
         >>> x, y = np.array([[0.6, 0.4]], "float32"), [0]
-        >>> records = transfer_matrix(
-        ...     models, x, y, attacks=[FGSM(epsilon=0.2)], epsilons=[0.2]
-        ... )
+        >>> records = transfer_matrix(models, x, y, attacks=[FGSM(epsilon=0.2)], epsilons=[0.2])
         >>> [(r.source, r.target, r.accuracy.correct) for r in records]
         [('a', 'a', 0), ('a', 'b', 1), ('b', 'a', 1), ('b', 'b', 0)]
     """
@@ -322,8 +312,6 @@ def transfer_matrix(  # noqa: D417
                     cell = bench.cell(source, attack.at(radius), targets)
                 if cell.error:
                     what = f"{label} on {source} at {radius:g}: {cell.error}."
-                    warnings.warn(
-                        f"{what} Repair the attack.", RuntimeWarning, stacklevel=2
-                    )
+                    warnings.warn(f"{what} Repair the attack.", RuntimeWarning, stacklevel=2)
                 records += cell._replace(attack=label).records(counted)
     return records

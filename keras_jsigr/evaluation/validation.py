@@ -114,9 +114,7 @@ def check_data(
     return x, rows.argmax(-1).astype(np.int64)
 
 
-def check_logits(
-    model: Any, x: npt.NDArray[Any], batch_size: int
-) -> npt.NDArray[np.float32]:
+def check_logits(model: Any, x: npt.NDArray[Any], batch_size: int) -> npt.NDArray[np.float32]:
     """Compute the logits of the model under evaluation and check them."""
     check_model(model)
     expected = getattr(model, "input_shape", None)
@@ -171,9 +169,7 @@ def check_surrogates(
                 f"`surrogates` is a {type(surrogates).__name__}, expected a list of "
                 "models or a dictionary of models by name. Pass [model]."
             )
-        names = [
-            model_name(m) if isinstance(m, keras.Model) else "" for m in surrogates
-        ]
+        names = [model_name(m) if isinstance(m, keras.Model) else "" for m in surrogates]
         if not all(names) or len(set(names)) < len(names):
             names = [f"surrogate {place}" for place in range(1, len(names) + 1)]
         surrogates = dict(zip(names, surrogates, strict=True))

@@ -112,9 +112,7 @@ class Linearization:
             for g, unit in zip(gradients, units(self.unit, gradients), strict=True)
         ]
 
-    def score_gradient(
-        self, batch: PenaltyBatch, score: ScoreName = "log_prob"
-    ) -> list[Any]:
+    def score_gradient(self, batch: PenaltyBatch, score: ScoreName = "log_prob") -> list[Any]:
         """Compute `(ds/dz)^T J` of the class score, once per step, as `vjp` returns it.
 
         Args:
@@ -257,10 +255,7 @@ def per_example_sum(values: list[Any], weights: list[Any] | None = None) -> Any:
     if weights is not None:
         values = [value * weight for value, weight in zip(values, weights, strict=True)]
     return tf.add_n(
-        [
-            tf.reduce_sum(value, axis=list(range(1, value.shape.rank)))
-            for value in values
-        ]
+        [tf.reduce_sum(value, axis=list(range(1, value.shape.rank))) for value in values]
     )
 
 

@@ -32,9 +32,7 @@ TargetName = Literal["jacobian", "mixed", "score"]
 TARGETS: tuple[str, ...] = get_args(TargetName)
 
 
-def random_tangents(
-    inputs: list[Any], weights: list[Any] | None, seed: Any
-) -> list[Any]:
+def random_tangents(inputs: list[Any], weights: list[Any] | None, seed: Any) -> list[Any]:
     """Draw `w^(1/2) xi`, `xi ~ N(0, I)`, one direction per example."""
     tangents = []
     for index, x in enumerate(inputs):
@@ -101,9 +99,7 @@ def random_cotangent(logits: Any, seed: Any, norm: NormName) -> Any:
     return v * tf.math.rsqrt(squares + 1e-30) * math.sqrt(logits.shape[-1])
 
 
-def projected(
-    linearization: Linearization, seed: Any, norm: NormName = "squared"
-) -> list[Any]:
+def projected(linearization: Linearization, seed: Any, norm: NormName = "squared") -> list[Any]:
     """Compute terms unbiased for `||J_:i||^2` or `||J_:i||` (arXiv 1908.02729)."""
     v = random_cotangent(linearization.logits, seed, norm)
     return gradient_terms(linearization.vjp(v), norm, math.sqrt(math.pi / 2.0))
@@ -114,8 +110,7 @@ def exact(linearization: Linearization, norm: NormName = "squared") -> list[Any]
     classes = linearization.logits.shape[-1]
     shape = tf.shape(linearization.logits)
     rows = [
-        linearization.vjp(tf.broadcast_to(tf.one_hot(c, classes), shape))
-        for c in range(classes)
+        linearization.vjp(tf.broadcast_to(tf.one_hot(c, classes), shape)) for c in range(classes)
     ]
     squares = [
         tf.add_n([tf.square(gradient) for gradient in per_input])
@@ -124,18 +119,14 @@ def exact(linearization: Linearization, norm: NormName = "squared") -> list[Any]
     return squares if norm == "squared" else [safe_sqrt(s) for s in squares]
 
 
-def gradient_terms(
-    gradients: list[Any], norm: NormName, l1_factor: float = 1.0
-) -> list[Any]:
+def gradient_terms(gradients: list[Any], norm: NormName, l1_factor: float = 1.0) -> list[Any]:
     """Turn gradients into per-entry terms: `g^2`, or `l1_factor |g|`."""
     if norm == "squared":
         return [tf.square(g) for g in gradients]
     return [tf.abs(g) * l1_factor for g in gradients]
 
 
-def reduce_terms(
-    terms: list[Any], norm: NormName, weights: list[Any] | None = None
-) -> Any:
+def reduce_terms(terms: list[Any], norm: NormName, weights: list[Any] | None = None) -> Any:
     """Sum terms to a penalty per example: `1/2 sum w g^2`, or `sum w |g|`."""
     return per_example_sum(terms, weights) * (0.5 if norm == "squared" else 1.0)
 
@@ -201,9 +192,7 @@ def directional_norm(
             values.append(jvp(outputs, inputs, weights, seed, unit=unit)[1])
             continue
         here = outputs_of(linearization.inference_logits())
-        values.append(
-            finite_difference(outputs, inputs, here, weights, seed, unit=unit)
-        )
+        values.append(finite_difference(outputs, inputs, here, weights, seed, unit=unit))
     return 0.5 * tf.add_n(values) / len(values)
 
 
@@ -237,9 +226,7 @@ class JacobianPenalty(Penalty):
         self.norm: NormName = norm
         self.estimator: EstimatorName = estimator
         self.num_projections = arguments.count("num_projections", num_projections)
-        self.projection_std = arguments.number(
-            "projection_std", projection_std, minimum=0.0
-        )
+        self.projection_std = arguments.number("projection_std", projection_std, minimum=0.0)
         self.class_score: ScoreName = class_score
 
     @property
@@ -274,9 +261,7 @@ class JacobianPenalty(Penalty):
         mixed = self.target == "mixed"
         return (*own, (self.projection_std, self.class_score) if mixed else None)
 
-    def _projected(
-        self, linearization: Linearization, batch: PenaltyBatch
-    ) -> list[Any]:
+    def _projected(self, linearization: Linearization, batch: PenaltyBatch) -> list[Any]:
         norm, mixed = self.norm, self.target == "mixed"
         if self.estimator == "exact" and not mixed:
             return exact(linearization, norm)
@@ -288,8 +273,7 @@ class JacobianPenalty(Penalty):
             if self.estimator == "exact":
                 return exact_mixed(linearization, score, std=std, norm=norm)
             draws = [
-                projected_mixed(linearization, score, seed, std=std, norm=norm)
-                for seed in seeds
+                projected_mixed(linearization, score, seed, std=std, norm=norm) for seed in seeds
             ]
         else:
             draws = [projected(linearization, seed, norm) for seed in seeds]

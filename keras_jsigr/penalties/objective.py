@@ -52,6 +52,4 @@ def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False)
 def warmup_factor(step: Any, delay_steps: Any, warmup_steps: Any) -> Any:
     """Compute `clip((step + 1 - delay) / max(warmup, 1), 0, 1)`."""
     done = tf.cast(step, tf.float32) + 1.0 - tf.cast(delay_steps, tf.float32)
-    return tf.clip_by_value(
-        done / tf.maximum(tf.cast(warmup_steps, tf.float32), 1.0), 0.0, 1.0
-    )
+    return tf.clip_by_value(done / tf.maximum(tf.cast(warmup_steps, tf.float32), 1.0), 0.0, 1.0)

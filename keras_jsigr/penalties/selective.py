@@ -17,9 +17,7 @@ from keras_jsigr.penalties.jacobian import (
     reduce_terms,
 )
 
-SelectionName = Literal[
-    "hard", "soft", "threshold", "random", "inverted", "all", "none"
-]
+SelectionName = Literal["hard", "soft", "threshold", "random", "inverted", "all", "none"]
 SELECTIONS: tuple[str, ...] = get_args(SelectionName)
 # Linear in the map: an unbiased estimate is enough; others need all of it, or none.
 LINEAR_SELECTIONS = ("soft", "random", "all", "none")
@@ -117,9 +115,7 @@ class SelectiveInputGradient(JacobianPenalty):
         super().__init__(weight, name, **settings)
         arguments.choice("selection", selection, SELECTIONS)
         self.selection: SelectionName = selection
-        self.selection_quantile = arguments.share(
-            "selection_quantile", selection_quantile
-        )
+        self.selection_quantile = arguments.share("selection_quantile", selection_quantile)
         self.selection_threshold = (
             None
             if selection_threshold is None
@@ -206,9 +202,7 @@ class DirectionalNorm(SelectiveInputGradient):
         arguments.choice("estimator", estimator, ("finite_difference", "jvp"))
         off = "A weight of 0 switches the term off."
         super().__init__(
-            arguments.number(
-                "selective_weight", selective_weight, minimum=0.0, advice=off
-            ),
+            arguments.number("selective_weight", selective_weight, minimum=0.0, advice=off),
             name,
             estimator=estimator,
             norm="squared",

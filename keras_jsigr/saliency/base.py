@@ -93,9 +93,7 @@ def input_gradient(
     return cotangent.scaled(gradient)
 
 
-def target_probability(
-    logits: Any, targets: Any, kind: HeadKind = "softmax"
-) -> tf.Tensor:
+def target_probability(logits: Any, targets: Any, kind: HeadKind = "softmax") -> tf.Tensor:
     """Compute `p_y` `(B,)`, the probability of the target class."""
     z, t = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     if kind == "sigmoid" or z.shape[-1] == 1:
@@ -183,7 +181,8 @@ def _sharing(method: SaliencyMethod, model: Any, probe: tf.Tensor) -> Share:
 def _state_of(model: keras.Model) -> Hashable:
     """Describe what a program has built in: settings of layers, range and losses."""
     head = head_kind(model, Head("linear"), 2)
-    state: list[Any] = [known_input_range(model), tuple(ignored_labels(model)), head]
+    span = _plain(getattr(model, "probe_range", None))  # of a hardened model
+    state: list[Any] = [span, tuple(ignored_labels(model)), head]
     for layer in all_layers(model):
         names = vars(layer).keys() - _names_of_keras()
         # Others belong to checkpoints, and those of a model to its training.
@@ -244,9 +243,7 @@ def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
     shape = tuple(probe.shape[1:])
     found = masks.resolve_layout(shape, layout)
     if isinstance(model, keras.Model):
-        first = _reads(
-            model, probe, lambda e: getattr(e, "data_format", "") == "channels_first"
-        )
+        first = _reads(model, probe, lambda e: getattr(e, "data_format", "") == "channels_first")
         if first and found != "features":
             raise ValueError(
                 f"Got `{model.name}`, which reads its inputs {shape} channels first: "
@@ -258,9 +255,7 @@ def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
     return found
 
 
-def check_replaceable(
-    model: Any, probe: tf.Tensor, baseline: Replacement, layout: Layout
-) -> None:
+def check_replaceable(model: Any, probe: tf.Tensor, baseline: Replacement, layout: Layout) -> None:
     """Refuse baselines that change nothing, and mixtures of tokens."""
     if baseline not in ("blur", "mean"):
         return

@@ -193,9 +193,7 @@ class PerturbationCache:
         [True, False]
     """
 
-    def __init__(
-        self, keys: Keys, codes: Codes, bank: MaskBank, identity: Identity
-    ) -> None:
+    def __init__(self, keys: Keys, codes: Codes, bank: MaskBank, identity: Identity) -> None:
         self.keys, self.codes, self.bank = keys, codes, bank
         self.identity = dict(identity)
 
@@ -347,9 +345,7 @@ class PerturbationCache:
 class MapTable(keras.layers.Layer):
     """Look up the saliency maps of the examples in a batch, by content."""
 
-    def __init__(
-        self, size: int, bank: MaskBank | Mapping[str, Any], **kwargs: Any
-    ) -> None:
+    def __init__(self, size: int, bank: MaskBank | Mapping[str, Any], **kwargs: Any) -> None:
         kwargs = {**kwargs, "dtype": "float32", "trainable": False, "autocast": False}
         super().__init__(**kwargs)
         if not isinstance(size, int) or size < 1:
@@ -406,9 +402,7 @@ class MapTable(keras.layers.Layer):
 class RefreshedCodes:
     """Compute the codes of a table's examples anew, by one compiled program."""
 
-    def __init__(
-        self, model: Any, table: MapTable, x: Any, y: Any = None, **settings: Any
-    ) -> None:
+    def __init__(self, model: Any, table: MapTable, x: Any, y: Any = None, **settings: Any) -> None:
         self._x = np.asarray(as_fit_sees(x))
         self._y = None if y is None else np.asarray(y)
         check_lengths(self._x, self._y)
@@ -421,9 +415,7 @@ class RefreshedCodes:
                 "receives, scaled as they are there."
             )
         probe = probe_of(self._x)
-        self._explain = perturbation_explainer(
-            model, probe, table.bank, maps=False, **settings
-        )
+        self._explain = perturbation_explainer(model, probe, table.bank, maps=False, **settings)
 
     def __call__(self, verbose: int = 0) -> Codes:
         """Return the codes by the model's current weights, in the table's order."""

@@ -76,9 +76,7 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
     return ([f for f in candidates if f.shape[:2] == wanted] or candidates)[-1]
 
 
-def _feature_maps(
-    model: keras.Model, probe: Any, layers: list[keras.Layer]
-) -> list[FeatureLayer]:
+def _feature_maps(model: keras.Model, probe: Any, layers: list[keras.Layer]) -> list[FeatureLayer]:
     """List the calls of the layers with outputs `(B, H, W, C)` over the image's grid.
 
     The grid is followed from layer to layer. Where one reshapes, or code outside of
@@ -116,9 +114,7 @@ def _feature_maps(
         return outputs
 
     hooked = layers + [
-        op
-        for op in operations
-        if not isinstance(op, keras.Layer) or len(all_layers(op)) == 1
+        op for op in operations if not isinstance(op, keras.Layer) or len(all_layers(op)) == 1
     ]
     with stateless(), random_weights(model), layer_calls(hooked, see):
         model(images, training=False)

@@ -87,9 +87,7 @@ class AttributionMethod(SaliencyMethod):
     reduce: bool = setting(True, arguments.choice, (False, True))
 
     @abstractmethod
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the signed values, shaped like `x`."""
 
     def core(self, model: Any, probe: Any) -> Core:
@@ -116,9 +114,7 @@ class AttributionMethod(SaliencyMethod):
         """Return the gradient of the score at `x`."""
         return input_gradient(logits_fn, x, targets, self.score, self.known_kind)
 
-    def gradients(
-        self, logits_fn: LogitsFn, copies: tf.Tensor, targets: tf.Tensor
-    ) -> tf.Tensor:
+    def gradients(self, logits_fn: LogitsFn, copies: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Return the gradients at k copies of a batch, `(k, B, *S)`, as float32."""
         targets = tf.tile(targets, (tf.shape(copies)[0], 1))
         found = self.gradient(logits_fn, batching.as_rows(copies), targets)
@@ -141,9 +137,7 @@ class Gradient(AttributionMethod):
         array([[2., 0.]], dtype=float32)
     """
 
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the gradient; see `AttributionMethod`."""
         return self.gradient(logits_fn, x, targets)
 
@@ -165,9 +159,7 @@ class GradientTimesInput(AttributionMethod):
         array([[6., 0.]], dtype=float32)
     """
 
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the products; see `AttributionMethod`."""
         return x * self.gradient(logits_fn, x, targets)
 
@@ -201,9 +193,7 @@ class IntegratedGradients(AttributionMethod, RangedMethod):
     baseline: Replacement = setting("zero", masks.check_replacement)
     rule: RuleName = setting("gauss_legendre", arguments.choice, get_args(RuleName))
 
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the shares; see `AttributionMethod`."""
         start = masks.replacement(x, self.baseline, self.layout, self.known_range[0])
         path, chosen = x - start, targets(logits_fn(x))
@@ -292,9 +282,7 @@ class SmoothGrad(NoisyGradient):
         array([[2., 0.]], dtype=float32)
     """
 
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the mean gradient; see `AttributionMethod`."""
         chosen, like = targets(logits_fn(x)), tf.cast(x, tf.float32)
         added = functools.partial(tf.reduce_sum, axis=0)
@@ -323,9 +311,7 @@ class VarGrad(NoisyGradient):
 
     samples: int = setting(50, arguments.count, minimum=2)
 
-    def attribution(
-        self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn
-    ) -> tf.Tensor:
+    def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the variance; see `AttributionMethod`."""
         chosen = targets(logits_fn(x))
         # Deviations from the gradient at x: their mean is small beside their spread,

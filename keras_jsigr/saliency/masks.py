@@ -25,9 +25,7 @@ _BY_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "image"}
 LONGEST_AXIS = 2048
 
 
-def resolve_layout(
-    input_shape: Sequence[int | None], layout: Layout | None = None
-) -> Layout:
+def resolve_layout(input_shape: Sequence[int | None], layout: Layout | None = None) -> Layout:
     """Decide what the axes of an example mean."""
     shape = tuple(input_shape)
     if not all(isinstance(n, int) and n > 0 for n in shape):
@@ -92,9 +90,7 @@ def blurred_along(values: FloatArray, axis: int, sigma: float) -> FloatArray:
 def _window(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the offsets up to 4 sigma and their weights."""
     if not 0.0 < sigma < float("inf"):
-        raise ValueError(
-            f"Got sigma {sigma}, expected a positive number of pixels, or `None`."
-        )
+        raise ValueError(f"Got sigma {sigma}, expected a positive number of pixels, or `None`.")
     radius = int(4.0 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

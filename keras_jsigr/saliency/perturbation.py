@@ -153,9 +153,7 @@ def _above_rounding(scores: tf.Tensor, logits: tf.Tensor, score: str) -> tf.Tens
     return tf.stop_gradient(tf.where(rounding, 0.0, scores))
 
 
-def _ways_out(
-    x: Any, bank: MaskBank, kind: BaselineName
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _ways_out(x: Any, bank: MaskBank, kind: BaselineName) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the data without gradient, and the way from them to their baseline."""
     x = tf.stop_gradient(as_float(x))
     if tuple(x.shape[1:]) != bank.input_shape:
@@ -267,9 +265,7 @@ class Perturbation(SaliencyMethod):
         bank = masking.make_mask_bank(tuple(probe.shape[1:]), self.grid, layout=layout)
         return self.core_of(model, probe, bank)
 
-    def core_of(
-        self, model: Any, probe: Any, bank: MaskBank, maps: bool = True
-    ) -> Core:
+    def core_of(self, model: Any, probe: Any, bank: MaskBank, maps: bool = True) -> Core:
         """Return `core` for the masks of a bank: of maps, or of their coefficients."""
         layout = layout_of(model, probe, bank.layout)
         check_replaceable(model, probe, self.baseline, layout)

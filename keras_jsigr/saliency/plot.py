@@ -236,9 +236,7 @@ class RowLabel:
         return lines
 
 
-def _row_labels(
-    count: int, labels: Array | None, probabilities: Array | None
-) -> list[RowLabel]:
+def _row_labels(count: int, labels: Array | None, probabilities: Array | None) -> list[RowLabel]:
     """Return the labels of the rows, none if nothing is known of the images."""
     if labels is None and probabilities is None:
         return []
@@ -284,9 +282,7 @@ def to_colors(maps: Array, top: float, *, signed: bool = False) -> Array:
     return colors[..., :3]
 
 
-def overlay_map(
-    image: Array, values: Array, top: float, *, signed: bool = False
-) -> Array:
+def overlay_map(image: Array, values: Array, top: float, *, signed: bool = False) -> Array:
     """Lay a colored map over its image in grey; what is not salient stays grey."""
     # Darkened, and without the dark end of the colors, so that all of them stand out.
     grey = 0.6 * image.mean(-1, keepdims=True)
@@ -397,9 +393,7 @@ class _Lettering:
         special = frozenset(c for c in texts if c.isprintable() and not c.isascii())
         self._fonts, self._missing = find_fonts(special)
 
-    def write(
-        self, axes: Any, line: Line, place: Any, width: float, align: str = "left"
-    ) -> None:
+    def write(self, axes: Any, line: Line, place: Any, width: float, align: str = "left") -> None:
         """Write a line beside or around a place, shortened to a width."""
         if text := self.fit(line, width):
             style = {"color": line.color, "fontproperties": self._font(line)}

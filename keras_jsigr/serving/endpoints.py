@@ -144,9 +144,7 @@ def _decision(logits: Any, kind: HeadKind) -> tuple[dict[str, Any], Any]:
     return {"probabilities": p, "class": label}, tf.cast(decided, tf.float32)
 
 
-def _map_axes(
-    model: Any, specs: list[tf.TensorSpec], layout: Layout | None
-) -> dict[int, int]:
+def _map_axes(model: Any, specs: list[tf.TensorSpec], layout: Layout | None) -> dict[int, int]:
     """Count the axes of the map of every regularized input."""
     if layout is None and model.map_table is not None:
         layout = model.map_table.bank.layout

@@ -168,8 +168,7 @@ def export_base(
 def _check_file(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise ValueError(
-            f"Cannot export to '{path}': got a folder, expected the name of a file. "
-            "Add one."
+            f"Cannot export to '{path}': got a folder, expected the name of a file. Add one."
         )
     if path.exists() and not overwrite:
         raise ValueError(

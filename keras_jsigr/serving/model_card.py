@@ -55,8 +55,7 @@ def model_card(
         "method": {
             "name": "J-SIGR",
             "reference": "arXiv 2207.13036",
-            "note": "implemented from the abstract of arXiv 2207.13036 and the works "
-            "it rests on",
+            "note": "implemented from the abstract of arXiv 2207.13036 and the works it rests on",
         },
         "settings": {
             **model.config.get_config(),

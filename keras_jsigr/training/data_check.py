@@ -145,9 +145,7 @@ def assert_batch(
         told = ("Labels are out of range: got the label", most, "classes:", classes)
         checks.append(tf.debugging.Assert(most < max(classes, 2), told))
     with tf.control_dependencies([check for check in checks if check is not None]):
-        return keras.tree.map_structure(
-            lambda leaf: leaf if leaf is None else tf.identity(leaf), x
-        )
+        return keras.tree.map_structure(lambda leaf: leaf if leaf is None else tf.identity(leaf), x)
 
 
 def check_training_data(
@@ -189,9 +187,7 @@ def check_training_data(
     _refuse_ranges(outside, leaves, wanted, regularized, scales)
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     if not labels:
-        raise ValueError(
-            "Training needs labels: got y=None. Pass class indices or one-hot rows."
-        )
+        raise ValueError("Training needs labels: got y=None. Pass class indices or one-hot rows.")
     array = _as_array(labels[0], "y") if hasattr(labels[0], "shape") else np.zeros(())
     if array.ndim:  # Keras has its own message for lists
         _check_labels(array, len(leaves[0]), classes, ignored, -1.0 if signed else 0.0)
@@ -256,9 +252,7 @@ def _check_values(
     if np.any(low > high):  # nothing but padding
         return None
     if not np.isfinite([low, high]).all():
-        raise ValueError(
-            f"Input `{name}` holds NaN or infinity. Remove or fill those values."
-        )
+        raise ValueError(f"Input `{name}` holds NaN or infinity. Remove or fill those values.")
     ends, unit = scale.ends, np.asarray(scale.unit)
     slack = _RANGE_TOLERANCE * unit
     wrong = (low < ends[0] - slack) | (high > ends[1] + slack)
@@ -266,8 +260,7 @@ def _check_values(
         if columns:
             at = int(np.argmax(wrong))
             low, high, *told = (
-                float(np.broadcast_to(end, np.shape(wrong))[at])
-                for end in (low, high, *ends)
+                float(np.broadcast_to(end, np.shape(wrong))[at]) for end in (low, high, *ends)
             )
             raise ValueError(
                 f"Column {at} of input `{name}` leaves its declared range: got {low:g} "
@@ -354,9 +347,7 @@ def _check_labels(
     lowest: float,
 ) -> None:
     if len(y) != examples:
-        raise ValueError(
-            f"Got {examples} inputs and {len(y)} labels: expected one each."
-        )
+        raise ValueError(f"Got {examples} inputs and {len(y)} labels: expected one each.")
     if not np.isfinite(y).all():
         raise ValueError("The labels hold NaN or infinity. Remove those examples.")
     rows = y.ndim == 2 and y.shape[1] == classes and classes > 1

@@ -51,9 +51,7 @@ def double_precision(model: keras.Model | keras.Layer) -> Iterator[None]:
         yield
 
 
-def of_one_input(
-    forward: Callable[[Any], Any], x: Any, index: int
-) -> Callable[[Any], Any]:
+def of_one_input(forward: Callable[[Any], Any], x: Any, index: int) -> Callable[[Any], Any]:
     """Return `forward` as a function of one input, the others as they are in `x`."""
     leaves = keras.tree.flatten(x)
 
@@ -124,17 +122,13 @@ def second_order(
             outer.watch(values)
             value = penalty(values)
         slopes = outer.gradient(value, values)
-        dense = [
-            0.0 if s is None else np.float64(tf.convert_to_tensor(s)) for s in slopes
-        ]
+        dense = [0.0 if s is None else np.float64(tf.convert_to_tensor(s)) for s in slopes]
         return float(value), dense
 
     def difference(direction: list[Any], step: float) -> float:
         ends = []
         for sign in (0.5, -0.5):
-            moved = [
-                v + sign * step * d for v, d in zip(centre, direction, strict=True)
-            ]
+            moved = [v + sign * step * d for v, d in zip(centre, direction, strict=True)]
             ends.append(float(penalty(moved)))
         return ends[0] - ends[1]
 
@@ -162,10 +156,7 @@ def second_order(
         return error if doubt <= 0.1 * error else None
 
     double = x.dtype == tf.float64
-    dtypes = [
-        tf.float64 if double else keras.backend.standardize_dtype(v.dtype)
-        for v in variables
-    ]
+    dtypes = [tf.float64 if double else keras.backend.standardize_dtype(v.dtype) for v in variables]
     centre = [
         tf.constant(keras.ops.convert_to_numpy(v), dtype)
         for v, dtype in zip(variables, dtypes, strict=True)
@@ -177,9 +168,7 @@ def second_order(
         if value == 0.0:
             # A head of zeros, as in transfer learning: look beside it.
             moves = random_direction(everything)
-            centre = [
-                v + tf.cast(m, v.dtype) for v, m in zip(centre, moves, strict=True)
-            ]
+            centre = [v + tf.cast(m, v.dtype) for v, m in zip(centre, moves, strict=True)]
             value, slopes = differentiated(centre)
     except (LookupError, tf.errors.OpError, NotImplementedError) as error:
         return Finding(None, first_line(error))
@@ -248,11 +237,7 @@ def _grouped(layer: Any, call: Any, inputs: Any) -> Any:
     """Convolve group by group: Keras compiles a grouped convolution in every call."""
     kernels = tf.split(tf.convert_to_tensor(layer.kernel), layer.groups, axis=-1)
     parts = tf.split(inputs, layer.groups, axis=-1)
-    if (
-        len(parts) == inputs.shape[-1]
-        and layer.rank == 2
-        and len(set(layer.strides)) == 1
-    ):
+    if len(parts) == inputs.shape[-1] and layer.rank == 2 and len(set(layer.strides)) == 1:
         depthwise = tf.reshape(
             tf.transpose(tf.stack(kernels), (1, 2, 0, 3, 4)),
             (*layer.kernel_size, len(parts), -1),
@@ -369,9 +354,7 @@ def _named(layers: list[keras.Layer]) -> str:
     return ", ".join(f"`{layer.name}` ({type(layer).__name__})" for layer in layers)
 
 
-def _try(
-    model: keras.Model, network: Callable[[Any], Any], x: Any, verbose: int
-) -> Finding:
+def _try(model: keras.Model, network: Callable[[Any], Any], x: Any, verbose: int) -> Finding:
     def replayed(value: Any) -> Any:
         with stateless():  # same dropout mask, same statistics every time
             return network(value)
@@ -391,9 +374,7 @@ def _is_float(variable: keras.Variable) -> bool:
     return "float" in keras.backend.standardize_dtype(variable.dtype)
 
 
-def _groups(
-    model: keras.Model, variables: list[keras.Variable]
-) -> list[tuple[int, ...]]:
+def _groups(model: keras.Model, variables: list[keras.Variable]) -> list[tuple[int, ...]]:
     """Choose which weights are moved alone: all if few, else those of own layers."""
     if len(variables) <= _FEW_VARIABLES:
         return [(index,) for index in range(len(variables))]

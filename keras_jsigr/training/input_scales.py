@@ -55,9 +55,7 @@ def input_scales(given: Any, base: keras.Model, specs: Any) -> Scales:
     if isinstance(given, Mapping) and _SAVED in given:  # names may differ in a file
         pairs = zip(floats, given[_SAVED], strict=True)
         return {s.name: InputScale(**each) for s, each in pairs if each is not None}
-    if isinstance(given, Mapping) and all(
-        isinstance(each, InputScale) for each in given.values()
-    ):
+    if isinstance(given, Mapping) and all(isinstance(each, InputScale) for each in given.values()):
         return dict(given)
     if isinstance(given, str):
         if given != "standardized":
@@ -126,9 +124,7 @@ def _measured(base: keras.Model, specs: Any) -> dict[str, InputScale]:
                 std = np.where(std > 0.0, std, 1.0)
                 column = (-1,) if mean.size > 1 else ()
                 center, unit = mean.reshape(column), std.reshape(column)
-                found[spec.name] = InputScale(
-                    None, None, unit.tolist(), center.tolist()
-                )
+                found[spec.name] = InputScale(None, None, unit.tolist(), center.tolist())
         return call(inputs, *args, **kwargs)
 
     layers = [

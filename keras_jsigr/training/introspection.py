@@ -43,9 +43,7 @@ def _layer_has_training_behavior(layer: keras.Layer) -> bool:
     return any(levels) if levels else True
 
 
-def connected_inputs(
-    function: Callable[[Any], Any], x: Any, positions: list[int]
-) -> list[int]:
+def connected_inputs(function: Callable[[Any], Any], x: Any, positions: list[int]) -> list[int]:
     """Return the positions of the inputs that the outputs have a gradient for."""
     leaves = list(keras.tree.flatten(x))
     inputs = [leaves[index] for index in positions]
@@ -139,9 +137,7 @@ class ModelSpec:
             found = leaves[place[0] : place[0] + 1]
         else:  # a file of version 0.1.0, or no layer
             found = [each for each in leaves if each.name == name]
-        if len(found) != (name is not None) or not all(
-            _ends_in(e, kind) for e in found
-        ):
+        if len(found) != (name is not None) or not all(_ends_in(e, kind) for e in found):
             return None
         return cls(
             head=Head(kind, *found),

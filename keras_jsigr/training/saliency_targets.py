@@ -119,9 +119,7 @@ class SaliencyTargets:
             self._spread.assign(_spread([cached]))
             return [tf.stop_gradient(cached)], tf.cast(found, tf.float32)
         forward = self._forward
-        logits = (
-            point.logits if forward.one_mode else forward.logits_at(point, point.inputs)
-        )
+        logits = point.logits if forward.one_mode else forward.logits_at(point, point.inputs)
         logits = tf.stop_gradient(tf.cast(logits, tf.float32))
         maps: list[Any] = [None] * len(forward.regularized)
         for number, group in enumerate(self._groups):
@@ -181,9 +179,7 @@ class SaliencyTargets:
         share = tf.math.divide_no_nan(mean, tf.reduce_mean(evidence))
         # A batch that overflows, as float16 may, must not be remembered.
         share = tf.where(tf.math.is_finite(share), share, self._mean_change.value)
-        self._mean_change.assign(
-            self._mean_change.value * _DECAY + share * (1.0 - _DECAY)
-        )
+        self._mean_change.assign(self._mean_change.value * _DECAY + share * (1.0 - _DECAY))
         return saliency
 
     def check_hits(self, x: Any) -> None:

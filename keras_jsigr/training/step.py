@@ -31,9 +31,7 @@ def patch_noise(x: Any, seed: Any, sides: Sequence[int] = (1,)) -> Any:
     """Draw noise in -1..1 that is constant on square patches."""
     patterns = [
         # The first is what a ball draws: side 1 alone is its uniform sample.
-        _pattern(
-            x, fold_in(seed, number) if number else seed, side, _OFFSET_SEEDS + number
-        )
+        _pattern(x, fold_in(seed, number) if number else seed, side, _OFFSET_SEEDS + number)
         for number, side in enumerate(sides)
     ]
     return tf.clip_by_value(tf.add_n(patterns), -1.0, 1.0)
@@ -108,16 +106,12 @@ class Forward:
         """Return inference logits with the regularized inputs of a step exchanged."""
         inputs = [
             leave_padding(moved, tf.cast(x, moved.dtype), values)
-            for moved, x, values in zip(
-                inputs, point.inputs, self.spec.padding, strict=True
-            )
+            for moved, x, values in zip(inputs, point.inputs, self.spec.padding, strict=True)
         ]
         with stateless():
             return self(self._pack(point.structure, point.leaves, inputs), False)
 
-    def perturbed_inputs(
-        self, x: Any, targets: Any, seed: Any, adversary: Any
-    ) -> StepInputs:
+    def perturbed_inputs(self, x: Any, targets: Any, seed: Any, adversary: Any) -> StepInputs:
         """Return the inputs where the step is taken: the data, or points near them."""
         x = self._with_sides(in_structure(x, self.input_specs))
         # Keras refuses a mixture of arrays, which eager steps receive, and tensors.
@@ -193,9 +187,7 @@ class Forward:
             logits = self(inputs, True)
         return TapedForward(*parts, logits, tape)
 
-    def penalty_values(
-        self, point: TapedForward, batch: PenaltyBatch
-    ) -> dict[str, Any]:
+    def penalty_values(self, point: TapedForward, batch: PenaltyBatch) -> dict[str, Any]:
         """Compute the penalties at a recorded forward pass, float32 `(B,)` each."""
         linearization = Linearization(
             point.inputs,

@@ -204,8 +204,7 @@ def check_loss(model: keras.Model, head: Head) -> None:
 
 
 _REGRESSION_FUNCTIONS = tuple(
-    keras.losses.get(name)
-    for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
+    keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
 )
 # No argument of theirs says so: of logits they make NaN, or a number without meaning.
 _ALWAYS_PROBABILITIES = (

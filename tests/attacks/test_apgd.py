@@ -127,9 +127,7 @@ class Exact(APGD):
 
     def gradient(self, context, x, *, state, seed):
         each = zip(references(self.norm, self.loss), x.numpy(), strict=True)
-        gradient, logits = zip(
-            *((r.gradient(row), r.logits(row)) for r, row in each), strict=True
-        )
+        gradient, logits = zip(*((r.gradient(row), r.logits(row)) for r, row in each), strict=True)
         return tf.constant(np.stack(gradient)), tf.constant(np.stack(logits))
 
     def objective(self, logits, context):
@@ -311,14 +309,10 @@ def test_early_stop_fools_the_same_examples(trained, norm, loss):
     model, x, y = trained
     hits = []
     for early_stop in (False, True):
-        attack = APGD(
-            epsilon=SMALL[norm], norm=norm, loss=loss, steps=9, early_stop=early_stop
-        )
+        attack = APGD(epsilon=SMALL[norm], norm=norm, loss=loss, steps=9, early_stop=early_stop)
         x_adv = attack(model, x, y)
         moved = np.abs(x_adv.astype("float64") - x).reshape(len(x), -1)
-        length = {"linf": moved.max(1), "l1": moved.sum(1)}.get(
-            norm, np.linalg.norm(moved, axis=1)
-        )
+        length = {"linf": moved.max(1), "l1": moved.sum(1)}.get(norm, np.linalg.norm(moved, axis=1))
         assert length.max() <= SMALL[norm] + 1e-6
         hits.append(misclassified(model(x_adv), tf.one_hot(y, 6)).numpy())
     np.testing.assert_array_equal(*hits)
@@ -410,9 +404,7 @@ class Slopes:
     def __call__(self, x):
         self.examples.assign_add(tf.shape(x)[0])
         along = tf.reduce_sum(x - 0.5, axis=1, keepdims=True)
-        return tf.constant(self.behind, x.dtype) + along * tf.constant(
-            self.slopes, x.dtype
-        )
+        return tf.constant(self.behind, x.dtype) + along * tf.constant(self.slopes, x.dtype)
 
 
 def test_classes_are_tried_in_the_order_of_their_logits():

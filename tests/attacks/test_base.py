@@ -133,9 +133,7 @@ def test_seeds(cnn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("loss", "targeted"), [("cross_entropy", False), ("margin", True)]
-)
+@pytest.mark.parametrize(("loss", "targeted"), [("cross_entropy", False), ("margin", True)])
 def test_restarts_are_never_weaker(make_cnn, targeted, loss):
     model, x = make_cnn(3, scale=4.0), many(64)
     y = (np.argmax(model(x), axis=-1) + targeted) % 5
@@ -556,9 +554,7 @@ def test_adversarial_training_with_fit(make_cnn):
             self.counter.assign_add(1)
             seed = tf.stack([0, tf.convert_to_tensor(self.counter)])
             targets = tf.one_hot(y, 5)
-            return super().train_step(
-                (attack.perturb(self.base, x, targets, seed=seed), y)
-            )
+            return super().train_step((attack.perturb(self.base, x, targets, seed=seed), y))
 
     x, _ = batch(32)
     model = Robust(make_cnn(5))

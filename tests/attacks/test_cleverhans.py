@@ -60,9 +60,7 @@ def test_pgd(cnn, images, labels):
             rand_init=False,
             **COMMON,
         )
-        attack = PGD(
-            epsilon=epsilon, norm=norm, steps=10, random_start=False, targeted=targeted
-        )
+        attack = PGD(epsilon=epsilon, norm=norm, steps=10, random_start=False, targeted=targeted)
         np.testing.assert_allclose(attack(cnn, images, y), theirs, atol=1e-5)
 
 
@@ -173,9 +171,9 @@ def test_random_start_follows_the_seed():
     x = inputs(4)
 
     def run(seed):
-        return CleverHansAttack(
-            epsilon=0.1, steps=1, step_size=1e-3, random_start=True, seed=seed
-        )(network, x)
+        return CleverHansAttack(epsilon=0.1, steps=1, step_size=1e-3, random_start=True, seed=seed)(
+            network, x
+        )
 
     tf.random.set_seed(1)
     first = run(0)
@@ -210,9 +208,7 @@ def test_softmax_head_and_memory(make_cnn):
     # cleverhans itself is what it was.
     module = sys.modules["cleverhans.tf2.attacks.fast_gradient_method"]
     assert hasattr(module.compute_gradient, "python_function")
-    theirs = module.fast_gradient_method(
-        logits, x, 0.1, np.inf, clip_min=0.0, clip_max=1.0
-    )
+    theirs = module.fast_gradient_method(logits, x, 0.1, np.inf, clip_min=0.0, clip_max=1.0)
     np.testing.assert_allclose(theirs, expected, atol=1e-6)
 
 

@@ -150,10 +150,7 @@ def test_contract(name, norm):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow)
-        for name in REGISTRY
-    ],
+    [pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow) for name in REGISTRY],
 )
 def test_regions_and_half_precision(name):
     attack, x = make(name, REGISTRY[name][1].split()[0]), X.astype("float16")

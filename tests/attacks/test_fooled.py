@@ -69,10 +69,7 @@ KINDS = {
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=() if kind == "sigmoid" else pytest.mark.slow)
-        for kind in KINDS
-    ],
+    [pytest.param(kind, marks=() if kind == "sigmoid" else pytest.mark.slow) for kind in KINDS],
 )
 def test_closest_points_fool_the_model_itself(kind, name):
     model = classifier(**KINDS[kind])
@@ -101,9 +98,7 @@ def test_starting_points_of_hopskipjump():
     x_adv = attack(model, x, goal, starting_points=pool)
     assert (answers(model, x_adv) == goal).all()
     nearest = pool[decided == target][:, None] - x
-    assert (
-        np.linalg.norm(x_adv - x, axis=1) <= np.linalg.norm(nearest, axis=-1).min(0)
-    ).all()
+    assert (np.linalg.norm(x_adv - x, axis=1) <= np.linalg.norm(nearest, axis=-1).min(0)).all()
     # Several radii, and labels that nobody names.
     both = attack(model, x, goal, starting_points=pool[::-1], epsilons=[0.05, 9.0])
     np.testing.assert_allclose(both[1], x_adv, atol=1e-5)

@@ -73,9 +73,7 @@ def test_the_model_is_not_asked_about_fooled_examples():
     rows = {}
     for early_stop in (False, True):
         model = Counting()
-        attack = PGD(
-            epsilon=0.1, steps=20, restarts=3, early_stop=early_stop, batch_size=40
-        )
+        attack = PGD(epsilon=0.1, steps=20, restarts=3, early_stop=early_stop, batch_size=40)
         x_adv = attack(model, x, y)
         model.rows.assign(0)
         again = attack(model, x, y)
@@ -112,9 +110,7 @@ def test_targeted():
 def test_a_model_never_sees_an_empty_batch():
     def check(steps, start):
         def model(x):
-            with tf.control_dependencies(
-                [tf.debugging.assert_positive(tf.shape(x)[0])]
-            ):
+            with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(x)[0])]):
                 return tf.identity(x) @ W
 
         x, _ = problem()

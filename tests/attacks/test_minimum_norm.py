@@ -73,9 +73,7 @@ def by_linear_program(x, w, gap, norm):
         upper = np.block([[eye, -eye], [-eye, -eye]])
         bounds = [(0, 1)] * d + [(0, None)] * d
     equal = np.r_[w, np.zeros(len(cost) - d)][None]
-    solved = optimize.linprog(
-        cost, upper, np.r_[x, -x], equal, [w @ x - gap], bounds=bounds
-    )
+    solved = optimize.linprog(cost, upper, np.r_[x, -x], equal, [w @ x - gap], bounds=bounds)
     return solved.fun
 
 
@@ -176,10 +174,7 @@ def test_rows_do_not_mix():
     x, w, gap = problems(9, 6)
     for norm in NORMS:
         whole = project(x, w, gap, norm)
-        rows = [
-            project(x[i : i + 1], w[i : i + 1], gap[i : i + 1], norm)[0]
-            for i in range(9)
-        ]
+        rows = [project(x[i : i + 1], w[i : i + 1], gap[i : i + 1], norm)[0] for i in range(9)]
         np.testing.assert_allclose(whole, rows, atol=1e-12)
 
 
@@ -500,9 +495,7 @@ X_DEEPFOOL = RNG_DEEPFOOL.uniform(0.4, 0.6, (10, 8))
 
 
 def network(x):
-    return tf.tanh(x @ tf.constant(W1_DEEPFOOL, x.dtype)) @ tf.constant(
-        W2_DEEPFOOL, x.dtype
-    )
+    return tf.tanh(x @ tf.constant(W1_DEEPFOOL, x.dtype)) @ tf.constant(W2_DEEPFOOL, x.dtype)
 
 
 Y_DEEPFOOL = np.argmax(network(X_DEEPFOOL), 1)
@@ -545,13 +538,9 @@ def reference(x, norm, candidates, input_range=(-9, 9), overshoot=0.02, steps=50
 
 def test_numpy_reference():
     for norm, candidates in [("l2", 3), ("linf", 10)]:
-        attack = DeepFool(
-            norm=norm, candidates=candidates, search_passes=0, input_range=(-9, 9)
-        )
+        attack = DeepFool(norm=norm, candidates=candidates, search_passes=0, input_range=(-9, 9))
         expected = [reference(x, norm, candidates) for x in X_DEEPFOOL]
-        np.testing.assert_allclose(
-            attack(network, X_DEEPFOOL, Y_DEEPFOOL), expected, atol=1e-5
-        )
+        np.testing.assert_allclose(attack(network, X_DEEPFOOL, Y_DEEPFOOL), expected, atol=1e-5)
 
 
 def test_numpy_reference_at_the_ends_of_the_range():
@@ -595,10 +584,7 @@ def test_linear_model():
 
 @pytest.mark.slow
 def test_overshoot_is_taken_back():
-    far = (
-        DeepFool(search_passes=0, overshoot=0.5)(network, X_DEEPFOOL, Y_DEEPFOOL)
-        - X_DEEPFOOL
-    )
+    far = DeepFool(search_passes=0, overshoot=0.5)(network, X_DEEPFOOL, Y_DEEPFOOL) - X_DEEPFOOL
     near = DeepFool(overshoot=0.5)(network, X_DEEPFOOL, Y_DEEPFOOL) - X_DEEPFOOL
     sizes = np.linalg.norm(near, axis=1) / np.linalg.norm(far, axis=1)
     assert (sizes < 0.85).all()
@@ -655,9 +641,7 @@ def test_linear_model_carlini_wagner():
         attack = CarliniWagner(input_range=(0.0, high), **QUICK)
         x_adv = attack(lambda x: linear(x / high), x, y)
         assert (np.argmax(linear(x_adv / high), axis=1) != y).all()
-        ratio = distance(x_adv / high, X_CARLINI_WAGNER.reshape(shape)) / ways(
-            z, y
-        ).min(1)
+        ratio = distance(x_adv / high, X_CARLINI_WAGNER.reshape(shape)) / ways(z, y).min(1)
         assert (ratio >= 1 - 1e-4).all()
         assert (ratio <= 1.02).all()
 
@@ -822,9 +806,7 @@ def shortest(x, w, gap, norm):
     low, high = 0.0, 1e3
     for _ in range(200):
         t = (low + high) / 2
-        low, high = (
-            (low, t) if a @ np.minimum(room, t * speed) >= abs(gap) else (t, high)
-        )
+        low, high = (low, t) if a @ np.minimum(room, t * speed) >= abs(gap) else (t, high)
     return size_fab(np.minimum(room, high * speed), norm)
 
 
@@ -834,9 +816,7 @@ def exact(x, y, norm):
         others = [k for k in range(4) if k != label]
         best.append(
             min(
-                shortest(
-                    row, W_FAB[:, k] - W_FAB[:, label], logits[k] - logits[label], norm
-                )
+                shortest(row, W_FAB[:, k] - W_FAB[:, label], logits[k] - logits[label], norm)
                 for k in others
             )
         )
@@ -954,9 +934,7 @@ def test_step_in_numpy():
             return np.where(first, -value[:, None] / w, 0.0)
 
         d, d_0 = way(gap), way(gap + (w * (origin - x)).sum(1))
-        a = np.minimum(
-            size_fab(d, norm) / (size_fab(d, norm) + size_fab(d_0, norm)), 0.25
-        )[:, None]
+        a = np.minimum(size_fab(d, norm) / (size_fab(d, norm) + size_fab(d_0, norm)), 0.25)[:, None]
         expected = (1 - a) * (x + 1.1 * d) + a * (origin + 1.1 * d_0)
         np.testing.assert_allclose(result, expected, atol=1e-9)
 

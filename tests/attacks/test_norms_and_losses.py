@@ -44,9 +44,7 @@ def edge_heavy(high, dtype):
 
 def distance(a, b, norm):
     delta = a.astype("float64") - b.astype("float64")
-    return (
-        np.abs(delta).max() if norm == "linf" else np.linalg.norm(delta, axis=1).max()
-    )
+    return np.abs(delta).max() if norm == "linf" else np.linalg.norm(delta, axis=1).max()
 
 
 def test_inside():
@@ -179,8 +177,7 @@ def test_projection():
             actual = ball.project(tf.constant(x)).numpy()
             wide, centre = x.astype("float64"), origin.astype("float64")
             expected = [
-                oracle(p - o, -o, 1 - o, epsilon)
-                for p, o in zip(wide, centre, strict=True)
+                oracle(p - o, -o, 1 - o, epsilon) for p, o in zip(wide, centre, strict=True)
             ]
             np.testing.assert_allclose(actual, centre + expected, atol=1.5e-7)
             length = np.abs(actual.astype("float64") - centre).sum((1, 2))
@@ -345,18 +342,10 @@ def test_scale_and_shift():
     """Equal values, and a gradient that is only shorter or longer."""
     for loss, rows in CASES:
         for scale in [1e-30, 1e-3, 1e3, 1e30]:
-            np.testing.assert_allclose(
-                loss(Z * scale, *rows), loss(Z, *rows), rtol=1e-4
-            )
-            scaled = (
-                gradient(loss, Z * np.float32(scale), *rows).astype("float64") * scale
-            )
-            np.testing.assert_allclose(
-                scaled, gradient(loss, Z, *rows), rtol=1e-3, atol=1e-6
-            )
-            np.testing.assert_allclose(
-                loss(Z + 8, *rows), loss(Z, *rows), rtol=1e-3, atol=1e-4
-            )
+            np.testing.assert_allclose(loss(Z * scale, *rows), loss(Z, *rows), rtol=1e-4)
+            scaled = gradient(loss, Z * np.float32(scale), *rows).astype("float64") * scale
+            np.testing.assert_allclose(scaled, gradient(loss, Z, *rows), rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(loss(Z + 8, *rows), loss(Z, *rows), rtol=1e-3, atol=1e-4)
 
 
 def test_gradient():
@@ -365,9 +354,7 @@ def test_gradient():
         (dlr_loss, plain_dlr, (Y,)),
         (targeted_dlr_loss, plain_targeted, (Y, GOALS)),
     ]:
-        z = np.linspace(-2, 2, 6)[
-            RNG_DLR.permuted(np.tile(np.arange(6), (50, 1)), axis=1)
-        ]
+        z = np.linspace(-2, 2, 6)[RNG_DLR.permuted(np.tile(np.arange(6), (50, 1)), axis=1)]
         h, expected = 1e-6, np.zeros_like(z)
         for i in range(6):
             step = h * np.eye(6)[i]
@@ -495,12 +482,8 @@ def test_a_class_ruled_out_changes_no_loss():
             for soft in [False, True]:
                 rows = 0.5 * TARGETS + 0.125 if soft else TARGETS
                 wider = tf.pad(rows, [[0, 0], [0, 1]])
-                z = np.concatenate(
-                    [Z_LOSSES, np.full((20, 1), -INF, "float32")], axis=1
-                )
-                np.testing.assert_allclose(
-                    function(z, wider, loss), function(Z_LOSSES, rows, loss)
-                )
+                z = np.concatenate([Z_LOSSES, np.full((20, 1), -INF, "float32")], axis=1)
+                np.testing.assert_allclose(function(z, wider, loss), function(Z_LOSSES, rows, loss))
                 expected = gradient_losses(function, Z_LOSSES, rows, loss)
                 actual = gradient_losses(function, z, wider, loss)
                 np.testing.assert_allclose(actual[:, :4], expected, rtol=1e-6)

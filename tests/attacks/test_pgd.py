@@ -147,10 +147,7 @@ def reference(norm, steps, step_size, momentum=None):
         g = cross_entropy_gradient(x)
         if momentum is not None:
             m = g = momentum * m + g / np.abs(g).mean(1, keepdims=True)
-        if norm == "linf":
-            g = np.sign(g)
-        else:
-            g = g / np.linalg.norm(g, axis=1, keepdims=True)
+        g = np.sign(g) if norm == "linf" else g / np.linalg.norm(g, axis=1, keepdims=True)
         x = project(x + step_size * g, norm)
     return x
 
@@ -207,9 +204,7 @@ def test_a_list_equals_single_calls():
             together = attack(identity, x, Y_RADII, epsilons=RADII)
             single = PGD(epsilon=0.3, norm=norm, steps=3, batch_size=4)
             for epsilon, x_adv in zip(RADII, together, strict=True):
-                np.testing.assert_array_equal(
-                    x_adv, single.at(epsilon)(identity, x, Y_RADII)
-                )
+                np.testing.assert_array_equal(x_adv, single.at(epsilon)(identity, x, Y_RADII))
                 assert x_adv.dtype == dtype
 
 
@@ -232,9 +227,7 @@ def concrete(function, *args):
 
 
 def in_a_loop(body):
-    return lambda x: tf.while_loop(
-        lambda i, _: i < 3, lambda i, v: (i + 1, body(v)), (0, x)
-    )[1]
+    return lambda x: tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, body(v)), (0, x))[1]
 
 
 def test_what_depends_on_order():
@@ -254,9 +247,7 @@ def test_what_depends_on_order():
             lambda v: v + tf.random.truncated_normal((2, 2)),
             lambda v: v + generator.normal((2, 2)),
             lambda v: v + keras.random.normal((2, 2), seed=seeds),
-            lambda v: tf.ensure_shape(
-                tf.numpy_function(np.abs, [v], tf.float32), (2, 2)
-            ),
+            lambda v: tf.ensure_shape(tf.numpy_function(np.abs, [v], tf.float32), (2, 2)),
             lambda v: tf.ensure_shape(tf.py_function(tf.abs, [v], tf.float32), (2, 2)),
         ]
         free = [

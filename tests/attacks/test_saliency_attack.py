@@ -326,9 +326,7 @@ def test_optimum_inside_and_nothing_outside():
             region = salient_region(RNG.uniform(size=(9, 6)), 0.5)
             # Along the sphere PGD closes in on the optimum by a factor of two per step.
             settings = {"step_size": 0.2, "steps": 40} if method is PGD else {}
-            attack = method(
-                epsilon=0.1, norm=norm, **(settings if norm == "l2" else {})
-            )
+            attack = method(epsilon=0.1, norm=norm, **(settings if norm == "l2" else {}))
             x_adv = attack(linear, X, Y, region=region)
             np.testing.assert_array_equal(x_adv[region == 0], X[region == 0])
             w = np.stack([W[:, 1 - y] - W[:, y] for y in Y]) * region
@@ -352,9 +350,7 @@ def test_both_sides_of_a_map(cnn, explain):
 def test_a_region_without_channels_is_one_whatever_else_it_fits():
     """One example as long as it is wide: steps of a sequence, not its features."""
     steps = np.array([[0, 0, 1, 0, 0, 0]])
-    np.testing.assert_array_equal(
-        check_region(steps, (1, 6, 6))[0], np.repeat(steps.T, 6, axis=1)
-    )
+    np.testing.assert_array_equal(check_region(steps, (1, 6, 6))[0], np.repeat(steps.T, 6, axis=1))
     mask = np.eye(6)[None]
     np.testing.assert_array_equal(check_region(mask, (1, 6, 6)), mask)
     np.testing.assert_array_equal(check_region(np.eye(3), (3, 3, 3))[1, 1], [1, 1, 1])
@@ -443,9 +439,7 @@ def test_random_places():
     # The first try is the same; those won already may keep a weaker one.
     assert (gain(six) >= gain(one) - 1e-4).all()
     assert (gain(six) > gain(one) + 0.1).any()
-    best = [
-        best_patch(x, y, 2, 0.0, 1.0) for x, y in zip(X_PATCH, Y_PATCH, strict=True)
-    ]
+    best = [best_patch(x, y, 2, 0.0, 1.0) for x, y in zip(X_PATCH, Y_PATCH, strict=True)]
     assert (gain(six) <= gain(np.stack(best)) + 1e-4).all()
 
 

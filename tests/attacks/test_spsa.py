@@ -6,15 +6,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_jsigr.attacks import SPSA, AttackContext, GaussianNoise, UniformNoise
+from keras_jsigr.attacks import SPSA, AttackContext, GaussianNoise, HopSkipJump, UniformNoise
+from keras_jsigr.attacks.hopskipjump import (
+    bisect,
+    decision_gradient,
+    geometric_step_search,
+    other_examples,
+)
 from keras_jsigr.attacks.spsa import spsa_gradient
-from keras_jsigr.core.batching import chunked_sum
+from keras_jsigr.core.batching import chunked_sum, draws_at_once
 
 RNG = np.random.default_rng(41)
 
 
 # No difference of the columns near zero, whose sign would drown in the noise.
 W = np.zeros((6, 2), "float32")
+
+
 W[:, 1] = RNG.choice([-1, 1], 6) * RNG.uniform(0.5, 1.5, 6)
 
 
@@ -245,9 +253,7 @@ def network(x):
 def draw(attack, x, input_range=(-9.0, 9.0)):
     """Return one draw of a noise around `x`."""
     seed = tf.constant([0, 1])
-    context = AttackContext(
-        None, x, None, attack.epsilon, seed, attack.norm, input_range
-    )
+    context = AttackContext(None, x, None, attack.epsilon, seed, attack.norm, input_range)
     return attack.draw(context, context.ball, seed)
 
 
@@ -360,3 +366,320 @@ def test_names_and_settings():
     for settings in ({"draws": 0}, {"sigma": 0.0}):
         with pytest.raises(ValueError, match="out of range"):
             GaussianNoise(epsilon=0.1, **settings)
+
+
+RNG_HOPSKIPJUMP = np.random.default_rng(31)
+
+
+D = 36
+
+
+W_HOPSKIPJUMP = RNG_HOPSKIPJUMP.normal(size=(D, 3)).astype("float32")
+
+
+X_HOPSKIPJUMP = RNG_HOPSKIPJUMP.uniform(0.4, 0.6, (12, D)).astype("float32")
+
+
+# The biases make all three classes common.
+BIAS = -np.mean(X_HOPSKIPJUMP @ W_HOPSKIPJUMP, axis=0)
+
+
+def linear_hopskipjump(x):
+    flat = tf.reshape(tf.cast(x, tf.float32), [-1, D])
+    return flat @ tf.constant(W_HOPSKIPJUMP) + tf.constant(BIAS)
+
+
+def decided(x):
+    """The decision alone, without any gradient."""
+    return tf.stop_gradient(tf.one_hot(tf.argmax(linear_hopskipjump(x), axis=-1), 3))
+
+
+def decisions(x):
+    return np.argmax(linear_hopskipjump(x), axis=-1)
+
+
+def exact(x, y, norm, free=slice(None)):
+    """The distance to the nearest half space of another class; no range binds."""
+    dual = 2 if norm == "l2" else 1
+    z, result = linear_hopskipjump(x).numpy(), []
+    for b in range(len(x)):
+        ways = [
+            (z[b, y[b]] - z[b, c])
+            / np.linalg.norm((W_HOPSKIPJUMP[:, y[b]] - W_HOPSKIPJUMP[:, c])[free], dual)
+            for c in range(3)
+            if c != y[b]
+        ]
+        result.append(min(ways))
+    return np.array(result)
+
+
+def two(x):
+    return linear_hopskipjump(x)[:, :2]
+
+
+def lengths(a, b, norm):
+    delta = (a.astype("float64") - b).reshape(len(a), -1)
+    return np.linalg.norm(delta, 2 if norm == "l2" else np.inf, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("norm", "within", "targeted"),
+    [("l2", 0.03, True), ("linf", 0.1, False)],
+)
+def test_exact_distance_of_two_classes(norm, within, targeted):
+    y = np.argmax(two(X_HOPSKIPJUMP), axis=1)
+    attack = HopSkipJump(norm=norm, queries=4000, targeted=targeted)
+    x_adv = attack(two, X_HOPSKIPJUMP, 1 - y if targeted else y)
+    z = two(X_HOPSKIPJUMP).numpy()
+    w = np.linalg.norm(W_HOPSKIPJUMP[:, 0] - W_HOPSKIPJUMP[:, 1], 2 if norm == "l2" else 1)
+    ratio = lengths(x_adv, X_HOPSKIPJUMP, norm) / (np.abs(z[:, 0] - z[:, 1]) / w)
+    assert (np.argmax(two(x_adv), axis=1) == 1 - y).all()
+    assert ratio.min() > 1 - 1e-4
+    assert ratio.max() < 1 + within
+    assert np.median(ratio) < 1 + within / 2
+
+
+@pytest.mark.slow
+def test_decisions_are_enough():
+    """Three classes: the boundary it starts at need not be the nearest one."""
+    for norm in ["l2", "linf"]:
+        attack, y = HopSkipJump(norm=norm, queries=1000), decisions(X_HOPSKIPJUMP)
+        x_adv = attack(linear_hopskipjump, X_HOPSKIPJUMP, y)
+        np.testing.assert_array_equal(attack(decided, X_HOPSKIPJUMP, y), x_adv)
+        assert (decisions(x_adv) != y).all()
+        ratio = lengths(x_adv, X_HOPSKIPJUMP, norm) / exact(X_HOPSKIPJUMP, y, norm)
+        assert ratio.min() > 1 - 1e-4
+        assert np.median(ratio) < 1.2
+        # Misclassified already: nothing moves.
+        np.testing.assert_array_equal(
+            attack(linear_hopskipjump, X_HOPSKIPJUMP, (y + 1) % 3), X_HOPSKIPJUMP
+        )
+        if norm == "l2":
+            other = HopSkipJump(norm=norm, queries=1000, seed=1)(
+                linear_hopskipjump, X_HOPSKIPJUMP, y
+            )
+            assert (other != x_adv).any()
+
+
+def test_targeted_starts_from_an_example_of_the_class():
+    """The class to reach is a small corner that noise does not meet."""
+
+    def corner(x):
+        inside = tf.reduce_all(x > 0.9, axis=1)
+        return tf.one_hot(tf.cast(inside, tf.int32), 2)
+
+    x = np.full((3, D), 0.5, "float32")
+    x[2] = 0.95
+    attack = HopSkipJump(norm="linf", queries=300, targeted=True)
+    x_adv = attack(corner, x, [1, 1, 1])
+    assert (x_adv > 0.9).all()
+    np.testing.assert_allclose(x_adv[:2], 0.9, atol=0.02)
+    np.testing.assert_array_equal(x_adv[2], x[2])
+    # Without such an example nothing is found: the inputs come back.
+    with pytest.warns(RuntimeWarning, match=r"reach the classes \[1\]"):
+        np.testing.assert_array_equal(attack(corner, x[:2], [1, 1]), x[:2])
+
+
+def test_counts_its_queries_hopskipjump():
+    per_example = []
+
+    def counted(x):
+        z = linear_hopskipjump(x)
+        tf.py_function(lambda n: per_example.append(int(n)), [tf.shape(x)[0]], [])
+        return z
+
+    attack, y = HopSkipJump(queries=700), decisions(X_HOPSKIPJUMP)
+    attack(counted, X_HOPSKIPJUMP, y)
+    per_example.clear()
+    attack(counted, X_HOPSKIPJUMP, y)
+    # Every call asks about multiples of the examples still under attack.
+    assert 0.8 * 700 < sum(per_example) / len(X_HOPSKIPJUMP) <= 700
+    assert attack.passes == 700
+
+
+@pytest.mark.slow
+def test_radius():
+    norm = "linf"
+    y, free = decisions(X_HOPSKIPJUMP), HopSkipJump(norm=norm, queries=1500)
+    closest = free(linear_hopskipjump, X_HOPSKIPJUMP)
+    distance = lengths(closest, X_HOPSKIPJUMP, norm)
+    epsilon = float(np.median(distance))
+    x_adv = free.at(epsilon)(linear_hopskipjump, X_HOPSKIPJUMP)
+    assert (lengths(x_adv, X_HOPSKIPJUMP, norm) <= epsilon + 1e-6).all()
+    fooled = decisions(x_adv) != y
+    assert fooled[distance < 0.97 * epsilon].all()
+    assert not fooled[exact(X_HOPSKIPJUMP, y, norm) > epsilon].any()
+    both = free(linear_hopskipjump, X_HOPSKIPJUMP, epsilons=[epsilon, np.inf])
+    assert (lengths(both[0], X_HOPSKIPJUMP, norm) <= epsilon + 1e-6).all()
+    np.testing.assert_array_equal(both[1], closest)
+
+
+def test_region():
+    x, region = X_HOPSKIPJUMP.reshape(-1, 6, 6, 1), np.zeros((6, 6))
+    region[:3] = 1
+    x_adv = HopSkipJump(queries=2000)(linear_hopskipjump, x, region=region)
+    np.testing.assert_array_equal(x_adv[:, 3:], x[:, 3:])
+    y = decisions(x)
+    found = decisions(x_adv) != y
+    assert found.mean() > 0.8
+    # The exact distance when only the first half of the components may move.
+    nearest = exact(x, y, "l2", free=slice(18))
+    ratio = lengths(x_adv, x, "l2")[found] / nearest[found]
+    assert ratio.min() > 1 - 1e-4
+    assert np.median(ratio) < 1.05
+
+
+def test_dtypes_and_range():
+    def check(dtype, high):
+        x = (high * X_HOPSKIPJUMP).astype(dtype)
+
+        def model(x):
+            return linear_hopskipjump(tf.cast(x, tf.float32) / high)
+
+        x_adv = HopSkipJump(queries=600, input_range=(0, high))(model, x)
+        assert x_adv.dtype == dtype
+        small, near = (t.astype("float64") / high for t in (x, x_adv))
+        y = decisions(small)
+        assert (decisions(near) != y).all()
+        assert near.min() >= 0
+        assert near.max() <= 1
+        assert np.median(lengths(near, small, "l2") / exact(small, y, "l2")) < 1.2
+
+    for dtype, high in [("float64", 255)]:
+        check(dtype, high)
+
+
+# ---- parts
+
+
+def test_bisection_halves_the_doubt():
+    def check(norm):
+        origin = tf.constant(RNG_HOPSKIPJUMP.uniform(size=(50, 5)))
+        x = tf.constant(RNG_HOPSKIPJUMP.uniform(size=(50, 5)))
+        share = tf.constant(RNG_HOPSKIPJUMP.uniform(0.05, 0.95, 50))
+        delta = x - origin
+        order = 2 if norm == "l2" else np.inf
+        reach = np.linalg.norm(delta, order, axis=1)
+
+        def decide(points):
+            lengths = tf.norm(points - origin, order, axis=1)
+            return lengths > share * reach
+
+        y = bisect(decide, origin, x, norm=norm, passes=12).numpy()
+        assert decide(tf.constant(y)).numpy().all()
+        lengths = np.linalg.norm(y - origin, order, axis=1) / reach
+        assert (lengths - share.numpy() <= 2.0**-12 + 1e-12).all()
+        if norm == "l2":
+            cosine = np.sum((y - origin) * delta, 1) / np.linalg.norm(y - origin, axis=1)
+            np.testing.assert_allclose(cosine / np.linalg.norm(delta, axis=1), 1)
+        else:
+            radius = (lengths * reach)[:, None]
+            clipped = np.clip(x, origin - radius, origin + radius)
+            np.testing.assert_allclose(y, clipped)
+
+    for norm in ["l2", "linf"]:
+        check(norm)
+
+
+def test_estimated_normal_of_a_plane():
+    """Independent errors: the angle shrinks with the root of the number of draws."""
+
+    def check(norm):
+        w = RNG_HOPSKIPJUMP.normal(size=8)
+        w /= np.linalg.norm(w)
+        x = tf.zeros((200, 8), tf.float64)
+
+        def ask(points):
+            return tf.linalg.matvec(points, w) > 0, points
+
+        @tf.function(autograph=False)
+        def estimate(count):
+            radius = tf.fill([200], tf.constant(0.1, tf.float64))
+            seed = tf.constant([1, 2])
+            return decision_gradient(ask, x, radius=radius, count=count, norm=norm, seed=seed)
+
+        def cosine(count):
+            v = estimate(tf.constant(count)).numpy()
+            return v @ w / np.linalg.norm(v, axis=1)
+
+        few, many = (np.mean(1 - cosine(count)) for count in (100, 1600))
+        assert many < 0.02
+        # Sixteen times the draws, a sixteenth of the squared angle.
+        assert few / many == pytest.approx(16, rel=0.25)
+
+    for norm in ["l2", "linf"]:
+        check(norm)
+
+
+def test_normal_where_all_agree():
+    x = tf.zeros((2, 3), tf.float64)
+    sides = tf.constant([True, False])
+
+    def ask(points):
+        fools = tf.tile(sides, [tf.shape(points)[0] // 2])
+        return fools, tf.maximum(points, 0.0)
+
+    v = decision_gradient(
+        ask,
+        x,
+        radius=tf.ones(2, tf.float64),
+        count=tf.constant(500),
+        norm="l2",
+        seed=tf.constant([1, 2]),
+    )
+    assert (v[0] > 0).numpy().all()
+    assert (v[1] < 0).numpy().all()
+
+
+def test_draws_are_all_counted():
+    seen = []
+
+    def draw(first, size):
+        seen.append((int(first), int(size)))
+        return tf.cast(size, tf.float64)
+
+    zero = tf.zeros((), tf.float64)
+    total = chunked_sum(1000, draws_at_once(tf.constant(100)), draw, zero)
+    assert float(total) == 1000
+    assert seen[0] == (0, 5)
+    assert sum(size for _, size in seen) == 1000
+    assert float(chunked_sum(3, draws_at_once(tf.constant(0)), draw, zero)) == 3
+
+
+def test_step_is_halved_until_it_fools():
+    x, way = tf.zeros((3, 1)), tf.constant([[1.0], [-1.0], [1.0]])
+
+    def decide(points):
+        return (tf.abs(points[:, 0]) < 0.3) & (tf.range(3) < 2) & (points[:, 0] != 0)
+
+    y, asked = geometric_step_search(
+        decide, x, way, tf.constant([1.0, 0.1, 1.0]), input_range=(-2, 2), halvings=6
+    )
+    np.testing.assert_allclose(y[:, 0], [0.25, -0.1, 0.0])
+    assert int(asked) == 6
+
+
+def test_nearest_other_example():
+    x = RNG_HOPSKIPJUMP.uniform(size=(20, 3)).astype("float32")
+    classes, y = RNG_HOPSKIPJUMP.integers(0, 3, 20), RNG_HOPSKIPJUMP.integers(0, 4, 20)
+    for targeted in (False, True):
+        chosen, there = other_examples(
+            tf.constant(x),
+            tf.constant(x),
+            tf.constant(classes),
+            tf.constant(y),
+            targeted=targeted,
+        )
+        for b in range(20):
+            fits = np.flatnonzero((classes == y[b]) == targeted)
+            assert there[b].numpy() == (len(fits) > 0)
+            if len(fits):
+                nearest = fits[np.argmin(np.linalg.norm(x[fits] - x[b], axis=1))]
+                np.testing.assert_array_equal(chosen[b], x[nearest])
+
+
+def test_refused_hopskipjump():
+    with pytest.raises(ValueError, match="Unknown `norm`: got 'l1'"):
+        HopSkipJump(norm="l1")
+    with pytest.raises(ValueError, match="`queries` is out of range"):
+        HopSkipJump(queries=10)

@@ -112,9 +112,7 @@ def test_stripes_in_numpy():
     lower, _, upper = box((3, 4, 5, 2))
     u = RNG.uniform(size=(3, 5, 2))
     expected = np.where(u[:, None] >= 0.5, upper, lower)
-    np.testing.assert_array_equal(
-        stripes(*map(tf.constant, (u, lower, upper))), expected
-    )
+    np.testing.assert_array_equal(stripes(*map(tf.constant, (u, lower, upper))), expected)
 
 
 def test_one_window_in_numpy():
@@ -128,9 +126,7 @@ def test_one_window_in_numpy():
         window = np.s_[b, row : row + side, column : column + side]
         signs = np.where(u[b, :3] >= 0.5, 1.0, -1.0)
         # The paper's form: add twice the radius, project onto ball and range.
-        expected[window] = np.clip(
-            expected[window] + 2 * 0.2 * signs, lower[window], upper[window]
-        )
+        expected[window] = np.clip(expected[window] + 2 * 0.2 * signs, lower[window], upper[window])
     np.testing.assert_allclose(new, expected)
 
 
@@ -198,16 +194,12 @@ def test_one_carry_in_numpy():
     for p in [1, 2]:
         extent, sides, epsilon = (6, 7), (3, 3), 2.0
         delta = RNG.normal(size=(5, *extent, 2))
-        delta[1:] *= (
-            1.5 / np.linalg.norm(delta[1:].reshape(4, -1), p, 1)[:, None, None, None]
-        )
+        delta[1:] *= 1.5 / np.linalg.norm(delta[1:].reshape(4, -1), p, 1)[:, None, None, None]
         delta[2, :3, :3] = 0
         corners = np.int32([[0, 0], [2, 3], [0, 0], [1, 1], [3, 4]])
         others = np.int32([[3, 3], [1, 2], [3, 3], [1, 1], [0, 0]])
         signs = np.where(RNG.uniform(size=(5, 2)) < 0.5, 1.0, -1.0)
-        inside, rows, columns = offsets(
-            tf.constant(corners), tf.constant(sides), extent
-        )
+        inside, rows, columns = offsets(tf.constant(corners), tf.constant(sides), extent)
         other, _, _ = offsets(tf.constant(others), tf.constant(sides), extent)
         shape = np.zeros((5, *extent))
         for b, (row, column) in enumerate(corners):
@@ -353,9 +345,7 @@ W1, W2 = RNG.normal(size=(64, 12)) / 4, RNG.normal(size=(12, 5))
 def network(x):
     """Five classes and bent boundaries, cheaper to trace than a Keras model."""
     flat = tf.reshape(tf.cast(x, tf.float32), [-1, 64])
-    return tf.tanh((flat - 0.5) @ tf.constant(W1, tf.float32)) @ tf.constant(
-        W2, tf.float32
-    )
+    return tf.tanh((flat - 0.5) @ tf.constant(W1, tf.float32)) @ tf.constant(W2, tf.float32)
 
 
 def decisions(x):
@@ -471,9 +461,7 @@ def test_region():
         assert not moved[:, region == 0].any()
         if norm == "linf":
             uphill = np.sign(W[:, 1] - W[:, 0]).reshape(4, 4, 1) * region[..., None]
-            np.testing.assert_allclose(
-                x_adv, np.clip(x + 0.2 * uphill, 0, 1), atol=1e-4
-            )
+            np.testing.assert_allclose(x_adv, np.clip(x + 0.2 * uphill, 0, 1), atol=1e-4)
         else:
             assert moved.any(axis=(1, 2)).all()
 

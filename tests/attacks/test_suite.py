@@ -168,9 +168,7 @@ def test_radii():
 
 
 def test_settings_round_trip():
-    suite = AttackSuite(
-        [FGSM(epsilon=0.1, norm="l2"), PGD(epsilon=0.1, norm="l2", seed=3)]
-    )
+    suite = AttackSuite([FGSM(epsilon=0.1, norm="l2"), PGD(epsilon=0.1, norm="l2", seed=3)])
     config = json.loads(json.dumps(suite.get_config()))
     assert AttackSuite.from_config(config) == suite
     assert (suite.epsilon, suite.norm, suite.input_range) == (0.1, "l2", None)
@@ -270,9 +268,7 @@ def test_standard_finds_the_optimum_of_a_linear_model():
     for t in range(4):
         gap = z[np.arange(len(x)), y] - z[:, t]
         slope = np.abs(w[:, t] - w[:, y].T).sum(1)
-        distance = np.where(
-            t == y, distance, np.minimum(distance, gap / (slope + 1e-9))
-        )
+        distance = np.where(t == y, distance, np.minimum(distance, gap / (slope + 1e-9)))
     epsilon = float(np.median(distance))
     suite = AutoAttack(epsilon, verbose=0)
     # The others would take thousands of steps for those that none can fool.

@@ -86,9 +86,7 @@ def test_mean_of_probabilities(make_cnn):
 def test_one_unit_beside_two():
     """A sigmoid unit counts as the two logits (0, z)."""
     keras.utils.set_random_seed(0)
-    unit = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")]
-    )
+    unit = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
     pair = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     x = RNG.normal(size=(5, 4)).astype("float32")
     z = x @ unit.layers[0].kernel.numpy()
@@ -284,16 +282,12 @@ def test_nesterov_and_scales_in_numpy():
 
 def test_variance_tuning_in_numpy():
     def check(nesterov, scales):
-        attack = VMIFGSM(
-            epsilon=0.2, steps=5, nesterov=nesterov, scales=scales, variance_samples=4
-        )
+        attack = VMIFGSM(epsilon=0.2, steps=5, nesterov=nesterov, scales=scales, variance_samples=4)
         run = fold_in(SEED, -1)
 
         def draw(step, number):
             stream = fold_in(fold_in(fold_in(run, step), number), 0)
-            noise = tf.random.stateless_uniform(
-                X.shape, stream, -1, 1, tf.float64, alg="philox"
-            )
+            noise = tf.random.stateless_uniform(X.shape, stream, -1, 1, tf.float64, alg="philox")
             return 1.5 * 0.2 * noise.numpy()
 
         draws = [[draw(t, i) for i in range(4)] for t in range(5)]
@@ -397,9 +391,7 @@ class Counted:
         return self.model(x)
 
 
-@pytest.mark.parametrize(
-    "compile_by", [pytest.param(True, marks=pytest.mark.slow), False]
-)
+@pytest.mark.parametrize("compile_by", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_graph_equals_eager(compile_by):
     x, targets = tf.constant(many_transfer_attacks(4)), tf.one_hot([0, 1, 2, 3], 5)
     # XLA draws other random numbers.
@@ -481,9 +473,7 @@ def frames(shape, seed=SEED_TRANSFER_TRICKS, **settings):
     seen = input_diversity(white, seed, **settings).numpy()[..., 0]
     inside = seen > 0.5
     rows, columns = inside.any(axis=2), inside.any(axis=1)
-    return np.stack(
-        [rows.argmax(1), columns.argmax(1), rows.sum(1), columns.sum(1)], axis=1
-    )
+    return np.stack([rows.argmax(1), columns.argmax(1), rows.sum(1), columns.sum(1)], axis=1)
 
 
 def resize(image, height, width):
@@ -492,9 +482,7 @@ def resize(image, height, width):
         side = image.shape[axis]
         places = (np.arange(size) + 0.5) * side / size - 0.5
         image = np.apply_along_axis(
-            lambda line, places=places, side=side: np.interp(
-                places, np.arange(side), line
-            ),
+            lambda line, places=places, side=side: np.interp(places, np.arange(side), line),
             axis,
             image,
         )
@@ -509,9 +497,7 @@ def test_diversity_resizes_and_pads():
             seen = input_diversity(
                 tf.constant(x), SEED_TRANSFER_TRICKS, fill=0.25, **settings
             ).numpy()
-            for image, result, frame in zip(
-                x, seen, frames(shape, **settings), strict=True
-            ):
+            for image, result, frame in zip(x, seen, frames(shape, **settings), strict=True):
                 top, left, height, width = frame
                 small = resize(image, height, width)
                 # Its coordinates are float32.
@@ -549,13 +535,8 @@ def test_diversity_at_its_ends():
     off = input_diversity(x, SEED_TRANSFER_TRICKS, probability=0.0)
     np.testing.assert_array_equal(off, x)
     on = input_diversity(x, SEED_TRANSFER_TRICKS, probability=1.0)
-    np.testing.assert_array_equal(
-        on, input_diversity(x, SEED_TRANSFER_TRICKS, probability=1.0)
-    )
-    assert (
-        np.abs(on - input_diversity(x, SEED_TRANSFER_TRICKS + 1, probability=1.0)).max()
-        > 0.1
-    )
+    np.testing.assert_array_equal(on, input_diversity(x, SEED_TRANSFER_TRICKS, probability=1.0))
+    assert np.abs(on - input_diversity(x, SEED_TRANSFER_TRICKS + 1, probability=1.0)).max() > 0.1
     for side in (1, 2, 3):
         x = tf.ones((50, side, side, 1))
         seen = input_diversity(x, SEED_TRANSFER_TRICKS, probability=1.0).numpy()
@@ -567,9 +548,7 @@ def test_diversity_is_linear_and_so_is_its_gradient():
     weights = RNG_TRANSFER_TRICKS.normal(size=(4, 9, 9, 2))
 
     def total(x):
-        return tf.reduce_sum(
-            weights * input_diversity(x, SEED_TRANSFER_TRICKS, probability=0.7)
-        )
+        return tf.reduce_sum(weights * input_diversity(x, SEED_TRANSFER_TRICKS, probability=0.7))
 
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -615,9 +594,7 @@ def test_smoothing_beyond_the_image_and_not_at_all():
     gradient = tf.constant(RNG_TRANSFER_TRICKS.normal(size=(2, 4, 6, 2)))
     np.testing.assert_allclose(smooth_gradient(gradient, 1), gradient, rtol=1e-12)
     kernel = np.outer(gaussian_kernel(15), gaussian_kernel(15))
-    expected = ndimage.convolve(
-        gradient.numpy(), kernel[None, :, :, None], mode="constant"
-    )
+    expected = ndimage.convolve(gradient.numpy(), kernel[None, :, :, None], mode="constant")
     np.testing.assert_allclose(smooth_gradient(gradient, 15), expected, atol=1e-9)
 
 
@@ -628,9 +605,7 @@ def test_default_kernel():
 def test_only_images():
     for shape in [(2, 5), (2, 5, 5), (2, 3, 4, 5, 1)]:
         x = tf.zeros(shape)
-        with pytest.raises(
-            ValueError, match=r"Input diversity needs images: got .*\(5"
-        ):
+        with pytest.raises(ValueError, match=r"Input diversity needs images: got .*\(5"):
             input_diversity(tf.zeros((2, 5)), SEED_TRANSFER_TRICKS)
         with pytest.raises(ValueError, match="needs images"):
             input_diversity(x, SEED_TRANSFER_TRICKS)
@@ -665,9 +640,7 @@ def test_variance_of_a_square():
         np.testing.assert_allclose(variance[:, 25:], 0.0, atol=1e-12)
         variance, points = variance[:, :25], x.numpy()[:, :25]
         # The variance of (x + r)^2 - x^2 = 2 x r + r^2 per draw.
-        spread = np.sqrt(4 * points**2 * side**2 / 3 + 4 * side**4 / 45) / np.sqrt(
-            samples
-        )
+        spread = np.sqrt(4 * points**2 * side**2 / 3 + 4 * side**4 / 45) / np.sqrt(samples)
         assert (np.abs(variance - side**2 / 3) < 5 * spread).all()
         assert np.abs(variance - side**2 / 3).max() > 0
 
@@ -684,9 +657,7 @@ def test_variance_draws_and_gives_seeds():
         return x
 
     x = tf.zeros((2, 6))
-    result = gradient_variance(
-        gradient_at, x, x, SEED_TRANSFER_TRICKS, radius=0.5, samples=4
-    )
+    result = gradient_variance(gradient_at, x, x, SEED_TRANSFER_TRICKS, radius=0.5, samples=4)
     np.testing.assert_allclose(result, np.mean(seen, axis=0), atol=1e-6)
     assert len(set(seeds)) == 4
     assert 0.4 < np.abs(seen).max() <= 0.5
@@ -694,13 +665,9 @@ def test_variance_draws_and_gives_seeds():
 
 def test_slope_is_the_ratio_of_gradients():
     for classes in [1, 5]:
-        logits = tf.constant(
-            RNG_TRANSFER_TRICKS.normal(0, 4, (40, classes)), tf.float32
-        )
+        logits = tf.constant(RNG_TRANSFER_TRICKS.normal(0, 4, (40, classes)), tf.float32)
         y = RNG_TRANSFER_TRICKS.integers(0, max(classes, 2), 40)
-        targets = (
-            tf.one_hot(y, 5) if classes == 5 else tf.constant(y[:, None], tf.float32)
-        )
+        targets = tf.one_hot(y, 5) if classes == 5 else tf.constant(y[:, None], tf.float32)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(logits)
             true = attack_loss(logits, targets)

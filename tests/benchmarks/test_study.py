@@ -187,9 +187,7 @@ def test_trains(name, tmp_path):
     net = nets.train(recipe, data, path, teacher=lambda: reference_net("silu", 1))
     assert isinstance(net, keras.Sequential)
     assert net.output_shape == (None, 10)
-    moved = [
-        np.abs(a - b).max() for a, b in zip(before, net.get_weights(), strict=True)
-    ]
+    moved = [np.abs(a - b).max() for a, b in zip(before, net.get_weights(), strict=True)]
     assert min(moved) > 0
     assert all(np.isfinite(w).all() for w in net.get_weights())
 
@@ -360,9 +358,7 @@ def options_of(monkeypatch, tmp_path, *more):
 def test_what_is_measured_is_not_trained_again(monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(Bank, "fill", lambda self, members: done.append(members))
-    monkeypatch.setattr(
-        Bank, "side_by_side", lambda self, option, members: done.append(members)
-    )
+    monkeypatch.setattr(Bank, "side_by_side", lambda self, option, members: done.append(members))
     parts = ["--parts", "robust", "pgd", "transfer", "maps"]
     options = options_of(monkeypatch, tmp_path, *parts)
     study.run(Bank(RUNGS["reference"], options), options)

@@ -39,9 +39,7 @@ def net(shape=(8, 8, 1), classes=CLASSES, dropout=0.0):
 
 
 def compiled(model, **kwargs):
-    model.compile(
-        keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", **kwargs
-    )
+    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", **kwargs)
     return model
 
 
@@ -62,12 +60,8 @@ def plain():
 def hardened():
     """Make a compiled hardened classifier, without warm-up."""
 
-    def make(
-        compile_with=None, dropout=0.0, warmup=0, input_range=(0.0, 1.0), **settings
-    ):
-        config = kj.JSIGRConfig(
-            **{"epsilon": 0.1, "check_gradients": False, **settings}
-        )
+    def make(compile_with=None, dropout=0.0, warmup=0, input_range=(0.0, 1.0), **settings):
+        config = kj.JSIGRConfig(**{"epsilon": 0.1, "check_gradients": False, **settings})
         robust = kj.harden(
             net(dropout=dropout),
             recipe=config,

@@ -176,9 +176,7 @@ def test_weights_of_examples_and_classes(data, trained):
 def test_examples_that_the_loss_ignores_do_not_count(data, trained, ignored):
     x, y = data
     some = np.where(np.arange(N) % 4 == 0, ignored, y)
-    loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True, ignore_class=ignored
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
     robust = compiled(harden(plain(trained)), loss=loss)
     history = fit(robust, (x, some))
     seen = some != ignored
@@ -206,9 +204,7 @@ def test_a_split_of_what_cannot_be_cut(data, trained):
     robust = compiled(harden(plain(trained)))
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
     with pytest.raises(ValueError, match="Pass validation_data= instead"):
-        robust.fit(
-            dataset, validation_split=0.5, callbacks=AccuracyConstraint(), verbose=0
-        )
+        robust.fit(dataset, validation_split=0.5, callbacks=AccuracyConstraint(), verbose=0)
 
 
 # The reference
@@ -296,9 +292,7 @@ def test_factor_follows_the_rule(data, trained):
     slacks = [0.05, *history["accuracy_slack"]]
     factors = [*history["penalty_factor"], float(robust.penalty_factor)]
     assert factors[0] == 1.0
-    for before, last, slack, after in zip(
-        factors, slacks, slacks[1:], factors[1:], strict=False
-    ):
+    for before, last, slack, after in zip(factors, slacks, slacks[1:], factors[1:], strict=False):
         error = standard_error(slack + trained[1] - 0.05, N)
         wanted = next_factor(before, slack, last, drop=0.05, error=error)
         assert after == pytest.approx(wanted, rel=1e-5)

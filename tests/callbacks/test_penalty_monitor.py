@@ -27,9 +27,7 @@ def linear(**kwargs):
     """One weight matrix, logits `x W`: both gradients are known."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     model.set_weights([np.array([[1.0, -2.0], [0.5, 3.0]])])
-    config = kj.JSIGRConfig(
-        selective_target="score", estimator="exact", norm="squared", **kwargs
-    )
+    config = kj.JSIGRConfig(selective_target="score", estimator="exact", norm="squared", **kwargs)
     robust = kj.harden(model, recipe=config, warmup=0, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     robust.compile("sgd", loss)

@@ -114,9 +114,7 @@ def test_gradient_maps_share_one_scale():
     figure = draw(measurement)
     top = f"0 to {np.quantile(measurement.gradient, 0.99):.2f}"
     assert [t.get_text() for t in figure.axes[0].texts].count(top) == 2
-    bright, dark = (
-        np.asarray(figure.axes[0].images[3 + row].get_array()).mean() for row in (0, 1)
-    )
+    bright, dark = (np.asarray(figure.axes[0].images[3 + row].get_array()).mean() for row in (0, 1))
     assert dark < 0.5 * bright
 
 
@@ -469,9 +467,7 @@ def wait_for(condition):
 @pytest.mark.slow
 def test_images_tab_shows_the_grid(tensorboard, driver):
     driver.get(f"{tensorboard}/#images")
-    shown = wait_for(
-        lambda: [size for size in driver.execute_script(PICTURES) if size[0]]
-    )
+    shown = wait_for(lambda: [size for size in driver.execute_script(PICTURES) if size[0]])
     assert shown == [[400, 300]]
     pixels = np.asarray(Image.open(io.BytesIO(driver.get_screenshot_as_png())))
     reds = (np.abs(pixels[..., :3].astype(int) - [188, 55, 84]) < 12).all(-1)

@@ -168,9 +168,7 @@ def two_inputs():
     seen = layers.Flatten()(layers.Conv2D(4, 3, strides=2, activation="silu")(image))
     read = layers.Flatten()(layers.Embedding(7, 3)(tokens))
     joined = layers.Dense(8, activation="silu")(layers.Concatenate()([seen, read]))
-    return keras.Model(
-        {"image": image, "tokens": tokens}, layers.Dense(CLASSES)(joined)
-    )
+    return keras.Model({"image": image, "tokens": tokens}, layers.Dense(CLASSES)(joined))
 
 
 def _goldens() -> dict[str, Golden]:
@@ -207,8 +205,7 @@ DEEP = ("resnet", "attention")
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-        for name in GOLDENS
+        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in GOLDENS
     ]
 )
 def golden(request):
@@ -260,9 +257,7 @@ def assert_same_weights():
     def check(a: keras.Model, b: keras.Model, atol: float = 1e-6) -> None:
         differ = {
             weight.path: (one, two)
-            for weight, one, two in zip(
-                a.weights, a.get_weights(), b.get_weights(), strict=True
-            )
+            for weight, one, two in zip(a.weights, a.get_weights(), b.get_weights(), strict=True)
             if one.shape != two.shape or not np.allclose(one, two, 1e-5, atol)
         }
         assert not differ, differ

@@ -153,9 +153,7 @@ def test_mixed_target(golden, train, reference):
 
 
 @pytest.mark.slow
-def test_mixed_target_goes_on_after_loading(
-    golden, train, assert_same_weights, tmp_path
-):
+def test_mixed_target_goes_on_after_loading(golden, train, assert_same_weights, tmp_path):
     saved = golden.compiled(harden={"selective_target": "mixed", "projection_std": 0.3})
     train(golden, saved)
     saved.save(tmp_path / "model.keras")
@@ -244,9 +242,7 @@ def test_export_and_reload(golden, reference, tmp_path):
     leaves = dict(zip(names, map(tf.constant, keras.tree.flatten(x)), strict=True))
     logits = np.asarray(reference.logits(x))
     answer = served["serving_default"](**leaves)
-    np.testing.assert_allclose(
-        served["logits"](**leaves)["logits"], logits, rtol=0, atol=1e-5
-    )
+    np.testing.assert_allclose(served["logits"](**leaves)["logits"], logits, rtol=0, atol=1e-5)
     p = tf.nn.sigmoid(logits) if golden.binary else tf.nn.softmax(logits)
     np.testing.assert_allclose(answer["probabilities"], p, rtol=0, atol=1e-5)
     assert answer["class"].shape == (5,)

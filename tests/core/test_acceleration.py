@@ -68,19 +68,13 @@ def plain(model):
 MODELS = {
     "convolution": lambda: sequential(layers.Conv2D(5, 3), norm(), layers.ReLU()),
     "two blocks": residual,
-    "strided, grouped": lambda: sequential(
-        layers.Conv2D(6, 3, strides=2, groups=3), norm()
-    ),
-    "depthwise": lambda: sequential(
-        layers.DepthwiseConv2D(3, depth_multiplier=2), norm()
-    ),
+    "strided, grouped": lambda: sequential(layers.Conv2D(6, 3, strides=2, groups=3), norm()),
+    "depthwise": lambda: sequential(layers.DepthwiseConv2D(3, depth_multiplier=2), norm()),
     "dense": lambda: sequential(layers.Flatten(), layers.Dense(7), norm()),
     "dense on the last axis": lambda: sequential(layers.Dense(7), norm()),
     "no gamma": lambda: sequential(layers.Conv2D(5, 3), norm(scale=False)),
     "no beta": lambda: sequential(layers.Conv2D(5, 3), norm(center=False)),
-    "one dimension": lambda: sequential(
-        layers.Reshape((64, 3)), layers.Conv1D(5, 3), norm()
-    ),
+    "one dimension": lambda: sequential(layers.Reshape((64, 3)), layers.Conv1D(5, 3), norm()),
     "three dimensions": lambda: sequential(
         layers.Reshape((4, 4, 4, 3)), layers.Conv3D(5, 2), norm()
     ),
@@ -174,9 +168,7 @@ def behind_a_head_of_zeros():
 
 NOT_FOLDED = {
     "no normalization": lambda: sequential(layers.Conv2D(5, 3)),
-    "activation in between": lambda: sequential(
-        layers.Conv2D(5, 3, activation="relu"), norm()
-    ),
+    "activation in between": lambda: sequential(layers.Conv2D(5, 3, activation="relu"), norm()),
     "layer in between": lambda: sequential(layers.Conv2D(5, 3), layers.ReLU(), norm()),
     "other axis": lambda: sequential(layers.Conv2D(5, 3), norm(axis=1)),
     "first": lambda: sequential(norm(), layers.Conv2D(5, 3)),
@@ -232,9 +224,7 @@ def test_double_precision():
 
 def test_as_logits_folds_behind_a_head():
     model = residual()
-    probabilities = keras.Model(
-        model.inputs, layers.Activation("softmax")(model.outputs[0])
-    )
+    probabilities = keras.Model(model.inputs, layers.Activation("softmax")(model.outputs[0]))
     x = tf.constant(IMAGES)
     logits, whole = as_logits(probabilities, x), as_logits(probabilities, x, fold=False)
     np.testing.assert_allclose(logits(x), whole(x), rtol=1e-4, atol=1e-5)

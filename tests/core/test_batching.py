@@ -43,9 +43,7 @@ def spec(logits_fn, probe, classes):
 def dense(activation=None):
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    return keras.Sequential(
-        [keras.Input((3,)), layers.Dense(4, activation), layers.Dense(3)]
-    )
+    return keras.Sequential([keras.Input((3,)), layers.Dense(4, activation), layers.Dense(3)])
 
 
 def test_equal_settings_share_a_program_and_others_do_not():
@@ -172,9 +170,7 @@ def test_sums_in_chunks(count):
         return tf.reduce_sum(terms[first : first + size], axis=0)
 
     for chunk in (1, 3, 9):
-        total = tf.function(
-            lambda chunk=chunk: chunked_sum(count, chunk, part, terms[0])
-        )()
+        total = tf.function(lambda chunk=chunk: chunked_sum(count, chunk, part, terms[0]))()
         np.testing.assert_allclose(total, terms.numpy()[:count].sum(0), atol=1e-12)
 
 

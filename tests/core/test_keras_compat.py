@@ -267,9 +267,7 @@ def test_flatten_layers_has_the_arguments_in_use():
 def test_leaves_of_composite_layers_and_nested_models():
     inner = keras.Sequential([layers.Input((2,)), layers.Dense(2, name="inner")])
     block = Block()
-    model = keras.Sequential(
-        [layers.Input((2,)), block, inner, layers.Dense(1, name="last")]
-    )
+    model = keras.Sequential([layers.Input((2,)), block, inner, layers.Dense(1, name="last")])
     leaves = leaf_layers(model)
     assert {block.first, *block.rest} <= set(leaves)
     assert {"inner", "last"} <= {layer.name for layer in leaves}

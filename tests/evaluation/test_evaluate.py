@@ -121,17 +121,13 @@ def right(model, x, y):
     return model.predict(x, verbose=0).argmax(-1) == y
 
 
-def test_headline_is_the_intersection_of_all_attacks(
-    report, net, surrogates, ensemble, data
-):
+def test_headline_is_the_intersection_of_all_attacks(report, net, surrogates, ensemble, data):
     x, y = data
     masks = [right(net, x, y)]
     assert report.clean == Rate(int(masks[0].sum()), 90)
     for attack in ATTACKS:
         masks.append(masks[-1] & right(net, attack(net, x, y), y))
-    for record, before, after in zip(
-        report.attacks[:3], masks, masks[1:], strict=False
-    ):
+    for record, before, after in zip(report.attacks[:3], masks, masks[1:], strict=False):
         assert record.attacked == before.sum()
         assert record.broken == before.sum() - after.sum()
         assert record.accuracy == Rate(int(after.sum()), 90)
@@ -269,8 +265,7 @@ def test_gradients_that_are_no_number_are_told():
             verbose=0,
         )
     assert report.errors == [
-        "linearized: the gradient is NaN or infinite at 10 of 40 examples, which are "
-        "left out."
+        "linearized: the gradient is NaN or infinite at 10 of 40 examples, which are left out."
     ]
     assert np.isfinite([value for _, value in report.linearized.quantiles]).all()
 
@@ -278,9 +273,7 @@ def test_gradients_that_are_no_number_are_told():
 def test_examples(report, net, data):
     x, y = data
     assert len(report.examples) == 5
-    assert [e.index for e in report.examples] == sorted(
-        e.index for e in report.examples
-    )
+    assert [e.index for e in report.examples] == sorted(e.index for e in report.examples)
     assert len({e.label for e in report.examples}) == 3
     for example in report.examples:
         assert example.label == example.predicted == NAMES[y[example.index]]
@@ -357,9 +350,7 @@ def test_the_default_curve_goes_down_to_chance(net, data):
     attack = ATTACKS[0]
     settings = {"diagnostics": False, "examples": 0}
     for epsilon in (0.02, 0.1):
-        found = evaluate(
-            net, *data, epsilon=epsilon, attacks=[attack.at(epsilon)], **settings
-        )
+        found = evaluate(net, *data, epsilon=epsilon, attacks=[attack.at(epsilon)], **settings)
         radii = [point.epsilon for point in found.curve]
         accuracies = [point.accuracy.accuracy for point in found.curve]
         assert accuracies == sorted(accuracies, reverse=True)
@@ -835,9 +826,7 @@ def test_nothing_of_the_model_is_changed(restless, quick_curve, monkeypatch, par
     before = state(restless)
     common = {"attacks": ["fgsm"], "epsilons": [0.03]}
     if part == "evaluate":
-        report = evaluate(
-            restless, x, y, 0.03, examples=2, diagnostics=False, verbose=0, **common
-        )
+        report = evaluate(restless, x, y, 0.03, examples=2, diagnostics=False, verbose=0, **common)
         assert report.errors == []
     elif part == "diagnose":
         names = ("zero_gradients", "softmax_outputs", "randomness", "noise")
@@ -946,10 +935,7 @@ def test_black_boxes(pictures, kind):
     assert report.curve_attack["name"] == report.attacks[1].name
     radii = [point.epsilon for point in report.curve]
     assert radii == sorted({0.0, 0.1, 0.2, *radii})
-    assert (
-        report.curve[2].accuracy.correct
-        == report.robust.correct + report.attacks[-1].broken
-    )
+    assert report.curve[2].accuracy.correct == report.robust.correct + report.attacks[-1].broken
     assert report.curve[1].accuracy.correct >= report.curve[2].accuracy.correct
     assert list(report.examples[0].pictures) == [
         "image",

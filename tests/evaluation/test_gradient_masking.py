@@ -58,8 +58,7 @@ def cheap(monkeypatch):
 @pytest.fixture(scope="module")
 def honest_findings(honest, test_set):
     return {
-        name: diagnostics(net, *test_set, epsilon=0.1, verbose=0)
-        for name, net in honest.items()
+        name: diagnostics(net, *test_set, epsilon=0.1, verbose=0) for name, net in honest.items()
     }
 
 
@@ -157,9 +156,7 @@ def test_results_and_labels_are_subsampled_alike(monkeypatch):
 
     monkeypatch.setattr(diagnose, "RULES", {"look": rules.RULES["look"]})
     options = {"results": {"mine": X + 0.0}, "surrogates": [lambda x: 2.0 * x]}
-    diagnostics(
-        linear, tf.constant(X), tf.one_hot(Y, 3), epsilon=0.1, verbose=0, **options
-    )
+    diagnostics(linear, tf.constant(X), tf.one_hot(Y, 3), epsilon=0.1, verbose=0, **options)
     np.testing.assert_array_equal(seen["x"].argmax(-1), seen["y"])
     np.testing.assert_array_equal(seen["points"], seen["x"])
     assert list(seen["names"]) == ["surrogate 1"]
@@ -172,10 +169,7 @@ def test_same_seed_same_figures():
     few = {name: RULES[name] for name in ("softmax_outputs", "noise")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnose, "RULES", few)
-        runs = [
-            diagnostics(masked, X, Y, epsilon=0.1, verbose=0, seed=seed)
-            for seed in (3, 3, 4)
-        ]
+        runs = [diagnostics(masked, X, Y, epsilon=0.1, verbose=0, seed=seed) for seed in (3, 3, 4)]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -429,9 +423,7 @@ def test_randomness_of_decisions_alone_and_of_rounding(context_of, middle):
     """Beside an offset the noise is small; what it changes is not."""
 
     def model(x, offset, noise):
-        z = tf.concat([x, x + 0.015], -1) + noise * tf.random.normal(
-            (tf.shape(x)[0], 2)
-        )
+        z = tf.concat([x, x + 0.015], -1) + noise * tf.random.normal((tf.shape(x)[0], 2))
         return offset + z
 
     result = check("randomness", context_of(lambda x: model(x, 1e3, 0.01), *middle))
@@ -481,9 +473,7 @@ def test_points_given_count_as_white_box(context_of, landscape, middle):
     found = np.where(np.arange(200)[:, None] < 150, x + 0.1, x).astype("float32")
     context = context_of(landscape(*PLATEAU), x, y, results={"mine": found})
     assert not context.under_white_box[:150].any()
-    np.testing.assert_array_equal(
-        context.under_white_box[150:], context.under_pgd[150:]
-    )
+    np.testing.assert_array_equal(context.under_white_box[150:], context.under_pgd[150:])
 
 
 @pytest.mark.slow
@@ -521,9 +511,7 @@ def test_more_steps(context_of, landscape, middle):
 
 def test_epsilon_curve_that_rises(context_of, landscape, middle):
     # Errors only in a band around a distance of 0.1; farther out the slope leads away.
-    model = landscape(
-        [0.0, 0.08, 0.1, 0.12, 0.5, 1.0], [-2.0, -0.5, 1.0, -1.9, -1.0, -1.0]
-    )
+    model = landscape([0.0, 0.08, 0.1, 0.12, 0.5, 1.0], [-2.0, -0.5, 1.0, -1.9, -1.0, -1.0])
     result = check("epsilon_curve", context_of(model, *middle))
     assert result.suspect
     curve = [result.figures[f"accuracy_at_{r}"] for r in ("0.05", "0.1", "0.2", "1")]

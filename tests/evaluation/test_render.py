@@ -243,9 +243,7 @@ def test_shows_every_figure(one, report):
     rates += [record.accuracy for record in report.attacks]
     rates += [point.accuracy for point in report.curve]
     rates += [record.accuracy for record in report.transfer]
-    rates += [
-        rate for record in report.classes for rate in (record.clean, record.robust)
-    ]
+    rates += [rate for record in report.classes for rate in (record.clean, record.robust)]
     for rate in rates:
         assert percent(rate.accuracy) in one.words
         assert between(rate) in one.words
@@ -365,9 +363,7 @@ def test_classes_of_one_name_have_a_row_each(report):
 
 def test_policy_allows_only_what_is_inside(two):
     policy = next(
-        a["content"]
-        for a in two.all("meta")
-        if a.get("http-equiv") == "Content-Security-Policy"
+        a["content"] for a in two.all("meta") if a.get("http-equiv") == "Content-Security-Policy"
     )
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == rules["form-action"] == "'none'"
@@ -424,14 +420,11 @@ RADII, KEPT = [0.0, 0.1, 0.4], [90, 50, 10]
 def svg(bare):
     """The drawing of two curves for a wide window."""
     points = [
-        CurvePoint(epsilon=e, accuracy=Rate(n, 100))
-        for e, n in zip(RADII, KEPT, strict=True)
+        CurvePoint(epsilon=e, accuracy=Rate(n, 100)) for e, n in zip(RADII, KEPT, strict=True)
     ]
     threat = {"norm": "linf", "epsilon": 0.3}
     reports = [
-        dataclasses.replace(
-            bare, title=title, curve=curve, threat_model=threat, chance=chance
-        )
+        dataclasses.replace(bare, title=title, curve=curve, threat_model=threat, chance=chance)
         for title, curve, chance in (
             ("<b>&", points, 0.1),
             ("short", points[:2], 0.2),
@@ -454,15 +447,11 @@ def test_points_are_where_the_figures_say(svg):
     assert (y[1] - y[0]) / (y[2] - y[0]) == pytest.approx(0.5, abs=1e-3)
     grid = {
         float(line.get("y1")): text.text
-        for line, text in zip(
-            svg.findall("line[@class='grid']"), svg.findall("text"), strict=False
-        )
+        for line, text in zip(svg.findall("line[@class='grid']"), svg.findall("text"), strict=False)
     }
     top, bottom = min(grid), max(grid)
     assert grid[top] == "100%"
-    np.testing.assert_allclose(
-        (bottom - y) / (bottom - top), [0.9, 0.5, 0.1], atol=1e-3
-    )
+    np.testing.assert_allclose((bottom - y) / (bottom - top), [0.9, 0.5, 0.1], atol=1e-3)
 
 
 def test_band_is_the_interval(svg):
@@ -608,9 +597,7 @@ def test_every_record_has_its_cell(report):
         ("NI-SI-TI-DIM", 0.1),
     ]
     for record in report.transfer:
-        (matrix,) = [
-            m for m in found if (m.attack, m.epsilon) == (record.attack, record.epsilon)
-        ]
+        (matrix,) = [m for m in found if (m.attack, m.epsilon) == (record.attack, record.epsilon)]
         assert matrix.cells[record.source, record.target] == record.accuracy
         assert record.source in matrix.sources
         assert record.target in matrix.targets
@@ -667,9 +654,7 @@ def test_sources_of_one_name_are_one_row_only_if_they_are_one_model(two_reports,
 def test_a_target_without_its_white_box_row_is_not_taken_for_another(report):
     """The rows of the model itself may have crashed; nothing collides then."""
     halves = [
-        dataclasses.replace(
-            report, transfer=[r for r in report.transfer if r.source == source]
-        )
+        dataclasses.replace(report, transfer=[r for r in report.transfer if r.source == source])
         for source in ("Plain", "Wide")
     ]
     assert [place for place, _ in report_matrices(halves)] == [0, 1]
@@ -796,9 +781,7 @@ def test_says_what_is_missing(bare, report):
 def test_compared_ranks_and_warns(make_report):
     close = [make_report("A", kept=400), make_report("B", kept=412)]
     words = " ".join(compared(close))
-    assert (
-        "Under attack B remains right most often, 41.2 % of the time; A 40.0 %" in words
-    )
+    assert "Under attack B remains right most often, 41.2 % of the time; A 40.0 %" in words
     assert "The intervals of B and A overlap" in words
     far = " ".join(compared([make_report("A", kept=100), make_report("B", kept=412)]))
     assert "overlap" not in far

@@ -147,9 +147,7 @@ def check_window(browser, pages, name, theme, width):
 def test_all_text_is_readable(browser, pages, theme):
     for name in ("one", "two"):
         browser.open(pages[name], theme=theme)
-        browser.run(
-            "for (const d of document.querySelectorAll('details')) d.open = true"
-        )
+        browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
         worst, where = browser.run(CONTRAST)
         assert worst >= 4.5, where
 
@@ -306,9 +304,7 @@ def test_without_script_everything_is_shown(browser, pages, report):
 
 def test_prints_light_and_unfolded(browser, pages, report):
     browser.open(pages["one"], theme="dark", media="print", width=800)
-    ground = browser.run(
-        "return getComputedStyle(document.documentElement).colorScheme"
-    )
+    ground = browser.run("return getComputedStyle(document.documentElement).colorScheme")
     assert ground == "light"
     ink = browser.run("return getComputedStyle(document.body).color")
     assert ink == "rgb(27, 34, 37)"
@@ -330,8 +326,7 @@ def test_every_control_is_reached_by_tab(browser, pages):
     for _ in range(36):
         browser.driver.switch_to.active_element.send_keys("\ue004")
         kind, outline = browser.run(
-            "const e = document.activeElement;"
-            "return [e.tagName, getComputedStyle(e).outlineStyle]"
+            "const e = document.activeElement;return [e.tagName, getComputedStyle(e).outlineStyle]"
         )
         reached.add(kind)
         assert outline != "none", kind

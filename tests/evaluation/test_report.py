@@ -52,9 +52,7 @@ def make_report(**changes):
         curve_attack={"name": "PGD", "config": {"steps": 20, "step_size": None}},
         chance=0.1,
         transfer=[
-            TransferRecord(
-                source="a", target="b", attack="MI", epsilon=1 / 3, accuracy=half
-            )
+            TransferRecord(source="a", target="b", attack="MI", epsilon=1 / 3, accuracy=half)
         ],
         linearized=LinearizedRecord(
             norm="linf",
@@ -63,9 +61,7 @@ def make_report(**changes):
             gradient=0,
         ),
         findings=[
-            Finding(
-                rule="r", title="t", status="suspect", says="s", figures={"a": math.nan}
-            )
+            Finding(rule="r", title="t", status="suspect", says="s", figures={"a": math.nan})
         ],
         examples=[
             ExampleRecord(

@@ -125,9 +125,7 @@ def calls(monkeypatch):
 
     seen = Calls()
     monkeypatch.setattr(Attack, "__call__", counted)
-    monkeypatch.setattr(
-        robust_evaluation, "APGD", lambda epsilon, **_: CURVE.at(epsilon)
-    )
+    monkeypatch.setattr(robust_evaluation, "APGD", lambda epsilon, **_: CURVE.at(epsilon))
     return seen
 
 
@@ -182,9 +180,7 @@ def test_wherever_it_is_interrupted(tmp_path, calls, settings_resume):
     assert again.attacks == report.attacks
 
 
-def test_linearized_and_diagnostics_are_kept(
-    tmp_path, calls, settings_resume, monkeypatch
-):
+def test_linearized_and_diagnostics_are_kept(tmp_path, calls, settings_resume, monkeypatch):
     work = []
 
     def once(name, function):
@@ -278,9 +274,7 @@ def test_identity_of_models(tmp_path):
     assert model_identity(net, X) == one
     build().save(tmp_path / "net.keras")
     assert model_identity(keras.models.load_model(tmp_path / "net.keras"), X) == one
-    half = keras.Sequential(
-        [keras.Input((6,)), keras.layers.Dense(3, dtype="mixed_float16")]
-    )
+    half = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, dtype="mixed_float16")])
     half.set_weights(build().get_weights())
     others = [
         build(np.nextafter(W, 9, dtype="float32")),
@@ -441,9 +435,7 @@ class Work:
 
     def __init__(self, piece=None):
         self.done = 0
-        self.made = piece or CachedResult(
-            {"a": np.arange(6).reshape(2, 3)}, {"seconds": 0.5}
-        )
+        self.made = piece or CachedResult({"a": np.arange(6).reshape(2, 3)}, {"seconds": 0.5})
 
     def __call__(self):
         self.done += 1
@@ -460,12 +452,8 @@ def same(one, two):
 
 def test_second_time_nothing_is_done(tmp_path):
     work, settings = Work(), {"epsilon": 0.1, "steps": [1, 2]}
-    first = ResultCache(tmp_path, {"model": "a"}).get_or_compute(
-        "suite", settings, work
-    )
-    second = ResultCache(tmp_path, {"model": "a"}).get_or_compute(
-        "suite", settings, work
-    )
+    first = ResultCache(tmp_path, {"model": "a"}).get_or_compute("suite", settings, work)
+    second = ResultCache(tmp_path, {"model": "a"}).get_or_compute("suite", settings, work)
     assert work.done == 1
     same(first, second)
 
@@ -557,8 +545,7 @@ def test_a_piece_of_other_settings_under_this_name_is_not_taken(tmp_path):
     one.write_bytes(two.read_bytes())
     with pytest.warns(RuntimeWarning, match="damaged"):
         both = [
-            ResultCache(tmp_path, {}).get_or_compute("x", {"epsilon": e}, work)
-            for e in (0.1, 0.2)
+            ResultCache(tmp_path, {}).get_or_compute("x", {"epsilon": e}, work) for e in (0.1, 0.2)
         ]
     assert len(both) == 2
     assert work.done == 3
@@ -597,8 +584,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_digests():
     a = np.arange(6.0)
     digests = {
-        array_digest(v)
-        for v in (a, a + 1, a.reshape(2, 3), a.astype("float32"), a[::2], a > 2)
+        array_digest(v) for v in (a, a + 1, a.reshape(2, 3), a.astype("float32"), a[::2], a > 2)
     }
     assert len(digests) == 6
     assert array_digest(a.reshape(2, 3).T.T) == array_digest(a.reshape(2, 3))

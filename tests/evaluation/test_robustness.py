@@ -65,9 +65,7 @@ def test_an_evaluation_takes_them(robust):
         "epsilon": 2.0,
         "input_range": [0.0, 255.0],
     }
-    given = kj.evaluate_robustness(
-        robust, X, Y, 2.0, norm=np.inf, input_range=TO_255, **common
-    )
+    given = kj.evaluate_robustness(robust, X, Y, 2.0, norm=np.inf, input_range=TO_255, **common)
     assert report.robust == given.robust
     with pytest.raises(ValueError, match="range"):
         kj.evaluate_robustness(kj.unwrap(robust), X, Y, 2.0, **common)
@@ -105,8 +103,7 @@ def by_hand(z, jacobian, order):
         i = scores.argmax()
         result.append(
             min(
-                (scores[i] - scores[j])
-                / np.linalg.norm((rows[i] - rows[j]).ravel(), order)
+                (scores[i] - scores[j]) / np.linalg.norm((rows[i] - rows[j]).ravel(), order)
                 for j in range(len(scores))
                 if j != i
             )
@@ -114,13 +111,9 @@ def by_hand(z, jacobian, order):
     return np.array(result)
 
 
-@pytest.mark.parametrize(
-    ("norm", "shape"), [("linf", (12,)), ("l2", (4, 3)), ("l1", (2, 2, 3))]
-)
+@pytest.mark.parametrize(("norm", "shape"), [("linf", (12,)), ("l2", (4, 3)), ("l1", (2, 2, 3))])
 def test_linear_model(norm, shape):
-    found = linearized_robustness(
-        linear, X_LINEARIZED.reshape(-1, *shape), norm=norm, batch_size=7
-    )
+    found = linearized_robustness(linear, X_LINEARIZED.reshape(-1, *shape), norm=norm, batch_size=7)
     jacobian = np.broadcast_to(W.T, (20, 5, 12))
     np.testing.assert_allclose(
         found.robustness,
@@ -195,8 +188,7 @@ def test_scale_and_shift_of_the_logits_do_not_matter(scale):
 def test_fewer_rivals_give_an_upper_bound():
     every = linearized_robustness(linear, X_LINEARIZED).robustness
     several = [
-        linearized_robustness(linear, X_LINEARIZED, rivals=n).robustness
-        for n in (1, 2, 4, 9)
+        linearized_robustness(linear, X_LINEARIZED, rivals=n).robustness for n in (1, 2, 4, 9)
     ]
     for weaker, stronger in itertools.pairwise(several):
         assert (weaker >= stronger - 1e-7).all()

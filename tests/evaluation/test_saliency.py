@@ -352,18 +352,14 @@ def test_joins_the_report_of_an_evaluation(found, tmp_path):
     settings |= {"diagnostics": False, "epsilon": 0.1, "batch_size": 8}
     chosen = {"attack_steps": 3, "parts": ["sparsity", "pgd"]}
     net = detector()
-    report = evaluate_robustness(
-        net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings
-    )
+    report = evaluate_robustness(net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings)
     assert report.errors == []
     assert report.settings["saliency"]["attack_steps"] == 3
     # Boxes and teacher apart, the same figures as alone.
     known = {(f.metric, f.condition): f for f in found["detector"].figures}
     for figure in report.saliency.figures:
         assert known[figure.metric, figure.condition] == figure
-    again = evaluate_robustness(
-        net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings
-    )
+    again = evaluate_robustness(net, x, y, saliency=chosen, resume=tmp_path / "parts", **settings)
     assert again.saliency == report.saliency
     report.save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == report
@@ -410,9 +406,7 @@ def test_bad_calls_are_refused():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_both_kinds_of_noise_are_as_long(dtype):
     """On images with many values at the ends of the range, as on black ones."""
-    x = np.clip(np.random.default_rng(7).uniform(-1, 2, (6, 5, 5, 1)), 0, 1).astype(
-        dtype
-    )
+    x = np.clip(np.random.default_rng(7).uniform(-1, 2, (6, 5, 5, 1)), 0, 1).astype(dtype)
     settings = SimpleNamespace(norm="linf", epsilon=0.3, input_range=(0, 1), seed=0)
     context = SimpleNamespace(settings=settings, x=x)
     lengths = []
@@ -446,9 +440,7 @@ def test_only_what_is_used_counts():
 
 def test_what_is_no_number_is_counted_and_left_out():
     values = [1.0, np.nan, 3.0, np.inf, 8.0, np.nan]
-    figure = figure_of(
-        values, "group", "metric", used=np.arange(6) < 5, known=np.arange(6) != 4
-    )
+    figure = figure_of(values, "group", "metric", used=np.arange(6) < 5, known=np.arange(6) != 4)
     assert (figure.mean, figure.images, figure.unknown) == (2.0, 2, 3)
     assert figure.error == pytest.approx(1.0)
     none = figure_of([np.nan], "group", "metric", "blur")

@@ -60,9 +60,7 @@ def known(source, target, y=Y, epsilon=EPSILON):
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", [ONE, MANY])
 def test_known_transfer(attack):
-    records = transfer_matrix(
-        MODELS, X, Y, attacks=[attack], epsilons=[EPSILON, 2 * EPSILON]
-    )
+    records = transfer_matrix(MODELS, X, Y, attacks=[attack], epsilons=[EPSILON, 2 * EPSILON])
     assert len(records) == 3 * 2 * 3
     for record in records:
         source, target = MODELS[record.source], MODELS[record.target]
@@ -91,9 +89,7 @@ def test_order_and_targets():
 
 def test_settings_of_one_attack_are_told_apart():
     weak = FGSM(epsilon=0.3, step_size=0.01)
-    records = transfer_matrix(
-        {"a": A, "near": NEAR}, X, Y, attacks=[weak, ONE], epsilons=[EPSILON]
-    )
+    records = transfer_matrix({"a": A, "near": NEAR}, X, Y, attacks=[weak, ONE], epsilons=[EPSILON])
     right = {(r.source, r.target, r.attack): r.accuracy.correct for r in records}
     assert len(right) == len(records) == 8
     assert right["a", "a", "FGSM (2)"] == known(A, A).sum() < right["a", "a", "FGSM"]

@@ -148,9 +148,7 @@ def check_not_farther(net, data, library, attack, budget, images):
     _, _, x, y = data
     x, y = x[:images], y[:images]
     far = {
-        name: distances(
-            net, x, prepared(name, attack, net, budget)(x, y), y, budget.norm
-        )
+        name: distances(net, x, prepared(name, attack, net, budget)(x, y), y, budget.norm)
         for name in (library, OURS)
     }
     assert np.median(far[OURS]) <= 1.005 * np.median(far[library])

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 from scipy import integrate, stats
 
 import keras_jsigr as kj
@@ -23,11 +24,7 @@ from keras_jsigr.penalties import (
 )
 from keras_jsigr.penalties import jacobian as mixed
 from keras_jsigr.penalties.base import safe_sqrt
-from keras_jsigr.penalties.jacobian import (
-    folded_normal_mean,
-    random_cotangent,
-    reduce_terms,
-)
+from keras_jsigr.penalties.jacobian import folded_normal_mean, random_cotangent, reduce_terms
 from keras_jsigr.penalties.objective import count_products
 
 B, D, C = 3, 5, 4
@@ -39,7 +36,7 @@ def matrix():
 
 
 @pytest.fixture
-def weights():
+def weights_penalties():
     return np.random.default_rng(1).uniform(0, 1, (B, D))
 
 
@@ -63,11 +60,11 @@ def within_standard_errors(samples, expected, k=4.5):
 
 
 @pytest.mark.parametrize("norm", ["squared", "l1"])
-def test_exact_is_the_closed_form_of_a_linear_model(matrix, weights, norm):
+def test_exact_is_the_closed_form_of_a_linear_model(matrix, weights_penalties, norm):
     x = tf.zeros((B, D))
     lin = linearize(lambda x: x @ tf.constant(matrix, tf.float32), x)
-    value = reduce_terms(exact(lin, norm), norm, [tf.constant(weights, tf.float32)])
-    np.testing.assert_allclose(value, closed_form(matrix, weights, norm), rtol=1e-5)
+    value = reduce_terms(exact(lin, norm), norm, [tf.constant(weights_penalties, tf.float32)])
+    np.testing.assert_allclose(value, closed_form(matrix, weights_penalties, norm), rtol=1e-5)
 
 
 def test_exact_is_the_closed_form_of_a_quadratic_model(matrix):
@@ -79,9 +76,9 @@ def test_exact_is_the_closed_form_of_a_quadratic_model(matrix):
 
 
 @pytest.mark.parametrize("norm", ["squared", "l1"])
-def test_projection_is_unbiased_within_standard_errors(matrix, weights, norm):
+def test_projection_is_unbiased_within_standard_errors(matrix, weights_penalties, norm):
     x = tf.zeros((B, D))
-    w = [tf.constant(weights, tf.float32)]
+    w = [tf.constant(weights_penalties, tf.float32)]
 
     @tf.function
     def draw(seed):
@@ -90,13 +87,13 @@ def test_projection_is_unbiased_within_standard_errors(matrix, weights, norm):
 
     samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
     assert samples.std(0).min() > 0
-    within_standard_errors(samples, closed_form(matrix, weights, norm))
+    within_standard_errors(samples, closed_form(matrix, weights_penalties, norm))
 
 
 @pytest.mark.parametrize("estimator", ["finite_difference", "jvp"])
-def test_directional_estimators_are_unbiased(matrix, weights, estimator):
+def test_directional_estimators_are_unbiased(matrix, weights_penalties, estimator):
     x = tf.zeros((B, D))
-    w = [tf.constant(weights, tf.float32)]
+    w = [tf.constant(weights_penalties, tf.float32)]
 
     def forward(inputs):
         return inputs[0] @ tf.constant(matrix, tf.float32)
@@ -108,7 +105,7 @@ def test_directional_estimators_are_unbiased(matrix, weights, estimator):
         return 0.5 * finite_difference(forward, [x], forward([x]), w, seed)
 
     samples = np.stack([draw(tf.constant([9, i])) for i in range(3000)])
-    within_standard_errors(samples, closed_form(matrix, weights, "squared"))
+    within_standard_errors(samples, closed_form(matrix, weights_penalties, "squared"))
 
 
 def test_finite_difference_and_jvp_agree_on_a_smooth_model(matrix):
@@ -152,10 +149,7 @@ def test_batch_split_and_permutation(matrix):
         return tf.sin(x @ tf.constant(matrix, tf.float32))
 
     whole = reduce_terms(exact(linearize(f, x)), "squared").numpy()
-    parts = [
-        reduce_terms(exact(linearize(f, part)), "squared").numpy()
-        for part in (x[:2], x[2:])
-    ]
+    parts = [reduce_terms(exact(linearize(f, part)), "squared").numpy() for part in (x[:2], x[2:])]
     np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-5)
     order = [3, 1, 5, 0, 2, 4]
     shuffled = reduce_terms(exact(linearize(f, tf.gather(x, order))), "squared")
@@ -256,7 +250,7 @@ def cotangent():
 
 
 @pytest.fixture
-def batch():
+def batch_penalties():
     targets = tf.one_hot(tf.range(B) % C, C)
     return PenaltyBatch(targets, "softmax", [], tf.constant([7, 0]))
 
@@ -291,13 +285,9 @@ def test_folded_mean_without_spread_has_a_gradient():
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 @pytest.mark.parametrize("std", [0.2, 1.5])
-def test_projection_is_unbiased_within_standard_errors_mixed(
-    linear, cotangent, norm, std
-):
+def test_projection_is_unbiased_within_standard_errors_mixed(linear, cotangent, norm, std):
     draw = tf.function(
-        lambda seed: mixed.projected_mixed(linear, cotangent, seed, std=std, norm=norm)[
-            0
-        ]
+        lambda seed: mixed.projected_mixed(linear, cotangent, seed, std=std, norm=norm)[0]
     )
     samples = np.stack([draw(tf.constant([5, i])) for i in range(3000)])
     expected = mixed.exact_mixed(linear, cotangent, std=std, norm=norm)[0]
@@ -307,9 +297,7 @@ def test_projection_is_unbiased_within_standard_errors_mixed(
 
 
 @pytest.mark.parametrize("estimate", [mixed.exact_mixed, mixed.projected_mixed])
-def test_without_spread_it_is_the_gradient_of_the_score(
-    linear, cotangent, matrix, estimate
-):
+def test_without_spread_it_is_the_gradient_of_the_score(linear, cotangent, matrix, estimate):
     seed = {} if estimate is mixed.exact_mixed else {"seed": [0, 1]}
     found = estimate(linear, cotangent, std=0.0, **seed)[0]
     np.testing.assert_allclose(found, np.abs(cotangent @ matrix.T), rtol=1e-5)
@@ -327,10 +315,10 @@ def test_with_much_spread_it_is_the_jacobian(linear, cotangent):
 
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 @pytest.mark.parametrize("estimator", ["random_projection", "exact"])
-def test_penalties_are_sums_of_the_terms(linear, batch, matrix, norm, estimator):
+def test_penalties_are_sums_of_the_terms(linear, batch_penalties, matrix, norm, estimator):
     found = values(
         linear,
-        batch,
+        batch_penalties,
         selective_target="mixed",
         norm=norm,
         estimator=estimator,
@@ -338,12 +326,12 @@ def test_penalties_are_sums_of_the_terms(linear, batch, matrix, norm, estimator)
     )
     with tf.GradientTape() as tape:
         tape.watch(linear.logits)
-        score = class_score(linear.logits, batch.targets, "log_prob", "softmax")
+        score = class_score(linear.logits, batch_penalties.targets, "log_prob", "softmax")
     ds_dz = tape.gradient(score, linear.logits)
     if estimator == "exact":
         terms = mixed.exact_mixed(linear, ds_dz, std=0.3, norm=norm)[0]
     else:
-        xi = tf.random.stateless_normal((B, C), named_seed(batch.seed, "projections"))
+        xi = tf.random.stateless_normal((B, C), named_seed(batch_penalties.seed, "projections"))
         g = (ds_dz + 0.3 * xi).numpy() @ matrix.T
         terms = np.abs(g) if norm == "l1" else np.square(g)
     expected = np.sum(terms, axis=1) * (0.5 if norm == "squared" else 1.0)
@@ -351,16 +339,14 @@ def test_penalties_are_sums_of_the_terms(linear, batch, matrix, norm, estimator)
         np.testing.assert_allclose(found[name], expected, rtol=1e-4)
 
 
-def test_more_projections_are_their_mean(linear, batch):
-    found = values(linear, batch, selective_target="mixed", num_projections=2)
+def test_more_projections_are_their_mean(linear, batch_penalties):
+    found = values(linear, batch_penalties, selective_target="mixed", num_projections=2)
     found = found["jacobian"]
     singles = []
     for k in range(2):
-        xi = tf.random.stateless_normal(
-            (B, C), named_seed(batch.seed, "projections", k)
-        )
+        xi = tf.random.stateless_normal((B, C), named_seed(batch_penalties.seed, "projections", k))
         probabilities = tf.nn.softmax(linear.logits)
-        g = linear.vjp(batch.targets - probabilities + 0.2 * xi)[0]
+        g = linear.vjp(batch_penalties.targets - probabilities + 0.2 * xi)[0]
         singles.append(np.abs(g).sum(1))
     np.testing.assert_allclose(found, np.mean(singles, axis=0), rtol=1e-4)
 
@@ -581,12 +567,148 @@ def test_bad_penalties():
             make()
 
 
-def test_a_penalty_has_one_value_per_example(linear, batch):
+def test_a_penalty_has_one_value_per_example(linear, batch_penalties):
     with pytest.raises(ValueError, match=r"got shape \(3, 5\) from `bare`"):
-        penalty_values([Bare(1.0, "bare")], linear, batch)
+        penalty_values([Bare(1.0, "bare")], linear, batch_penalties)
 
 
-def test_products_of_a_pass_that_was_not_recorded(batch):
+def test_products_of_a_pass_that_was_not_recorded(batch_penalties):
     unrecorded = Linearization([tf.ones((B, D))], tf.ones((B, C)), None)
     with pytest.raises(ValueError, match="Set needs_gradients=True"):
-        unrecorded.score_gradient(batch)
+        unrecorded.score_gradient(batch_penalties)
+
+
+B_OWN_PENALTY, D_OWN_PENALTY, C_OWN_PENALTY, RATE, WEIGHT = 6, 5, 3, 0.1, 0.3
+
+
+@keras.saving.register_keras_serializable(package="tests_penalties")
+class MarginGradient(kj.penalties.Penalty):
+    """Half the squared input gradient of the margin, as a user would write it."""
+
+    def __init__(self, weight=WEIGHT, name="margin_gradient", power=2):
+        super().__init__(weight, name)
+        self.power = power
+
+    def __call__(self, linearization, batch):
+        gradients = linearization.score_gradient(batch, "margin")
+        powers = [tf.abs(gradient) ** self.power for gradient in gradients]
+        return 0.5 * kj.penalties.per_example_sum(powers)
+
+    def get_config(self):
+        return {**super().get_config(), "power": self.power}
+
+
+@keras.saving.register_keras_serializable(package="tests_penalties")
+class MapMean(kj.penalties.Penalty):
+    """Reads the maps, and no gradient."""
+
+    needs_gradients = False
+    needs_map = True
+
+    def __call__(self, linearization, batch):
+        return kj.penalties.per_example_sum(batch.maps)
+
+
+X = np.random.default_rng(0).uniform(size=(B_OWN_PENALTY, D_OWN_PENALTY)).astype("float32")
+
+
+Y = np.arange(B_OWN_PENALTY) % C_OWN_PENALTY
+
+
+def hardened(*penalties, **settings):
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [
+            layers.Input((D_OWN_PENALTY,)),
+            layers.Dense(4, activation="tanh"),
+            layers.Dense(C_OWN_PENALTY),
+        ]
+    )
+    config = kj.JSIGRConfig(penalties=penalties, **settings)
+    robust = kj.harden(net, 0.1, config, warmup=0, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    robust.compile(keras.optimizers.SGD(RATE), loss)
+    return robust
+
+
+ALONE = {"jacobian_weight": 0.0, "selective_weight": 0.0}
+
+
+def numpy_loss(weights):
+    """The task loss and the penalty of the two dense layers, in float64."""
+    first, first_bias, second, second_bias = weights
+    hidden = np.tanh(X @ first + first_bias)
+    z = hidden @ second + second_bias
+    log_p = z - z.max(1, keepdims=True)
+    log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
+    onehot = np.eye(C_OWN_PENALTY)[Y]
+    others = np.exp(log_p) * (1 - onehot)
+    pull = onehot - others / others.sum(1, keepdims=True)
+    gradient = ((pull @ second.T) * (1 - hidden**2)) @ first.T
+    penalty = 0.5 * np.square(gradient).sum(1)
+    return np.mean(-(onehot * log_p).sum(1) + WEIGHT * penalty), penalty.mean()
+
+
+def test_a_step_is_that_of_differences():
+    robust = hardened(MarginGradient(), **ALONE)
+    weights = [np.float64(w) for w in robust.base.get_weights()]
+    expected = []
+    for index, weight in enumerate(weights):
+        slope = np.zeros_like(weight)
+        for place in np.ndindex(weight.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [w.copy() for w in weights]
+                moved[index][place] += sign * 1e-6
+                ends.append(numpy_loss(moved)[0])
+            slope[place] = (ends[0] - ends[1]) / 2e-6
+        expected.append(weight - RATE * slope)
+    logs = robust.train_on_batch(X, Y, return_dict=True)
+    loss, penalty = numpy_loss(weights)
+    assert logs["loss"] == pytest.approx(loss, rel=1e-5)
+    assert logs["margin_gradient_penalty"] == pytest.approx(penalty, rel=1e-5)
+    for found, wanted in zip(robust.base.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_it_is_saved_loaded_trained_on_and_exported(tmp_path):
+    robust = hardened(MarginGradient(power=1))
+    robust.fit(X, Y, batch_size=B_OWN_PENALTY, verbose=0)
+    robust.margin_gradient_weight.assign(0.7)
+    robust.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.config == robust.config
+    assert loaded.penalties[-1].power == 1
+    assert loaded.penalty_weights == robust.penalty_weights
+    assert loaded.penalty_weights["margin_gradient"] == pytest.approx(0.7)
+    for model in (robust, loaded):
+        history = model.fit(X, Y, batch_size=B_OWN_PENALTY, shuffle=False, verbose=0).history
+        assert history["margin_gradient_penalty"][0] > 0
+    for a, b in zip(robust.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    loaded.export(tmp_path / "served", verbose=0)
+    served = tf.saved_model.load(tmp_path / "served").signatures["logits"]
+    (name,) = served.structured_input_signature[1]
+    np.testing.assert_allclose(
+        served(**{name: tf.constant(X)})["logits"], loaded.logits(X), atol=1e-5
+    )
+    card = kj.serving.read_model_card(tmp_path / "served")
+    assert card["settings"]["margin_gradient_weight"] == pytest.approx(0.7)
+
+
+def test_a_penalty_without_gradients_gets_the_maps():
+    maps = kj.LiveMaps(samples=None, grid=2)
+    robust = hardened(MapMean(0.0, "map_mean"), live_maps=maps, **ALONE)
+    logs = robust.train_on_batch(X, Y, return_dict=True)
+    assert 0.0 < logs["map_mean_penalty"] < D_OWN_PENALTY
+    assert logs["loss"] == pytest.approx(logs["task_loss"])
+
+
+def test_penalties_beside_those_in_input_space():
+    """Directional estimators record no gradients; one's own penalty may need them."""
+    settings = {"estimator": "jvp", "norm": "squared", "selection": "all"}
+    logs = hardened(MarginGradient(), **settings).train_on_batch(X, Y, return_dict=True)
+    alone = hardened(MarginGradient(), **ALONE).train_on_batch(X, Y, return_dict=True)
+    name = "margin_gradient_penalty"
+    assert logs[name] == pytest.approx(alone[name], rel=1e-5)
+    assert logs["fused_penalty"] > 0

@@ -92,9 +92,7 @@ def test_round_trip_through_file_and_pickle(conv_net, images, tmp_path, capsys):
         np.testing.assert_array_equal(other.maps(images), cache.maps(images))
     assert capsys.readouterr().out == ""
     before = path.stat().st_mtime_ns
-    again = PerturbationCache.build(
-        conv_net, images, path=path, grid=2, batch_size=7, verbose=1
-    )
+    again = PerturbationCache.build(conv_net, images, path=path, grid=2, batch_size=7, verbose=1)
     assert path.stat().st_mtime_ns == before
     assert again.size == 11
     assert "Loaded the maps of 11 examples" in capsys.readouterr().out
@@ -226,18 +224,14 @@ def test_error_messages(conv_net, images):
     with pytest.raises(ValueError, match="11 examples and 3 labels"):
         PerturbationCache.build(conv_net, images, [0, 1, 2], **QUIET)
     with pytest.raises(ValueError, match="teacher's outputs"):
-        PerturbationCache.build(
-            lambda x: tf.reduce_sum(x, (1, 2)) / 0.0, images, **QUIET
-        )
+        PerturbationCache.build(lambda x: tf.reduce_sum(x, (1, 2)) / 0.0, images, **QUIET)
 
 
 def test_examples_that_the_loss_leaves_out(conv_net, images):
     for score in ("squared_logits", "probability_drop"):
         y = np.arange(len(images)) % 3
         conv_net.compile(
-            loss=keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True, ignore_class=-1
-            )
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
         )
         whole = PerturbationCache.build(conv_net, images, y, score=score, **QUIET)
         y[:2] = -1
@@ -600,9 +594,7 @@ def test_the_model_counts_by_its_weights(conv_net, images):
 
 def test_a_callable_counts_by_its_answers(conv_net, images):
     first = fingerprint_model(None, conv_net, images)
-    assert (
-        fingerprint_model(None, lambda x: conv_net(x) + 1e-6, images)[:7] == first[:7]
-    )
+    assert fingerprint_model(None, lambda x: conv_net(x) + 1e-6, images)[:7] == first[:7]
     assert fingerprint_model(None, lambda x: conv_net(x) + 1.0, images) != first
 
 
@@ -649,9 +641,7 @@ def test_what_is_computed_counts():
 def test_a_hardened_model_computes_what_its_base_does(images, conv_net):
     robust = kj.harden(conv_net, epsilon=0.1, verbose=0)
     base = kj.unwrap(robust)
-    assert fingerprint_model(robust, robust, images) == fingerprint_model(
-        base, base, images
-    )
+    assert fingerprint_model(robust, robust, images) == fingerprint_model(base, base, images)
 
 
 def test_layers_that_are_called_as_activations_are():

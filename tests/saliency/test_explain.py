@@ -77,9 +77,7 @@ def test_contract(conv_net, images, method):
     # The same again, for the labels of the decision as a tensor, and in a fresh call.
     np.testing.assert_array_equal(run(images), maps)
     chunk = {"chunk": 22} if method in CHUNKED else {}
-    np.testing.assert_allclose(
-        explain(conv_net, images, **settings, **chunk), maps, **close
-    )
+    np.testing.assert_allclose(explain(conv_net, images, **settings, **chunk), maps, **close)
     tensors = run(tf.constant(images), tf.constant(decided))
     assert tf.is_tensor(tensors)
     np.testing.assert_allclose(tensors, maps, **close)

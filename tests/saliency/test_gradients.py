@@ -35,9 +35,7 @@ def test_float64_finite_differences(rng, kind):
     x, y = rng.normal(size=(4, 6)), np.eye(3, dtype="float32")[[0, 2, 1, 1]]
     h = 1e-6
     for score in ("log_prob", "margin", "logit"):
-        got = input_gradient(
-            lambda x: tf.tanh(x @ a) @ b, tf.constant(x), y, score, kind
-        )
+        got = input_gradient(lambda x: tf.tanh(x @ a) @ b, tf.constant(x), y, score, kind)
         assert got.dtype == tf.float64
         for i, step in enumerate(h * np.eye(6)):
             rise, fall = (
@@ -115,9 +113,7 @@ def test_double_backprop_and_zero_gradients(conv_net, images):
     kernel.assign(start + h * way)
     up = float(penalty())
     kernel.assign(start - h * way)
-    assert (up - float(penalty())) / (2 * h) == pytest.approx(
-        np.linalg.norm(slope), rel=1e-2
-    )
+    assert (up - float(penalty())) / (2 * h) == pytest.approx(np.linalg.norm(slope), rel=1e-2)
 
 
 # ---- several gradients of an example
@@ -126,12 +122,11 @@ def test_double_backprop_and_zero_gradients(conv_net, images):
 def draws(count, shape, seed=0):
     """Return the noise of all samples, each by its own seed."""
     seeds = [
-        tf.random.experimental.stateless_fold_in([0, seed], s, alg="philox")
-        for s in range(count)
+        tf.random.experimental.stateless_fold_in([0, seed], s, alg="philox") for s in range(count)
     ]
-    return np.stack(
-        [tf.random.stateless_normal(shape, s, alg="philox") for s in seeds]
-    ).astype(float)
+    return np.stack([tf.random.stateless_normal(shape, s, alg="philox") for s in seeds]).astype(
+        float
+    )
 
 
 def test_gradient_times_input(net, images, labels):
@@ -302,10 +297,7 @@ def test_both_classes_of_one_unit(images):
     """As of two units `(-z / 2, z / 2)`, but for the factor of two."""
     conv, pool = layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()
     one, two = layers.Dense(1, activation="sigmoid"), layers.Dense(2)
-    nets = [
-        keras.Sequential([keras.Input((10, 8, 2)), conv, pool, last])
-        for last in (one, two)
-    ]
+    nets = [keras.Sequential([keras.Input((10, 8, 2)), conv, pool, last]) for last in (one, two)]
     two.kernel.assign(np.concatenate([-one.kernel / 2, one.kernel / 2], axis=1))
     for label in (0, 1):
         maps, halves = (grad_cam(net, images, [label] * 11) for net in nets)

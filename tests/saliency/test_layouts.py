@@ -182,9 +182,7 @@ def test_tokens_are_covered_by_padding_but_never_mixed():
 
 
 def test_one_place_has_no_mean():
-    one = keras.Sequential(
-        [keras.Input((1,)), L.Dense(4, activation="silu"), L.Dense(2)]
-    )
+    one = keras.Sequential([keras.Input((1,)), L.Dense(4, activation="silu"), L.Dense(2)])
     for baseline in ("blur", "mean"):
         more = {"baseline": baseline}
         few = ["perturbation", "occlusion", "rise", "integrated_gradients"]

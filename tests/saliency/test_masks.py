@@ -58,9 +58,7 @@ def test_modes_and_types_agree(images, kind):
     ):
         x = tf.cast(images, dtype)
         spec = tf.TensorSpec((None, *images.shape[1:]), dtype)
-        compiled = tf.function(
-            lambda v: baseline(v, kind), input_signature=[spec], jit_compile=jit
-        )
+        compiled = tf.function(lambda v: baseline(v, kind), input_signature=[spec], jit_compile=jit)
         got = compiled(x)
         assert got.dtype == dtype
         assert got.shape == x.shape

@@ -179,8 +179,7 @@ def test_points_stay_in_the_box_and_the_range():
 def test_more_points_find_at_least_as_much(rng):
     x = rng.random((20, 3), dtype=np.float32)
     few, many = (
-        local_lipschitz(lambda x: x**2 + 0.1, x, radius=0.1, samples=n).numpy()
-        for n in (2, 20)
+        local_lipschitz(lambda x: x**2 + 0.1, x, radius=0.1, samples=n).numpy() for n in (2, 20)
     )
     assert np.all(many >= few)
     assert many.mean() > few.mean()
@@ -295,10 +294,7 @@ def test_ssim_is_that_of_a_single_window(rng):
 def test_agreement_is_measured_three_ways(maps, others):
     found = agreement(maps, others)
     flat = maps.reshape(6, -1), others.reshape(6, -1)
-    cosine = [
-        a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-        for a, b in zip(*flat, strict=True)
-    ]
+    cosine = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*flat, strict=True)]
     np.testing.assert_allclose(found.cosine, cosine, atol=1e-6)
     np.testing.assert_array_equal(found.rank, rank_correlation(maps, others))
     halves = [m > np.median(m, axis=1, keepdims=True) for m in flat]
@@ -497,10 +493,7 @@ def test_maps_are_those_of_a_network_with_shuffled_weights(conv_net, images, ord
         if order == "independent":
             copy.set_weights(kept)
         twin.set_weights(
-            [
-                rng.permutation(w.reshape(-1)).reshape(w.shape)
-                for w in twin.get_weights()
-            ]
+            [rng.permutation(w.reshape(-1)).reshape(w.shape) for w in twin.get_weights()]
         )
         expected = rank_correlation(before, explained(copy, images)(images, y))
         np.testing.assert_allclose(found[layer.name], expected, atol=1e-3)

@@ -76,9 +76,7 @@ def test_export_changes_nothing(model: JSIGRModel, tmp_path: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_threat_model_and_overwrite(
-    model: JSIGRModel, tmp_path: Path, capsys: Any
-) -> None:
+def test_threat_model_and_overwrite(model: JSIGRModel, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "deep" / "1"
     card = export(model, target)
     assert card == target / "model_card.json"
@@ -99,9 +97,7 @@ def test_threat_model_and_overwrite(
     assert "keras_jsigr:" not in capsys.readouterr().out
 
 
-def test_foreign_folders_and_files_are_never_replaced(
-    model: JSIGRModel, tmp_path: Path
-) -> None:
+def test_foreign_folders_and_files_are_never_replaced(model: JSIGRModel, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("mine")
@@ -112,9 +108,7 @@ def test_foreign_folders_and_files_are_never_replaced(
     assert names(tmp_path) == ["precious"]
 
 
-@pytest.mark.parametrize(
-    ("where", "earlier"), [("write", True), ("card", False), ("rename", True)]
-)
+@pytest.mark.parametrize(("where", "earlier"), [("write", True), ("card", False), ("rename", True)])
 def test_a_crash_leaves_everything_as_it_was(
     model: JSIGRModel,
     tmp_path: Path,
@@ -185,9 +179,7 @@ def test_read_model_card_refuses_what_is_none(served: Any, tmp_path: Path) -> No
 
 
 def test_names_are_unique_and_legal() -> None:
-    specs = [
-        tf.TensorSpec((None,), name=n) for n in ("a/b", "a_b", "1x", None, "größe")
-    ]
+    specs = [tf.TensorSpec((None,), name=n) for n in ("a/b", "a_b", "1x", None, "größe")]
     assert [s.name for s in named_inputs(specs)] == [
         "a_b",
         "a_b_1",

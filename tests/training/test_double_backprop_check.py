@@ -131,9 +131,7 @@ BAD = {
         "wrong by",
     ),
     "bilinear UpSampling2D": (
-        lambda: image_net(
-            layers.UpSampling2D(interpolation="bilinear", name="culprit")
-        ),
+        lambda: image_net(layers.UpSampling2D(interpolation="bilinear", name="culprit")),
         "wrong by",
     ),
     "bicubic": (
@@ -169,9 +167,7 @@ def test_layers_that_move_pixels_are_refused():
         (layers.RandomElasticTransform, 1),
     ):
         first = layer(*[0.1] * moves, seed=1, name="culprit")
-        with pytest.raises(
-            ValueError, match=r"derivative of `culprit` \(Random.* wrong"
-        ):
+        with pytest.raises(ValueError, match=r"derivative of `culprit` \(Random.* wrong"):
             harden(image_net(first=[first]))
 
 

@@ -24,9 +24,7 @@ def harden(model, **settings):
 
 
 def net(*middle, shape=(8, 8, 1)):
-    return keras.Sequential(
-        [keras.Input(shape), *middle, layers.Flatten(), layers.Dense(3)]
-    )
+    return keras.Sequential([keras.Input(shape), *middle, layers.Flatten(), layers.Dense(3)])
 
 
 def frozen(layer):

@@ -66,9 +66,7 @@ def numpy_loss(kernel, bias, data, settings, sample_weight):
         else:
             jacobian = 0.5 * columns.sum()
             selective = np.abs(g).sum(1) if l1 else 0.5 * np.square(g).sum(1)
-    penalty = (
-        settings.jacobian_weight * jacobian + settings.selective_weight * selective
-    )
+    penalty = settings.jacobian_weight * jacobian + settings.selective_weight * selective
     return np.mean(sample_weight * (task + penalty))
 
 
@@ -142,9 +140,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_equals_numpy(data_model_step, case, devices, weighted):
     defaults = {"jacobian_weight": 0.3, "selective_weight": 0.2}
-    settings = JSIGRConfig(
-        **{**defaults, **CASES[case]}, estimator="exact", selection="all"
-    )
+    settings = JSIGRConfig(**{**defaults, **CASES[case]}, estimator="exact", selection="all")
     strategy = (
         tf.distribute.MirroredStrategy(
             ["CPU:0", "CPU:1"],
@@ -191,9 +187,7 @@ def test_penalties_do_not_depend_on_the_batch_size(data_model_step):
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_replica_without_examples_adds_nothing(data_model_step, cached):
     """Nine examples in batches of eight leave one for two devices."""
-    x = np.concatenate([data_model_step["x"], data_model_step["x"][:1] / 2]).astype(
-        "float32"
-    )
+    x = np.concatenate([data_model_step["x"], data_model_step["x"][:1] / 2]).astype("float32")
     y = np.append(data_model_step["y"], 0)
     two = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
@@ -347,9 +341,7 @@ def test_the_seed_decides(data_noise):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
-    a, b = (
-        recorded(*data_noise, 1, start_radius=RADIUS, seed=seed)[0] for seed in (0, 1)
-    )
+    a, b = (recorded(*data_noise, 1, start_radius=RADIUS, seed=seed)[0] for seed in (0, 1))
     assert not np.array_equal(a, b)
 
 
@@ -369,9 +361,7 @@ def test_a_step_is_one_at_these_points(data_noise):
     for inputs, noise in ((x, RADIUS), (ball.sample(seed).numpy(), 0.0)):
         keras.utils.set_random_seed(0)
         hidden = keras.layers.Dense(8, activation="silu")
-        net = keras.Sequential(
-            [keras.Input((FEATURES,)), hidden, keras.layers.Dense(CLASSES)]
-        )
+        net = keras.Sequential([keras.Input((FEATURES,)), hidden, keras.layers.Dense(CLASSES)])
         robust = compiled(harden(net, start_radius=noise, **settings))
         robust.train_on_batch(inputs, y)
         trained.append(net.get_weights())
@@ -385,9 +375,7 @@ def test_only_regularized_inputs_move():
     joined = keras.layers.Concatenate()(
         [recorder(value) for recorder, value in zip(recorders, inputs, strict=True)]
     )
-    net = keras.Model(
-        dict(zip("ab", inputs, strict=True)), keras.layers.Dense(CLASSES)(joined)
-    )
+    net = keras.Model(dict(zip("ab", inputs, strict=True)), keras.layers.Dense(CLASSES)(joined))
     settings = {"inputs": ["b"], "start_radius": RADIUS}
     robust = harden(net, **settings)
     compiled(robust, run_eagerly=True)
@@ -479,9 +467,7 @@ def test_a_further_pattern_is_added_to_the_first():
 def test_side_one_is_the_uniform_draw_of_the_ball():
     x = tf.fill((6, 5, 4, 2), 0.5)
     ball = LinfBall(x, 0.25, (0.0, 1.0))
-    np.testing.assert_array_equal(
-        0.5 + 0.25 * patch_noise(x, SEED), ball.sample(tf.constant(SEED))
-    )
+    np.testing.assert_array_equal(0.5 + 0.25 * patch_noise(x, SEED), ball.sample(tf.constant(SEED)))
 
 
 def test_features_have_no_neighbours():

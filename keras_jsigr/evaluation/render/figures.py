@@ -103,9 +103,7 @@ def _channels(color: str) -> list[int]:
 
 def _luminance(color: str) -> float:
     shares = [channel / 255 for channel in _channels(color)]
-    r, g, b = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares
-    )
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
@@ -148,9 +146,7 @@ class Chart:
 
     def path(self, points: Sequence[CurvePoint], end: str) -> str:
         """Return the places of an accuracy, or of an end of its interval."""
-        return " ".join(
-            f"{self.x(p.epsilon)},{self.y(getattr(p.accuracy, end))}" for p in points
-        )
+        return " ".join(f"{self.x(p.epsilon)},{self.y(getattr(p.accuracy, end))}" for p in points)
 
     @property
     def ticks(self) -> list[float]:

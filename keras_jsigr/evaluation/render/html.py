@@ -71,12 +71,8 @@ def sections(reports: Sequence[ReportData]) -> list[tuple[str, str]]:
 def rows(reports: Sequence[ReportData]) -> dict[str, list[Any]]:
     """Line up what the reports have in common."""
     return {
-        "attacks": tables.line_up(
-            [tables.numbered(r.attacks, "name") for r in reports]
-        ),
-        "classes": tables.line_up(
-            [tables.numbered(r.classes, "name") for r in reports]
-        ),
+        "attacks": tables.line_up([tables.numbered(r.attacks, "name") for r in reports]),
+        "classes": tables.line_up([tables.numbered(r.classes, "name") for r in reports]),
         "curve": sorted(
             tables.line_up([{p.epsilon: p for p in r.curve} for r in reports]),
             key=lambda row: row[0],

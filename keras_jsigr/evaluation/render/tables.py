@@ -133,11 +133,7 @@ def mismatches(reports: Sequence[ReportData]) -> list[str]:
     # Reports with transfer attacks say so; older ones do not.
     moved = [[a for a in r.attacks if a.access == "transfer"] for r in reports]
     suites = [
-        [
-            (a.name, _without(a.config, "verbose"))
-            for a in r.attacks
-            if a not in transfer
-        ]
+        [(a.name, _without(a.config, "verbose")) for a in r.attacks if a not in transfer]
         for r, transfer in zip(reports, moved, strict=True)
     ]
     # No model is its own surrogate, so the sources of transfer differ between models:
@@ -161,9 +157,7 @@ def mismatches(reports: Sequence[ReportData]) -> list[str]:
         "how their saliency maps were measured, or on which examples: the figures of "
         "the maps do not compare.": _differ(maps),
     }
-    return found + [
-        f"The reports differ in {what}" for what, true in says.items() if true
-    ]
+    return found + [f"The reports differ in {what}" for what, true in says.items() if true]
 
 
 def _differ(values: list[Any]) -> bool:
@@ -209,9 +203,7 @@ def compared(reports: Sequence[ReportData]) -> list[str]:
 _UNIONS = ("any surrogate", "any of the surrogates")
 
 
-def strongest_transfer(
-    report: ReportData, single: bool = False
-) -> TransferRecord | None:
+def strongest_transfer(report: ReportData, single: bool = False) -> TransferRecord | None:
     """Find the examples of other models, or one source, that leave the fewest right."""
     found = [r for r in report.transfer if r.source != r.target]
     if single:
@@ -334,9 +326,7 @@ def key_figures(report: ReportData) -> list[KeyFigure]:
         KeyFigure(
             "Diagnostics",
             verdict if checked else "",
-            f"{checked} of {len(report.findings)} rules checked"
-            if checked
-            else "not run",
+            f"{checked} of {len(report.findings)} rules checked" if checked else "not run",
         ),
         KeyFigure("Examples", number(report.clean.total), queries),
         KeyFigure("Time", "" if total is None else duration(total)),
@@ -460,9 +450,7 @@ def saliency_words(report: ReportData) -> str:
     if record is None:
         return ""
     suspect = [f.title for f in record.findings if f.status == "suspect"]
-    text = (
-        f"The {record.method} maps of {number(record.images)} examples were measured."
-    )
+    text = f"The {record.method} maps of {number(record.images)} examples were measured."
     if suspect:
         text += f" Suspect: {listing(suspect)}."
     if record.errors:

@@ -105,10 +105,7 @@ def _linearized(report: ReportData) -> TextTable:
     if found is None:
         return TextTable("Linearized robustness", header, [])
     rows = [
-        *(
-            (f"{percent(s)} of the examples are closer than", v)
-            for s, v in found.quantiles
-        ),
+        *((f"{percent(s)} of the examples are closer than", v) for s, v in found.quantiles),
         ("median logit margin", found.margin),
         ("median dual norm of its gradient", found.gradient),
     ]

@@ -150,9 +150,7 @@ def local_lipschitz(
             "the radius of the threat model, or pass a hardened `model`."
         )
     if not isinstance(samples, int) or samples < 1:
-        raise ValueError(
-            f"Got samples {samples!r}, expected a positive integer. Eight are usual."
-        )
+        raise ValueError(f"Got samples {samples!r}, expected a positive integer. Eight are usual.")
     low, high = input_range or known_input_range(model) or (0.0, 1.0)
     x = as_float(x)
     here = unit_rows(map_rows(map_fn(x)))
@@ -250,8 +248,7 @@ def randomization(
     originals = [tf.convert_to_tensor(variable) for variable in variables]
     rng = np.random.default_rng(seed)
     shuffled = [
-        tf.reshape(rng.permutation(np.reshape(weight, -1)), weight.shape)
-        for weight in originals
+        tf.reshape(rng.permutation(np.reshape(weight, -1)), weight.shape) for weight in originals
     ]
     found: dict[str, Floats] = {}
     weights, end = originals, 0
@@ -267,8 +264,7 @@ def randomization(
 def _weights_by_layer(model: Any) -> dict[str, list[Any]]:
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"Got {type(model).__name__}, expected a Keras model: only its weights can "
-            "be shuffled."
+            f"Got {type(model).__name__}, expected a Keras model: only its weights can be shuffled."
         )
     # The maps do not depend on the weights of a hardened model's penalties.
     model = base_model(model)
