@@ -26,6 +26,7 @@ from keras_jsigr.attacks.gradient_attack import (
     take_rows,
     where_rows,
 )
+from keras_jsigr.attacks.losses import misclassified
 from keras_jsigr.attacks.minimum_norm import (
     Closest,
     MinimumNormAttack,
@@ -450,9 +451,11 @@ class HopSkipJump(MinimumNormAttack):
 
     def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
         """Return one where the decision fools and minus one elsewhere, `(B,)`."""
-        # A decision that rounding may turn does not count.
-        margin, least = super().margin(logits, context), context.least_margin
-        fools = margin > (0.0 if least is None else least)
+        # All it knows is the decision. Probabilities that tie decide for the first class.
+        fools = misclassified(logits, context.targets) != self.targeted
+        ties = getattr(context.logits_fn, "resolution", 0.0)
+        if ties > 0.0:
+            fools &= super().margin(logits, context) > ties
         return tf.where(fools, 1.0, -1.0)
 
     def approach(
