@@ -525,10 +525,13 @@ class Attack(ABC):
         region: Any = None,
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
+        return self._run(model, x, y, epsilons=epsilons, region=region)
+
+    def _run(self, model: Any, x: Any, y: Any, *, epsilons: Any, **given: Any) -> Any:
+        """Attack within one radius, or within each of several."""
         if epsilons is None:
-            return run_batches(self, model, x, y, region=region)
-        attacks = [self.at(epsilon) for epsilon in epsilons]
-        return [attack(model, x, y, region=region) for attack in attacks]
+            return run_batches(self, model, x, y, **given)
+        return [self.at(epsilon)(model, x, y, **given) for epsilon in epsilons]
 
     def at(self, epsilon: float) -> Self:
         """Return the same attack at another radius, by the same compiled programs."""

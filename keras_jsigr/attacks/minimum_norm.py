@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -439,18 +439,6 @@ class MinimumNormAttack(Attack):
         x = tf.cast(part.to_model_input(tf.ensure_shape(x, best.x.shape)), x.dtype)
         distance = lengths(x - part.origin, self.norm)
         return scatter_rows(Closest(x, distance), rows, known)
-
-    def __call__(
-        self,
-        model: Any,
-        x: Any,
-        y: Any = None,
-        *,
-        epsilons: Sequence[float] | None = None,
-        region: Any = None,
-    ) -> Any:
-        """Attack `model` at `x`; see the class for arguments and result."""
-        return self._run(model, x, y, epsilons=epsilons, region=region)
 
     def _run(self, model: Any, x: Any, y: Any, *, epsilons: Any, **given: Any) -> Any:
         """Attack within one radius, or once without limit for all of several."""
