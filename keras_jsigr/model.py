@@ -52,8 +52,10 @@ from keras_jsigr.training.model_files import (
     without_compile_config,
 )
 from keras_jsigr.training.saliency_targets import SaliencyTargets
-from keras_jsigr.training.step import Forward, TapedForward, step_seed
+from keras_jsigr.training.step import Forward, TapedForward, rows_of, step_seed
 from keras_jsigr.training.validation import (
+    adds_activity_losses,
+    check_activity_losses,
     check_adversary,
     check_label_kind,
     check_loss,
@@ -170,6 +172,9 @@ class JSIGRModel(keras.Model):
         self.adversary = adversary
         if adversary is not None:
             check_adversary(adversary, config.start_radius, self._scales, self.regularized)
+        # Keras keeps the losses of activations of the last pass alone.
+        whole = not self.penalties or adds_activity_losses(base)
+        self._batch_share = 1.0 if whole else config.batch_share
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
@@ -521,12 +526,18 @@ class JSIGRModel(keras.Model):
         targets = tf.maximum(targets, 0.0)  # -1 and 1 of a hinge loss
         step = self._forward.perturbed_inputs(x, targets, seed, self.adversary)
         with exact_moments(), tf.GradientTape(persistent=persistent) as tape:
-            point = self._forward.taped_forward(step)
-            y_pred = self.head.activate(point.logits)
+            point = self._forward.taped_forward(step, self._batch_share)
+            logits = point.logits
+            if point.others is not None:
+                check_activity_losses(self.base)
+                logits = tf.concat([logits, point.others], 0)
+            y_pred = self.head.activate(logits)
             # Now: the next pass of the base replaces the losses its layers added.
             task = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
+            rows = slice(tf.shape(point.logits)[0])
+            targets, y, sample_weight = rows_of((targets, y, sample_weight), rows)
             with tape.stop_recording():
                 batch = self._penalty_batch(point, targets, seed)
             penalties = self._forward.penalty_values(point, batch)

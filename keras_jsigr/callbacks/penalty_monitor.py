@@ -160,7 +160,7 @@ def _does_nothing(penalty: Penalty, share: float, weight: float, of: str) -> str
             f"{start}No weight can change that: it is zero on these examples. Look for "
             "saturated or dead units, and for layers without a second derivative."
         )
-    if len(settings) > 1 or share == 0.0:
+    if penalty.weighs_itself or share == 0.0:
         how = "tenfold" if weight else "above 0"
         remedy = f"Raise {' and '.join(settings)} {how}"
     else:
@@ -174,7 +174,7 @@ def _too_large(penalty: Penalty, shares: Mapping[str, float], weight: float, of:
     share, settings = shares[penalty.name], list(penalty.weights())
     held = 1.0 - shares["task"]
     remedy = f"Lower {' and '.join(settings)}"
-    if len(settings) == 1 and share > 0.5:
+    if not penalty.weighs_itself and share > 0.5:
         wanted = weight * (1.0 - share) / share
         remedy += f" (now {weight:.2g}) to about {wanted:.2g}"
     return (

@@ -18,12 +18,13 @@ from keras_jsigr.penalties.objective import batch_mean as batch_mean
 from keras_jsigr.penalties.objective import penalty_values as penalty_values
 from keras_jsigr.penalties.objective import warmup_factor as warmup_factor
 from keras_jsigr.penalties.selective import DirectionalNorm as DirectionalNorm
-from keras_jsigr.penalties.selective import SelectiveInputGradient
+from keras_jsigr.penalties.selective import LinearizedLoss, SelectiveInputGradient
 from keras_jsigr.penalties.selective import selection_weights as selection_weights
 
 __all__ = [
     "JacobianNorm",
     "Linearization",
+    "LinearizedLoss",
     "Penalty",
     "PenaltyBatch",
     "SaliencyAlignment",

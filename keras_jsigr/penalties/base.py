@@ -153,6 +153,7 @@ class Penalty(ABC):
         needs_gradients: Whether it asks the linearization for products such as `vjp`.
         needs_map: Whether it reads `batch.maps`.
         needs_whole_map: Whether an unbiased estimate of the map is not enough.
+        weighs_itself: Whether its values hold `batch.weights` already.
 
     Args:
         weight: Weight of the term when training starts, >= 0.
@@ -177,6 +178,7 @@ class Penalty(ABC):
     needs_gradients: bool = True
     needs_map: bool = False
     needs_whole_map: bool = False
+    weighs_itself: bool = False
 
     def __init__(self, weight: float, name: str) -> None:
         if not isinstance(name, str) or not name.isidentifier():
@@ -212,7 +214,7 @@ class Penalty(ABC):
 
     def weighted(self, mean: Any, weights: dict[str, Any]) -> Any:
         """Return the term of the loss: the weight times the mean over the batch."""
-        return weights[f"{self.name}_weight"] * mean
+        return mean if self.weighs_itself else weights[f"{self.name}_weight"] * mean
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor, JSON-ready."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, Literal, get_args
 
 import keras
@@ -10,10 +11,12 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.random import named_seed
+from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.penalties.base import Linearization, PenaltyBatch
 from keras_jsigr.penalties.jacobian import (
     JacobianPenalty,
     directional_norm,
+    gradient_terms,
     reduce_terms,
 )
 
@@ -183,12 +186,73 @@ class SelectiveInputGradient(JacobianPenalty):
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")
+class LinearizedLoss(SelectiveInputGradient):
+    """What the loss grows by at the worst point of a ball where the network is linear.
+
+    `log(1 + exp(w R - m)) - log(1 + exp(-m))` with the log odds `m` of the true class,
+    `R = sum_i M_i |dm/dx_i|` and the weight `w`, a radius: together with the cross
+    entropy it is the loss where each selected pixel moves by `w` against the class.
+    It is next to nothing where no such step can fool the network, and never outweighs
+    the task where any can. Independent classes have `w R` of their log probability.
+
+    Args:
+        weight, name: As in `Penalty`; the weight per unit of the input range.
+        **selection: The selection's settings as in `SelectiveInputGradient`.
+
+    Reference:
+        arXiv 2207.13036 (abstract: linearized robustness).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_jsigr.penalties import *
+        >>> x = tf.zeros((1, 2))
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(x)
+        ...     z = x * tf.constant([2.0, 3.0])
+        >>> batch = PenaltyBatch(tf.eye(1, 2), "softmax", [], [0, 1])
+        >>> growth = LinearizedLoss(0.2, selection="all")(Linearization([x], z, tape), batch)
+        >>> bool(abs(growth[0] - (tf.math.softplus(1.0) - tf.math.log(2.0))) < 1e-6)
+        True
+    """
+
+    weighs_itself = True
+
+    def __init__(self, weight: float, name: str = "selective", **selection: Any) -> None:
+        super().__init__(weight, name, target="score", class_score="margin", **selection)
+
+    def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
+        """Compute the growth of the loss of each example."""
+        weight = batch.weights.get(f"{self.name}_weight", self.weight)
+        independent = batch.kind == "sigmoid" and batch.targets.shape[-1] > 1
+        score: ScoreName = "log_prob" if independent else "margin"
+        terms = gradient_terms(linearization.score_gradient(batch, score), "l1")
+        selected = self.select(linearization.inputs, batch)
+        growth = tf.cast(weight, tf.float32) * reduce_terms(terms, "l1", selected)
+        if independent:
+            return growth
+        margin = batch.score(linearization.logits, "margin")
+        return tf.math.softplus(growth - margin) - tf.math.softplus(-margin)
+
+    def products(self, classes: int) -> dict[Hashable, int]:
+        """Count one product, of a score that the targets decide."""
+        return {self.name: 1}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        config = super().get_config()
+        names = ("weight", "name", "selection", "selection_quantile", "selection_threshold")
+        return {name: config[name] for name in names}
+
+
+@keras.saving.register_keras_serializable(package="keras_jsigr")
 class DirectionalNorm(SelectiveInputGradient):
     """`JacobianNorm` and `SelectiveInputGradient` along one direction of input space.
 
     `1/2 sum_i w_i ||J_:i||^2`, weighted by `w = jacobian_weight + selective_weight M`;
     the model has a variable for each of the two.
     """
+
+    weighs_itself = True
 
     def __init__(
         self,
@@ -239,10 +303,6 @@ class DirectionalNorm(SelectiveInputGradient):
             "jacobian_weight": self.jacobian_weight,
             "selective_weight": self.weight,
         }
-
-    def weighted(self, mean: Any, weights: dict[str, Any]) -> Any:
-        """Return the mean: the weights are in it."""
-        return mean
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""

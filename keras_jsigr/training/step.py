@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -25,6 +25,11 @@ from keras_jsigr.training.introspection import ModelSpec, has_training_behavior
 
 # Pattern k folds k into the seed; where its grid begins folds in this number + k.
 _OFFSET_SEEDS = 1000
+
+
+def rows_of(values: Any, rows: slice) -> Any:
+    """Return some examples of a batch in any structure."""
+    return keras.tree.map_structure(lambda v: v if v is None else v[rows], values)
 
 
 def patch_noise(x: Any, seed: Any, sides: Sequence[int] = (1,)) -> Any:
@@ -65,12 +70,27 @@ class StepInputs:
     inputs: list[Any]
 
 
+    def split(self, share: float) -> tuple[StepInputs, StepInputs]:
+        """Divide the batch: its first examples, and the others."""
+        size = tf.shape(self.inputs[0])[0]
+        first = tf.cast(tf.math.ceil(share * tf.cast(size, tf.float32)), tf.int32)
+
+        def part(rows: slice) -> StepInputs:
+            return StepInputs(*rows_of((self.leaves, self.structure, self.inputs), rows))
+
+        return part(slice(first)), part(slice(first, None))
+
+
 @dataclass(frozen=True)
 class TapedForward(StepInputs):
-    """The inputs of a step, its logits `(B, C)`, and the tape if anybody needs it."""
+    """Inputs with their logits `(B, C)`, the tape if anybody needs it, and the others.
+
+    `others` are logits of the rest of the batch, which no penalty looks at.
+    """
 
     logits: Any
     tape: tf.GradientTape | None
+    others: Any = None
 
 
 class Forward:
@@ -171,8 +191,12 @@ class Forward:
         ball = LinfBall(origin, radius, (scale.low, scale.high))
         return tf.cast(ball.project(origin + radius * noise), x.dtype)
 
-    def taped_forward(self, step: StepInputs) -> TapedForward:
-        """Run the forward pass of the step, in training mode."""
+    def taped_forward(self, step: StepInputs, share: float = 1.0) -> TapedForward:
+        """Run the forward pass of the step, in training mode, and tape a share of it."""
+        if share < 1.0:
+            step, others = step.split(share)
+            logits = self(self._pack(others.structure, others.leaves, others.inputs), True)
+            return replace(self.taped_forward(step), others=logits)
         inputs = self._pack(step.structure, step.leaves, step.inputs)
         parts = (step.leaves, step.structure, step.inputs)
         if not any(penalty.needs_gradients for penalty in self.penalties):

@@ -13,6 +13,24 @@ from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
 from keras_jsigr.training.input_scales import Scales
 
 
+def adds_activity_losses(base: keras.Model) -> bool:
+    """Tell whether a layer has an activity regularizer."""
+    return any(
+        getattr(layer, "activity_regularizer", None) is not None for layer in leaf_layers(base)
+    )
+
+
+def check_activity_losses(base: keras.Model) -> None:
+    """Refuse a divided batch where layers add losses of their activations."""
+    regularized = sum(v.regularizer is not None for v in base.trainable_variables)
+    if len(base.losses) > regularized:
+        raise ValueError(
+            f"Layers of `{base.name}` add losses of their activations: got a batch in two "
+            "parts, of which Keras would keep the losses of one. Use "
+            "`config.replace(batch_share=1.0)`."
+        )
+
+
 def check_adversary(
     adversary: Any,
     start_radius: float,
