@@ -83,8 +83,9 @@ def harden(
             the content of each sample; `None` means live maps of the model itself.
         adversary: An attack such as `keras_jsigr.attacks.FGSM(0.1, random_start=True)`,
             untargeted, of one input and this `input_range`: loss and penalties are
-            taken at its points, instead of random points of the ball; a `JSIGRConfig`
-            beside it needs `start_radius=0`.
+            taken at its points. It starts at the inputs; beside a `JSIGRConfig`, at
+            random points of its `start_radius`: `2 * epsilon` and `FGSM(epsilon)`
+            are N-FGSM (arXiv 2202.01181).
         inputs: Names of the inputs to regularize, or one name; `None` means every float
             input that the logits have a gradient for: not the tokens of an `Embedding`.
         warmup: The penalties grow in linearly, over a share of the steps of the first

@@ -171,7 +171,7 @@ class JSIGRModel(keras.Model):
             adversary = adversary.for_model(self)
         self.adversary = adversary
         if adversary is not None:
-            check_adversary(adversary, config.start_radius, self._scales, self.regularized)
+            check_adversary(adversary, self._scales, self.regularized)
         # Keras keeps the losses of activations of the last pass alone.
         whole = not self.penalties or adds_activity_losses(base)
         self._batch_share = 1.0 if whole else config.batch_share

@@ -231,8 +231,20 @@ def test_an_adversary_replaces_the_random_start():
     attack = kj.attacks.FGSM(epsilon=0.1, random_start=True)
     assert kj.harden(net(), 0.2, adversary=attack).config.start_radius == 0.0
     assert kj.harden(net(), adversary=attack, verbose=0).epsilon == 0.1
-    with pytest.raises(ValueError, match="An adversary starts at the inputs"):
-        kj.harden(net(), recipe=kj.JSIGRConfig.fast(0.1), adversary=attack)
+
+
+def test_an_adversary_starts_at_the_random_points_of_a_config():
+    """N-FGSM: noise of twice the radius, then a whole step, and no projection."""
+    data, seen = np.full((8, 8, 8, 1), 0.5, "float32"), []
+    attack = kj.attacks.FGSM(epsilon=0.1)
+    robust = kj.harden(net(), 0.1, kj.JSIGRConfig(start_radius=0.2), adversary=attack)
+    for adversary in (None, attack):
+        labels = tf.one_hot(np.arange(8) % 3, 3)
+        seed = tf.constant([0, 1])
+        seen += robust._forward.perturbed_inputs(data, labels, seed, adversary).inputs
+    assert 0.15 < np.abs(seen[0] - 0.5).max() <= 0.2
+    moved = np.abs(seen[1] - seen[0])[:, :7, :7]  # the strides leave out the last pixels
+    np.testing.assert_allclose(moved, 0.1, atol=1e-6)
 
 
 # Keywords of 0.1.0

@@ -33,7 +33,6 @@ def check_activity_losses(base: keras.Model) -> None:
 
 def check_adversary(
     adversary: Any,
-    start_radius: float,
     input_range: Scales,
     regularized: list[int],
 ) -> None:
@@ -47,12 +46,6 @@ def check_adversary(
         raise TypeError(
             f"Got {type(adversary).__name__} as adversary, expected an attack with "
             "`perturb`, such as keras_jsigr.attacks.FGSM(epsilon=0.1)."
-        )
-    if start_radius > 0:
-        raise ValueError(
-            f"An adversary starts at the inputs: got start_radius={start_radius} "
-            "beside it, expected 0. Attacks have a random start of their own: use "
-            "`config.replace(start_radius=0.0)`."
         )
     if len(regularized) != 1:
         raise ValueError(
