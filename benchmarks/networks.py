@@ -24,26 +24,33 @@ import keras_jsigr as kj
 Activation = str | Callable[[Any], Any]
 
 
-def reference_net(activation: Activation, seed: int) -> keras.Model:
+def reference_net(
+    activation: Activation,
+    seed: int,
+    shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10,
+) -> keras.Model:
     """Build conv4x4-s2(16, 32) + fc100 with logits.
 
     Args:
         activation: Of the hidden layers.
         seed: Of the weights.
+        shape: Of the images.
+        classes: How many there are.
 
     Returns:
-        The untrained network for 28 x 28 images of ten classes.
+        The untrained network.
     """
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((28, 28, 1), name="image"),
+            keras.Input(shape, name="image"),
             layers.Conv2D(16, 4, strides=2, padding="same", activation=activation),
             layers.Conv2D(32, 4, strides=2, padding="same", activation=activation),
             layers.Flatten(),
             layers.Dense(100, activation=activation),
-            layers.Dense(10),
+            layers.Dense(classes),
         ]
     )
 
@@ -82,6 +89,7 @@ def resnet20(
     seed: int,
     shape: tuple[int, int, int] = (28, 28, 1),
     stem: int = 1,
+    classes: int = 10,
 ) -> keras.Model:
     """Build the ResNet-20 of three stages (16, 32, 64) with batch normalization.
 
@@ -91,9 +99,10 @@ def resnet20(
         shape: Of the images.
         stem: Strides of the first convolution: 2 brings images of 64 x 64 to the sides
             that the network was made for, at a quarter of the operations.
+        classes: How many there are.
 
     Returns:
-        The untrained network for ten classes, with logits.
+        The untrained network, with logits.
 
     Reference:
         arXiv 1512.03385, section 4.2 (shortcuts by 1 x 1 convolutions).
@@ -117,6 +126,64 @@ def resnet20(
                 x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
             x = layers.Activation(activation)(x + inner)
     x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes)(x))
+
+
+def mobilenet(activation: Activation, seed: int) -> keras.Model:
+    """Build MobileNet v1 of width 0.25 for 128 x 128 images of ten classes, with logits.
+
+    Args:
+        activation: In the place of its ReLU of at most 6.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network for images in 0..1; its second layer is the backbone.
+
+    Reference:
+        arXiv 1704.04861.
+    """
+    keras.utils.set_random_seed(seed)
+    backbone = keras.applications.MobileNet(
+        input_shape=(128, 128, 3), alpha=0.25, weights=None, include_top=False, pooling="avg"
+    )
+    layers = keras.layers
+    net = keras.Sequential(
+        [
+            keras.Input((128, 128, 3), name="image"),
+            layers.Rescaling(2.0, offset=-1.0),
+            backbone,
+            layers.Dense(10),
+        ]
+    )
+    return net if activation == "relu" else kj.with_smooth_activations(net, activation)
+
+
+def transformer(activation: Activation, seed: int) -> keras.Model:
+    """Build a vision transformer of two blocks for 28 x 28 images, with logits.
+
+    Args:
+        activation: Of the hidden layers between the attention.
+        seed: Of the weights.
+
+    Returns:
+        The untrained network: 49 patches of 4 x 4 pixels, 64 numbers each.
+
+    Reference:
+        arXiv 2010.11929.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    inputs = keras.Input((28, 28, 1), name="image")
+    x = layers.Reshape((49, 64))(layers.Conv2D(64, 4, strides=4)(inputs))
+    places = layers.Embedding(49, 64)(np.arange(49)[None])
+    x = x + places
+    for _ in range(2):
+        inner = layers.LayerNormalization()(x)
+        # TensorFlow's fused attention has no second derivative.
+        x = x + layers.MultiHeadAttention(4, 16, flash_attention=False)(inner, inner)
+        inner = layers.Dense(128, activation=activation)(layers.LayerNormalization()(x))
+        x = x + layers.Dense(64)(inner)
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
@@ -146,6 +213,10 @@ NETS: dict[str, Callable[[Activation, int], keras.Model]] = {
     "resnet20": resnet20,
     "resnet20 colour": partial(resnet20, shape=(64, 64, 3), stem=2),
     "colour": colour_net,
+    "reference gtsrb": partial(reference_net, shape=(32, 32, 3), classes=43),
+    "resnet20 gtsrb": partial(resnet20, shape=(32, 32, 3), classes=43),
+    "mobilenet": mobilenet,
+    "transformer": transformer,
 }
 
 
@@ -252,7 +323,9 @@ def adversary(name: str, epsilon: float) -> Any:
     return kj.attacks.PGD(epsilon=epsilon, steps=int(name.removeprefix("PGD-")))
 
 
-def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Model]:
+def untrained(
+    recipe: Recipe, maps: Any = None, weights: Path | None = None
+) -> tuple[keras.Model, keras.Model]:
     """Make a network and the model whose `fit` trains it by the recipe.
 
     Args:
@@ -260,6 +333,10 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
             fields of `JSIGRConfig`, `"images"` is their number where it is not the
             sample's, `"swish"` the beta of an activation in the place of the named one.
         maps: A `PerturbationCache` for the hardened network, or `None`.
+        weights: The file that a recipe with `"pretrained"` starts from.
+
+    Raises:
+        ValueError: If that file is missing.
 
     Returns:
         The network, and the model to fit: the same, or one around it.
@@ -267,6 +344,11 @@ def untrained(recipe: Recipe, maps: Any = None) -> tuple[keras.Model, keras.Mode
     swish = recipe.get("swish")
     activation = kj.Swish(swish) if swish else recipe["activation"]
     net = NETS[recipe["net"]](activation, recipe["seed"])
+    if "pretrained" in recipe:
+        if weights is None:
+            raise ValueError(f"Got no weights, expected --weights {recipe['pretrained']}.")
+        backbone = next(layer for layer in net.layers if isinstance(layer, keras.Model))
+        backbone.load_weights(weights)
     defence, epsilon = recipe["defence"], recipe.get("epsilon", EPSILON)
     if defence is None:
         return net, net
@@ -304,6 +386,7 @@ def train(
     path: Path,
     callbacks: Any = (),
     teacher: Callable[[], keras.Model] | None = None,
+    weights: Path | None = None,
 ) -> keras.Model:
     """Train by the recipe, or load what was trained before.
 
@@ -316,6 +399,7 @@ def train(
         callbacks: Further Keras callbacks.
         teacher: Makes the network whose perturbation maps a recipe with
             `"maps": "cached"` trains with; not called otherwise.
+        weights: As for `untrained`.
 
     Returns:
         The plain Keras network, with logits.
@@ -327,7 +411,7 @@ def train(
     maps = None
     if recipe.get("maps") == "cached":
         maps = kj.PerturbationCache.build(teacher(), x, y, verbose=0)
-    net, model = untrained(recipe, maps)
+    net, model = untrained(recipe, maps, weights)
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
     model.compile(

@@ -188,9 +188,9 @@ def step(name: str, bank: Bank, quick: bool) -> dict[str, float]:
     for role, recipe in zip(("plain", "own"), recipes, strict=True):
         maps = None
         if recipe.get("maps") == "cached":
-            teacher, _ = nets.untrained(recipes[0], None)
+            teacher, _ = nets.untrained(recipes[0], None, bank.weights)
             maps = kj.PerturbationCache.build(teacher, x, y, verbose=0)
-        steps[role] = step_of(nets.untrained(recipe, maps)[1], x, y)
+        steps[role] = step_of(nets.untrained(recipe, maps, bank.weights)[1], x, y)
     rounds, inner = (1, 1) if quick else (ROUNDS, INNER)
     timed = steps_in_turn(steps, rounds, inner)
     return timed["own"]
@@ -275,6 +275,7 @@ def parse_options() -> argparse.Namespace:
     if options.held_out and not options.quick:
         options.skip = HELD_OUT
     name = "held_out" if options.held_out else "study"
+    name = "validation" if options.validation else name
     complete(options, name, images=32, seeds=1)
     return options
 

@@ -9,8 +9,7 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +20,8 @@ import keras
 import networks as nets
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from networks import Recipe
+from study_data import ARCHIVES, load_data
 
 import keras_jsigr as kj
 from keras_jsigr.core.files import atomic_write
@@ -132,6 +131,8 @@ class Rung:
 
 _IDX: Recipe = {"source": "idx", "images": 60_000}
 _TINY: Recipe = {"source": "tiny_imagenet10", "images": 5_000, "epsilon": 4 / 255}
+_GTSRB: Recipe = {"source": "gtsrb", "images": 39_209, "epsilon": 4 / 255}
+_CLOTHES: Recipe = {"source": "clothing", "images": 3_409, "batch": 32, "rate": 5e-4}
 # Networks that are slow to attack.
 _SLOW: dict[str, Any] = {"images": 500, "whole_suite": False}
 RUNGS = {
@@ -180,6 +181,39 @@ RUNGS = {
             surrogates="tiny",
             **_SLOW,
         ),
+        Rung(
+            "gtsrb",
+            "conv4x4-s2(16, 32) + fc100, SiLU, German traffic signs",
+            {**_GTSRB, "net": "reference gtsrb", "epochs": 12},
+            4 / 255,
+            "4/255",
+        ),
+        Rung(
+            "gtsrb-resnet20",
+            "ResNet-20 with batch normalization, SiLU, German traffic signs",
+            {**_GTSRB, "net": "resnet20 gtsrb", "epochs": 4},
+            4 / 255,
+            "4/255",
+            surrogates="gtsrb",
+            **_SLOW,
+        ),
+        Rung(
+            "clothing",
+            "MobileNet of width 0.25, pretrained, ReLU, photographs of clothes",
+            {**_CLOTHES, "net": "mobilenet", "activation": "relu", "epochs": 10}
+            | {"pretrained": "mobilenet_025.weights.h5", "epsilon": 2 / 255},
+            2 / 255,
+            "2/255",
+            images=372,
+            whole_suite=False,
+        ),
+        Rung(
+            "transformer",
+            "vision transformer of two blocks, GELU, Fashion-MNIST",
+            {**_IDX, "net": "transformer", "activation": "gelu", "epochs": 8},
+            surrogates="reference",
+            **_SLOW,
+        ),
     )
 }
 
@@ -188,128 +222,6 @@ def epochs_of(rung: Rung, method: Method) -> int:
     """Say how long a method trains on a rung."""
     recipe = nets.RECIPES["plain"] | rung.recipe | method.recipe
     return round(recipe["epochs"] * method.longer)
-
-
-def load_data(
-    rung: Rung, data_dir: str | None, archive: Path | None, quick: bool
-) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
-    """Read the images of a rung.
-
-    Args:
-        rung: Of `RUNGS`.
-        data_dir: The folder of Fashion-MNIST's IDX files, or `None` to look for it.
-        archive: Of Tiny ImageNet.
-        quick: Whether the embedded sample of Fashion-MNIST will do.
-
-    Returns:
-        The images, and where the objects of the test images are, if that is known.
-
-    Raises:
-        ValueError: If the rung is of Tiny ImageNet and there is no archive.
-    """
-    if rung.recipe["source"] == "tiny_imagenet10":
-        if archive is None:
-            raise ValueError(
-                f"Got no archive for the rung {rung.name!r}, expected --archive "
-                "tiny-imagenet-200.zip."
-            )
-        return load_tiny_imagenet10(archive)
-    source = "sample" if quick else "idx"
-    data = kj.datasets.load("fashion_mnist", source=source, data_dir=data_dir, verbose=False)
-    return data, None
-
-
-CLASSES = {
-    "banana": "n07753592",
-    "bullet_train": "n02917067",
-    "espresso": "n07920052",
-    "golden_retriever": "n02099601",
-    "goldfish": "n01443537",
-    "mushroom": "n07734744",
-    "red_panda": "n02509815",
-    "school_bus": "n04146614",
-    "scorpion": "n01770393",
-    "umbrella": "n04507155",
-}
-# The folder in the archive of all 200 classes, tiny-imagenet-200.zip.
-_ALL = "tiny-imagenet-200"
-
-
-def load_tiny_imagenet10(
-    path: Path,
-) -> tuple[kj.datasets.Dataset, np.ndarray]:
-    """Read images, labels and boxes.
-
-    Args:
-        path: `tiny-imagenet-200.zip` as Stanford's course CS231n gives it out, or a zip
-            archive of the ten classes alone: `train/<class>/*.JPEG`,
-            `val/<class>/*.JPEG` and `boxes.json`, which maps each file to its corners
-            `[x0, y0, x1, y1]`, the pixels of both corners inside.
-
-    Returns:
-        The data, `val` as its test split, and the boxes of the test images, float32
-        `(M, 4)`, as `keras_jsigr.saliency.metrics` takes them: the last corner outside.
-    """
-    classes = list(CLASSES)
-    with zipfile.ZipFile(path) as archive:
-        whole = f"{_ALL}/val/val_annotations.txt" in archive.namelist()
-        files, corners = (_of_all if whole else _of_ten)(archive)
-        names = sorted(files)
-        # Classes mixed, in an order that stays: so the first images are a sample.
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
-        splits = {}
-        for split in ("train", "val"):
-            chosen = [name for name in names if name.startswith(f"{split}/")]
-            images = [
-                tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy() for name in chosen
-            ]
-            labels = np.array([classes.index(name.split("/")[1]) for name in chosen])
-            splits[split] = (chosen, np.stack(images), labels)
-    boxes = np.array([corners[name] for name in splits["val"][0]], np.float32)
-    data = kj.datasets.Dataset(
-        x_train=kj.datasets.to_unit_range(splits["train"][1]),
-        y_train=splits["train"][2],
-        x_test=kj.datasets.to_unit_range(splits["val"][1]),
-        y_test=splits["val"][2],
-        class_names=tuple(classes),
-        name="tiny_imagenet10",
-        source=path.name,
-    )
-    return data, boxes + np.array([0, 0, 1, 1], np.float32)
-
-
-# Members of the archive and corners, by `split/class/file`.
-_Files, _Corners = dict[str, str], dict[str, list[int]]
-
-
-def _of_ten(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
-    files = {name: name for name in archive.namelist() if name.endswith(".JPEG")}
-    return files, json.loads(archive.read("boxes.json"))
-
-
-def _of_all(archive: zipfile.ZipFile) -> tuple[_Files, _Corners]:
-    files, corners = {}, {}
-    for name, member, *corner in _members(archive):
-        files[name] = member
-        corners[name] = [int(side) for side in corner]
-    return files, corners
-
-
-def _members(archive: zipfile.ZipFile) -> Iterator[list[str]]:
-    """Yield `split/class/file`, the member of the archive and the corners."""
-    for name, wordnet in CLASSES.items():
-        folder = f"{_ALL}/train/{wordnet}"
-        for file, *corner in _rows(archive, f"{folder}/{wordnet}_boxes.txt"):
-            yield [f"train/{name}/{file}", f"{folder}/images/{file}", *corner]
-    names = {wordnet: name for name, wordnet in CLASSES.items()}
-    for file, wordnet, *corner in _rows(archive, f"{_ALL}/val/val_annotations.txt"):
-        if wordnet in names:
-            member = f"{_ALL}/val/images/{file}"
-            yield [f"val/{names[wordnet]}/{file}", member, *corner]
-
-
-def _rows(archive: zipfile.ZipFile, name: str) -> list[list[str]]:
-    return [line.split() for line in archive.read(name).decode().splitlines() if line]
 
 
 # Seeds of networks that are attacked with, or that explain: never those measured.
@@ -333,8 +245,10 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
         "--archive",
         type=Path,
         default=None,
-        help="tiny-imagenet-200.zip",
+        help=f"the data that are not Fashion-MNIST: {', '.join(ARCHIVES.values())}",
     )
+    add("--weights", type=Path, default=None, help="mobilenet_025.weights.h5")
+    add("--validation", action="store_true", help="choose settings on training images held back")
     add("--methods", nargs="+", choices=list(load_methods()), default=None)
     add("--seeds", type=int, default=3)
     add("--images", type=int, default=images, help="test images that are attacked")
@@ -359,13 +273,21 @@ class Bank:
     @cached_property
     def _loaded(self) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
         options = self._options
-        return load_data(self.rung, options.data_dir, options.archive, options.quick)
+        source = self.rung.recipe["source"]
+        own = (options.data_dir, options.archive, options.quick, options.validation)
+        return load_data(source, *own)
 
     @cached_property
     def surrogates(self) -> Bank:
         """The networks that the examples of transfer are made on."""
         name = self.rung.surrogates
         return self if name is None else Bank(RUNGS[name], self._options)
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of pretrained weights."""
+        weights: Path | None = self._options.weights
+        return weights
 
     @property
     def data(self) -> kj.datasets.Dataset:
@@ -412,6 +334,8 @@ class Bank:
         own = at_radius(method.recipe, self.rung.epsilon)
         recipe = nets.RECIPES["plain"] | self.rung.recipe | own | {"seed": seed}
         recipe["epochs"] = epochs_of(self.rung, method)
+        if self._options.validation:
+            recipe["source"] = f"validation of {recipe['source']}"
         if self._options.quick:
             few = {"source": f"quick {recipe['source']}", "images": 2_000, "epochs": 1}
             recipe |= few
@@ -433,6 +357,7 @@ class Bank:
             self.data,
             self.file_of(name, seed),
             teacher=lambda: self.net("plain", seed),
+            weights=self.weights,
         )
 
     def fill(self, members: Iterable[Member]) -> None:

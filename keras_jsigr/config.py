@@ -35,7 +35,7 @@ from keras_jsigr.penalties.selective import (
 RecipeName = Literal["balanced", "fast", "interpretable"]
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "selective_target": (*TARGETS, "linearized_loss"),
+    "selective_target": TARGETS,
     "norm": NORMS,
     "estimator": ESTIMATORS,
     "class_score": SCORES,
@@ -128,9 +128,9 @@ class JSIGRConfig:
       the same random projections (2x);
     - `selective_target="mixed"`: `R_J = sum_i |g_i|` and `R_S = sum_i M_i |g_i|`, or
       half the squares, with `g = (ds/dz + projection_std xi)^T J` and normal `xi` (2x);
-    - `selective_target="linearized_loss"`: as `"score"`, but in the place of
-      `lambda_S R_S` is `log(1 + exp(lambda_S R - m)) - log(1 + exp(-m))` with the log
-      odds `m` of the true class and `R = sum_i M_i |dm/dx_i|` (3x);
+    - `linearized=True`, for the targets `"score"` and `"mixed"`: in the place of
+      `lambda_S R_S` is `log(1 + exp(lambda_S R_S - m)) - log(1 + exp(-m))` with the log
+      odds `m` of the true class, whose gradient is in `R_S`;
     - `R_A = 1 - cos(|ds/dx|, S)`.
 
     All are means over examples, and gradients are taken per unit of the input range: a
@@ -144,7 +144,9 @@ class JSIGRConfig:
         jacobian_weight: `lambda_J >= 0`; a weight of 0 switches its term off.
         selective_weight: `lambda_S >= 0`.
         alignment_weight: `lambda_A >= 0`.
-        selective_target: `"jacobian"`, `"mixed"`, `"score"` or `"linearized_loss"`.
+        selective_target: `"jacobian"`, `"mixed"` or `"score"`, see above.
+        linearized: Whether the selective term is the growth of the linearized loss, see
+            above; it needs `class_score="margin"` and `norm="l1"`.
         norm: `"l1"`, the dual norm of a maximum-norm adversary, or `"squared"`.
         estimator: `"random_projection"`; `"exact"` (C products; few classes);
             `"finite_difference"`, for layers without second derivatives; or `"jvp"`,
@@ -197,7 +199,8 @@ class JSIGRConfig:
     jacobian_weight: float = 0.005
     selective_weight: float = 0.015
     alignment_weight: float = 0.0
-    selective_target: TargetName | Literal["linearized_loss"] = "jacobian"
+    selective_target: TargetName = "jacobian"
+    linearized: bool = False
     norm: NormName = "l1"
     estimator: EstimatorName = "random_projection"
     num_projections: int = 1
@@ -222,11 +225,11 @@ class JSIGRConfig:
                 f"Got {type(self.live_maps).__name__} as live_maps, expected "
                 "keras_jsigr.LiveMaps(...)."
             )
-        if not isinstance(self.check_gradients, bool):
-            raise TypeError(
-                f"`check_gradients` is no switch: got {self.check_gradients!r}, "
-                "expected True or False."
-            )
+        for name in ("check_gradients", "linearized"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"`{name}` is no switch: got {getattr(self, name)!r}, expected True or False."
+                )
         self._check_penalties()
         self._check_pairs()
 
@@ -283,9 +286,6 @@ class JSIGRConfig:
             "selective_target='mixed' needs the gradient of the score": (
                 self.selective_target == "mixed"
             ),
-            "selective_target='linearized_loss' needs the gradient of the margin": (
-                self.selective_target == "linearized_loss"
-            ),
             "alignment_weight > 0 needs the gradient map": self.alignment_weight > 0,
         }
         for need, present in needs.items():
@@ -295,10 +295,11 @@ class JSIGRConfig:
                     f"{REVERSE_MODE}. Use norm='squared', selective_target='jacobian' "
                     "or 'score', and alignment_weight=0 with this estimator."
                 )
-        if self.selective_target == "linearized_loss" and self.norm != "l1":
+        if self.linearized and (self.selective_target == "jacobian" or self.norm != "l1"):
             raise ValueError(
-                "The linearized loss is of a ball in the maximum norm: got norm='squared', "
-                "expected 'l1'."
+                "A linearized loss is of the class score in a ball of the maximum norm: got "
+                f"selective_target={self.selective_target!r} and norm={self.norm!r}, expected "
+                "'score' or 'mixed', and 'l1'. Or use linearized=False."
             )
         names = [penalty.name for penalty in self.build_penalties()]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -434,7 +435,6 @@ class JSIGRConfig:
             "projection_std": self.projection_std,
             "class_score": self.class_score,
         }
-        linearized = self.selective_target == "linearized_loss"
         selects = self.selective_weight > 0 and self.selection != "none"
         own: list[Penalty] = []
         shared = self.selective_target == "jacobian"
@@ -447,15 +447,11 @@ class JSIGRConfig:
                 own.append(DirectionalNorm(**weights, **common, **selection))
             return [*own, *self.penalties]
         if self.jacobian_weight > 0:
-            plain = linearized or self.selective_target == "score"
-            whole = {"norm": "squared"} if plain else target
+            whole = {"norm": "squared"} if self.selective_target == "score" else target
             own.append(JacobianNorm(self.jacobian_weight, **common, **whole))
-        if selects and linearized:
-            own.append(LinearizedLoss(self.selective_weight, **selection))
-        elif selects:
-            own.append(
-                SelectiveInputGradient(self.selective_weight, **common, **target, **selection)
-            )
+        if selects:
+            kind = LinearizedLoss if self.linearized else SelectiveInputGradient
+            own.append(kind(self.selective_weight, **common, **target, **selection))
         if self.alignment_weight > 0:
             own.append(SaliencyAlignment(self.alignment_weight, class_score=self.class_score))
         return [*own, *self.penalties]

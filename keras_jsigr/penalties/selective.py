@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from typing import Any, Literal, get_args
 
 import keras
@@ -11,12 +10,10 @@ import tensorflow as tf
 
 from keras_jsigr.core import arguments
 from keras_jsigr.core.random import named_seed
-from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.penalties.base import Linearization, PenaltyBatch
 from keras_jsigr.penalties.jacobian import (
     JacobianPenalty,
     directional_norm,
-    gradient_terms,
     reduce_terms,
 )
 
@@ -189,15 +186,16 @@ class SelectiveInputGradient(JacobianPenalty):
 class LinearizedLoss(SelectiveInputGradient):
     """What the loss grows by at the worst point of a ball where the network is linear.
 
-    `log(1 + exp(w R - m)) - log(1 + exp(-m))` with the log odds `m` of the true class,
-    `R = sum_i M_i |dm/dx_i|` and the weight `w`, a radius: together with the cross
-    entropy it is the loss where each selected pixel moves by `w` against the class.
-    It is next to nothing where no such step can fool the network, and never outweighs
-    the task where any can. Independent classes have `w R` of their log probability.
+    `log(1 + exp(w R - m)) - log(1 + exp(-m))` with the log odds `m` of the true class
+    (of independent classes their sum), `R = sum_i M_i |dm/dx_i|` and the weight `w`, a
+    radius: together with the cross entropy it is the loss where each selected pixel
+    moves by `w` against the class. It is next to nothing where no such step can fool
+    the network, and grows no faster than `w R` where any can.
 
     Args:
         weight, name: As in `Penalty`; the weight per unit of the input range.
-        **selection: The selection's settings as in `SelectiveInputGradient`.
+        **settings: Those of `SelectiveInputGradient`: `norm` is `"l1"`, `class_score`
+            `"margin"`, and `target` `"score"` or `"mixed"`.
 
     Reference:
         arXiv 2207.13036 (abstract: linearized robustness).
@@ -217,31 +215,21 @@ class LinearizedLoss(SelectiveInputGradient):
 
     weighs_itself = True
 
-    def __init__(self, weight: float, name: str = "selective", **selection: Any) -> None:
-        super().__init__(weight, name, target="score", class_score="margin", **selection)
+    def __init__(self, weight: float, name: str = "selective", **settings: Any) -> None:
+        settings = {"target": "score", "class_score": "margin", **settings}
+        super().__init__(weight, name, **settings)
+        wanted: dict[str, tuple[str, ...]]
+        wanted = {"norm": ("l1",), "class_score": ("margin",), "target": ("score", "mixed")}
+        for setting, options in wanted.items():
+            advice = "A linearized loss is of the margin in a ball of the maximum norm."
+            arguments.choice(setting, getattr(self, setting), options, advice=advice)
 
     def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
         """Compute the growth of the loss of each example."""
         weight = batch.weights.get(f"{self.name}_weight", self.weight)
-        independent = batch.kind == "sigmoid" and batch.targets.shape[-1] > 1
-        score: ScoreName = "log_prob" if independent else "margin"
-        terms = gradient_terms(linearization.score_gradient(batch, score), "l1")
-        selected = self.select(linearization.inputs, batch)
-        growth = tf.cast(weight, tf.float32) * reduce_terms(terms, "l1", selected)
-        if independent:
-            return growth
+        growth = tf.cast(weight, tf.float32) * super().__call__(linearization, batch)
         margin = batch.score(linearization.logits, "margin")
         return tf.math.softplus(growth - margin) - tf.math.softplus(-margin)
-
-    def products(self, classes: int) -> dict[Hashable, int]:
-        """Count one product, of a score that the targets decide."""
-        return {self.name: 1}
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        config = super().get_config()
-        names = ("weight", "name", "selection", "selection_quantile", "selection_threshold")
-        return {name: config[name] for name in names}
 
 
 @keras.saving.register_keras_serializable(package="keras_jsigr")

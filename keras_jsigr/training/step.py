@@ -69,7 +69,6 @@ class StepInputs:
     structure: Any
     inputs: list[Any]
 
-
     def split(self, share: float) -> tuple[StepInputs, StepInputs]:
         """Divide the batch: its first examples, and the others."""
         size = tf.shape(self.inputs[0])[0]

@@ -11,14 +11,8 @@ import pytest
 import study_networks
 import tensorflow as tf
 from networks import NETS
-from study_networks import (
-    CLASSES,
-    RUNGS,
-    Bank,
-    load_tiny_imagenet10,
-    side_by_side,
-    transfer_examples,
-)
+from study_data import CLASSES, load_clothing, load_data, load_gtsrb, load_tiny_imagenet10
+from study_networks import RUNGS, Bank, side_by_side, transfer_examples
 
 import keras_jsigr as kj
 
@@ -33,6 +27,8 @@ def bank(tmp_path, monkeypatch):
         quick=True,
         data_dir=None,
         archive=None,
+        weights=None,
+        validation=False,
     )
     made = Bank(RUNGS["reference"], options)
     nets = {name: NETS["reference"]("silu", i) for i, name in enumerate(["a", "b"])}
@@ -149,3 +145,41 @@ def test_both_archives_hold_the_same(archives):
         np.testing.assert_array_equal(getattr(ten, part), getattr(whole, part))
     np.testing.assert_array_equal(ten_boxes, whole_boxes)
     assert (ten_boxes[:, 2:] > ten_boxes[:, :2]).all()
+
+
+def test_signs_are_held_back_by_tracks(tmp_path):
+    """Frames of one sign are alike: none is trained on that settings are chosen on."""
+    x = np.arange(2 * 11 * 30, dtype=np.uint16)  # two classes of eleven tracks
+    images = np.zeros((len(x), 32, 32, 3), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = x % 256, x // 256
+    labels = np.repeat([0, 1], 330)
+    boxes = np.tile(np.float32([0, 0, 0.5, 1]), (len(x), 1))
+    arrays = {f"{name}_{split}": value for split in ("train", "test")
+              for name, value in (("x", images), ("y", labels), ("box", boxes))}  # fmt: skip
+    np.savez(tmp_path / "gtsrb.npz", **arrays)
+    data, found = load_gtsrb(tmp_path / "gtsrb.npz")
+    np.testing.assert_array_equal(found, np.tile(np.float32([0, 0, 16, 32]), (len(x), 1)))
+
+    def tracks(images):
+        number = np.rint(255 * images[:, 0, 0, 0]) + 256 * np.rint(255 * images[:, 0, 0, 1])
+        return set((number // 30).astype(int))
+
+    held = load_data("gtsrb", None, tmp_path / "gtsrb.npz", quick=False, validation=True)[0]
+    assert tracks(held.x_test) == {3, 14}
+    assert tracks(held.x_train) == set(range(22)) - {3, 14}
+    assert len(held.x_test) == 60
+    assert not set(held.y_test[:20]) - {0, 1}
+
+
+def test_clothes_are_read_from_their_folders(tmp_path):
+    path = tmp_path / "clothing_128.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for split, count in (("train", 3), ("validation", 1), ("test", 2)):
+            for label, level in (("hat", 200), ("shoes", 50)):
+                for number in range(count):
+                    jpeg = tf.io.encode_jpeg(np.full((128, 128, 3), level, np.uint8)).numpy()
+                    archive.writestr(f"{split}/{label}/{number}.jpg", jpeg)
+    data, _ = load_clothing(path)
+    assert (data.x_train.shape, data.x_test.shape) == ((8, 128, 128, 3), (4, 128, 128, 3))
+    assert data.class_names == ("hat", "shoes")
+    np.testing.assert_array_equal(data.x_test.mean((1, 2, 3)) > 0.5, data.y_test == 0)

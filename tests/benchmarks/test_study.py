@@ -17,7 +17,8 @@ import study_networks
 import study_page as page
 from networks import reference_net
 from store import Store
-from study_networks import RUNGS, Bank, at_radius, load_data, load_methods
+from study_data import load_data
+from study_networks import RUNGS, Bank, at_radius, load_methods
 
 import keras_jsigr as kj
 
@@ -26,6 +27,7 @@ METHODS = load_methods()
 
 def bank_of(folder, rung="reference", **options):
     common = {"cache": folder, "jobs": 2, "images": 8, "skip": 0, "quick": False}
+    common |= {"weights": None, "validation": False}
     return Bank(RUNGS[rung], Namespace(**{**common, **options}))
 
 
@@ -204,8 +206,8 @@ def test_takes_its_images(name):
 
 
 def test_tiny_imagenet_needs_its_archive():
-    with pytest.raises(ValueError, match=r"Got no archive .*'colour', expected"):
-        load_data(RUNGS["colour"], None, None, quick=True)
+    with pytest.raises(ValueError, match=r"Got no archive .*'tiny_imagenet10', expected"):
+        load_data("tiny_imagenet10", None, None, quick=True)
 
 
 def robust(suite, robust=50.0, images=500):

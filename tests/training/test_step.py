@@ -46,12 +46,12 @@ def numpy_loss(kernel, bias, data, settings, sample_weight, devices=1):
     task = -(onehot * log_p).sum(1)
     columns = np.square(kernel).sum(1)
     l1 = settings.norm == "l1"
-    linearized = settings.selective_target == "linearized_loss"
+    linearized = settings.linearized
     if settings.selective_target == "jacobian":
         jacobian = np.sqrt(columns).sum() if l1 else 0.5 * columns.sum()
         selective = jacobian  # selection="all"
     else:
-        if settings.class_score == "log_prob" and not linearized:
+        if settings.class_score == "log_prob":
             cotangent = onehot - p
         elif settings.class_score == "logit":
             cotangent = onehot
@@ -107,6 +107,7 @@ def linear_model(data, settings):
     return robust
 
 
+LINEARIZED = {"selective_target": "score", "linearized": True, "class_score": "margin"}
 CASES = {
     "jacobian l1": {"norm": "l1"},
     "jacobian squared": {"norm": "squared"},
@@ -132,11 +133,9 @@ CASES = {
         "norm": "l1",
         "class_score": "logit",
     },
-    "linearized loss": {"selective_target": "linearized_loss"},
-    "linearized loss of three eighths": {
-        "selective_target": "linearized_loss",
-        "batch_share": 0.3,
-    },
+    "linearized loss": LINEARIZED,
+    "linearized loss, mixed": {**LINEARIZED, "selective_target": "mixed", "projection_std": 0.5},
+    "linearized loss of three eighths": {**LINEARIZED, "batch_share": 0.3},
     "jacobian of half": {"norm": "squared", "batch_share": 0.5},
     "jacobian only": {"norm": "squared", "selective_weight": 0.0},
     "selective only": {
