@@ -157,7 +157,7 @@ def test_signs_are_held_back_by_tracks(tmp_path):
     arrays = {f"{name}_{split}": value for split in ("train", "test")
               for name, value in (("x", images), ("y", labels), ("box", boxes))}  # fmt: skip
     np.savez(tmp_path / "gtsrb.npz", **arrays)
-    data, found = load_gtsrb(tmp_path / "gtsrb.npz")
+    _, found = load_gtsrb(tmp_path / "gtsrb.npz")
     np.testing.assert_array_equal(found, np.tile(np.float32([0, 0, 16, 32]), (len(x), 1)))
 
     def tracks(images):
