@@ -61,6 +61,33 @@ def load_methods(path: Path = FILE) -> dict[str, Method]:
     return {name: Method(name, **method) for name, method in methods.items()}
 
 
+def first_order(epsilon: float) -> kj.JSIGRConfig:
+    """Make what the recipe `balanced` was before the linearized loss."""
+    return kj.JSIGRConfig(
+        epsilon=epsilon,
+        jacobian_weight=3.0 * epsilon**2,
+        selective_weight=1.2 * epsilon,
+        selective_target="score",
+        start_radius=epsilon,
+        start_patch_sizes=(2, 4, 7),
+    )
+
+
+def fast_first_order(epsilon: float) -> kj.JSIGRConfig:
+    """Make what the recipe `fast` was then."""
+    return kj.JSIGRConfig(
+        epsilon=epsilon,
+        jacobian_weight=0.2 * epsilon,
+        selective_weight=0.8 * epsilon,
+        selective_target="mixed",
+        start_radius=epsilon,
+    )
+
+
+# By the names that methods.json uses beside those of the recipes; inputs in 0..1.
+CONFIGS = {"first_order": first_order, "fast_first_order": fast_first_order}
+
+
 def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
     """Spell out the settings that a method has at a radius.
 
@@ -80,7 +107,7 @@ def at_radius(recipe: Recipe, epsilon: float) -> Recipe:
         return recipe
     own = {k: v for k, v in recipe.items() if k not in CONFIG_KEYS}
     if "config" in recipe:
-        make = getattr(kj.JSIGRConfig, recipe["config"])
+        make = CONFIGS.get(recipe["config"]) or getattr(kj.JSIGRConfig, recipe["config"])
         config = make(epsilon * recipe.get("wider", 1.0))
         scale = dict.fromkeys(nets.WEIGHTS, recipe.get("times", 1.0))
         config = scaled(config, scale).replace(**recipe.get("settings", {}))
