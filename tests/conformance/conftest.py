@@ -199,13 +199,14 @@ def _goldens() -> dict[str, Golden]:
 
 
 GOLDENS = _goldens()
-# Their many layers take as long to trace as all others together.
-DEEP = ("resnet", "attention")
+# Two whose many layers take as long to trace as all others together, and two that have
+# nothing that those left have not: the quick tests are of the others.
+SLOW = ("resnet", "attention", "cnn", "mlp")
 
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in GOLDENS
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in GOLDENS
     ]
 )
 def golden(request):
