@@ -196,7 +196,7 @@ def test_xla(golden, train):
 
 def half(golden, train, reference, policy, dtype):
     keras.config.set_dtype_policy(policy)
-    robust = golden.compiled()
+    robust = golden.compiled(harden={"check_gradients": dtype == tf.bfloat16})
     assert robust.dtype_policy.name == policy
     history = train(golden, robust, epochs=3)
     assert robust.logits(golden.part(0, 2)[0]).dtype == dtype
@@ -223,7 +223,7 @@ def test_bfloat16(golden, train, reference):
 @various
 def test_two_devices(golden, train, two_devices):
     with two_devices.scope():
-        robust = golden.compiled()
+        robust = golden.compiled(harden={"check_gradients": True})
     train(golden, robust)
     for variable in robust.trainable_variables:
         np.testing.assert_array_equal(*variable.value.values)
