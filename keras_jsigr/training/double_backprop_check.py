@@ -251,12 +251,8 @@ def _grouped(layer: Any, call: Any, inputs: Any) -> Any:
         )
     else:
         convolved = [
-            tf.nn.convolution(
-                part,
-                kernel,
-                layer.strides,
-                layer.padding.upper(),
-                dilations=layer.dilation_rate,
+            keras.ops.conv(
+                part, kernel, layer.strides, layer.padding, "channels_last", layer.dilation_rate
             )
             for part, kernel in zip(parts, kernels, strict=True)
         ]
