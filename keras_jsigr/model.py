@@ -136,6 +136,8 @@ class JSIGRModel(keras.Model):
         # The base casts what it wants cast: its first layer may ask for float32.
         kwargs.setdefault("autocast", False)
         super().__init__(name=name or f"hardened_{base.name}", **kwargs)
+        # Made within a `keras.RematScope`, it is called outside of it too.
+        self._remat_mode = None
         config = config or JSIGRConfig()
         self.base = base
         self.config = config
@@ -673,6 +675,7 @@ class JSIGRModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, the base included."""
+        refuse_h5()
         serialize = keras.saving.serialize_keras_object
         # The base is trained by this model: its own losses may not be loadable.
         base = without_compile_config(serialize(uncompiled(self.base)))
