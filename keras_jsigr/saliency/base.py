@@ -158,7 +158,7 @@ class _SharedFunction(batching.BatchedFunction):
         def make() -> Any:
             made.append(super(_SharedFunction, self)._compile(specs))
             # Of two explanations that draw random numbers each starts anew.
-            return None if batching.is_stateful(made[0]) else made[0]
+            return None if made[0].ordered else made[0]
 
         found = self.share(tuple(specs), make)
         return found or (made[0] if made else super()._compile(specs))
