@@ -67,12 +67,11 @@ def load(
     Args:
         name: Name of the data set. `"fashion_mnist"` ships inside the package as a
             sample of 12,000 training and 2,000 test images.
-        source: `"sample"`: the embedded sample. `"idx"`: the four IDX files in
-            `data_dir`, or where Debian's packages put them
-            (`/usr/share/datasets/fashion-mnist`). `"tfds"`: a set that TensorFlow
-            Datasets has prepared in `data_dir`, or in its default folder. `"auto"`:
-            the sample for `"fashion_mnist"` without `data_dir`; else IDX files if there
-            are any, else a prepared set.
+        source: `"sample"`: the embedded sample. `"idx"`: the four IDX files in `data_dir`, or where
+            Debian's packages put them (`/usr/share/datasets/fashion-mnist`). `"tfds"`: a set that
+            TensorFlow Datasets has prepared in `data_dir`, or in its default folder. `"auto"`: the
+            sample for `"fashion_mnist"` without `data_dir`; else IDX files if there are any, else a
+            prepared set.
         data_dir: Folder of the IDX files or of the prepared sets.
         verbose: Whether to print one line that says what was read.
 
@@ -118,9 +117,8 @@ def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
     embedded = name == EMBEDDED and data_dir is None
     if source == "sample" and not embedded:
         raise ValueError(
-            f"got name={name!r} and data_dir={data_dir!r} with source='sample'; "
-            f"expected {EMBEDDED!r} without a folder: only that one is embedded. "
-            "Use source='auto'."
+            f"got name={name!r} and data_dir={data_dir!r} with source='sample'; expected "
+            f"{EMBEDDED!r} without a folder: only that one is embedded. Use source='auto'."
         )
     if source == "sample" or (source == "auto" and embedded):
         return load_sample()
@@ -138,11 +136,10 @@ def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
             return load_prepared(name, prepared)
         tried.append(f"a set prepared by TensorFlow Datasets in {root}")
     raise ValueError(
-        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. "
-        f"Nothing is downloaded here: prepare it where there is a network with "
-        f"`pip install tensorflow-datasets importlib_resources` and `tfds build "
-        f"{name}`, or set `data_dir` to a folder that holds it. "
-        f"load({EMBEDDED!r}) needs no files."
+        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. Nothing is "
+        "downloaded here: prepare it where there is a network with `pip install "
+        f"tensorflow-datasets importlib_resources` and `tfds build {name}`, or set `data_dir` to a "
+        f"folder that holds it. load({EMBEDDED!r}) needs no files."
     )
 
 
@@ -197,18 +194,15 @@ class Dataset:
                 "shape. Make both splits from the same data."
             )
 
-    def as_tuples(
-        self,
-    ) -> tuple[tuple[FloatArray, IntArray], tuple[FloatArray, IntArray]]:
+    def as_tuples(self) -> tuple[tuple[FloatArray, IntArray], tuple[FloatArray, IntArray]]:
         """Return `((x_train, y_train), (x_test, y_test))`, as `keras.datasets` does."""
         return (self.x_train, self.y_train), (self.x_test, self.y_test)
 
     def __repr__(self) -> str:
         shape = "x".join(str(side) for side in self.x_train.shape[1:])
         return (
-            f"<Dataset {self.name}: {len(self.x_train)} training and "
-            f"{len(self.x_test)} test images {shape}, {len(self.class_names)} classes, "
-            f"from {self.source}>"
+            f"<Dataset {self.name}: {len(self.x_train)} training and {len(self.x_test)} test "
+            f"images {shape}, {len(self.class_names)} classes, from {self.source}>"
         )
 
 
@@ -286,9 +280,8 @@ def read_idx(path: Folder) -> npt.NDArray[np.uint8]:
             sizes = stream.read(4 * dimensions)
             if not 1 <= dimensions <= 4 or len(sizes) < 4 * dimensions:
                 raise ValueError(
-                    f"{path}: got a header of {dimensions} dimensions in {len(sizes)} "
-                    "bytes; expected 1 to 4 dimensions of 4 bytes each. "
-                    "Copy the file again."
+                    f"{path}: got a header of {dimensions} dimensions in {len(sizes)} bytes; "
+                    "expected 1 to 4 dimensions of 4 bytes each. Copy the file again."
                 )
             shape = struct.unpack(f">{dimensions}I", sizes)
             content = stream.read()
@@ -384,9 +377,8 @@ def load_prepared(name: str, folder: Folder) -> Dataset:
     file_format = getattr(info.file_format, "value", "tfrecord")
     if file_format not in ("tfrecord", "riegeli"):
         raise ValueError(
-            f"{name}: got a set prepared in the format {file_format!r} in {folder}; "
-            "expected 'tfrecord'. Prepare it again with `tfds build "
-            f"--file_format=tfrecord {name}`."
+            f"{name}: got a set prepared in the format {file_format!r} in {folder}; expected "
+            f"'tfrecord'. Prepare it again with `tfds build --file_format=tfrecord {name}`."
         )
     shape = _image_shape(name, info.features)
     test = next((s for s in ("test", "validation") if s in info.splits), None)

@@ -9,28 +9,20 @@ from typing import Any
 import keras
 
 from keras_jsigr.activations import has_relu
-from keras_jsigr.config import (
-    JSIGRConfig,
-    LiveMaps,
-    RecipeName,
-    from_v0_1,
-    named_recipe,
-)
+from keras_jsigr.config import JSIGRConfig, LiveMaps, RecipeName, from_v0_1, named_recipe
 from keras_jsigr.core import arguments
 from keras_jsigr.core.inputs import input_specs, probe_batch
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.model import JSIGRModel
 from keras_jsigr.penalties.jacobian import REVERSE_MODE
 from keras_jsigr.saliency.cache import MapTable, PerturbationCache
-from keras_jsigr.training.double_backprop_check import (
-    check_forward_mode,
-    check_second_order,
-)
+from keras_jsigr.training.double_backprop_check import check_forward_mode, check_second_order
 from keras_jsigr.training.input_scales import input_scales
 from keras_jsigr.training.introspection import check_connected, regularized_inputs
 from keras_jsigr.training.validation import (
     check_channels,
     check_dense,
+    check_rematerialized,
     warn_of_own_steps,
 )
 
@@ -81,18 +73,16 @@ def harden(
             loss of your own on a model that returns logits leaves it to you.
         saliency_maps: A `PerturbationCache` with maps of a trained network, found by
             the content of each sample; `None` means live maps of the model itself.
-        adversary: An attack such as `keras_jsigr.attacks.FGSM(0.1, random_start=True)`,
-            untargeted, of one input and this `input_range`: loss and penalties are
-            taken at its points. It starts at the inputs; beside a `JSIGRConfig`, at
-            random points of its `start_radius`: `2 * epsilon` and `FGSM(epsilon)`
-            are N-FGSM (arXiv 2202.01181).
+        adversary: An attack such as `keras_jsigr.attacks.FGSM(0.1, random_start=True)`, untargeted,
+            of one input and this `input_range`: loss and penalties are taken at its points. It
+            starts at the inputs; beside a `JSIGRConfig`, at random points of its `start_radius`:
+            `2 * epsilon` there and `FGSM(epsilon)` are N-FGSM (arXiv 2202.01181).
         inputs: Names of the inputs to regularize, or one name; `None` means every float
             input that the logits have a gradient for: not the tokens of an `Embedding`.
-        warmup: The penalties grow in linearly, over a share of the steps of the first
-            `fit` (a float in 0..1), or over a number of training steps (an integer;
-            `1.0` is all of `fit`, `1` is one step). Where the length of the data is not
-            known, and without `fit`, a share is 200 steps. Another `fit`, `compile` or
-            a reload goes on where it was.
+        warmup: The penalties grow in linearly, over a share of the steps of the first `fit` (a
+            float in 0..1), or over a number of training steps (an integer; `1.0` is all of `fit`,
+            `1` is one step). Where the length of the data is not known, and without `fit`, a share
+            is 200 steps. Another `fit`, `compile` or a reload goes on where it was.
         seed: Seed of the random projections and masks.
         name: Name of the hardened model; `None` means `hardened_<name of the model>`.
         verbose: 0 for silence; 1 for one line on each thing worth knowing.
@@ -135,12 +125,12 @@ def harden(
     whole = (0.0, 1.0) if isinstance(scales, dict) else scales
     if saliency_maps is not None and not isinstance(saliency_maps, PerturbationCache):
         raise TypeError(
-            f"Got {type(saliency_maps).__name__} as saliency_maps, expected a "
-            "PerturbationCache. Make it by `PerturbationCache.build(model, x, y)`, or "
-            "`.load(path)` a saved one."
+            f"Got {type(saliency_maps).__name__} as saliency_maps, expected a PerturbationCache. "
+            "Make it by `PerturbationCache.build(model, x, y)`, or `.load(path)` a saved one."
         )
     config = _resolve_recipe(recipe, epsilon, whole, saliency_maps, adversary, verbose)
     check_channels(model, config)
+    check_rematerialized(model, config)
     robust = JSIGRModel(
         model,
         config,
@@ -319,10 +309,9 @@ def _read_deprecated(
     hint = ""
     if rest.get("penalty_weights", "fixed") != "fixed":
         hint = (
-            " Weights that find themselves are a callback now: pass callbacks=["
-            "keras_jsigr.callbacks.AccuracyConstraint(max_drop="
-            f"{rest.get('accuracy_drop', 0.02)})] to `fit`; without it they stay as "
-            "given."
+            " Weights that find themselves are a callback now: pass callbacks=[keras_jsigr."
+            f"callbacks.AccuracyConstraint(max_drop={rest.get('accuracy_drop', 0.02)})] to `fit`; "
+            "without it they stay as given."
         )
     if rest.get("delay_steps"):
         hint += " A delay of the penalties has no successor: use a longer warmup."

@@ -68,7 +68,7 @@ from keras_jsigr.training.validation import (
 DEFAULT_WARMUP_STEPS = 200
 _UNRESOLVED = -1
 # Entries of a map, in 0..1, that differ by less are the same.
-_FLAT = 1e-6
+_FLAT = 1e-3
 # In place of an accuracy, or of a difference of two.
 UNMEASURED = -2.0
 _RANDOM_STATE = "random_state_"
@@ -138,6 +138,8 @@ class JSIGRModel(keras.Model):
         # The base casts what it wants cast: its first layer may ask for float32.
         kwargs.setdefault("autocast", False)
         super().__init__(name=name or f"hardened_{base.name}", **kwargs)
+        # Made within a `keras.RematScope`, it is called outside of it too.
+        self._remat_mode = None
         config = config or JSIGRConfig()
         self.base = base
         self.config = config
@@ -684,6 +686,7 @@ class JSIGRModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, the base included."""
+        refuse_h5()
         serialize = keras.saving.serialize_keras_object
         # The base is trained by this model: its own losses may not be loadable.
         base = without_compile_config(serialize(uncompiled(self.base)))

@@ -655,3 +655,17 @@ def test_names_of_files_are_checked_before_anything_is_written(tmp_path):
     net.save_weights(tmp_path / "plain.weights.h5")
     with pytest.raises(ValueError, match=r"model\.base\.load_weights"):
         robust.load_weights(tmp_path / "plain.weights.h5")
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_the_old_format_is_refused_whoever_saves(tmp_path, outer):
+    """Keras' own function does not ask the model."""
+    robust = kj.harden(keras.Sequential([keras.Input((4,)), layers.Dense(3)]), verbose=0)
+    model = keras.Sequential([keras.Input((4,)), robust]) if outer else robust
+    for name in ("a.h5", "a.hdf5"):
+        with pytest.raises(ValueError, match=r"saved as .keras files: got 'an .h5 file'.*`unwrap"):
+            keras.saving.save_model(model, tmp_path / name)
+    keras.saving.save_model(model, tmp_path / "a.keras")
+    again = keras.saving.load_model(tmp_path / "a.keras")
+    x = np.eye(4, dtype="float32")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))

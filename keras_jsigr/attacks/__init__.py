@@ -15,11 +15,7 @@ from keras_jsigr.attacks.minimum_norm import DeepFool, MinimumNormAttack
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
 from keras_jsigr.attacks.patch import Patch
 from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
-from keras_jsigr.attacks.saliency_attack import (
-    SaliencyAttack,
-    SmoothSecondOrder,
-    salient_region,
-)
+from keras_jsigr.attacks.saliency_attack import SaliencyAttack, SmoothSecondOrder, salient_region
 from keras_jsigr.attacks.spsa import SPSA
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.suite import AttackSuite, AutoAttack

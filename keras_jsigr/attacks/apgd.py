@@ -43,9 +43,8 @@ class Best(NamedTuple):
 
     @classmethod
     def none(cls, x: tf.Tensor) -> Best:
-        """Return the state before the search from `x`: value `-inf`."""
-        lowest = tf.fill(tf.shape(x)[:1], float("-inf"))
-        return cls(x, tf.zeros_like(x), lowest)
+        """Return the state before the search from `x`: the least value."""
+        return cls(x, tf.zeros_like(x), tf.fill(tf.shape(x)[:1], tf.float32.min))
 
     def or_better(self, now: StepState, value: tf.Tensor) -> Best:
         """Return the better of this and another iterate; of equals the earlier."""

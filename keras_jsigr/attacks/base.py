@@ -27,17 +27,8 @@ from keras_jsigr.core.batching import (
     probe_rows,
     workers_for,
 )
-from keras_jsigr.core.logits import (
-    LogitsFn,
-    base_model,
-    known_epsilon,
-    known_input_range,
-)
-from keras_jsigr.core.scores import (
-    check_class_indices,
-    class_targets,
-    predicted_targets,
-)
+from keras_jsigr.core.logits import LogitsFn, base_model, known_epsilon, known_input_range
+from keras_jsigr.core.scores import check_class_indices, class_targets, predicted_targets
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 _ROWS = 256
@@ -95,18 +86,16 @@ def check_model(model: Any) -> Any:
     if len(inputs) != 1:
         names = [tensor.name for tensor in inputs]
         raise ValueError(
-            f"`{model.name}` takes {len(inputs)} inputs: got {names}, expected one. "
-            "Pass a callable of the input to attack that fills in the others. It is "
-            "asked about any of the examples, in any order: what it fills in has to be "
-            "the same for all."
+            f"`{model.name}` takes {len(inputs)} inputs: got {names}, expected one. Pass a "
+            "callable of the input to attack that fills in the others. It is asked about any of "
+            "the examples, in any order: what it fills in has to be the same for all."
         )
     dtype = keras.backend.standardize_dtype(inputs[0].dtype)
     if "float" not in dtype:
         raise TypeError(
-            f"`{model.name}` takes integers: got keras.Input(dtype='{dtype}'), "
-            "expected floats, as attacks change inputs by fractions and gradients end "
-            "at integers. Build it with `keras.Input(shape, dtype='float32')`; Square, "
-            "SPSA and HopSkipJump also attack "
+            f"`{model.name}` takes integers: got keras.Input(dtype='{dtype}'), expected floats, as "
+            "attacks change inputs by fractions and gradients end at integers. Build it with "
+            "`keras.Input(shape, dtype='float32')`; Square, SPSA and HopSkipJump also attack "
             f"`lambda x: model(tf.cast(tf.round(x), '{dtype}'))`."
         )
     return inputs[0]
@@ -117,17 +106,15 @@ def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) ->
     known = check_model(model)
     if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         raise TypeError(
-            f"`x` is a dataset, {type(x).__name__}: expected one array of examples. "
-            "Collect its batches, `x = np.concatenate([x for x, _ in dataset])`, and "
-            "the labels alike."
+            f"`x` is a dataset, {type(x).__name__}: expected one array of examples. Collect its "
+            "batches, `x = np.concatenate([x for x, _ in dataset])`, and the labels alike."
         )
     if isinstance(x, tf.Variable):
         x = tf.convert_to_tensor(x)
     if not isinstance(x, np.ndarray) and not tf.is_tensor(x):
         raise TypeError(
-            f"`x` is a {type(x).__name__}, expected one NumPy array or tensor (N, ...)."
-            " Pass np.asarray(x, 'float32'); models of several inputs are not "
-            "supported."
+            f"`x` is a {type(x).__name__}, expected one NumPy array or tensor (N, ...). Pass "
+            "np.asarray(x, 'float32'); models of several inputs are not supported."
         )
     if tf.is_symbolic_tensor(x):
         raise TypeError(
@@ -138,8 +125,7 @@ def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) ->
     if not dtype.is_floating:
         raise TypeError(
             f"`x` has dtype {dtype.name}, expected a float dtype. Convert it first, "
-            "x.astype('float32'), scaled as the model takes it, and set `input_range` "
-            "to match."
+            "x.astype('float32'), scaled as the model takes it, and set `input_range` to match."
         )
     shape, rank = tuple(x.shape), 0 if known is None else len(known.shape)
     if len(shape) < 2 or 0 in shape or len(shape) == rank - 1:
@@ -152,12 +138,11 @@ def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) ->
 
 
 def _check_values(x: Any, input_range: tuple[float, float]) -> None:
-    smallest, largest = (float(f(x)) for f in (tf.reduce_min, tf.reduce_max))
-    # The minimum of an array with a NaN is NaN only by convention: ask explicitly.
     if not bool(tf.reduce_all(tf.math.is_finite(x))):
         raise ValueError(
             "`x` contains NaN or infinity, expected finite values. Find them with np.isfinite(x)."
         )
+    smallest, largest = (float(f(x)) for f in (tf.reduce_min, tf.reduce_max))
     low, high = input_range
     slack = range_slack(x.dtype, input_range)
     if smallest < low - slack or largest > high + slack:
@@ -302,6 +287,7 @@ def run_batches(
 ) -> Any:
     """Attack all of `x`, batch by batch, with one compiled program."""
     attack = attack.for_model(model)
+    radius: Any = attack.epsilon
     input_range: Any = attack.input_range
     x = check_inputs(x, input_range, model)
     if attack.targeted and y is None:
@@ -320,9 +306,9 @@ def run_batches(
         decide = PROGRAMS.get("decide", _decide, model, probe).run
     else:
         targets = target_rows(y, len(x), program.classes)
-    if attack.epsilon == 0.0:
+    if radius == 0.0:
         return x.copy() if isinstance(x, np.ndarray) else tf.identity(x)
-    epsilon = tf.constant(attack.epsilon, dtype)
+    epsilon = tf.constant(min(radius, dtype.max), dtype)
 
     def attack_batch(rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.convert_to_tensor(x[rows])
@@ -336,11 +322,12 @@ def run_batches(
     workers = 1 if program.ordered else workers_for(values)
     results, healthy = [], []
     bar = _progress_bar(attack, math.ceil(len(x) / attack.batch_size))
-    for x_adv, finite in parallel_batches(attack_batch, len(x), attack.batch_size, workers):
-        results.append(x_adv)
-        healthy.append(finite)
-        if bar is not None:
-            bar.add(1)
+    with program.leaves_alone(model):
+        for x_adv, finite in parallel_batches(attack_batch, len(x), attack.batch_size, workers):
+            results.append(x_adv)
+            healthy.append(finite)
+            if bar is not None:
+                bar.add(1)
     _warn_if_broken(tf.concat(healthy, axis=0))
     return join_batches(results, x)
 
@@ -353,11 +340,7 @@ def _search_of(attack: Attack, extras: tuple[str, ...]) -> Any:
         dtype = working_dtype(probe.dtype)
 
         def search(
-            x: tf.Tensor,
-            targets: tf.Tensor,
-            seed: tf.Tensor,
-            epsilon: tf.Tensor,
-            *more: tf.Tensor,
+            x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, epsilon: tf.Tensor, *more: tf.Tensor
         ) -> Any:
             context = AttackContext(logits_fn, x, targets, epsilon, seed, *limits)
             extra = dict(zip(extras, more, strict=True))
@@ -413,16 +396,15 @@ class Attack(ABC):
     `x_adv = argmax loss(model(x'), y)` over `||x' - x|| <= epsilon` and `x'` in
     `input_range`; with `targeted=True` the loss of the class `y` is driven down.
 
-    Calling: `attack(model, x, y=None, *, epsilons=None, region=None)`. `model` is a
-    hardened model, a Keras classifier (a softmax head is seen behind) or a callable
-    that returns `(B, C)`. It is traced once per input shape and settings of an attack,
-    and assumed not to change but for its weights, layers and activations. `x` is float
-    `(N, *S)`; `y` holds class indices `(N,)` or `(N, 1)`, or one-hot rows; `None`
-    stands for the model's own decisions at `x`. `region` is 1 where an input may change
-    and 0 elsewhere, of shape `(N, *S)` or one that broadcasts to it; an image may leave
-    out its channels. Returns an array or tensor like `x`, the same for the same seed,
-    in the ball and the range to 1e-6 (times the range's larger end if that is above
-    one); with `epsilons` a list of them, one per radius, by the same compiled program.
+    Calling: `attack(model, x, y=None, *, epsilons=None, region=None)`. `model` is a hardened model,
+    a Keras classifier (a softmax head is seen behind) or a callable that returns `(B, C)`. It is
+    traced once per input shape and settings of an attack, and assumed not to change but for its
+    weights, layers and activations. `x` is float `(N, *S)`; `y` holds class indices `(N,)` or
+    `(N, 1)`, or one-hot rows; `None` stands for the model's own decisions at `x`. `region` is 1
+    where an input may change and 0 elsewhere, of shape `(N, *S)` or one that broadcasts to it; an
+    image may leave out its channels. Returns an array or tensor like `x`, the same for the same
+    seed, in the ball and the range to 1e-6 (times the range's larger end if that is above one);
+    with `epsilons` a list of them, one per radius, by the same compiled program.
 
     A new attack is a frozen dataclass with one method, `search(context)`: a pure
     function of tensors, see `AttackContext`. A gradient method derives from

@@ -126,10 +126,10 @@ def descent_start(
     origin: tf.Tensor, input_range: tuple[float, float], running: tf.Tensor
 ) -> Descent:
     """Return the state before the first step, at the inputs."""
-    infinite = tf.fill(tf.shape(running), tf.constant(float("inf"), origin.dtype))
+    largest = tf.fill(tf.shape(running), origin.dtype.max)
     no, yes = tf.zeros_like(running), tf.ones_like(running)
     adam = adam_start(from_box(origin, input_range))
-    return Descent(adam, infinite, infinite, running, no, yes)
+    return Descent(adam, largest, largest, running, no, yes)
 
 
 def descend(
@@ -165,12 +165,11 @@ class CarliniWagner(MinimumNormAttack):
     """Minimise distance and margin together, with the best weight between them.
 
     `min_w ||x' - x||_2^2 + c * max(confidence - margin(x'), 0)` with
-    `x' = low + (high - low) (tanh(w) + 1) / 2`, by Adam (arXiv 1412.6980; the attack:
-    arXiv 1608.04644, V and VI-A). The margin is the largest other logit minus that of
-    the class to leave or, with `targeted=True`, the logit of the class to reach minus
-    the largest other. Distances count in widths of the range. The constant `c` is found
-    by binary search for each example. Nothing is random. Other arguments are those of
-    `MinimumNormAttack`.
+    `x' = low + (high - low) (tanh(w) + 1) / 2`, by Adam (arXiv 1412.6980; the attack: arXiv
+    1608.04644, V and VI-A). The margin is the largest other logit minus that of the class to leave
+    or, with `targeted=True`, the logit of the class to reach minus the largest other. Distances
+    count in widths of the range. The constant `c` is found by binary search for each example.
+    Nothing is random. Other arguments are those of `MinimumNormAttack`.
 
     Args:
         norm: `"l2"`.

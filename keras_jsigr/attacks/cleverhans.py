@@ -34,8 +34,7 @@ def cleverhans_attack(method: str) -> Any:
 def private_copy(method: str, start: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
     """Copy an attack of cleverhans, with a given random start and no NaN in gradients.
 
-    The list is filled while the copy is traced: per step, where the gradient was
-    finite.
+    The list is filled while the copy is traced: per step, where the gradient was finite.
     """
     healthy: list[tf.Tensor] = []
     plain = cleverhans_attack("fast_gradient_method").__globals__["compute_gradient"]
@@ -143,8 +142,7 @@ class CleverHansAttack(Attack):
         if not free and self.step_size and (self.epsilon or math.inf) < self.step_size:
             raise ValueError(
                 f"`step_size` exceeds the radius: got {self.step_size:g} with epsilon "
-                f"{self.epsilon:g}, expected at most that. cleverhans refuses longer "
-                "steps."
+                f"{self.epsilon:g}, expected at most that. cleverhans refuses longer steps."
             )
 
     @property

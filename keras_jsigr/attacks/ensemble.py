@@ -54,11 +54,10 @@ FuseName = Literal["logits", "probabilities"]
 class LogitsEnsemble:
     """Compute `sum_k w_k z_k(x)` of several classifiers; usable wherever a model is.
 
-    What fools many models fools another one more likely: attack this, then show the
-    result to the model in question (arXiv 1710.06081). Among models of one kind the
-    mean of the logits is the strongest source. Where logits differ in size, as of an
-    undefended network among hardened ones, `fuse="probabilities"` follows the members
-    that are not fooled yet.
+    What fools many models fools another one more likely: attack this, then show the result to the
+    model in question (arXiv 1710.06081). Among models of one kind the mean of the logits is the
+    strongest source. Where logits differ in size, as of an undefended network among hardened ones,
+    `fuse="probabilities"` follows the members that are not fooled yet.
 
     Args:
         models: Keras models (a softmax head is seen behind), hardened models or
@@ -156,10 +155,7 @@ def _name(model: Any) -> str:
 
 
 def leave_one_family_out(
-    models: Mapping[str, Any],
-    families: Mapping[str, str],
-    *,
-    fuse: FuseName = "probabilities",
+    models: Mapping[str, Any], families: Mapping[str, str], *, fuse: FuseName = "probabilities"
 ) -> dict[str, LogitsEnsemble]:
     """Make, for every family, the ensemble of all models of the other families.
 

@@ -49,9 +49,7 @@ def take_rows(whole: Rows, rows: tf.Tensor) -> Rows:
 def scatter_rows(part: Rows, rows: tf.Tensor, whole: Rows) -> Rows:
     """Put what belongs to some examples among what belongs to all."""
     result: Rows = tf.nest.map_structure(
-        lambda old, new: tf.tensor_scatter_nd_update(old, rows[:, None], new),
-        whole,
-        part,
+        lambda old, new: tf.tensor_scatter_nd_update(old, rows[:, None], new), whole, part
     )
     return result
 
@@ -74,9 +72,9 @@ class BestPoint(NamedTuple):
 
     @classmethod
     def none(cls, x: tf.Tensor) -> BestPoint:
-        """Return the state before the search: `x`, no success, value `-inf`."""
+        """Return the state before the search: `x`, no success, the least value."""
         examples = tf.shape(x)[:1]
-        return cls(x, tf.zeros(examples, tf.bool), tf.fill(examples, float("-inf")))
+        return cls(x, tf.zeros(examples, tf.bool), tf.fill(examples, tf.float32.min))
 
 
 def keep_stronger(new: BestPoint, old: BestPoint) -> BestPoint:
@@ -115,7 +113,7 @@ def score_points(
     success = ~wrong if attack.targeted else wrong
     value = attack.strength(logits, context)
     # Nothing would be larger than NaN.
-    value = tf.where(tf.math.is_nan(value), float("-inf"), value)
+    value = tf.where(tf.math.is_nan(value), value.dtype.min, value)
     return BestPoint(x, success, value)
 
 
@@ -237,12 +235,7 @@ class StepLoop(NamedTuple):
         return scatter_rows(last, rows, best), finite
 
     def _gradient(
-        self,
-        context: AttackContext,
-        x: tf.Tensor,
-        state: Any,
-        step: tf.Tensor,
-        seed: Any,
+        self, context: AttackContext, x: tf.Tensor, state: Any, step: tf.Tensor, seed: Any
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         """Return the gradient, zero for NaN, the logits, and where it was finite."""
         gradient, logits = self.attack.gradient(
@@ -308,21 +301,19 @@ _CALLS = ("PartitionedCall", "While", "If", "Case")
 def scaled_gradient(
     tape: tf.GradientTape, values: tf.Tensor, x: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
-    """Compute `d sum(weights * values) / dx` by way of 256 times as much."""
+    """Compute `d sum(weights * values) / dx`, in float16 by way of 256 times as much."""
 
     def gradient(scale: float) -> Any:
         return tape.gradient(values, x, output_gradients=scale * weights)
 
-    scaled = with_gradient(gradient(_SCALE))
     if not _float16_inside():
-        return scaled / _SCALE
+        return with_gradient(gradient(1.0))
+    scaled = with_gradient(gradient(_SCALE))
     axes = list(range(1, x.shape.rank))
     finite = tf.reduce_all(tf.math.is_finite(scaled), axes)
     scaled /= _SCALE
     plain = tf.cond(
-        tf.reduce_all(finite),
-        lambda: scaled,
-        lambda: tf.ensure_shape(gradient(1.0), scaled.shape),
+        tf.reduce_all(finite), lambda: scaled, lambda: tf.ensure_shape(gradient(1.0), scaled.shape)
     )
     return where_rows(finite, scaled, plain)
 
@@ -368,11 +359,10 @@ class GradientAttack(Attack):
     whole step), `start_point`, `start_state`. All are pure functions of tensors in a
     `tf.while_loop`; every tensor of the state has one row per example.
 
-    Calling keeps, per example, an iterate that was misclassified where the last one is
-    not, and the strongest restart: misclassified first, then the larger loss. Of a
-    method that asks the model elsewhere (a `transform`, a look ahead), the iterates
-    before the last one are judged with `early_stop=True` alone. Other arguments are
-    those of `Attack`.
+    Calling keeps, per example, an iterate that was misclassified where the last one is not, and the
+    strongest restart: misclassified first, then the larger loss. Of a method that asks the model
+    elsewhere (a `transform`, a look ahead), the iterates before the last one are judged with
+    `early_stop=True` alone. Other arguments are those of `Attack`.
 
     Args:
         step_size: Length of a step in input units, > 0; `None`: the method's default.
@@ -489,15 +479,13 @@ class GradientAttack(Attack):
         before opening the tape that trains the weights.
 
         Args:
-            logits_fn: Maps inputs to float logits `(B, C)`; `C = 1` is one sigmoid
-                unit.
+            logits_fn: Maps inputs to float logits `(B, C)`; `C = 1` is one sigmoid unit.
             x: Float `(B, *S)` in `input_range`.
             targets: Float `(B, C)` from `class_targets`.
             seed: Int32 `(2,)`; another one at every training step.
 
         Returns:
-            Like `x`, in the ball and the range; the attack needs a radius, see
-                `for_model`.
+            Like `x`, in the ball and the range; the attack needs a radius, see `for_model`.
 
         Example:
             >>> import tensorflow as tf

@@ -12,12 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import (
-    Access,
-    AttackContext,
-    check_inputs,
-    target_rows,
-)
+from keras_jsigr.attacks.base import Access, AttackContext, check_inputs, target_rows
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     expand_dims_like,
@@ -27,12 +22,7 @@ from keras_jsigr.attacks.gradient_attack import (
     where_rows,
 )
 from keras_jsigr.attacks.losses import misclassified
-from keras_jsigr.attacks.minimum_norm import (
-    Closest,
-    MinimumNormAttack,
-    label_of,
-    lengths,
-)
+from keras_jsigr.attacks.minimum_norm import Closest, MinimumNormAttack, label_of, lengths
 from keras_jsigr.attacks.norms import safe_normalize, working_dtype
 from keras_jsigr.attacks.square import random_search
 from keras_jsigr.core import arguments
@@ -81,13 +71,7 @@ Ask = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def decision_gradient(
-    ask: Ask,
-    x: tf.Tensor,
-    *,
-    radius: tf.Tensor,
-    count: tf.Tensor,
-    norm: str,
-    seed: tf.Tensor,
+    ask: Ask, x: tf.Tensor, *, radius: tf.Tensor, count: tf.Tensor, norm: str, seed: tf.Tensor
 ) -> tf.Tensor:
     """Estimate the direction from the boundary into the region that fools."""
     shape = tf.shape(x)
@@ -140,9 +124,7 @@ def geometric_step_search(
 
     start = (tf.constant(0), length, x, tf.zeros_like(length, tf.bool))
     asked, _, moved, _ = tf.while_loop(
-        lambda asked, _length, _moved, done: (asked < halvings) & ~tf.reduce_all(done),
-        one,
-        start,
+        lambda asked, _length, _moved, done: (asked < halvings) & ~tf.reduce_all(done), one, start
     )
     return moved, asked
 
@@ -152,12 +134,7 @@ AskAbout = Callable[[AttackContext, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def other_examples(
-    x: tf.Tensor,
-    pool: tf.Tensor,
-    decisions: tf.Tensor,
-    classes: tf.Tensor,
-    *,
-    targeted: bool,
+    x: tf.Tensor, pool: tf.Tensor, decisions: tf.Tensor, classes: tf.Tensor, *, targeted: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Choose the nearest example of the pool that the model puts elsewhere."""
     decisions = tf.cast(decisions, classes.dtype)
@@ -166,18 +143,13 @@ def other_examples(
     squares = tf.reduce_sum(tf.square(others), axis=1)
     # Without |x_b|^2, which is the same for all candidates.
     distance = squares[None, :] - 2.0 * tf.matmul(flat, others, transpose_b=True)
-    distance = tf.where(fits, distance, float("inf"))
+    distance = tf.where(fits, distance, distance.dtype.max)
     chosen = tf.gather(pool, tf.argmin(distance, axis=1))
     return chosen, tf.reduce_any(fits, axis=1)
 
 
 def noise_that_fools(
-    ask: AskAbout,
-    context: AttackContext,
-    start: BestPoint,
-    *,
-    tries: int,
-    seed: tf.Tensor,
+    ask: AskAbout, context: AttackContext, start: BestPoint, *, tries: int, seed: tf.Tensor
 ) -> BestPoint:
     """Draw uniform noise for the examples that have no point yet, until it fools."""
     low, high = context.input_range
@@ -239,11 +211,7 @@ class BoundaryWalk:
         context, origin = self._context, self._context.origin
         if context.starts is None:
             other, there = other_examples(
-                origin,
-                origin,
-                decisions,
-                label_of(context.targets),
-                targeted=self._attack.targeted,
+                origin, origin, decisions, label_of(context.targets), targeted=self._attack.targeted
             )
         else:
             other, there = context.starts, tf.ones_like(known.found)
@@ -266,12 +234,7 @@ class BoundaryWalk:
         return tf.where(draws < _FEWEST_DRAWS, 0, draws)
 
     def turn(
-        self,
-        x: tf.Tensor,
-        best: Closest,
-        number: tf.Tensor,
-        draws: tf.Tensor,
-        seed: tf.Tensor,
+        self, x: tf.Tensor, best: Closest, number: tf.Tensor, draws: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Closest, tf.Tensor]:
         """Go along the normal and back to the boundary."""
         rows = nonzero_rows(self.going_on(best))
@@ -441,10 +404,9 @@ class HopSkipJump(MinimumNormAttack):
             classes = np.unique(labels[stuck]).tolist()
             aim = "reach the classes" if self.targeted else "leave the classes"
             warnings.warn(
-                f"HopSkipJump found no starting point for {stuck.sum()} of {len(x)} "
-                f"examples, which are to {aim} {classes}: they are returned as they "
-                "are. Pass examples that the model puts there, "
-                "`attack(model, x, y, starting_points=x_train[:1000])`.",
+                f"HopSkipJump found no starting point for {stuck.sum()} of {len(x)} examples, "
+                f"which are to {aim} {classes}: they are returned as they are. Pass examples that "
+                "the model puts there, `attack(model, x, y, starting_points=x_train[:1000])`.",
                 RuntimeWarning,
                 stacklevel=3,
             )

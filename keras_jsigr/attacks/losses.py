@@ -54,7 +54,7 @@ def _low(top: tf.Tensor) -> tf.Tensor:
 
 
 def _safe(spread: tf.Tensor) -> tf.Tensor:
-    usable = (spread > 0) & (spread < float("inf"))
+    usable = (spread > 0) & tf.math.is_finite(spread)
     return tf.where(usable, spread, tf.ones_like(spread))
 
 

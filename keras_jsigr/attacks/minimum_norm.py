@@ -37,14 +37,14 @@ class Closest(NamedTuple):
 
     @classmethod
     def none(cls, origin: tf.Tensor) -> Closest:
-        """Return the state before the search: no fooling point, infinite distance."""
-        infinite = tf.constant(float("inf"), origin.dtype)
-        return cls(origin, tf.fill(tf.shape(origin)[:1], infinite))
+        """Return the state before the search: no fooling point, the largest distance."""
+        # No infinities, on which `tf.debugging.enable_check_numerics()` would stop.
+        return cls(origin, tf.fill(tf.shape(origin)[:1], origin.dtype.max))
 
     @property
     def found(self) -> tf.Tensor:
         """Bool `(B,)`: a fooling point is known."""
-        return tf.math.is_finite(self.distance)
+        return self.distance < self.distance.dtype.max
 
     def or_closer(self, x: tf.Tensor, fools: tf.Tensor, origin: tf.Tensor, norm: str) -> Closest:
         """Take the points that fool and are closer than those known."""
@@ -94,7 +94,8 @@ def _l1_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
     gain = tf.cast(slope * room, tf.float64)
     before = tf.cumsum(gain, axis=-1, exclusive=True)
     missing = tf.cast(tf.cast(gap, tf.float64)[:, None] - before, slope.dtype)
-    steps = tf.clip_by_value(tf.math.divide_no_nan(missing, slope), 0.0, room)
+    missing = tf.clip_by_value(missing, 0.0, slope * room)
+    steps = tf.minimum(tf.math.divide_no_nan(missing, slope), room)
     return tf.gather(steps, tf.argsort(order, axis=-1), batch_dims=1)
 
 
@@ -137,7 +138,8 @@ def top_other_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.T
     classes = logits.shape[-1]
     label = tf.one_hot(label_of(targets), classes, on_value=True, off_value=False)
     # Below every logit, so that the label itself comes last and is cut off.
-    others = tf.where(label, tf.fill(tf.shape(logits), float("-inf")), logits)
+    lowest = logits.dtype.min
+    others = tf.where(label, lowest, tf.maximum(logits, lowest / 2.0))
     return tf.math.top_k(others, min(count, classes - 1)).indices
 
 
@@ -148,7 +150,7 @@ def label_of(targets: tf.Tensor) -> tf.Tensor:
     return tf.argmax(targets, axis=-1, output_type=tf.int32)
 
 
-# The least margin of a fooling point, relative to its logits and to the batch's.
+# The least margin of a fooling point, relative to its logits and to what they sum up.
 _SAFE, _NOISE = 1e-5, 1e-6
 # A class so far below the largest logit has the probability zero in float32.
 _RULED_OUT = 104.0
@@ -210,7 +212,7 @@ def nearest_boundary(
     _, best, _ = tf.while_loop(
         lambda number, *_: number < count,
         body,
-        (tf.constant(0), nothing, each + float("inf")),
+        (tf.constant(0), nothing, tf.fill(tf.shape(each), each.dtype.max)),
         maximum_iterations=count,
     )
     return best
@@ -223,8 +225,7 @@ def _distance(
     length = lengths(foot - point, norm)
     gained = tf.abs(plane.gap) - tf.abs(value_at(plane, point, foot))
     share = tf.math.divide_no_nan(gained, tf.abs(plane.gap))
-    infinite = tf.fill(tf.shape(length), tf.constant(float("inf"), length.dtype))
-    return tf.where(share > 0, tf.math.divide_no_nan(length, share), infinite)
+    return tf.where(share > 0, tf.math.divide_no_nan(length, share), length.dtype.max)
 
 
 def value_at(plane: Boundary, point: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
@@ -240,12 +241,14 @@ def safe_margin(logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
     return safe if least is None else tf.maximum(safe, least)
 
 
-def least_margin(logits: tf.Tensor, resolution: float) -> tf.Tensor:
+def least_margin(context: AttackContext, logits: tf.Tensor) -> tf.Tensor:
     """Compute the margin, `(B,)`, that is more than rounding, from `logits` at `x`."""
-    sizes = largest_logit(logits)
-    # Sums of large terms round alike where they happen to cancel at an input.
-    noise = tf.maximum(_NOISE * tf.reduce_max(sizes), resolution)
-    return tf.maximum(_SAFE * sizes, noise)
+    origin = context.origin
+    weights = nearest_boundary(context, origin, None, context.input_range).weights
+    # Logits may be small sums of large terms, which other batches round otherwise.
+    terms = lengths(weights * origin, "l1")
+    noise = tf.maximum(_NOISE * terms, getattr(context.logits_fn, "resolution", 0.0))
+    return tf.maximum(_SAFE * largest_logit(logits), tf.cast(noise, tf.float32))
 
 
 def largest_logit(logits: tf.Tensor) -> tf.Tensor:
@@ -306,9 +309,7 @@ _SHARES_BEYOND = (3e-2, 1e-3, 1e-4)
 
 
 def project_to_linearized_boundary(
-    judge: Callable[[tf.Tensor, Closest], Closest],
-    context: AttackContext,
-    known: Closest,
+    judge: Callable[[tf.Tensor, Closest], Closest], context: AttackContext, known: Closest
 ) -> Closest:
     """Project the inputs onto the boundary, linearized at fooling points."""
     origin, norm, input_range = context.origin, context.norm, context.input_range
@@ -338,11 +339,10 @@ class MinimumNormAttack(Attack):
     Returns per example the closest that was seen, `x` itself where none was. A method
     implements `approach`; what it found is then moved towards `x`.
 
-    With a finite `epsilon` the question is only whether the ball holds a fooling point:
-    an example is left alone as soon as one is known in it, and a point outside is
-    projected onto it. For distances leave `epsilon` infinite. `epsilons=[...]` in a
-    call takes one search without limit for all radii. Other arguments are those of
-    `Attack`, without `loss`.
+    With a finite `epsilon` the question is only whether the ball holds a fooling point: an example
+    is left alone as soon as one is known in it, and a point outside is projected onto it. For
+    distances leave `epsilon` infinite. `epsilons=[...]` in a call takes one search without limit
+    for all radii. Other arguments are those of `Attack`, without `loss`.
 
     Args:
         epsilon: Radius in input units, >= 0; infinity (in a configuration `None`), the
@@ -397,7 +397,7 @@ class MinimumNormAttack(Attack):
     def unfinished(self, context: AttackContext, known: Closest) -> tf.Tensor:
         """Tell which examples are still worth searching, bool `(B,)`."""
         epsilon = context.epsilon
-        near_enough = tf.math.is_finite(epsilon) & (known.distance <= epsilon)
+        near_enough = (epsilon < known.distance.dtype.max) & (known.distance <= epsilon)
         return (known.distance > 0) & ~near_enough
 
     def refined(self, context: AttackContext, known: Closest) -> Closest:
@@ -417,10 +417,8 @@ class MinimumNormAttack(Attack):
         """Find the closest fooling points of one batch; see `Attack.search`."""
         origin = context.origin
         logits = context.logits(origin)
-        resolution = getattr(context.logits_fn, "resolution", 0.0)
-        least = least_margin(logits, resolution)
-        context = context._replace(least_margin=least)
-        wrong = self.margin(logits, context) > resolution
+        context = context._replace(least_margin=least_margin(context, logits))
+        wrong = self.margin(logits, context) > safe_margin(logits, context)
         known = Closest.none(origin).or_closer(origin, wrong, origin, self.norm)
         closest, finite = self.approach(context, logits, known)
         x = self._moved_back(context, closest).x
@@ -481,7 +479,7 @@ def refuse_targeted(attack: MinimumNormAttack) -> None:
 
 
 # Clipped only after the step: within the range the plane may be too far to mean much.
-_UNLIMITED = (-math.inf, math.inf)
+_UNLIMITED = (tf.float32.min, tf.float32.max)
 # Added to a step, in widths of the range: else it would never reach the boundary.
 _LEAST = 1e-4
 

@@ -225,9 +225,8 @@ class L2Ball:
         delta = x - self.origin
         if self._region is not None:
             delta *= self._region
-        # An infinite radius divided by itself would be no number.
-        length = tf.maximum(l2_norm(delta), tf.constant(1e-30, x.dtype))
-        shrink = tf.minimum(tf.cast(self._epsilon, x.dtype) / length, 1.0)
+        epsilon = tf.cast(self._epsilon, x.dtype)
+        shrink = epsilon / tf.maximum(l2_norm(delta), tf.maximum(epsilon, 1e-30))
         return tf.clip_by_value(self.origin + delta * shrink, *self._range)
 
     def sample(self, seed: tf.Tensor) -> tf.Tensor:

@@ -29,9 +29,8 @@ def patch_side(size: int | float, corner: tuple[int, int], height: int, width: i
         side = max(1, int(side * min(height, width) + 0.5))
     if corner[0] + side > height or corner[1] + side > width:
         raise ValueError(
-            f"The patch does not fit: got side {side} at {corner} on {height} x "
-            f"{width} pixels, expected it inside. Choose a smaller `size`, or a "
-            "`location` further up or left."
+            f"The patch does not fit: got side {side} at {corner} on {height} x {width} pixels, "
+            "expected it inside. Choose a smaller `size`, or a `location` further up or left."
         )
     return side
 
@@ -96,9 +95,8 @@ class Patch(Attack):
     Args:
         size: Side of the patch: an int in pixels, or a float as a share of the image's
             shorter side, above 0, at most 1.
-        location: `"gradient"`, where the first-order gain at `x` is largest;
-            `"random"`, another place at each restart; or `(row, column)` of the top
-            left pixel.
+        location: `"gradient"`, where the first-order gain at `x` is largest; `"random"`, another
+            place at each restart; or `(row, column)` of the top left pixel.
         steps, step_size: As in `PGD`; default step `2.5 * (high - low) / steps`.
         restarts: Number of contents (and random places) tried; the strongest is kept.
 

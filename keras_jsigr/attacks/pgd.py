@@ -15,10 +15,9 @@ from keras_jsigr.attacks.gradient_attack import GradientAttack
 class FGSM(GradientAttack):
     """Take one step of the full radius along the gradient (arXiv 1412.6572).
 
-    `x_adv = clip(x + epsilon * sign(dL/dx))` under `norm="linf"`,
-    `x + epsilon * g / ||g||_2` under `"l2"`. With a random start the result is
-    projected (FGSM-RS, arXiv 2001.03994): as cheap, and enough for adversarial
-    training.
+    `x_adv = clip(x + epsilon * sign(dL/dx))` under `norm="linf"`, `x + epsilon * g / ||g||_2` under
+    `"l2"`. With a random start the result is projected (FGSM-RS, arXiv 2001.03994): as cheap, and
+    enough for adversarial training.
 
     Args: those of `GradientAttack`, without `steps`; `step_size` is `epsilon` by
     default, with a random start `1.25 * epsilon`.

@@ -11,11 +11,7 @@ import tensorflow as tf
 
 from keras_jsigr.attacks.base import Attack, AttackContext
 from keras_jsigr.attacks.ensemble import LazyLogits
-from keras_jsigr.attacks.gradient_attack import (
-    where_rows,
-    with_gradient,
-    zero_nonfinite,
-)
+from keras_jsigr.attacks.gradient_attack import where_rows, with_gradient, zero_nonfinite
 from keras_jsigr.attacks.losses import LossName, misclassified
 from keras_jsigr.core import arguments
 from keras_jsigr.core.scores import class_score, predicted_targets
@@ -111,12 +107,11 @@ def top_share(values: tf.Tensor, share: float) -> tf.Tensor:
 class SaliencyAttack(Attack):
     """Move the mass of the gradient map away from its top pixels, the class kept.
 
-    `x_{t+1} = project(x_t - step_size * sign(dM/dx))`, where `M` is the share of the
-    map `sum_channels |d s / d x|` that lies on the `top` share of the pixels of the map
-    at `x`, and `s` the log probability of the class decided for at `x` (the top-k
-    attack of arXiv 1710.10547). Where a step lost the class, the next one goes back up
-    `s`. Returned is, per example, the point of the smallest `M` among those decided as
-    `x` is.
+    `x_{t+1} = project(x_t - step_size * sign(dM/dx))`, where `M` is the share of the map
+    `sum_channels |d s / d x|` that lies on the `top` share of the pixels of the map at `x`, and `s`
+    the log probability of the class decided for at `x` (the top-k attack of arXiv 1710.10547).
+    Where a step lost the class, the next one goes back up `s`. Returned is, per example, the point
+    of the smallest `M` among those decided as `x` is.
 
     This is no attack on the decision: `y` is not used. It needs second derivatives: for
     a ReLU network, attack `SmoothSecondOrder(model, with_smooth_activations(model,
@@ -184,10 +179,7 @@ class SaliencyAttack(Attack):
         mass = mass_share(flat_map(gradient), pixels)
         start = (tf.constant(0), origin, (origin, mass), tf.ones_like(mass, tf.bool))
         _, x, best, finite = tf.while_loop(
-            lambda step, *_: step < self.steps,
-            one_step,
-            start,
-            maximum_iterations=self.steps,
+            lambda step, *_: step < self.steps, one_step, start, maximum_iterations=self.steps
         )
         mass, _, lost = look(x)
         return context.to_model_input(keep(x, mass, lost, best)[0]), finite

@@ -12,11 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.base import AttackContext
-from keras_jsigr.attacks.gradient_attack import (
-    GradientAttack,
-    StepState,
-    expand_dims_like,
-)
+from keras_jsigr.attacks.gradient_attack import GradientAttack, StepState, expand_dims_like
 from keras_jsigr.attacks.losses import loss_slope
 from keras_jsigr.attacks.norms import mean_normalize
 from keras_jsigr.core import arguments
@@ -154,11 +150,10 @@ class MIFGSM(GradientAttack):
     def nips2017(cls, *, input_range: tuple[float, float] = (0.0, 1.0), **others: Any) -> Self:
         """Make the attack that won the NIPS 2017 competition (arXiv 1710.06081).
 
-        Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random
-        start. The authors ran it on an ensemble in logits, with the ensemble's own
-        decisions for labels: `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`.
-        Their auxiliary heads of the Inception networks are left out. `others` are
-        further settings.
+        Radius 16/255 of the range, 10 steps of a tenth of it, momentum 1, no random start. The
+        authors ran it on an ensemble in logits, with the ensemble's own decisions for labels:
+        `MIFGSM.nips2017()(LogitsEnsemble(models, weights), x)`. Their auxiliary heads of the
+        Inception networks are left out. `others` are further settings.
 
         Example:
             >>> from keras_jsigr.attacks import MIFGSM

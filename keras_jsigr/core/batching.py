@@ -14,6 +14,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,8 +24,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core.inputs import as_float, finite_rows
-from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logits
+from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logits, told_in_words
 from keras_jsigr.core.scores import check_class_indices
+from keras_jsigr.core.variables import unchanged
 
 Value = TypeVar("Value")
 # Operations that depend on what ran before: writes, hidden random states, Python code.
@@ -38,11 +40,21 @@ _MOST_WORKERS = 4
 _SMALL = 2_000_000
 
 
-def is_stateful(function: Any) -> bool:
-    """Tell whether two calls of a compiled function may depend on their order."""
+def operations(function: Any) -> set[str]:
+    """Return the kinds of operations in a compiled function."""
     graph = function.graph.as_graph_def()
     bodies = [graph.node, *(inner.node_def for inner in graph.library.function)]
-    return any(_ORDERED.match(node.op) for nodes in bodies for node in nodes)
+    return {node.op for nodes in bodies for node in nodes}
+
+
+def runs_python(function: Any) -> bool:
+    """Tell whether a compiled function calls code that TensorFlow cannot look into."""
+    return any(name.endswith("PyFunc") for name in operations(function))
+
+
+def is_stateful(function: Any) -> bool:
+    """Tell whether two calls of a compiled function may depend on their order."""
+    return any(map(_ORDERED.match, operations(function)))
 
 
 def workers_for(values: int) -> int:
@@ -83,9 +95,31 @@ def join_batches(parts: Sequence[Any], like: Any) -> Any:
 class Program:
     """A compiled function of one model."""
 
-    run: Callable[..., Any]
+    compiled: Any
     classes: int
     ordered: bool
+    # What it may assign, held while the variables are known.
+    variables: Sequence[tf.Variable] = ()
+
+    @classmethod
+    def of(cls, compiled: Any, classes: int = 0) -> Program:
+        """Describe a compiled function."""
+        python, ordered = runs_python(compiled), is_stateful(compiled)
+        known = compiled.graph.variables if ordered else ()
+        # Weights are trained, perhaps in another thread, and assigned by Python at most.
+        return cls(compiled, classes, ordered, [v for v in known if python or not v.trainable])
+
+    def run(self, *values: Any) -> Any:
+        """Call the function."""
+        with told_in_words():
+            return self.compiled(*values)
+
+    def leaves_alone(self, model: Any) -> AbstractContextManager[Any]:
+        """Put back at the end what the function, which is made of `model`, assigns."""
+        if not self.ordered:
+            return nullcontext()
+        # Python code that TensorFlow calls runs where `stateless` is not known.
+        return unchanged(*self.variables, model, layers=runs_python(self.compiled))
 
 
 Build = Callable[[LogitsFn, tf.Tensor, int], tuple[Callable[..., Any], list[Any]]]
@@ -132,7 +166,8 @@ def never_empty(logits_fn: Logits) -> Logits:
 
 def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
     logits_fn = never_empty(as_logits(model, probe))
-    classes = int(logits_fn(probe).shape[-1])
+    with told_in_words(), unchanged(model, layers=False):
+        classes = int(logits_fn(probe).shape[-1])
     body, signature = build(logits_fn, probe, classes)
     # A concrete function holds no Python function, so the model can be collected.
     function = tf.function(body, input_signature=signature, autograph=False)
@@ -142,12 +177,11 @@ def _compile(build: Build, model: Any, probe: tf.Tensor) -> Program:
         if isinstance(model, keras.Model):
             raise
         raise TypeError(
-            f"The callable cannot be compiled: {str(error).splitlines()[0]} Expected "
-            "one of TensorFlow operations. Wrap other code, `lambda x: "
-            "tf.numpy_function(f, [x], tf.float32)`: it has no gradients, and Square, "
-            "SPSA and HopSkipJump need none."
+            f"The callable cannot be compiled: {str(error).splitlines()[0]} Expected one of "
+            "TensorFlow operations. Wrap other code, `lambda x: tf.numpy_function(f, [x], "
+            "tf.float32)`: it has no gradients, and Square, SPSA and HopSkipJump need none."
         ) from error
-    return Program(run, classes, is_stateful(run))
+    return Program.of(run, classes)
 
 
 class CompiledCache:
@@ -262,18 +296,19 @@ class BatchedFunction:
         else:
             rows = list(columns)
         specs = tuple(open_batch(column) for column in rows)
-        run = self._compiled.get_or_make(specs, lambda: self._compile(specs))
-        parts = parallel_batches(
-            lambda at: run(*(tf.convert_to_tensor(column[at]) for column in rows)),
-            max(count, 1),
-            self.batch_size,
-        )
-        return join_batches(list(parts), columns[0])[:count]
+        program = self._compiled.get_or_make(specs, lambda: self._compile(specs))
+        with program.leaves_alone(self._function):
+            parts = parallel_batches(
+                lambda at: program.run(*(tf.convert_to_tensor(column[at]) for column in rows)),
+                max(count, 1),
+                self.batch_size,
+            )
+            return join_batches(list(parts), columns[0])[:count]
 
     def _compile(self, specs: Sequence[tf.TensorSpec]) -> Any:
         # A concrete function: many a `tf.function`, one per model, warns of retracing.
         compiled = tf.function(lambda *batch: self._function(*batch), autograph=False)
-        return compiled.get_concrete_function(*specs)
+        return Program.of(compiled.get_concrete_function(*specs))
 
 
 def chunked_sum(count: Any, chunk: Any, part: Callable[[tf.Tensor, Any], Any], like: Any) -> Any:

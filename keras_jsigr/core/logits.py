@@ -1,9 +1,11 @@
-"""Logits of anything that classifies."""
+"""Logits of anything that classifies, and its errors in words."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.acceleration import fold_batchnorm
-from keras_jsigr.core.heads import (
-    Head,
-    close,
-    find_head,
-    looks_like_probabilities,
-    saturates,
-)
+from keras_jsigr.core.heads import Head, close, find_head, looks_like_probabilities, saturates
 from keras_jsigr.core.keras_compat import seed_states
-from keras_jsigr.core.variables import stateless
+from keras_jsigr.core.variables import OWN, held, stateless, unchanged
 
 
 def has_valid_logits(logits: tf.Tensor) -> tf.Tensor:
     """Tell which rows are valid logits: no NaN, no +inf, at least one finite entry."""
-    infinity = float("inf")
+    finite = tf.math.is_finite(logits)
     # A comparison with NaN is false.
-    bounded = tf.reduce_all(logits < infinity, axis=-1)
-    return bounded & tf.reduce_any(logits > -infinity, axis=-1)
+    bounded = tf.reduce_all(finite | (logits < 0), axis=-1)
+    return bounded & tf.reduce_any(finite, axis=-1)
 
 
 def base_model(model: Any) -> Any:
@@ -56,6 +52,40 @@ def known_input_range(*models: Any) -> Any:
 LogitsFn = Callable[[Any], tf.Tensor]
 
 
+# What TensorFlow and Keras put around the line that says what happened.
+_WRAPPING = re.compile(
+    r"Graph execution error:|Detected at node|File \"|Traceback|\d+ root error|"
+    r"\(\d\) |Exception encountered when calling|Arguments received|\[\[|"
+    r"<stack trace|Input tensors|Received|•|return |ret = "
+)
+_NAMED = re.compile(r"(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.*)")
+
+
+def innermost_line(text: str | None) -> str | None:
+    """Return the line of an error's text that says what happened, or `None`."""
+    text = re.sub(r"\x1b\[\d*m|\{\{function_node.*?\}\} ?|\[\[\{\{.*|\[Op:.*", "", text or "")
+    outer = _NAMED.match(text)
+    lines = [line.strip() for line in (outer[2] if outer else "").splitlines()]
+    lines += [line.strip() for line in text.splitlines()[1 if outer else 0 :]]
+    lines = [line for line in lines if line and not _WRAPPING.match(line)]
+    named = [found for line in lines if (found := _NAMED.match(line))]
+    if named:
+        return f"{named[-1][1]}: {named[-1][2]}"[:300]
+    kind = f"{outer[1]}: " if outer else ""
+    return (kind + lines[0])[:300] if lines else (outer and outer[1])
+
+
+@contextmanager
+def told_in_words() -> Iterator[None]:
+    """Let an error of TensorFlow say what happened, before where."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        line = innermost_line(str(error)) or type(error).__name__
+        where = "It happened while TensorFlow ran the model; the exception above shows where."
+        raise type(error)(error.node_def, error.op, f"{line}\n{where}") from error
+
+
 @dataclass(frozen=True)
 class Logits:
     """Map inputs to logits; margins below `resolution` tie, as probabilities round."""
@@ -80,13 +110,18 @@ def _resolution(dtype: Any) -> float:
 def as_logits(model: Any, probe: Any, fold: bool = True) -> Logits:
     """Return inputs -> logits for any classifier; a Keras model stays as it is."""
     _check_callable(model)
-    if not isinstance(model, keras.Model):
-        raw, resolution = _logits_of_callable(model, probe)
-    else:
-        with stateless():
-            raw, resolution = _logits_of_model(model, probe)
-            raw = fold_batchnorm(model, raw, probe) if fold else raw
-        raw = _without_side_effects(model, raw, probe)
+    layers: list[keras.Layer] = [item for item in held(model) if isinstance(item, keras.Layer)]
+    asked = [model] if tf.executing_eagerly() else []
+    # What is not built yet would not be, in a block without assignments.
+    built = isinstance(model, keras.Model) or all(each.built for each in layers)
+    with told_in_words(), unchanged(*asked, layers=not built):
+        with stateless() if built else nullcontext():
+            if isinstance(model, keras.Model):
+                raw, resolution = _logits_of_model(model, probe)
+                raw = fold_batchnorm(model, raw, probe) if fold else raw
+            else:
+                raw, resolution = _logits_of_callable(model, probe)
+        raw = _without_side_effects(layers, raw, probe) if layers else raw
 
     def logits(x: Any) -> tf.Tensor:
         return as_classes(tf.cast(raw(x), tf.float32))
@@ -94,15 +129,15 @@ def as_logits(model: Any, probe: Any, fold: bool = True) -> Logits:
     return Logits(logits, resolution)
 
 
-def _without_side_effects(model: keras.Model, raw: LogitsFn, probe: Any) -> LogitsFn:
+def _without_side_effects(layers: list[keras.Layer], raw: LogitsFn, probe: Any) -> LogitsFn:
     """Discard what layers assign, but let the seeds in use go on: in copies."""
     copies: list[tuple[Any, tf.Variable]] = []
-    seeds = seed_states(model) if tf.executing_eagerly() else []
+    seeds = [s for each in layers for s in seed_states(each)] if tf.executing_eagerly() else []
     if seeds:
         with stateless() as scope:
             raw(probe)
         used = [seed for seed in seeds if scope.get_current_value(seed) is not None]
-        copies = [(seed, tf.Variable(seed.value, trainable=False)) for seed in used]
+        copies = [(seed, tf.Variable(seed.value, False, name=OWN)) for seed in used]
 
     def logits(x: Any) -> tf.Tensor:
         now = [(seed, copy.read_value()) for seed, copy in copies]

@@ -11,17 +11,14 @@ import numpy.typing as npt
 from keras_jsigr.attacks.base import check_model, is_feasible
 from keras_jsigr.core import arguments
 from keras_jsigr.core.files import from_json, to_json
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import validation
-from keras_jsigr.evaluation.gradient_masking_context import (
-    DiagnosticContext,
-    NotApplicableError,
-)
+from keras_jsigr.evaluation.gradient_masking_context import DiagnosticContext, NotApplicableError
 from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule, RuleResult
 from keras_jsigr.evaluation.records import CRASHED, Finding, Status
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, model_identity
 from keras_jsigr.evaluation.robustness import SuiteResult
 from keras_jsigr.evaluation.run import Log, Task, in_words
-from keras_jsigr.evaluation.subject import given_models, unchanged
 
 # Enough to tell 6 % from the 2 % that are tolerated; more would only cost more.
 IMAGES = 500
@@ -43,14 +40,13 @@ def diagnostics(  # noqa: D417
 ) -> list[Finding]:
     """Look for signs that a model hides its gradients instead of being robust.
 
-    Eleven rules, each a threshold and a test of counts: vanishing gradients,
-    probabilities in place of logits, outputs that are random or depend on the batch;
-    one step that beats many, black box that beats white box, more steps that find more,
-    a larger radius that does not help; logits whose scale decides, gradients that turn
-    within the radius or do not lead to the decisions, noise that beats gradients. "ok"
-    is no proof of robustness, "suspect" means that the accuracy under the usual attacks
-    may be an artefact, and a rule that crashes is "skipped" and says why. No more than
-    500 examples are used, drawn by the seed.
+    Eleven rules, each a threshold and a test of counts: vanishing gradients, probabilities in place
+    of logits, outputs that are random or depend on the batch; one step that beats many, black box
+    that beats white box, more steps that find more, a larger radius that does not help; logits
+    whose scale decides, gradients that turn within the radius or do not lead to the decisions,
+    noise that beats gradients. "ok" is no proof of robustness, "suspect" means that the accuracy
+    under the usual attacks may be an artefact, and a rule that crashes is "skipped" and says why.
+    No more than 500 examples are used, drawn by the seed.
 
     Args:
         model, x, y, epsilon, norm, input_range, surrogates, batch_size, seed: See
@@ -86,7 +82,7 @@ def diagnostics(  # noqa: D417
     x, input_range = np.asarray(x), limits["input_range"]
     order, log, findings = np.random.default_rng(seed), Log(verbose), []
     rows = np.sort(order.choice(len(x), min(len(x), IMAGES), replace=False))
-    with unchanged(model, *given_models(surrogates)):
+    with unchanged(model, surrogates):
         classes = validation.check_logits(model, x[rows], batch_size).shape[-1]
         x, y = validation.check_data(x, y, input_range, classes)
         context = DiagnosticContext(
@@ -151,9 +147,8 @@ def _check_results(
         outside = int((~is_feasible(points, there, **limits)).sum())
         if outside:
             raise ValueError(
-                f"`results[{name!r}]` leaves the ball or the range: got {outside} "
-                f"points outside, expected all within {limits['epsilon']:g}. Pass "
-                "results of the same threat model."
+                f"`results[{name!r}]` leaves the ball or the range: got {outside} points outside, "
+                f"expected all within {limits['epsilon']:g}. Pass results of the same threat model."
             )
         chosen[str(name)] = points
     return chosen

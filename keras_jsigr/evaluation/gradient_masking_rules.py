@@ -25,10 +25,11 @@ from keras_jsigr.attacks.norms import safe_normalize
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.transfer import MIFGSM
-from keras_jsigr.core.batching import predict_logits
+from keras_jsigr.core.batching import predict_logits, probe_rows
 from keras_jsigr.core.heads import head_of, saturates
 from keras_jsigr.core.logits import as_logits, one_output
 from keras_jsigr.core.random import fold_in
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation.gradient_masking_context import (
     DiagnosticContext,
     NotApplicableError,
@@ -37,7 +38,6 @@ from keras_jsigr.evaluation.gradient_masking_context import (
     standard_error,
 )
 from keras_jsigr.evaluation.run import chance, widest_radius
-from keras_jsigr.evaluation.subject import unchanged
 
 
 class RuleResult(NamedTuple):
@@ -216,8 +216,10 @@ def _in_other_batches(
     count = len(context.x)
     size = max(1, min(count, context.batch_size) // 3)
     order = np.random.default_rng(context.seed).permutation(count)
+    logits = predict_logits(context.attackable, context.x[order], size)
     with unchanged(context.model) as changed:
-        logits = predict_logits(context.attackable, context.x[order], size)
+        if not isinstance(context.model, keras.Model):
+            context.model(probe_rows(context.x))  # as it is, with what its layers assign
     again = np.empty(known.shape, np.float64)
     again[order] = logits
     far, moved, sure = _compare(known.astype(np.float64), again, BATCH_TOLERATED)
@@ -273,10 +275,9 @@ def single_step_beats_iterative(context: DiagnosticContext) -> RuleResult:
     }
     return RuleResult(
         clearly_more(alone, total, tolerated) or clearly_moved(alone, other, total, 0.0),
-        f"One step fools the model at {percent(alone / total)} of {total} examples "
-        f"where {context.PGD_STEPS} steps do not; the accuracy is "
-        f"{percent(figures['fgsm_accuracy'])} under one step and "
-        f"{percent(figures['pgd_accuracy'])} under many.",
+        f"One step fools the model at {percent(alone / total)} of {total} examples where "
+        f"{context.PGD_STEPS} steps do not; the accuracy is {percent(figures['fgsm_accuracy'])} "
+        f"under one step and {percent(figures['pgd_accuracy'])} under many.",
         figures,
         "The gradients away from the input mislead. Try other step sizes, start at the "
         "input itself, add restarts, and take the per-example worst of all attacks.",
@@ -310,9 +311,8 @@ def black_box_beats_white_box(context: DiagnosticContext) -> RuleResult:
     }
     return RuleResult(
         clearly_more(len(unexplained), total, tolerated),
-        "Attacks without its gradient fooled the model at "
-        f"{percent(len(fallen) / total)} of {total} examples where white-box "
-        "attacks did not; more effort of those still fails at "
+        f"Attacks without its gradient fooled the model at {percent(len(fallen) / total)} of "
+        f"{total} examples where white-box attacks did not; more effort of those still fails at "
         f"{percent(len(unexplained) / total)}.",
         figures,
         "The gradients do not lead to errors that exist. Quote the per-example worst "
@@ -343,9 +343,8 @@ def more_steps(context: DiagnosticContext) -> RuleResult:
     }
     return RuleResult(
         clearly_more(more, total, tolerated),
-        f"From {steps} to {2 * steps} steps PGD fools {percent(by_steps / total)} "
-        f"more of {total} examples, with {restarts} random starts on top "
-        f"{percent(more / total)}.",
+        f"From {steps} to {2 * steps} steps PGD fools {percent(by_steps / total)} more of {total} "
+        f"examples, with {restarts} random starts on top {percent(more / total)}.",
         figures,
         "PGD has not converged: its accuracy is too high, and more effort lowers "
         "it. Use APGD with several restarts and go on until nothing changes.",
@@ -440,9 +439,8 @@ def naive_attack(batch: AttackContext, scale: tf.Tensor, margin: tf.Tensor) -> t
 @rule("local_linearity", "Gradients keep their direction")
 def local_linearity(context: DiagnosticContext) -> RuleResult:
     """Compare the gradients at `x` and at uniform noise around it."""
-    # Mean cosine. On Fashion-MNIST plain, adversarially trained and hardened networks
-    # had 0.86 to 0.96 at their radius and 0.57 or more at three times that, collapsed
-    # ones 0.27 to 0.46.
+    # Mean cosine. On Fashion-MNIST plain, adversarially trained and hardened networks had 0.86 to
+    # 0.96 at their radius and 0.57 or more at three times that, collapsed ones 0.27 to 0.46.
     aligned = 0.5
     shattered = 0.1  # no better than chance in practice, whatever the accuracy
     # Catastrophic overfitting: one step leaves at least `kept` of the right decisions,
@@ -602,9 +600,8 @@ def _walk(batch: AttackContext, end: tf.Tensor) -> Any:
 def noise(context: DiagnosticContext) -> RuleResult:
     """Draw 100 points of the ball per example and compare with PGD."""
     tolerated = 0.01  # whatever random directions find, gradients do
-    # Noise is as harmful as PGD if it does half of the harm, in many dimensions, where
-    # the harm is no trifle, and PGD leaves some accuracy to doubt: else the radius is
-    # too large for the data.
+    # Noise is as harmful as PGD if it does half of the harm, in many dimensions, where the harm is
+    # no trifle, and PGD leaves some accuracy to doubt: else the radius is too large for the data.
     half, many_dimensions, least, left = 0.5, 100, 0.02, 0.1
     rows, total = context.rows, len(context.rows)
     (errors,) = context.compute("noise", _count_errors, rows)

@@ -9,13 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from keras_jsigr.core.files import (
-    from_json,
-    json_text,
-    local_path,
-    to_json,
-    write_whole,
-)
+from keras_jsigr.core.files import from_json, json_text, local_path, to_json, write_whole
 from keras_jsigr.evaluation.records import ReportData, SaliencyRecord
 from keras_jsigr.evaluation.render.figures import png_figure
 from keras_jsigr.evaluation.render.html import html_page
@@ -116,9 +110,8 @@ class Report(_Savable, ReportData):
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise ValueError(
-                f"{origin} is no report that this version can read: got schema "
-                f"{schema!r}, expected {SCHEMA}. Update keras_jsigr, or make the "
-                "report again."
+                f"{origin} is no report that this version can read: got schema {schema!r}, "
+                f"expected {SCHEMA}. Update keras_jsigr, or make the report again."
             )
         rest = {key: value for key, value in document.items() if key != "schema"}
         report: Report = from_json(cls, rest, origin)

@@ -62,10 +62,7 @@ class ResultCache:
             raise ValueError(f"{what} Choose a folder that you may write to.") from error
 
     def get_or_compute(
-        self,
-        kind: str,
-        settings: Mapping[str, Any],
-        compute: Callable[[], CachedResult],
+        self, kind: str, settings: Mapping[str, Any], compute: Callable[[], CachedResult]
     ) -> CachedResult:
         """Return a result from its file, or compute it and write the file."""
         wanted = {"kind": kind, "settings": to_json(settings)}

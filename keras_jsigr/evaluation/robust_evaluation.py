@@ -16,6 +16,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import to_json
 from keras_jsigr.core.scores import check_class_names
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.examples import show_examples
 from keras_jsigr.evaluation.gradient_masking import find_symptoms
@@ -42,17 +43,8 @@ from keras_jsigr.evaluation.run import (
     widest_radius,
 )
 from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
-from keras_jsigr.evaluation.subject import (
-    CountedModel,
-    find_no_gradient,
-    given_models,
-    unchanged,
-)
-from keras_jsigr.evaluation.transfer import (
-    TransferResult,
-    run_transfer,
-    transfer_record,
-)
+from keras_jsigr.evaluation.subject import CountedModel, find_no_gradient
+from keras_jsigr.evaluation.transfer import TransferResult, run_transfer, transfer_record
 
 
 class EvaluationOptions(TypedDict, total=False):
@@ -99,11 +91,9 @@ def evaluate_robustness(
             returns `(B, C)`.
         x: Float `(N, *S)` in `input_range`, array or tensor.
         y: True labels: class indices `(N,)`, or one-hot rows `(N, C)`.
-        epsilon: Radius of the threat model in input units, > 0; `None`: that of the
-            hardened model.
+        epsilon: Radius of the threat model in input units, > 0; `None`: that of the hardened model.
         norm: `"linf"`, `"l2"` or `"l1"`; also `np.inf`, `2`, `1`.
-        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model,
-            or (0, 1).
+        input_range: `(low, high)` of valid inputs; `None`: that of the hardened model, or (0, 1).
         attacks: `"standard"` (AutoAttack), a suite, or a list of attacks and names.
         surrogates: Other models of the same classes, a list or by name, to make
             examples against; never the weights under evaluation.
@@ -113,13 +103,12 @@ def evaluate_robustness(
         resume: A folder for finished pieces of work, with which an interrupted
             evaluation goes on; it serves any number of evaluations.
         verbose: 1 prints what is done, 0 nothing, `"auto"` only in long evaluations.
-        **options: `epsilons`: radii of the curve (default: from a quarter of `epsilon`
-            to `epsilon`, and on until guessing is as good); `transfer_attacks`: attacks
-            and names, run at `epsilon` and twice that (default: MI-FGSM, and for images
-            its combination with diverse inputs); `class_names`: one per class;
-            `examples`: how many fooled examples to show, 12; `batch_size`, 128;
-            `max_queries`: a callable may be asked about so many inputs per example in
-            all, 50 or more; `seed` of everything random, 0; `title` of the report
+        **options: `epsilons`: radii of the curve (default: from a quarter of `epsilon` to
+            `epsilon`, and on until guessing is as good); `transfer_attacks`: attacks and names, run
+            at `epsilon` and twice that (default: MI-FGSM, and for images its combination with
+            diverse inputs); `class_names`: one per class; `examples`: how many fooled examples to
+            show, 12; `batch_size`, 128; `max_queries`: a callable may be asked about so many inputs
+            per example in all, 50 or more; `seed` of everything random, 0; `title` of the report
             (default: the name of the model).
 
     Returns:
@@ -175,13 +164,15 @@ def evaluate_robustness(
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
     log, plain = Log(verbose), model
-    with unchanged(plain, *given_models(surrogates)) as changed:
+    with unchanged(plain, surrogates) as changed:
         open_model = isinstance(model, keras.Model) or not callable(model)
         counted = None if open_model else CountedModel(model)
         model = counted or model
         probe = np.asarray(probe_rows(x))
         classes = validation.check_logits(model, probe, batch_size).shape[-1]
         x, y = validation.check_data(x, y, input_range, classes)
+        if counted is not None:
+            model(probe)  # as it is: elsewhere what layers assign is discarded
         no_gradient = find_no_gradient(model, x)
         if limit is not None and counted is not None:
             counted.limit = limit * len(x)

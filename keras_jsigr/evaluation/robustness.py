@@ -22,15 +22,10 @@ from keras_jsigr.core.batching import (
     probe_rows,
 )
 from keras_jsigr.core.files import from_json, to_json
-from keras_jsigr.core.logits import LogitsFn
-from keras_jsigr.evaluation.records import (
-    AttackRecord,
-    CurvePoint,
-    LinearizedRecord,
-    Rate,
-)
+from keras_jsigr.core.logits import LogitsFn, innermost_line
+from keras_jsigr.evaluation.records import AttackRecord, CurvePoint, LinearizedRecord, Rate
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
-from keras_jsigr.evaluation.run import Task, innermost_line, widest_radius
+from keras_jsigr.evaluation.run import Task, widest_radius
 
 
 @dataclass
@@ -228,13 +223,12 @@ class Linearized(NamedTuple):
     gradient: npt.NDArray[np.float32]
 
 
+# Inside programs, where `tf.debugging.enable_check_numerics()` would stop at NaN.
+_UNKNOWN = -1.0
+
+
 def linearized_robustness(  # noqa: D417
-    model: Any,
-    x: Any,
-    *,
-    norm: str = "linf",
-    rivals: int | None = None,
-    batch_size: int = 128,
+    model: Any, x: Any, *, norm: str = "linf", rivals: int | None = None, batch_size: int = 128
 ) -> Linearized:
     """Compute how far each example is from the boundary of the linearized model.
 
@@ -270,9 +264,8 @@ def linearized_robustness(  # noqa: D417
     batch_size = arguments.count("batch_size", batch_size)
     if not len(x) or not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(
-            f"Got `x` of dtype {tf.as_dtype(x.dtype).name} and shape {tuple(x.shape)}, "
-            "expected at least one example of floats: integers have no gradient. Pass "
-            "x.astype('float32')."
+            f"Got `x` of dtype {tf.as_dtype(x.dtype).name} and shape {tuple(x.shape)}, expected at "
+            "least one example of floats: integers have no gradient. Pass x.astype('float32')."
         )
 
     def build(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
@@ -282,7 +275,10 @@ def linearized_robustness(  # noqa: D417
 
     run = PROGRAMS.get(("linearized", norm, rivals), build, model, probe_rows(x)).run
     parts = parallel_batches(lambda at: run(tf.convert_to_tensor(x[at])), len(x), batch_size)
-    return Linearized(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    closest, margin, slope = (np.concatenate(column) for column in zip(*parts, strict=True))
+    closest[closest == tf.float32.max] = np.inf
+    closest[closest == _UNKNOWN] = np.nan
+    return Linearized(closest, margin, slope)
 
 
 def linearized_record(values: Linearized, norm: str) -> LinearizedRecord:
@@ -327,16 +323,16 @@ def _linearize_batch(logits_fn: LogitsFn, x: tf.Tensor, norm: str, rivals: int) 
         size = _DUAL[norm](tf.abs(flat))
         margin = ordered[:, 0] - tf.gather(ordered, number, axis=1)
         # A zero gradient never reaches the boundary, unless it is there already.
-        away = tf.where(margin > 0, float("inf"), 0.0)
+        away = tf.where(margin > 0, tf.float32.max, 0.0)
         distance = tf.where(size > 0, margin / tf.where(size > 0, size, 1.0), away)
         # Without a gradient the class may be anywhere, so nothing is known of the
-        # closest: once NaN stays NaN.
-        distance = tf.where(tf.math.is_finite(size), distance, float("nan"))
-        nearer = (distance < closest) | tf.math.is_nan(distance)
+        # closest: it stays below all distances.
+        distance = tf.where(tf.math.is_finite(size), distance, _UNKNOWN)
+        nearer = distance < closest
         slope = tf.where(nearer, size, slope)
         return number + 1, tf.where(nearer, distance, closest), slope
 
-    number, *start = consider(1, tf.fill(tf.shape(z)[:1], float("inf")), 0.0)
+    number, *start = consider(1, tf.fill(tf.shape(z)[:1], tf.float32.max), 0.0)
     if rivals > 1:
         _, *start = tf.while_loop(lambda number, *_: number <= rivals, consider, (number, *start))
     closest, slope = start

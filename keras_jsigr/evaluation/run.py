@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core.arguments import tell
-from keras_jsigr.core.logits import base_model, is_hardened
+from keras_jsigr.core.logits import base_model, innermost_line, is_hardened
 from keras_jsigr.evaluation.records import ClassRecord, Rate
 from keras_jsigr.evaluation.resume import ResultCache
 from keras_jsigr.evaluation.subject import CountedModel, NoGradient
@@ -68,29 +67,6 @@ class Log:
     def total(self) -> float:
         """Return the seconds since the beginning."""
         return time.perf_counter() - self._start
-
-
-# What TensorFlow and Keras put around the line that says what happened.
-_WRAPPING = re.compile(
-    r"Graph execution error:|Detected at node|File \"|Traceback|\d+ root error|"
-    r"\(\d\) |Exception encountered when calling|Arguments received|\[\[|"
-    r"<stack trace|Input tensors|Received|•|return |ret = "
-)
-_NAMED = re.compile(r"(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.*)")
-
-
-def innermost_line(text: str | None) -> str | None:
-    """Return the line of an error's text that says what happened, or `None`."""
-    text = re.sub(r"\x1b\[\d*m|\[\[\{\{.*|\[Op:.*", "", text or "")
-    outer = _NAMED.match(text)
-    lines = [line.strip() for line in (outer[2] if outer else "").splitlines()]
-    lines += [line.strip() for line in text.splitlines()[1 if outer else 0 :]]
-    lines = [line for line in lines if line and not _WRAPPING.match(line)]
-    named = [found for line in lines if (found := _NAMED.match(line))]
-    if named:
-        return f"{named[-1][1]}: {named[-1][2]}"[:300]
-    kind = f"{outer[1]}: " if outer else ""
-    return (kind + lines[0])[:300] if lines else (outer and outer[1])
 
 
 class AttackFailedError(RuntimeError):

@@ -14,6 +14,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
 from keras_jsigr.evaluation.render.tables import saliency_words
@@ -34,7 +35,6 @@ from keras_jsigr.evaluation.saliency_measures import (
     findings,
     unknown_values,
 )
-from keras_jsigr.evaluation.subject import unchanged
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.explain import explainer
 
@@ -166,13 +166,12 @@ def evaluate_saliency(  # noqa: D417
 ) -> SaliencyReport:
     """Measure how faithful, sparse, stable and sane the saliency maps of models are.
 
-    Explained is the true class, on the examples that all models classify rightly. The
-    figures are deletion and insertion, beside a random order and that of intensity;
-    agreement with perturbation maps of the model and the `teacher`; Gini index,
-    alignment with the image, local Lipschitz constant; top-k intersection, rank
-    correlation and SSIM with the map under noise, PGD and the saliency attack, where
-    the class stays; with `boxes` pointing game and relevance mass; rank correlation
-    with the map of the network with shuffled weights. A crash of a part is told in the
+    Explained is the true class, on the examples that all models classify rightly. The figures are
+    deletion and insertion, beside a random order and that of intensity; agreement with perturbation
+    maps of the model and the `teacher`; Gini index, alignment with the image, local Lipschitz
+    constant; top-k intersection, rank correlation and SSIM with the map under noise, PGD and the
+    saliency attack, where the class stays; with `boxes` pointing game and relevance mass; rank
+    correlation with the map of the network with shuffled weights. A crash of a part is told in the
     record; the rest goes on.
 
     Args:
@@ -183,10 +182,9 @@ def evaluate_saliency(  # noqa: D417
             settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
         boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
-        parts: What to measure; `None`: all of `"faithfulness"`, `"agreement"`,
-            `"sparsity"`, `"alignment"`, `"localisation"`, `"smoothness"`, `"pgd"`,
-            `"uniform_noise"`, `"gaussian_noise"`, `"sanity"` and, nearly half of the
-            time, `"saliency_attack"`.
+        parts: What to measure; `None`: all of `"faithfulness"`, `"agreement"`, `"sparsity"`,
+            `"alignment"`, `"localisation"`, `"smoothness"`, `"pgd"`, `"uniform_noise"`,
+            `"gaussian_noise"`, `"sanity"` and, nearly half of the time, `"saliency_attack"`.
         **options: `baselines`: what removed pixels become, of `"blur"`, `"mean"` and
             `"zero"` (default: all); `steps` of deletion and insertion, 28; `top`: the
             share of the pixels that are the top of a map, 0.1; `samples`: random points

@@ -24,11 +24,7 @@ from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.saliency_attack import SaliencyAttack, SmoothSecondOrder
 from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import BASELINES
-from keras_jsigr.core.batching import (
-    BatchedFunction,
-    classified_rightly,
-    predict_logits,
-)
+from keras_jsigr.core.batching import BatchedFunction, classified_rightly, predict_logits
 from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import LogitsFn, base_model
 from keras_jsigr.core.scores import class_targets
@@ -111,9 +107,8 @@ def check_boxes(boxes: Any, x: npt.NDArray[Any]) -> Floats | None:
     if not fits.all():
         first = int(np.flatnonzero(~fits)[0])
         raise ValueError(
-            f"`boxes` is out of range: got {found[first].tolist()} at place {first}, "
-            f"expected 0 <= x0 < x1 <= {ends[0]} and 0 <= y0 < y1 <= {ends[1]}. "
-            "Columns come first, in pixels."
+            f"`boxes` is out of range: got {found[first].tolist()} at place {first}, expected 0 <= "
+            f"x0 < x1 <= {ends[0]} and 0 <= y0 < y1 <= {ends[1]}. Columns come first, in pixels."
         )
     return found
 

@@ -16,11 +16,9 @@ from keras_jsigr.attacks.base import check_inputs, is_feasible
 from keras_jsigr.attacks.ensemble import LogitsEnsemble
 from keras_jsigr.attacks.suite import attacked, attacks_of, by_name, free_name
 from keras_jsigr.core import arguments
-from keras_jsigr.core.batching import (
-    PROGRAMS,
-    classified_rightly,
-    predict_logits,
-)
+from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits
+from keras_jsigr.core.logits import innermost_line
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.records import AttackRecord, Rate, TransferRecord
 from keras_jsigr.evaluation.resume import (
@@ -31,14 +29,7 @@ from keras_jsigr.evaluation.resume import (
     short_hash,
 )
 from keras_jsigr.evaluation.robustness import SuiteResult, describe
-from keras_jsigr.evaluation.run import (
-    AttackFailedError,
-    Task,
-    in_words,
-    innermost_line,
-    versions,
-)
-from keras_jsigr.evaluation.subject import unchanged
+from keras_jsigr.evaluation.run import AttackFailedError, Task, in_words, versions
 
 Labels = Literal["true", "own"]
 
@@ -236,9 +227,8 @@ def transfer_matrix(  # noqa: D417
 ) -> list[TransferRecord]:
     """Measure the accuracy of every model on examples made against every model.
 
-    Examples are made once per source, attack and radius and tried on all targets. The
-    diagonal, source equal to target, is the same attack with white-box access: read
-    the rest beside it.
+    Examples are made once per source, attack and radius and tried on all targets. The diagonal,
+    source equal to target, is the same attack with white-box access: read the rest beside it.
 
     Args:
         models: Models by name: the sources.
@@ -308,7 +298,7 @@ def transfer_matrix(  # noqa: D417
     for source in models:
         for label, attack in by_name(made).items():
             for radius in radii:
-                with unchanged(*models.values()):
+                with unchanged(models):
                     cell = bench.cell(source, attack.at(radius), targets)
                 if cell.error:
                     what = f"{label} on {source} at {radius:g}: {cell.error}."

@@ -145,9 +145,8 @@ def class_count(name: str, model: Any, x: Any, expected: int | None = None) -> i
         found = int(check_logits(model, probe, len(probe)).shape[-1])
     except Exception as error:
         raise ValueError(
-            f"The {name} cannot be used on `x`, examples of shape {probe.shape[1:]}: "
-            f"got {type(error).__name__}: {error} Expected a model of the same inputs "
-            "and classes."
+            f"The {name} cannot be used on `x`, examples of shape {probe.shape[1:]}: got "
+            f"{type(error).__name__}: {error} Expected a model of the same inputs and classes."
         ) from error
     if found != (expected or found):
         raise ValueError(

@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 import types
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -157,7 +158,7 @@ class _SharedFunction(batching.BatchedFunction):
         def make() -> Any:
             made.append(super(_SharedFunction, self)._compile(specs))
             # Of two explanations that draw random numbers each starts anew.
-            return None if batching.is_stateful(made[0]) else made[0]
+            return None if made[0].ordered else made[0]
 
         found = self.share(tuple(specs), make)
         return found or (made[0] if made else super()._compile(specs))
@@ -243,7 +244,7 @@ def layout_of(model: Any, probe: tf.Tensor, layout: Layout | None) -> Layout:
     shape = tuple(probe.shape[1:])
     found = masks.resolve_layout(shape, layout)
     if isinstance(model, keras.Model):
-        first = _reads(model, probe, lambda e: getattr(e, "data_format", "") == "channels_first")
+        first = _reads(model, probe, _takes_channels_first)
         if first and found != "features":
             raise ValueError(
                 f"Got `{model.name}`, which reads its inputs {shape} channels first: "
@@ -274,6 +275,11 @@ def check_replaceable(model: Any, probe: tf.Tensor, baseline: Replacement, layou
             "another token. Use baseline='zero' if 0 is the padding, or method "
             "'occlusion' with the number of a neutral token as `baseline`."
         )
+
+
+def _takes_channels_first(layer: Any) -> bool:
+    moved = getattr(layer, "dims", ()) == (2, 3, 1)  # a Permute of images
+    return moved or getattr(layer, "data_format", "") == "channels_first"
 
 
 def _reads(model: keras.Model, probe: tf.Tensor, chosen: Callable[[Any], bool]) -> bool:
@@ -388,8 +394,15 @@ class SaliencyMethod(ABC):
         ignored = ignored_labels(model) if isinstance(model, keras.Model) else ()
         return Explainer(method, prepare, batch_size, classes, ignored, share)
 
-    def check_maps(self, maps: Any) -> None:  # noqa: B027  # optional
-        """Look at maps that were computed; nothing by default."""
+    @property
+    def why_zero(self) -> str:
+        """Why all maps may be zero, and the way out; empty where that is no wonder."""
+        return ""
+
+    def check_maps(self, maps: Any) -> None:
+        """Warn if every map is zero, where the method says why that may be."""
+        if self.why_zero and len(maps) and not np.any(maps):
+            warnings.warn(f"All maps are zero: {self.why_zero}", stacklevel=4)
 
     def fitted(self, model: Any, probe: Any) -> tuple[Self, int]:
         """Fill in the settings that the model decides; see `core` for the arguments.

@@ -69,7 +69,9 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
             "none, nor is what a Dense layer mixed. Use 'gradient', 'occlusion' or "
             "'rise', which need no such layer."
         )
-    # The sides of the last convolution's outputs, if possible not 1 x 1.
+    # The sides of the last convolution's outputs, if possible not 1 x 1. One channel
+    # is a gate, or an answer for every place, rather than features.
+    seen, candidates = ([f for f in maps if f.shape[2] > 1] or maps for maps in (seen, candidates))
     among = [found for found in seen if isinstance(found.layer, _CONVOLUTIONS)] or seen
     sides = [found.shape[:2] for found in among]
     wanted = ([side for side in sides if side != (1, 1)] or sides)[-1]

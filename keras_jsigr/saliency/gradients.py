@@ -86,6 +86,14 @@ class AttributionMethod(SaliencyMethod):
     score: ScoreName = setting("log_prob", arguments.choice, SCORES)
     reduce: bool = setting(True, arguments.choice, (False, True))
 
+    @property
+    def why_zero(self) -> str:
+        """Cause and way out; see `SaliencyMethod`."""
+        return (
+            "no gradient arrives. Where decisions are too sure for float32, use "
+            "score='logit' or 'margin'; where ReLUs are all off, method 'occlusion'."
+        )
+
     @abstractmethod
     def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the signed values, shaped like `x`."""
@@ -310,6 +318,11 @@ class VarGrad(NoisyGradient):
     """
 
     samples: int = setting(50, arguments.count, minimum=2)
+
+    @property
+    def why_zero(self) -> str:
+        """Nothing: gradients of a linear model have no variance."""
+        return ""
 
     def attribution(self, logits_fn: LogitsFn, x: tf.Tensor, targets: TargetsFn) -> tf.Tensor:
         """Compute the variance; see `AttributionMethod`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -281,14 +280,15 @@ class Perturbation(SaliencyMethod):
 
         return explain
 
-    def check_maps(self, maps: Any) -> None:
-        """Warn if no occlusion changed anything in any example."""
-        if self.score == "squared_logits" and len(maps) and not np.any(maps):
-            warnings.warn(
-                "All maps are zero: no occlusion changes the outputs. Are the inputs "
-                "constant? Use another `baseline`, such as 'zero'.",
-                stacklevel=4,
-            )
+    @property
+    def why_zero(self) -> str:
+        """Cause and way out, where no occlusion changed anything in any example."""
+        if self.score != "squared_logits":
+            return ""
+        return (
+            "no occlusion changes the outputs. Are the inputs constant? Use another "
+            "`baseline`, such as 'zero'."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,9 @@ def export(
     - `serving_default`: `probabilities` float32 `(B, C)` and `class` int64 `(B,)`, or
       `(B, C)` of zeros and ones with a multi-label sigmoid head;
     - `logits`: `logits` float32 `(B, C)`;
-    - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over
-      the channels (by default the last axis, if there are several) of `|d s / d x|`
-      for the predicted class; with several regularized inputs `saliency_<input>` for
-      each;
+    - `explain`: the decision and `saliency` float32 `(B, *map_shape)`, the sum over the channels
+      (by default the last axis, if there are several) of `|d s / d x|` for the predicted class;
+      with several regularized inputs `saliency_<input>` for each;
     - `serve`: what the model itself returns, for `keras.layers.TFSMLayer(path)`.
 
     All run in inference mode and refuse inputs of another shape. Compile the model
@@ -68,8 +67,7 @@ def export(
         The path of the model card, `model_card.json` in the folder.
 
     Raises:
-        TypeError: If `model` is not hardened, or `threat_model` not a dict of JSON
-            values.
+        TypeError: If `model` is not hardened, or `threat_model` not a dict of JSON values.
         ValueError: If the score is unknown, layout or signature do not fit, or the
             path is taken or not on this machine.
 
@@ -107,10 +105,7 @@ def export(
 
 
 def _write_saved_model(
-    model: Any,
-    endpoints: dict[str, EndpointFn],
-    specs: list[tf.TensorSpec],
-    folder: Path,
+    model: Any, endpoints: dict[str, EndpointFn], specs: list[tf.TensorSpec], folder: Path
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Trace the endpoints and write them; return what they take and give."""
     archive = keras.export.ExportArchive()

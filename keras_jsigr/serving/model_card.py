@@ -67,10 +67,7 @@ def model_card(
         "inputs": inputs,
         "input_range": ranges,
         "classes": int(model.classes),
-        "head": {
-            "layer": model.head.kind,
-            "decision": head_kind(model, model.head, model.classes),
-        },
+        "head": {"layer": model.head.kind, "decision": head_kind(model, model.head, model.classes)},
         "endpoints": endpoints,
         "parameters": int(model.base.count_params()),
         "weights_sha256": fingerprint_weights(model.base),
@@ -139,8 +136,7 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         The card.
 
     Raises:
-        ValueError: If there is no card, or it is damaged, incomplete or of a newer
-            format.
+        ValueError: If there is no card, or it is damaged, incomplete or of a newer format.
 
     Example:
         >>> import tempfile

@@ -241,10 +241,7 @@ def _ends_of(
 
 
 def _check_values(
-    array: np.ndarray[Any, Any],
-    name: str,
-    scale: InputScale,
-    padding: Sequence[float],
+    array: np.ndarray[Any, Any], name: str, scale: InputScale, padding: Sequence[float]
 ) -> tuple[float, float] | None:
     """Refuse NaN; return the ends of an input where they leave its range."""
     columns = np.ndim(scale.unit) > 0
@@ -324,10 +321,9 @@ def _refuse_ranges(
 def _check_rows(largest: float, exclusive: bool | None) -> None:
     if exclusive is None:
         raise ValueError(
-            "Whether classes exclude each other is not known: got rows of labels and a "
-            "loss of your own, which does not say it, on a model that returns logits. "
-            "Pass `harden(..., multi_label=False)` for exclusive classes, "
-            "multi_label=True for independent ones."
+            "Whether classes exclude each other is not known: got rows of labels and a loss of "
+            "your own, which does not say it, on a model that returns logits. Pass `harden(..., "
+            "multi_label=False)` for exclusive classes, multi_label=True for independent ones."
         )
     if largest > 1.0 + _ROUNDING:
         raise ValueError(
@@ -340,11 +336,7 @@ def _check_rows(largest: float, exclusive: bool | None) -> None:
 
 
 def _check_labels(
-    y: np.ndarray[Any, Any],
-    examples: int,
-    classes: int,
-    ignored: Sequence[int],
-    lowest: float,
+    y: np.ndarray[Any, Any], examples: int, classes: int, ignored: Sequence[int], lowest: float
 ) -> None:
     if len(y) != examples:
         raise ValueError(f"Got {examples} inputs and {len(y)} labels: expected one each.")

@@ -12,11 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.core.heads import Head, find_head
-from keras_jsigr.core.inputs import (
-    probe_batch,
-    random_inputs_like,
-    random_weights,
-)
+from keras_jsigr.core.inputs import probe_batch, random_inputs_like, random_weights
 from keras_jsigr.core.keras_compat import leaf_layers
 from keras_jsigr.core.padding import padding_of_inputs
 from keras_jsigr.core.variables import stateless
@@ -156,10 +152,7 @@ def _ends_in(layer: keras.Layer, kind: str) -> bool:
 
 
 def inspect_model(
-    base: keras.Model,
-    specs: Any,
-    input_range: Any,
-    inputs: tuple[str, ...] | None = None,
+    base: keras.Model, specs: Any, input_range: Any, inputs: tuple[str, ...] | None = None
 ) -> ModelSpec:
     """Find a classifier's head, classes and inputs by calls on small batches."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from keras_jsigr.core import arguments
 
 # The scalars of a file of version 0.1.0, which numbers them in this order.
@@ -21,13 +23,18 @@ V0_1_SCALARS = (
 )
 
 
-def refuse_h5(path: Any) -> None:
-    """Refuse the old format, which Keras writes and then cannot load."""
-    if str(path).endswith((".h5", ".hdf5")) and not str(path).endswith(".weights.h5"):
+def refuse_h5(path: Any = None) -> None:
+    """Refuse the old format, which Keras writes and then cannot load; see how it writes now."""
+    name = str(path)
+    old = name.endswith((".h5", ".hdf5")) and not name.endswith(".weights.h5")
+    if path is None:  # `keras.saving.save_model` asks for the configuration alone
+        probe = keras.Sequential([keras.layers.Identity(name="probe")], name="probe")
+        old, name = "module" not in probe.get_config()["layers"][0], "an .h5 file"
+    if old:
         raise ValueError(
-            f"Hardened models are saved as .keras files: got '{path}', expected a name "
-            "that ends in .keras. The base is saved as .h5 by `unwrap(model).save`; "
-            "weights alone by `save_weights('name.weights.h5')`."
+            f"Hardened models are saved as .keras files: got '{name}', expected a name that ends "
+            "in .keras. The base is saved as .h5 by `unwrap(model).save`; weights alone by "
+            "`save_weights('name.weights.h5')`."
         )
 
 

@@ -9,7 +9,7 @@ import keras
 
 from keras_jsigr.config import JSIGRConfig
 from keras_jsigr.core.heads import Head, kind_of_losses
-from keras_jsigr.core.keras_compat import compiled_losses, leaf_layers
+from keras_jsigr.core.keras_compat import all_layers, compiled_losses, leaf_layers
 from keras_jsigr.training.input_scales import Scales
 
 
@@ -32,9 +32,7 @@ def check_activity_losses(base: keras.Model) -> None:
 
 
 def check_adversary(
-    adversary: Any,
-    input_range: Scales,
-    regularized: list[int],
+    adversary: Any, input_range: Scales, regularized: list[int]
 ) -> None:
     """Refuse an adversary that cannot perturb the inputs a model trains on."""
     if isinstance(adversary, type):
@@ -62,16 +60,14 @@ def check_adversary(
     # An attack clips to its range: another one would leave the ball.
     if isinstance(given, tuple | list) and tuple(given) != input_range:
         raise ValueError(
-            "The adversary belongs to inputs of another range: got input_range="
-            f"{tuple(given)}, expected {input_range} as in the training. "
-            f"Pass `input_range={input_range}` to the attack, or the range "
-            "of the inputs to `harden`."
+            f"The adversary belongs to inputs of another range: got input_range={tuple(given)}, "
+            f"expected {input_range} as in the training. Pass `input_range={input_range}` to the "
+            "attack, or the range of the inputs to `harden`."
         )
     if getattr(adversary, "targeted", False) is True:
         raise ValueError(
-            "A targeted adversary makes the model more certain of the labels it "
-            "trains on: got targeted=True, expected False. Make it with "
-            "`targeted=False`."
+            "A targeted adversary makes the model more certain of the labels it trains on: got "
+            "targeted=True, expected False. Make it with `targeted=False`."
         )
 
 
@@ -84,6 +80,26 @@ def check_dense(model: keras.Model) -> None:
             f"Inputs are regularized entry by entry: got the sparse inputs {sparse}, "
             "expected dense ones. Build the model without sparse=True and pass "
             "x.toarray(), a batch at a time where memory is short."
+        )
+
+
+def check_rematerialized(model: keras.Model, config: JSIGRConfig) -> None:
+    """Refuse layers that are computed again in the backward pass."""
+
+    def is_active(layer: Any) -> bool:
+        scope: Any = getattr(layer, "_remat_mode", None)
+        mode = scope and scope.mode
+        if mode == "activations":  # right once, but not twice
+            once = config.estimator == "finite_difference"
+            return not once and getattr(layer, "activation", None) is not None
+        return mode is not None and (mode != "list_of_layers" or layer.name in scope.layer_names)
+
+    found = [layer.name for layer in all_layers(model) if is_active(layer)]
+    if found:
+        raise ValueError(
+            f"TensorFlow cannot differentiate rematerialized layers twice: got {found}, made "
+            "within a `keras.RematScope`. Build the model outside of it; to save memory, take a "
+            "smaller batch and an optimizer with gradient_accumulation_steps."
         )
 
 
@@ -132,21 +148,14 @@ def warn_of_own_steps(model: keras.Model) -> None:
     """Warn of methods of the model's class that its hardened model does not call."""
     own = [
         name
-        for name in (
-            "train_step",
-            "test_step",
-            "predict_step",
-            "compute_loss",
-            "compute_metrics",
-        )
+        for name in ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
         if getattr(type(model), name) is not getattr(keras.Model, name)
     ]
     if own:
         warnings.warn(
-            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the "
-            "hardened model does not call: its steps are its own, on the loss and "
-            "metrics given to `compile`. Move what they add into those, or into a "
-            "layer that calls `add_loss`.",
+            f"`{model.name}` has a `{'` and a `'.join(own)}` of its own, which the hardened model "
+            "does not call: its steps are its own, on the loss and metrics given to `compile`. "
+            "Move what they add into those, or into a layer that calls `add_loss`.",
             stacklevel=3,
         )
 
@@ -194,10 +203,9 @@ def check_loss(model: keras.Model, head: Head) -> None:
         from_logits = _from_logits(loss)
         if head.kind == "linear" and _function(loss) in _ALWAYS_PROBABILITIES:
             raise ValueError(
-                f"Loss and head disagree: got '{name}', which reads probabilities, on "
-                "a model that returns logits. Give the last layer "
-                "activation='softmax' (or 'sigmoid'), or use a cross entropy with "
-                "from_logits=True."
+                f"Loss and head disagree: got '{name}', which reads probabilities, on a model that "
+                "returns logits. Give the last layer activation='softmax' (or 'sigmoid'), or use a "
+                "cross entropy with from_logits=True."
             )
         if from_logits is None or from_logits == (head.kind == "linear"):
             continue
@@ -225,15 +233,15 @@ _ALWAYS_PROBABILITIES = (
     keras.losses.poisson,
     keras.losses.tversky,
 )
-_PROBABILITY_FUNCTIONS = tuple(
+_LIKELIHOOD_FUNCTIONS = tuple(
     keras.losses.get(name)
-    for name in (
-        "categorical_crossentropy",
-        "sparse_categorical_crossentropy",
-        "binary_crossentropy",
-        "categorical_focal_crossentropy",
-        "binary_focal_crossentropy",
-    )
+    for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
+)
+_PROBABILITY_FUNCTIONS = (
+    *_LIKELIHOOD_FUNCTIONS,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
 )
 
 
@@ -247,12 +255,6 @@ def _from_logits(loss: Any) -> bool | None:
 def _function(loss: Any) -> Any:
     """Return the function that a loss of Keras' own wraps, else the loss itself."""
     return getattr(loss, "fn", loss)
-
-
-_LIKELIHOOD_FUNCTIONS = tuple(
-    keras.losses.get(name)
-    for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
-)
 
 
 def is_cross_entropy(model: keras.Model) -> bool:

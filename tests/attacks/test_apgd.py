@@ -14,6 +14,7 @@ from keras_jsigr.attacks.gradient_attack import run_restarts
 from keras_jsigr.attacks.losses import attack_loss, misclassified
 from keras_jsigr.attacks.norms import BALLS
 from keras_jsigr.core.random import fold_in
+from keras_jsigr.core.variables import OWN
 
 RNG = np.random.default_rng(13)
 
@@ -399,7 +400,7 @@ class Slopes:
 
     def __init__(self, behind, slopes):
         self.behind, self.slopes = behind, slopes
-        self.examples = tf.Variable(0)
+        self.examples = tf.Variable(0, name=OWN)  # goes on, unlike variables of models
 
     def __call__(self, x):
         self.examples.assign_add(tf.shape(x)[0])

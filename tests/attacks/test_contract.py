@@ -162,6 +162,32 @@ def test_regions_and_half_precision(name):
     np.testing.assert_array_equal(x_adv[:, region == 0], x[:, region == 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(
+            *case.values,
+            id=case.id,
+            marks=() if case.id in ("FGSM-l2", "DeepFool-linf") else pytest.mark.slow,
+        )
+        for case in CASES
+    ],
+)
+def test_under_check_numerics(name, norm):
+    """No operation of an attack gives an infinity, for a radius or none."""
+    attack, y = make(name, norm), decide(X)
+    plain = attack(Net(), X, y)
+    unlimited = {"epsilon": math.inf} if attack.unlimited else {}
+    tf.debugging.enable_check_numerics()
+    try:
+        np.testing.assert_allclose(attack(Net(), X, y), plain, atol=1e-5)
+        attack.with_settings(**unlimited)(Net(), X)
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            attack(Net(), np.where(X == 0.0, np.nan, X), y)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
 def test_round_trips():
     for name in REGISTRY:
         check_round_trips(name)

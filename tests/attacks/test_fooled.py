@@ -1,5 +1,6 @@
-"""What an attack returns as success fools the model itself, in its own dtype."""
+"""What attacks return fools the model itself, which they leave as it was."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -12,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr import attacks
+from keras_jsigr.core.batching import predict_logits
+from keras_jsigr.saliency import explain
 
 SEARCHES = {
     "DeepFool": {},
@@ -84,6 +87,138 @@ def test_closest_points_fool_the_model_itself(kind, name):
     # What Carlini and Wagner's constants weigh is the size of the logits.
     assert moved.mean() > 0.9 or (name == "CarliniWagner" and "tiny" in kind)
     assert (answers(model, x_adv[moved]) != y[moved]).all()
+
+
+def cancelling(units, seed=0):
+    """Logits that are small differences of large sums, and inputs where they are."""
+    rng = np.random.default_rng(seed)
+    weights = 100.0 * rng.normal(size=(784, units))
+    model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(units)])
+    model.set_weights([weights.astype("float32"), -weights.sum(0).astype("float32") / 2])
+    x = rng.uniform(-1e-4, 1e-4, size=(16, 784)) / units + 0.5
+    return model, x.astype("float32")
+
+
+@pytest.mark.parametrize(("name", "units"), [("DeepFool", 1), ("FAB", 4), ("CarliniWagner", 4)])
+def test_success_in_one_batch_is_success_in_all(name, units):
+    """Sums round otherwise among other examples: a margin of less is no success."""
+    model, x = cancelling(units)
+
+    def decide(x):
+        logits = np.asarray(model(x))
+        return logits.argmax(-1) if units > 1 else (logits[:, 0] > 0).astype(int)
+
+    y = decide(x)
+    attack = getattr(attacks, name)(verbose=0, **SEARCHES[name])
+    whole = attack(model, x, y)
+    for x_adv in (whole, attack.with_settings(batch_size=1)(model, x, y)):
+        np.testing.assert_allclose(x_adv, whole, atol=1e-5)
+        moved = np.flatnonzero((x_adv != x).any(axis=1))
+        assert len(moved) > 12
+        for size in (1, 2, 3, 7, 16):
+            order = np.random.default_rng(size).permutation(moved)
+            parts = [order[at : at + size] for at in range(0, len(order), size)]
+            assert all((decide(x_adv[part]) != y[part]).all() for part in parts), size
+
+
+class Counting(tf.Module):
+    """Counts its questions and draws from a generator, both in variables."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(tf.random.stateless_normal((6, 3), [0, 1]))
+        self.asked = tf.Variable(0.0)
+        self.noise = tf.random.Generator.from_seed(1)
+
+    def __call__(self, x):
+        self.asked.assign_add(1.0)
+        return x @ self.weights + 0.01 * self.noise.normal((3,)) + 0.0 * self.asked
+
+
+class Hidden:
+    """Does not show what it holds."""
+
+    __slots__ = ("__weakref__", "model")
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, x):
+        return self.model(x)
+
+
+OTHERS = ["partial", "python", "module", "function"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["training", "hidden", *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)],
+)
+def test_attacks_leave_the_variables_alone(kind):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    net = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dropout(0.3)]
+    )
+    net.add(layers.Dense(3))
+    training, module = functools.partial(net, training=True), Counting()
+    model = {
+        "training": lambda x: net(x, training=True),
+        "partial": training,
+        "python": lambda x: tf.ensure_shape(tf.py_function(training, [x], tf.float32), (None, 3)),
+        "module": module,
+        "function": tf.function(module),
+        "hidden": Hidden(module),
+    }[kind]
+
+    def values():
+        seed = net.layers[2].seed_generator.state
+        variables = [*net.variables, seed, *module.variables, module.noise.state]
+        return [np.array(variable).tobytes() for variable in variables]
+
+    x = np.random.default_rng(1).uniform(size=(6, 6)).astype("float32")
+    model(x)  # what is compiled or built by the first question, is
+    before = values()
+    searches = [attacks.Square(0.1, queries=8)]
+    if kind != "python":
+        searches += [attacks.PGD(0.1, steps=2), attacks.DeepFool(steps=2)]
+    for attack in searches:
+        attack.with_settings(verbose=0, batch_size=4)(model, x, [0, 1, 2] * 2)
+        assert values() == before
+
+
+def test_random_layers_draw_anew_in_every_question():
+    drop = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.5)])
+    x = np.ones((4, 6), "float32")
+    for model in (lambda x: drop(x, training=True), Counting()):
+        assert (predict_logits(model, x) != predict_logits(model, x)).any()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_errors_of_python_code_are_told_in_a_line(late):
+    asked = []
+
+    def measure(x):
+        asked.append(len(x))
+        if not late or len(asked) > 3:
+            raise OSError("the sensor is offline")
+        return x[:, :3]
+
+    def model(x):
+        return tf.ensure_shape(tf.py_function(measure, [x], tf.float32), (None, 3))
+
+    x = np.full((4, 6), 0.5, "float32")
+    for ask in (
+        lambda: attacks.Square(0.1, queries=50, verbose=0)(model, x, [1, 1, 1, 1]),
+        lambda: [explain(model, x, method="occlusion") for _ in range(4)],
+        lambda: [explain(model, x, method="rise", samples=8) for _ in range(4)],
+    ):
+        asked.clear()
+        with pytest.raises(tf.errors.OpError) as told:
+            ask()
+        first, *others = str(told.value).splitlines()
+        assert first == "OSError: the sensor is offline"
+        assert len(others) == 1
 
 
 @pytest.mark.slow

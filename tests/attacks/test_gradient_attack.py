@@ -21,6 +21,7 @@ from keras_jsigr.attacks import (
 from keras_jsigr.attacks.gradient_attack import scaled_gradient
 from keras_jsigr.attacks.norms import SPACING, round_towards
 from keras_jsigr.core.random import fold_in
+from keras_jsigr.core.variables import OWN
 
 W = np.random.default_rng(3).normal(size=(6, 4)).astype("float32")
 
@@ -29,7 +30,7 @@ class Counting:
     """A bent linear model that counts the rows it was shown."""
 
     def __init__(self):
-        self.rows = tf.Variable(0)
+        self.rows = tf.Variable(0, name=OWN)  # goes on, unlike variables of models
 
     def __call__(self, x):
         self.rows.assign_add(tf.shape(x)[0])

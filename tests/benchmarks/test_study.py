@@ -36,17 +36,14 @@ def weights(recipe):
     return config.jacobian_weight, config.selective_weight
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
+def test_weights_follow_the_radius():
+    for settings, expected in (
         ({}, (0.0025, 0.0075)),
         ({"jacobian_weight": 0.1, "norm": "squared"}, (0.025, 0.00375)),
         ({"jacobian_weight": 0.1, "selective_target": "score"}, (0.025, 0.0075)),
-    ],
-)
-def test_weights_follow_the_radius(settings, expected):
-    recipe = {"defence": "harden", "settings": settings}
-    assert weights(at_radius(recipe, 0.05)) == pytest.approx(expected)
+    ):
+        recipe = {"defence": "harden", "settings": settings}
+        assert weights(at_radius(recipe, 0.05)) == pytest.approx(expected)
     assert at_radius(recipe, 0.1) == recipe
     other = {"defence": "TRADES-10", "beta": 6.0}
     assert at_radius(other, 0.05) == other

@@ -61,12 +61,12 @@ def net():
     return keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), *hidden, *head])
 
 
-def hardened(cache):
+def hardened(cache, **settings):
     config = kj.JSIGRConfig(
         epsilon=0.1, jacobian_weight=0.01, selective_weight=0.01, check_gradients=False
     )
     robust = kj.harden(net(), recipe=config, saliency_maps=cache, warmup=0, verbose=0)
-    robust.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+    robust.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", **settings)
     return robust
 
 
@@ -77,8 +77,8 @@ def train(model, data, *callbacks):
 
 @pytest.fixture(scope="module")
 def alone(module_data, cache):
-    """The variables after a training without callbacks."""
-    model = hardened(cache)
+    """The variables after a training without callbacks, eager: tracing takes longer."""
+    model = hardened(cache, run_eagerly=True)
     train(model, module_data)
     return [np.array(variable) for variable in model.variables]
 
@@ -86,7 +86,7 @@ def alone(module_data, cache):
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_training_with_it(name, module_data, cache, alone, tmp_path, capsys):
     make, adapts = CALLBACKS[name]
-    watched = hardened(cache)
+    watched = hardened(cache, run_eagerly=True)
     callback = make(*module_data, tmp_path)
     capsys.readouterr()
     log = train(watched, module_data, callback)

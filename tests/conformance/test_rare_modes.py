@@ -71,7 +71,7 @@ def test_steps_per_execution(golden, train, reference, assert_same_weights):
 
 
 @pytest.mark.slow
-@on("mlp", "attention")
+@on("mlp", "softmax_layer")
 def test_gradient_accumulation(golden, train, assert_same_weights):
     """Two half batches accumulated are one whole batch."""
     sgd = keras.optimizers.SGD
@@ -83,7 +83,7 @@ def test_gradient_accumulation(golden, train, assert_same_weights):
 
 
 @pytest.mark.slow
-@on("mlp", "resnet")
+@on("mlp", "subclassed")
 def test_moving_average(golden, train):
     optimizer = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5)
     robust = golden.compiled(optimizer)
@@ -190,7 +190,7 @@ def test_two_devices_equal_one(golden, two_devices, assert_same_weights):
 
 
 @pytest.mark.slow
-@on("mlp", "resnet")
+@on("mlp", "cnn")
 def test_activity_regularizers(golden):
     """Their loss belongs to the training pass, not to an occluded one."""
     inputs = keras.Input(golden.x.shape[1:])

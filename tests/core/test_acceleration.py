@@ -71,8 +71,7 @@ MODELS = {
     "strided, grouped": lambda: sequential(layers.Conv2D(6, 3, strides=2, groups=3), norm()),
     "depthwise": lambda: sequential(layers.DepthwiseConv2D(3, depth_multiplier=2), norm()),
     "dense": lambda: sequential(layers.Flatten(), layers.Dense(7), norm()),
-    "dense on the last axis": lambda: sequential(layers.Dense(7), norm()),
-    "no gamma": lambda: sequential(layers.Conv2D(5, 3), norm(scale=False)),
+    "dense on the last axis, no gamma": lambda: sequential(layers.Dense(7), norm(scale=False)),
     "no beta": lambda: sequential(layers.Conv2D(5, 3), norm(center=False)),
     "one dimension": lambda: sequential(layers.Reshape((64, 3)), layers.Conv1D(5, 3), norm()),
     "three dimensions": lambda: sequential(
@@ -87,7 +86,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_same_logits_and_gradients(name):
+def test_same_logits_and_gradients_with_fewer_products(name):
     model, x = MODELS[name](), tf.constant(IMAGES)
     logits = plain(model)
     folded = fold_batchnorm(model, logits, x[:1])
@@ -100,13 +99,6 @@ def test_same_logits_and_gradients(name):
         np.testing.assert_allclose(
             tape.gradient(got, x), tape.gradient(expected, x), rtol=1e-4, atol=1e-5
         )
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_no_normalization_is_left(name):
-    model = MODELS[name]()
-    logits = plain(model)
-    folded = fold_batchnorm(model, logits, IMAGES)
     assert multiplications(folded) < multiplications(logits)
 
 

@@ -17,6 +17,7 @@ from keras_jsigr.attacks import FGSM, MIFGSM, PGD, Attack, HopSkipJump, Square
 from keras_jsigr.attacks.apgd import APGD
 from keras_jsigr.attacks.pgd import BIM
 from keras_jsigr.attacks.suite import attack_names, named_attack
+from keras_jsigr.core.logits import innermost_line
 from keras_jsigr.evaluation import (
     Rate,
     Report,
@@ -30,8 +31,10 @@ from keras_jsigr.evaluation import (
 )
 from keras_jsigr.evaluation import evaluate_robustness as evaluate
 from keras_jsigr.evaluation import robustness as parts
+from keras_jsigr.evaluation.records import CRASHED
 from keras_jsigr.evaluation.render import tables
-from keras_jsigr.evaluation.run import innermost_line, model_name
+from keras_jsigr.evaluation.run import model_name
+from keras_jsigr.saliency import METHODS, explain
 
 EPSILON = 0.1
 NAMES = ("bar", "dot", "edge")
@@ -989,6 +992,33 @@ def test_an_evaluation_leaves_the_model_of_a_callable_alone(settings):
         evaluate(**settings)
     for now, then in zip(net.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.slow
+def test_under_check_numerics(net, surrogates, data):
+    """Every rule, attack and saliency method gives what it gives without the checks."""
+    x, y = data[0][:24], data[1][:24]
+    settings = {"epsilon": EPSILON, "surrogates": surrogates, "epsilons": [0.05, 0.1]}
+
+    def found(model):
+        report = evaluate(model, x, y, **settings, verbose=0, examples=2)
+        maps = {name: explain(model, x, y, method=name) for name in METHODS}
+        return report, maps
+
+    plain, maps = found(net)
+    twin = keras.models.clone_model(net)  # of which nothing is compiled yet
+    twin.set_weights(net.get_weights())
+    tf.debugging.enable_check_numerics()
+    try:
+        checked, again = found(twin)
+    finally:
+        tf.debugging.disable_check_numerics()
+    assert checked.errors == []
+    assert not [f.rule for f in checked.findings if f.says.startswith(CRASHED)]
+    assert [f.status for f in checked.findings] == [f.status for f in plain.findings]
+    assert checked.robust == plain.robust
+    for name, values in maps.items():
+        np.testing.assert_allclose(again[name], values, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from keras_jsigr.attacks import APGD, FGSM, PGD
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.inputs import input_specs, probe_batch
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import gradient_masking as diagnose
 from keras_jsigr.evaluation import gradient_masking_rules as rules
 from keras_jsigr.evaluation.gradient_masking import diagnostics
@@ -26,7 +27,6 @@ from keras_jsigr.evaluation.gradient_masking_context import (
 )
 from keras_jsigr.evaluation.gradient_masking_rules import RULES, Rule, RuleResult
 from keras_jsigr.evaluation.records import Finding
-from keras_jsigr.evaluation.subject import unchanged
 
 X = np.random.default_rng(0).uniform(0.1, 0.9, (60, 3)).astype("float32")
 Y = X.argmax(-1)

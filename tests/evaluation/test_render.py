@@ -490,6 +490,34 @@ def test_nothing_leaves_the_drawing(svg):
             assert 0 <= float(element.get(name, 0)) <= limit
 
 
+@pytest.mark.parametrize("width", [350, 1040])
+def test_labels_of_radii_and_guessing_do_not_overlap(width):
+    """Whatever is marked is named, once: what has no room of its own shares a label."""
+    rng = np.random.default_rng(width)
+    for count in (1, 2, 3, 4, 6) * 20:
+        marked = sorted({float(f"{v:.2g}") for v in rng.uniform(0.0, 0.4, count)})
+        chances = sorted({float(f"{v:.3f}") for v in rng.uniform(0.01, 0.5, count)})
+        line = [CurvePoint(epsilon=e, accuracy=Rate(1, 2)) for e in (0.0, 0.4)]
+        chart = Chart([("a", line)], marked, chances, width, 300)
+        ends = -np.inf
+        for text, place, anchor in chart.radius_labels():
+            length = 7.0 * len(text)
+            start = place - length * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+            assert start > ends + 5
+            ends = start + length
+            assert start > -5
+            assert ends < width + 5
+        named = re.findall(r"[\d.]+", " ".join(t for t, *_ in chart.radius_labels()))
+        if not any(" to " in text for text, *_ in chart.radius_labels()):
+            assert [float(name) for name in named] == marked
+        assert {float(named[0]), float(named[-1])} == {marked[0], marked[-1]}
+        levels = chart.level_labels()
+        named = re.findall(r"[\d.]+", " ".join(text for text, _ in levels))
+        assert len(named) == len({f"{100 * chance:.1f}" for chance in chances})
+        heights = [chart.y(level) for _, level in levels]
+        assert all(below - above >= 18 for below, above in pairwise(heights))
+
+
 def test_ticks_are_round_and_enough():
     for limit in (1e-6, 0.0313, 0.1, 0.3, 1.0, 7.0, 8.0, 255.0):
         for most, width in ((3, 350), (6, 1040)):

@@ -1,6 +1,7 @@
 """The page in a real browser: quiet, within its window, and what the script does."""
 
 import base64
+import dataclasses
 import itertools
 import json
 
@@ -317,6 +318,65 @@ def test_prints_light_and_unfolded(browser, pages, report):
     pdf = browser.driver.execute_cdp_cmd("Page.printToPDF", {})["data"]
     assert base64.b64decode(pdf).startswith(b"%PDF")
     assert browser.run("return document.querySelectorAll('details[open]').length") == 0
+
+
+# How much room is left between the texts of a drawing, and to its edges.
+ROOM = """
+const [drawing] = [...document.querySelectorAll("svg")]
+  .filter((e) => e.querySelector(".marked") && e.getClientRects().length);
+const outer = drawing.getBoundingClientRect();
+const boxes = [...drawing.querySelectorAll("text")].map((e) => e.getBoundingClientRect());
+let room = 99;
+boxes.forEach((a, i) => {
+  room = Math.min(room, a.left - outer.left, outer.right - a.right, a.top - outer.top);
+  for (const b of boxes.slice(i + 1)) {
+    const across = Math.max(b.left - a.right, a.left - b.right);
+    room = Math.min(room, Math.max(across, b.top - a.bottom, a.top - b.bottom));
+  }
+});
+return room;
+"""
+
+
+def test_labels_of_several_radii_leave_room(browser, tmp_path, report):
+    """Reports of six radii and three levels of guessing, some of them close."""
+    page = tmp_path / "page.html"
+    for radii in ((0.05, 0.1, 0.11, 0.12, 0.3, 0.31), (0.1, 0.2), (0.28, 0.3, 0.4)):
+        shown = [
+            dataclasses.replace(
+                report,
+                title=f"{radius}",
+                threat_model={**report.threat_model, "epsilon": radius},
+                chance=(0.1, 0.12, 0.3)[number % 3],
+            )
+            for number, radius in enumerate(radii)
+        ]
+        page.write_text(html_page(shown), encoding="utf-8")
+        for width in (390, 1280):
+            browser.open(page, width=width)
+            assert browser.run(ROOM) >= -1.0, (radii, width)
+
+
+def test_a_table_wider_than_a_phone_says_that_it_goes_on(browser, pages):
+    hints = (
+        "return [...document.querySelectorAll('.scroll')].filter((e) => e.clientWidth)"
+        ".map((e) => [e.scrollWidth > e.clientWidth + 1, e.nextElementSibling.textContent,"
+        " e.nextElementSibling.getClientRects().length > 0])"
+    )
+    browser.open(pages["two"], width=390)
+    found = browser.run(hints)
+    assert [wide for wide, *_ in found] == [shown for *_, shown in found]
+    assert any(wide for wide, *_ in found)
+    assert {text for _, text, _ in found} == {"The table goes on to the right."}
+    # A window made wider takes the hints back; a table unfolded gets its own.
+    browser.look(width=1280)
+    browser.until("return document.querySelectorAll('.beyond:not([hidden])').length === 0")
+    browser.look(width=390)
+    browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
+    browser.until("return document.querySelectorAll('.beyond:not([hidden])').length > 0")
+    unfolded = browser.run(hints)
+    assert any(shown for *_, shown in unfolded)
+    assert [wide for wide, *_ in unfolded] == [shown for *_, shown in unfolded]
 
 
 def test_every_control_is_reached_by_tab(browser, pages):

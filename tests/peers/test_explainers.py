@@ -13,6 +13,8 @@ from explainers.agreement import DIFFERENT, TOLERANCE, as_ours, correlation, dif
 from explainers.peers import LIBRARIES, MODULES, OURS, find
 from explainers.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(samples=60, steps=6, patch=4, stride=2, masks=1500, grid=4, rows=30)
 
 

@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import gc
 import inspect
+import itertools
 import threading
 import weakref
 from collections import deque
@@ -20,7 +21,6 @@ from keras_jsigr import saliency
 from keras_jsigr.core.batching import CompiledCache
 from keras_jsigr.saliency import (
     METHODS,
-    Perturbation,
     SmoothGrad,
     base,
     explain,
@@ -125,32 +125,30 @@ def programs_of(model):
 
 def test_equal_explainers_share_one_program(conv_net, images, labels, monkeypatch):
     """Whatever asks for it, and only as long as the model lives."""
-    for _ in range(20):
+    for _ in range(3):
         gradient_map(conv_net, images, labels)
         explain(conv_net, images[:3], labels[:3])
         gradient_explainer(conv_net, images)(images, labels)
     assert len(programs_of(conv_net)) == 1
-    for samples in (3, 4, 3, 4):
+    for samples in (2, 3, 2, 3):
         explain(conv_net, images, method="smoothgrad", samples=samples)
     explain(conv_net, images)  # without labels
-    for _ in range(3):
+    for _ in range(2):
         explain(conv_net, images, method="occlusion", patch=[4, 4])
         explain(conv_net, images, method="grad_cam", verbose=0)
         kj.perturbation_map(conv_net, images)
     assert len(programs_of(conv_net)) == 7
     model = keras.Sequential.from_config(conv_net.get_config())
-    for method in ("gradient", "grad_cam", "rise"):
+    for method in ("gradient", "grad_cam"):
         explain(model, images, method=method, **FAST[method])
     gone = weakref.ref(model)
     del model
     gc.collect()
     assert gone() is None
-    monkeypatch.setattr(base, "_PROGRAMS", CompiledCache(4))
-    for smooth in (False, True, False):
-        for normalize in (True, False):
-            explain(conv_net, images, method=Perturbation(grid=2, normalize=normalize))
-        explain(conv_net, images, method="smoothgrad" if smooth else "gradient")
-    assert len(programs_of(conv_net)) <= 4
+    monkeypatch.setattr(base, "_PROGRAMS", CompiledCache(2))
+    for method in ("gradient", "grad_cam", "gradient", "gradient_x_input"):
+        explain(conv_net, images, method=method, **FAST[method])
+    assert len(programs_of(conv_net)) <= 2
 
 
 def test_a_shared_program_is_of_the_model_as_it_is(images):
@@ -254,7 +252,7 @@ def test_heads_integers_and_half_precision(method):
     assert np.isfinite(half).all()
 
 
-@pytest.mark.parametrize("method", ["gradient", "smoothgrad", "grad_cam", "occlusion"])
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
 def test_another_thread_never_notices(images, method):
     """It predicts with the same model while the explanation is compiled and run."""
     inner = [
@@ -287,14 +285,12 @@ def test_another_thread_never_notices(images, method):
     np.testing.assert_allclose(found, maps, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["gradient", "occlusion"])
-def test_nan_in_the_first_example_stays_there(images, method):
-    flat = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
-    net = keras.Sequential([keras.Input((10, 8, 2)), *flat])
+def test_nan_in_the_first_example_stays_there(images):
+    net = dense_net(3, "softmax")
     y = net(images).numpy().argmax(-1)
     spoilt = images.copy()
     spoilt[0, 1, 1] = np.nan
-    for model in (net, lambda x: net(x)):
+    for method, model in itertools.product(("gradient", "occlusion"), (net, lambda x: net(x))):
         clean = explain(model, images, y, method=method)
         maps = explain(model, spoilt, y, method=method)
         np.testing.assert_allclose(maps[1:], clean[1:], rtol=1e-4, atol=1e-5)
@@ -316,13 +312,13 @@ def test_one_of_several_inputs(images):
         explain(model, [images, np.zeros((11, 3))])
 
 
-@pytest.mark.parametrize("shape", [(12,), (6, 3)])
-def test_tables_and_sequences(make_net, rng, shape):
-    x = rng.random((4, *shape), dtype=np.float32)
-    for method in ("gradient", "vargrad", "integrated_gradients", "perturbation"):
-        run = explainer(make_net(shape), x[:1], method=method, **FAST[method])
-        assert run(x).shape == (4, shape[0])
-        assert run(x[:0]).shape == (0, shape[0])
+def test_tables_and_sequences(make_net, rng):
+    for shape in ((12,), (6, 3)):
+        x = rng.random((4, *shape), dtype=np.float32)
+        for method in ("gradient", "vargrad", "integrated_gradients", "perturbation"):
+            run = explainer(make_net(shape), x[:1], method=method, **FAST[method])
+            assert run(x).shape == (4, shape[0])
+            assert run(x[:0]).shape == (0, shape[0])
 
 
 def test_grey_images_by_layout(images):
@@ -355,40 +351,40 @@ def dense_net(units=3, head="sigmoid"):
     return keras.Sequential([keras.Input((10, 8, 2)), keras.layers.Flatten(), dense])
 
 
-@pytest.mark.parametrize("method", ["occlusion", "sarfa", "gradient"])
-def test_one_unit_is_a_decision_between_two_classes(images, method):
+def test_one_unit_is_a_decision_between_two_classes(images):
     """Of two classes that exclude each other, whatever the head is called."""
-    net, y = dense_net(1), np.arange(11) % 2
-    settings = {"method": method, **FAST[method]}
-    maps = [explain(net, images, y, kind=k, **settings) for k in ("sigmoid", "softmax")]
-    np.testing.assert_allclose(*maps, rtol=1e-6)
-    assert np.abs(maps[0]).max() > 0
+    for method in ("occlusion", "sarfa", "gradient"):
+        net, y = dense_net(1), np.arange(11) % 2
+        settings = {"method": method, **FAST[method]}
+        maps = [explain(net, images, y, kind=k, **settings) for k in ("sigmoid", "softmax")]
+        np.testing.assert_allclose(*maps, rtol=1e-6)
+        assert np.abs(maps[0]).max() > 0
 
 
-@pytest.mark.parametrize("method", ["gradient", "occlusion"])
-def test_the_logit_of_one_unit_has_the_sign_of_the_class(images, method):
-    net = dense_net(1)
-    run = explainer(net, images[:1], method=method, score="logit", **FAST[method])
-    assert run.method.score == "margin"
-    no, yes = run(images, [0] * 11), run(images, [1] * 11)
-    if method == "occlusion":
-        np.testing.assert_allclose(no, -yes, rtol=1e-4, atol=1e-6)
-    else:
-        rows = np.abs(net.layers[-1].kernel.numpy()).reshape(10, 8, 2).sum(-1)
-        np.testing.assert_allclose(no, [rows] * 11, rtol=1e-4)
-        np.testing.assert_allclose(yes, [rows] * 11, rtol=1e-4)
+def test_the_logit_of_one_unit_has_the_sign_of_the_class(images):
+    for method in ("gradient", "occlusion"):
+        net = dense_net(1)
+        run = explainer(net, images[:1], method=method, score="logit", **FAST[method])
+        assert run.method.score == "margin"
+        no, yes = run(images, [0] * 11), run(images, [1] * 11)
+        if method == "occlusion":
+            np.testing.assert_allclose(no, -yes, rtol=1e-4, atol=1e-6)
+        else:
+            rows = np.abs(net.layers[-1].kernel.numpy()).reshape(10, 8, 2).sum(-1)
+            np.testing.assert_allclose(no, [rows] * 11, rtol=1e-4)
+            np.testing.assert_allclose(yes, [rows] * 11, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["gradient", "occlusion", "perturbation"])
-def test_the_head_says_whether_classes_exclude_each_other(images, method):
-    model, labels = dense_net(), np.array([[1.0, 0.0, 1.0]] * 11, "float32")
-    for y in (None, labels):
-        found = explain(model, images, y, method=method)
-        independent = explain(model, images, y, method=method, kind="sigmoid")
-        np.testing.assert_array_equal(found, independent)
-    if method == "gradient":
-        exclusive = explain(model, images, labels, method=method, kind="softmax")
-        assert np.abs(found - exclusive).max() > 1e-3
+def test_the_head_says_whether_classes_exclude_each_other(images):
+    for method in ("gradient", "occlusion", "perturbation"):
+        model, labels = dense_net(), np.array([[1.0, 0.0, 1.0]] * 11, "float32")
+        for y in (None, labels):
+            found = explain(model, images, y, method=method)
+            independent = explain(model, images, y, method=method, kind="sigmoid")
+            np.testing.assert_array_equal(found, independent)
+        if method == "gradient":
+            exclusive = explain(model, images, labels, method=method, kind="softmax")
+            assert np.abs(found - exclusive).max() > 1e-3
 
 
 def test_so_does_a_binary_loss(images):
@@ -422,28 +418,22 @@ def test_one_dtype_for_logits_that_are_the_inputs():
 # ---- hardened models
 
 
-@pytest.mark.parametrize("method", ["gradient", "grad_cam"])
-def test_a_hardened_model_is_explained_as_its_base(conv_net, images, method):
-    robust = kj.harden(conv_net, epsilon=0.1, verbose=0)
-    settings = {"method": method, **FAST[method]}
-    np.testing.assert_allclose(
-        explain(robust, images, **settings),
-        explain(conv_net, images, **settings),
-        rtol=1e-4,
-        atol=1e-6,
-    )
+def test_a_hardened_model_is_explained_as_its_base(conv_net, images):
+    for method in ("gradient", "grad_cam"):
+        robust = kj.harden(conv_net, epsilon=0.1, verbose=0)
+        settings = {"method": method, **FAST[method]}
+        np.testing.assert_allclose(
+            explain(robust, images, **settings),
+            explain(conv_net, images, **settings),
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_the_range_of_a_hardened_model_is_the_default(conv_net, images):
     x, wide = 2.0 * images - 1.0, {"input_range": (-1.0, 1.0)}
     robust = kj.harden(conv_net, epsilon=0.1, verbose=0, **wide)
-    for method in (
-        "smoothgrad",
-        "vargrad",
-        "integrated_gradients",
-        "occlusion",
-        "rise",
-    ):
+    for method in ("smoothgrad", "vargrad", "integrated_gradients", "occlusion", "rise"):
         run = explainer(robust, x[:1], method=method, **FAST[method])
         assert run.method.input_range == (-1.0, 1.0)
         named = explainer(robust, x[:1], method=method, input_range=(0.0, 1.0))

@@ -1,5 +1,7 @@
 """Gradient methods and Grad-CAM against closed forms, NumPy and finite differences."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -29,12 +31,11 @@ def numpy_score(z, y, score, kind):
     return target - logsumexp(others, -1)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_float64_finite_differences(rng, kind):
+def test_float64_finite_differences(rng):
     a, b = rng.normal(size=(6, 5)), rng.normal(size=(5, 3))
     x, y = rng.normal(size=(4, 6)), np.eye(3, dtype="float32")[[0, 2, 1, 1]]
     h = 1e-6
-    for score in ("log_prob", "margin", "logit"):
+    for kind, score in itertools.product(("softmax", "sigmoid"), ("log_prob", "margin", "logit")):
         got = input_gradient(lambda x: tf.tanh(x @ a) @ b, tf.constant(x), y, score, kind)
         assert got.dtype == tf.float64
         for i, step in enumerate(h * np.eye(6)):
@@ -160,36 +161,38 @@ def test_linear_nets_have_no_variance(rng, images, labels):
     np.testing.assert_allclose(got, rows, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_integrated_gradients_by_hand(net, images, labels, rule):
-    terms = [
-        w * net.gradient(0.3 + t * (images - 0.3), labels)
-        for t, w in zip(*quadrature(6, rule), strict=True)
-    ]
-    settings = {"steps": 6, "rule": rule, "baseline": 0.3, **LOGIT}
-    got = explain(net, images, labels, method="integrated_gradients", **settings)
-    np.testing.assert_allclose(got, (images - 0.3) * sum(terms), atol=1e-5)
+def test_integrated_gradients_by_hand(net, images, labels):
+    for rule in RULES:
+        terms = [
+            w * net.gradient(0.3 + t * (images - 0.3), labels)
+            for t, w in zip(*quadrature(6, rule), strict=True)
+        ]
+        settings = {"steps": 6, "rule": rule, "baseline": 0.3, **LOGIT}
+        got = explain(net, images, labels, method="integrated_gradients", **settings)
+        np.testing.assert_allclose(got, (images - 0.3) * sum(terms), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "score"),
-    [("zero", "log_prob"), ("blur", "margin"), ("mean", "logit"), (0.5, "log_prob")],
-)
-def test_integrated_gradients_are_complete(conv_net, images, labels, kind, score):
-    got = explain(
-        conv_net,
-        images,
-        labels,
-        method="integrated_gradients",
-        baseline=kind,
-        score=score,
-        reduce=False,
-    )
-    named = isinstance(kind, str)
-    low = baseline(images, kind) if named else np.full_like(images, kind)
-    hot = tf.one_hot(labels, 3)
-    here, there = (class_score(conv_net(x), hot, score) for x in (images, low))
-    np.testing.assert_allclose(got.sum((1, 2, 3)), here - there, atol=1e-5)
+def test_integrated_gradients_are_complete(conv_net, images, labels):
+    for kind, score in (
+        ("zero", "log_prob"),
+        ("blur", "margin"),
+        ("mean", "logit"),
+        (0.5, "log_prob"),
+    ):
+        got = explain(
+            conv_net,
+            images,
+            labels,
+            method="integrated_gradients",
+            baseline=kind,
+            score=score,
+            reduce=False,
+        )
+        named = isinstance(kind, str)
+        low = baseline(images, kind) if named else np.full_like(images, kind)
+        hot = tf.one_hot(labels, 3)
+        here, there = (class_score(conv_net(x), hot, score) for x in (images, low))
+        np.testing.assert_allclose(got.sum((1, 2, 3)), here - there, atol=1e-5)
 
 
 def test_zero_is_the_low_end_of_the_range(net, images, labels):
@@ -278,19 +281,19 @@ def test_a_net_that_pools_in_closed_form(images, labels):
     np.testing.assert_allclose(got, resized(cam, (10, 8)), atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", ["first", "last"])
-def test_against_a_split_model(conv_net, images, layer):
-    there = conv_net.get_layer(layer).output
-    below = keras.Model(conv_net.inputs[0], there)
-    above = keras.Model(there, conv_net.outputs[0])
-    features = tf.convert_to_tensor(below(images))
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        own = tf.reduce_max(above(features), axis=-1)
-    weights = tape.gradient(own, features).numpy().mean((1, 2), keepdims=True)
-    cam = np.maximum((weights * features.numpy()).sum(-1), 0)
-    got = grad_cam(conv_net, images, layer=layer)
-    np.testing.assert_allclose(got, resized(cam, (10, 8)), rtol=1e-4, atol=1e-6)
+def test_against_a_split_model(conv_net, images):
+    for layer in ("first", "last"):
+        there = conv_net.get_layer(layer).output
+        below = keras.Model(conv_net.inputs[0], there)
+        above = keras.Model(there, conv_net.outputs[0])
+        features = tf.convert_to_tensor(below(images))
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            own = tf.reduce_max(above(features), axis=-1)
+        weights = tape.gradient(own, features).numpy().mean((1, 2), keepdims=True)
+        cam = np.maximum((weights * features.numpy()).sum(-1), 0)
+        got = grad_cam(conv_net, images, layer=layer)
+        np.testing.assert_allclose(got, resized(cam, (10, 8)), rtol=1e-4, atol=1e-6)
 
 
 def test_both_classes_of_one_unit(images):
@@ -365,6 +368,13 @@ def test_normalization_and_activation_belong_to_the_convolution(images):
     patches = layers.Reshape((5, 4, 8), name="patches")
     net = keras.Sequential([keras.Input((10, 8, 2)), patches, layers.Flatten()])
     assert find_feature_layer(net, images) == (patches, (5, 4, 8), 0)
+
+
+def test_maps_of_nothing_but_zeros_are_told(images):
+    off = layers.Dense(4, activation="relu", bias_initializer=keras.initializers.Constant(-99.0))
+    net = keras.Sequential([keras.Input((10, 8, 2)), layers.Flatten(), off, layers.Dense(2)])
+    with pytest.warns(UserWarning, match="All maps are zero.*ReLUs"):
+        assert not explain(net, images).any()
 
 
 def test_a_convolution_as_head_tells_no_place(images):

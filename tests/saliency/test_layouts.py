@@ -58,29 +58,26 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("layout", READ)
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "grad_cam"])
-def test_the_place_that_matters_has_the_maximum(layout, method):
-    shape, place, more = READ[layout]
-    model, x = depends_on(shape, *place)
-    if method in ("perturbation", "sarfa"):
-        # A disc on every place, of the width of one.
-        more = {**more, "baseline": "zero", "grid": shape[:2] if len(shape) > 1 else 3}
-        more["grid"] = (6, 7) if layout in ("image", "grey image") else (3, 2)
-    maps = explain(model, x, [0] * 3, method=method, **FAST.get(method, {}), **more)
-    kept = shape[:2] if "image" in layout else shape[:1]
-    assert maps.shape == (3, *kept)
-    best = maps.reshape(3, -1).argmax(1)
-    assert np.unravel_index(best, kept)[0].tolist() == [place[0]] * 3
-    if len(kept) == 2:
-        assert np.unravel_index(best, kept)[1].tolist() == [place[1]] * 3
+def test_the_place_that_matters_has_the_maximum(method):
+    for layout, (shape, place, more) in READ.items():
+        model, x = depends_on(shape, *place)
+        if method in ("perturbation", "sarfa"):
+            # A disc on every place, of the width of one.
+            grid = (6, 7) if "image" in layout else (3, 2)
+            more = {**more, "baseline": "zero", "grid": grid}
+        maps = explain(model, x, [0] * 3, method=method, **FAST.get(method, {}), **more)
+        kept = shape[:2] if "image" in layout else shape[:1]
+        assert maps.shape == (3, *kept)
+        best = np.unravel_index(maps.reshape(3, -1).argmax(1), kept)
+        assert np.transpose(best).tolist() == [list(place[: len(kept)])] * 3, layout
 
 
-@pytest.mark.parametrize("place", [(1, 5), (4, 0), (2, 3)])
-def test_grad_cam_follows_the_content(place):
-    model, x = convolution((6, 7, 2), place)
-    maps = explain(model, x, [0] * 3, method="grad_cam", verbose=0)
-    assert np.unravel_index(maps[0].argmax(), (6, 7)) == place
+def test_grad_cam_follows_the_content():
+    for place in ((1, 5), (4, 0), (2, 3)):
+        model, x = convolution((6, 7, 2), place)
+        maps = explain(model, x, [0] * 3, method="grad_cam", verbose=0)
+        assert np.unravel_index(maps[0].argmax(), (6, 7)) == place
 
 
 def volume():
@@ -140,6 +137,8 @@ def test_volumes_are_refused_but_for_signed_gradients():
 
 
 def test_channels_first_is_refused():
+    permuted = keras.Sequential([keras.Input((3, 8, 8)), L.Permute((2, 3, 1)), L.Flatten()])
+    refused(permuted, (3, 8, 8), "channels last")
     model = channels_first()
     refused(model, (3, 8, 8), "channels last")
     refused(lambda x: x[:, 0, 0, :3], (3, 8, 8), "look like .C, H, W.", ["occlusion"])
@@ -231,25 +230,35 @@ def between(*inner):
     return keras.Sequential([keras.Input((16, 16, 3)), start, *inner, *tail])
 
 
-FOUND = {
-    "a convolution": (between(L.Conv2D(4, 3, name="it")), "it"),
-    "tokens on their grid": (transformer(grid=True), "grid"),
-    "in a gate": (between(L.Conv2D(4, 3), L.Activation("silu", name="it")), "it"),
-    "before turned axes": (between(L.Permute((2, 1, 3)), L.Conv2D(2, 3)), "first"),
-    "before channels in front": (between(L.Permute((3, 1, 2))), "first"),
-    "before what was mixed": (
-        between(L.Flatten(), L.Dense(64), L.Reshape((4, 4, 4)), L.Conv2D(2, 3)),
-        "first",
-    ),
-}
+class Gated(L.Layer):
+    """Multiply maps by a gate of their own."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gate = L.Conv2D(channels, 3, padding="same", activation="sigmoid")
+
+    def build(self, shape):
+        self.gate.build(shape)
+
+    def call(self, maps):
+        return maps * self.gate(maps)
 
 
-@pytest.mark.parametrize("case", FOUND)
-def test_feature_maps_lie_as_the_image_does(case):
-    model, name = FOUND[case]
+def test_feature_maps_lie_as_the_image_does():
     x = np.random.default_rng(0).random((2, 16, 16, 3)).astype("float32")
-    assert find_feature_layer(model, x).layer.name == name
-    assert explain(model, x, method="grad_cam", verbose=0).shape == (2, 16, 16)
+    for model, name in (
+        (between(L.Conv2D(4, 3, name="it")), "it"),
+        (transformer(grid=True), "grid"),
+        (between(L.Conv2D(4, 3), L.Activation("silu", name="it")), "it"),
+        # Behind axes that are turned, in front, or mixed, maps lie otherwise.
+        (between(L.Permute((2, 1, 3)), L.Conv2D(2, 3)), "first"),
+        (between(L.Permute((3, 1, 2))), "first"),
+        (between(L.Flatten(), L.Dense(64), L.Reshape((4, 4, 4)), L.Conv2D(2, 3)), "first"),
+        # A gate, which spatial attention multiplies the features by, is none of them.
+        (between(L.Conv2D(4, 3, name="it"), Gated(1)), "it"),
+    ):
+        assert find_feature_layer(model, x).layer.name == name
+        assert explain(model, x, method="grad_cam", verbose=0).shape == (2, 16, 16)
 
 
 def test_projections_of_attention_are_no_feature_maps():

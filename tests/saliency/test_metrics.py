@@ -117,7 +117,7 @@ def test_insertion_starts_where_deletion_ends(images):
 
 
 def test_compiles_for_any_batch_size(ramp):
-    @tf.function(input_signature=[tf.TensorSpec((None, 10), tf.float32)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, 10), tf.float32)])
     def area(x):
         return deletion(total, x, x, steps=5, baseline="zero")
 
@@ -327,7 +327,7 @@ def test_pairs_of_maps_contract(metric, maps, others):
     single = [metric(maps[i : i + 1], others[i : i + 1]).numpy() for i in range(6)]
     np.testing.assert_allclose(whole, np.concatenate(single), atol=1e-6)
     spec = tf.TensorSpec((None, 12, 13), tf.float32)
-    compiled = tf.function(metric, input_signature=[spec, spec])
+    compiled = tf.function(metric, [spec, spec], autograph=False)
     np.testing.assert_allclose(compiled(maps, others), whole, atol=1e-6)
     assert compiled(maps[:0], others[:0]).shape == (0,)
     assert compiled.experimental_get_tracing_count() == 1

@@ -86,30 +86,30 @@ def boxes(figure):
     return texts, [i.get_window_extent(renderer) for i in axes.images]
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (224, 224, 3), (16, 90)])
-def test_nothing_overlaps_and_all_is_on_the_canvas(shape):
-    x, p = images(6, shape), np.full((6, 3), 1 / 3)
-    maps = {k: images(6, shape[:2]) - 0.5 * (k == "b") for k in ("W" * 40, "a", "b")}
-    for settings in (
-        {},
-        {"shared_scale": True, "overlay": True, "title": "T" * 200},
-        {"y": np.arange(6) % 3},
-        {"y": np.eye(3)[[0, 1, 2, 0, 1, 2]], "probabilities": p, "class_names": NAMES},
-    ):
-        figure = kj.plot_saliency(x, maps, **settings)
-        texts, pictures = boxes(figure)
-        width, height = figure.bbox.size
-        for box in (*texts, *pictures):
-            assert box.x0 >= 8
-            assert box.y0 >= 4
-            assert box.x1 <= width - 8
-            assert box.y1 <= height - 4
-        for index, box in enumerate(texts):
-            assert not box.count_overlaps([*texts[:index], *pictures])
-        pixels = plot.to_pixels(figure)
-        assert pixels.shape == (round(height), round(width), 3)
-        assert max(pixels.shape) <= 1000
-        assert all(max(box.size) <= 129 for box in pictures)
+def test_nothing_overlaps_and_all_is_on_the_canvas():
+    for shape in ((28, 28, 1), (224, 224, 3), (16, 90)):
+        x, p = images(6, shape), np.full((6, 3), 1 / 3)
+        maps = {k: images(6, shape[:2]) - 0.5 * (k == "b") for k in ("W" * 40, "a", "b")}
+        for settings in (
+            {},
+            {"shared_scale": True, "overlay": True, "title": "T" * 200},
+            {"y": np.arange(6) % 3},
+            {"y": np.eye(3)[[0, 1, 2, 0, 1, 2]], "probabilities": p, "class_names": NAMES},
+        ):
+            figure = kj.plot_saliency(x, maps, **settings)
+            texts, pictures = boxes(figure)
+            width, height = figure.bbox.size
+            for box in (*texts, *pictures):
+                assert box.x0 >= 8
+                assert box.y0 >= 4
+                assert box.x1 <= width - 8
+                assert box.y1 <= height - 4
+            for index, box in enumerate(texts):
+                assert not box.count_overlaps([*texts[:index], *pictures])
+            pixels = plot.to_pixels(figure)
+            assert pixels.shape == (round(height), round(width), 3)
+            assert max(pixels.shape) <= 1000
+            assert all(max(box.size) <= 129 for box in pictures)
 
 
 def labels(figure):

@@ -222,6 +222,85 @@ def test_a_layer_that_insists_on_float32_passes():
     harden(image_net(Insists()))
 
 
+@tf.custom_gradient
+def forgets(x):
+    """The square, whose derivative pretends to be constant, in float32 alone."""
+    tf.debugging.assert_type(x, tf.float32)
+    twice = tf.stop_gradient(2.0 * x)
+    return x * x, lambda upstream: upstream * twice
+
+
+def test_wrong_derivatives_in_float32_alone_are_found():
+    """Double precision cannot be tried: the differences are those of floats."""
+    squares = layers.Lambda(forgets, name="culprit")
+    with pytest.raises(ValueError, match=r"`culprit`.* is wrong by"):
+        harden(image_net(layers.BatchNormalization(), squares))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_wrong_derivatives_of_frozen_layers_are_found(inside):
+    """Once they are trained, nobody asks again."""
+    culprit = layers.Lambda(forgetful, name="culprit")
+    frozen = [layers.Conv2D(3, 3, name="below"), culprit]
+    if inside:
+        frozen = [keras.Sequential([layers.Input((8, 8, 3)), *frozen])]
+    for layer in frozen:
+        layer.trainable = False
+    with pytest.raises(ValueError, match=r"`culprit`.* is wrong by"):
+        harden(keras.Sequential([layers.Input((8, 8, 3)), *frozen, layers.Flatten(), dense(3)]))
+
+
+@pytest.mark.parametrize("how", [keras.remat, tf.recompute_grad])
+def test_functions_that_are_computed_again_are_named(how):
+    """Their layer holds another one, and is refused with the words of TensorFlow."""
+
+    class Again(layers.Layer):
+        def __init__(self):
+            super().__init__(name="culprit")
+            self.inner = conv(3, 3, activation="silu")
+
+        def build(self, shape):
+            self.inner.build(shape)
+
+        def call(self, x):
+            return how(self.inner.call)(x)
+
+    with pytest.raises(
+        ValueError, match=r"`culprit`.* raises: recompute_grad.* exchange the layer"
+    ):
+        harden(image_net(Again()))
+
+
+@pytest.mark.parametrize(
+    ("scope", "fine"),
+    [
+        ({"mode": "full"}, False),
+        ({"mode": "larger_than", "output_size_threshold": 10}, False),
+        ({"mode": "activations"}, False),
+        ({"mode": "list_of_layers", "layer_names": ["inner"]}, False),
+        ({"mode": "list_of_layers", "layer_names": ["another"]}, True),
+        ({"mode": None}, True),
+    ],
+)
+def test_layers_that_are_computed_again(scope, fine):
+    """They are refused; one that the scope does not reach trains as ever."""
+    with keras.RematScope(**scope):
+        net = image_net(layers.Conv2D(3, 3, name="inner", activation="silu"))
+    if fine:
+        harden(net)
+        return
+    with pytest.raises(ValueError, match=r"'inner'.*made within a `keras.RematScope`"):
+        harden(net)
+
+
+def test_hardening_within_a_scope_is_harmless():
+    net = image_net(layers.Activation("silu"))
+    with keras.RematScope(mode="full"):
+        robust = harden(net)
+    x = np.random.default_rng(0).random((4, 8, 8, 3), "float32")
+    np.testing.assert_array_equal(robust.predict(x, verbose=0), net.predict(x, verbose=0))
+
+
 class Gathers(layers.Layer):
     """Has gradients that are not dense."""
 

@@ -163,17 +163,30 @@ class Chart:
         return [(", ".join(dict.fromkeys(map(percent, g))), g[-1]) for g in groups]
 
     def radius_labels(self) -> list[tuple[str, float, str]]:
-        """Return the marked radii with place and anchor; close ones share a label."""
-        found = []
-        for group in _close(self.marked, lambda a, b: self.x(b) - self.x(a) < 90):
-            text, place = ", ".join(map(number, group)), self.x(group[-1])
-            half, anchor = 3.6 * (len(text) + 4), "middle"
-            if place + half > self.width:
-                place, anchor = place + 4, "end"
-            elif place < half:
-                place, anchor = place - 4, "start"
-            found.append((f"ε = {text}", place, anchor))
-        return found
+        """Return the marked radii with place and anchor; those too close share a label."""
+        groups: list[list[float]] = []
+        for radius in self.marked:
+            group = [radius]
+            while groups and self._label(group)[3] < self._label(groups[-1])[4] + 8:
+                group = groups.pop() + group
+            groups.append(group)
+        return [self._label(group)[:3] for group in groups]
+
+    def _label(self, radii: Sequence[float]) -> tuple[str, float, str, float, float]:
+        """Return text, place and anchor of a label, and about where it begins and ends."""
+        few, place = len(radii) < 4, self.x(radii[-1])
+        names = (
+            ", ".join(map(number, radii))
+            if few
+            else " to ".join(map(number, radii[:: len(radii) - 1]))
+        )
+        text = f"ε = {names}"
+        length = 7.2 * len(text)
+        if place + length / 2 > self.width:
+            return text, place + 4, "end", place + 4 - length, place + 4
+        if place < length / 2:
+            return text, place - 4, "start", place - 4, place - 4 + length
+        return text, place, "middle", place - length / 2, place + length / 2
 
     def free_at_left(self, share: float) -> bool:
         """Tell whether the lines leave more room at the left of a level."""

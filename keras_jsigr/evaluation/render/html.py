@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_jsigr.evaluation.records import ReportData
 from keras_jsigr.evaluation.render import tables
-from keras_jsigr.evaluation.render.figures import (
-    DASHES,
-    STEPS,
-    Chart,
-    heat_step,
-    theme_css,
-)
+from keras_jsigr.evaluation.render.figures import DASHES, STEPS, Chart, heat_step, theme_css
 from keras_jsigr.evaluation.render.text import sentences
 
 if TYPE_CHECKING:

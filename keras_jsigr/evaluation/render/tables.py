@@ -8,12 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from keras_jsigr.evaluation.records import (
-    Rate,
-    ReportData,
-    SaliencyFigure,
-    TransferRecord,
-)
+from keras_jsigr.evaluation.records import Rate, ReportData, SaliencyFigure, TransferRecord
 
 
 def numbered(records: Sequence[Any], name: str) -> dict[Any, Any]:
@@ -368,9 +363,7 @@ def matrices(records: Sequence[TransferRecord]) -> list[Matrix]:
     return found
 
 
-def report_matrices(
-    reports: Sequence[ReportData],
-) -> list[tuple[int | None, list[Matrix]]]:
+def report_matrices(reports: Sequence[ReportData]) -> list[tuple[int | None, list[Matrix]]]:
     """Make the tables of one page, across the reports where that is sound."""
     together = [record for report in reports for record in report.transfer]
     if not together:

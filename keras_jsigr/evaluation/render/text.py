@@ -51,14 +51,7 @@ def report_tables(report: ReportData) -> list[TextTable]:
     points = [[number(p.epsilon), rate(p.accuracy)] for p in report.curve]
     classes = [[c.name, rate(c.clean), rate(c.robust)] for c in report.classes]
     examples = [
-        [
-            f"{e.index}",
-            e.label,
-            e.predicted,
-            e.adversarial,
-            e.attack,
-            number(e.distance),
-        ]
+        [f"{e.index}", e.label, e.predicted, e.adversarial, e.attack, number(e.distance)]
         for e in report.examples
     ]
     about_maps = []
@@ -193,9 +186,8 @@ def _worst_case(report: ReportData) -> str:
     if not any(attack.accuracy for attack in report.attacks):
         return ""
     text = (
-        f"Against the strongest attack on each example, {percent(rate.accuracy)} "
-        f"remain right (95 % interval {between(rate)}). Attacks that were "
-        "not run may break more."
+        f"Against the strongest attack on each example, {percent(rate.accuracy)} remain right (95 "
+        f"% interval {between(rate)}). Attacks that were not run may break more."
     )
     what = "do as well:" if rate.low <= chance else "give"
     what = "be right more often:" if rate.high < chance else what
@@ -267,10 +259,7 @@ def _summary(report: ReportData) -> str:
 def _key_figures(reports: Sequence[ReportData]) -> list[str]:
     columns = labels(reports) if len(reports) > 1 else ["Value"]
     rows = [
-        [
-            row[0].name,
-            *(f"{f.value} ({f.note})" if all(f) else f.value or f.note for f in row),
-        ]
+        [row[0].name, *(f"{f.value} ({f.note})" if all(f) else f.value or f.note for f in row)]
         for row in zip(*map(key_figures, reports), strict=True)
     ]
     return ["## Key figures", _table(["Figure", *columns], rows)]
