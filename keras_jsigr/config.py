@@ -154,10 +154,9 @@ class JSIGRConfig:
             alignment.
         num_projections: Random projections per step, >= 1.
         projection_std: Standard deviation of `xi` in logits, >= 0.
-        class_score: The score `s`. `"log_prob"`; `"margin"`, the log odds, for training
-            sets so small that the network learns them by heart (there the gradient of
-            `"log_prob"` vanishes) and for tasks so hard that it stays unsure (there it
-            is at its largest); or `"logit"`.
+        class_score: The score `s`: `"log_prob"`, `"margin"`, the log odds, or `"logit"`. The
+            gradient of `"log_prob"` vanishes where the network learns its images by heart,
+            and is at its largest where it stays unsure.
         selection: `M` from `S`: `"soft"` (`1 - S`), `"hard"` (the least salient
             `selection_quantile`), `"threshold"`; controls `"random"`, `"inverted"`,
             `"all"`, `"none"`. `"hard"`, `"threshold"`, `"inverted"` and the alignment
@@ -311,15 +310,14 @@ class JSIGRConfig:
 
     @classmethod
     def balanced(cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)) -> JSIGRConfig:
-        """Return the recipe that makes networks most robust.
+        """Return the recipe that makes networks most robust for its price.
 
-        With `r = epsilon / width of input_range`: `selective_target="score"`,
-        `jacobian_weight=3 r^2`, `selective_weight=1.2 r`. `R_S` is how much the loss
-        grows, to first order, at the worst point of the ball, over the pixels that the
-        map leaves unmarked. Steps are taken at random points of the ball that differ
-        from the example in patches of pixels. Where the network learns its training
-        images by heart, as with few, or hardly learns them, add
-        `.replace(class_score="margin")`.
+        With `r = epsilon / width of input_range`: `selective_target="mixed"`,
+        `linearized=True`, `class_score="margin"`, `jacobian_weight=0.1 r`,
+        `selective_weight=r`, `batch_share=0.5`. The task loss and the selective term are
+        the loss at the worst point of the ball where the network is linear, over the
+        pixels that the map leaves unmarked. Steps are taken at random points of the
+        ball that differ from the example in patches of pixels.
 
         Args:
             epsilon: Maximum-norm radius to withstand, in input units, > 0 and less than
@@ -334,39 +332,34 @@ class JSIGRConfig:
 
         Example:
             >>> import keras_jsigr as kj
-            >>> kj.JSIGRConfig.balanced(0.1).start_patch_sizes
-            (2, 4, 7)
+            >>> kj.JSIGRConfig.balanced(0.1).selective_weight
+            0.1
         """
         radius = _relative_radius(epsilon, input_range)
         return cls(
             epsilon=epsilon,
-            jacobian_weight=3.0 * radius**2,
-            selective_weight=1.2 * radius,
-            selective_target="score",
+            jacobian_weight=0.1 * radius,
+            selective_weight=radius,
+            selective_target="mixed",
+            linearized=True,
+            class_score="margin",
+            batch_share=0.5,
             start_radius=epsilon,
             start_patch_sizes=(2, 4, 7),
         )
 
     @classmethod
     def fast(cls, epsilon: float, input_range: tuple[float, float] = (0.0, 1.0)) -> JSIGRConfig:
-        """Return the recipe that takes four fifths of the time of `balanced`.
+        """Return `balanced` with penalties on a quarter of each batch.
 
-        `selective_target="mixed"`, `jacobian_weight=0.2 r`, `selective_weight=0.8 r`,
-        at random points of the ball. Arguments as for `balanced`.
+        Arguments as for `balanced`.
 
         Example:
             >>> import keras_jsigr as kj
-            >>> kj.JSIGRConfig.fast(0.1).selective_target
-            'mixed'
+            >>> kj.JSIGRConfig.fast(0.1).batch_share
+            0.25
         """
-        radius = _relative_radius(epsilon, input_range)
-        return cls(
-            epsilon=epsilon,
-            jacobian_weight=0.2 * radius,
-            selective_weight=0.8 * radius,
-            selective_target="mixed",
-            start_radius=epsilon,
-        )
+        return cls.balanced(epsilon, input_range).replace(batch_share=0.25)
 
     @classmethod
     def interpretable(
@@ -587,20 +580,33 @@ def preset(
     epsilon: float,
     input_range: tuple[float, float] = (0.0, 1.0),
 ) -> dict[str, Any]:
-    """Return a recipe as keywords of version 0.1.0. Use `JSIGRConfig` instead."""
+    """Return a recipe of version 0.1.0 as its keywords. Use `JSIGRConfig` instead."""
+    radius = _relative_radius(epsilon, input_range)
+    recipes: dict[str, dict[str, Any]] = {
+        "balanced": {
+            "form": "separate",
+            "jacobian_weight": 3.0 * radius**2,
+            "selective_weight": 1.2 * radius,
+            "noise_patches": (2, 4, 7),
+        },
+        "fast": {
+            "form": "guided",
+            "jacobian_weight": 0.2 * radius,
+            "selective_weight": 0.8 * radius,
+        },
+        "faithful": {
+            "selection": "hard",
+            "jacobian_weight": 0.05 * radius,
+            "selective_weight": 0.15 * radius,
+        },
+    }
+    arguments.choice("name", name, tuple(recipes))
     recipe = {"faithful": "interpretable"}.get(name, name)
     warnings.warn(
         f"`preset` is deprecated and will go with the next release. Write "
-        f"harden(model, epsilon={epsilon}, recipe='{recipe}'), or JSIGRConfig."
-        f"{recipe}(epsilon={epsilon}).replace(...) to change settings.",
+        f"harden(model, epsilon={epsilon}, recipe='{recipe}'), whose settings may differ, or "
+        f"JSIGRConfig.{recipe}(epsilon={epsilon}).replace(...) to change them.",
         DeprecationWarning,
         stacklevel=2,
     )
-    config, default = named_recipe(recipe, epsilon, input_range), JSIGRConfig()
-    old: dict[str, Any] = {"input_range": input_range}
-    for before, now in _RENAMED.items():
-        value = getattr(config, now)
-        if value != getattr(default, now):
-            spelled = {new: was for was, new in _VALUES.get(before, {}).items()}
-            old[before] = spelled[value] if before in _VALUES else value
-    return old
+    return {"input_range": input_range, "noise": float(epsilon), **recipes[name]}

@@ -1,6 +1,7 @@
 """`JSIGRConfig`: every bad value, every pair that excludes each other, the recipes."""
 
 import dataclasses
+import itertools
 import json
 
 import keras
@@ -189,41 +190,49 @@ def test_a_threat_model_that_cannot_be():
 
 def test_the_weights_that_were_measured():
     balanced, fast, faithful = (recipe(name, 0.1) for name in RECIPES)
-    assert balanced.jacobian_weight == pytest.approx(0.03)
-    assert balanced.selective_weight == pytest.approx(0.12)
-    assert (balanced.selective_target, balanced.norm) == ("score", "l1")
-    assert fast.jacobian_weight == pytest.approx(0.02)
-    assert fast.selective_weight == pytest.approx(0.08)
-    assert fast.selective_target == "mixed"
+    assert balanced.jacobian_weight == pytest.approx(0.01)
+    assert balanced.selective_weight == pytest.approx(0.1)
+    assert (balanced.selective_target, balanced.linearized) == ("mixed", True)
+    assert (balanced.batch_share, fast.batch_share) == (0.5, 0.25)
+    assert fast.replace(batch_share=0.5) == balanced
     assert faithful.jacobian_weight == pytest.approx(0.005)
     assert faithful.selective_weight == pytest.approx(0.015)
     assert (faithful.selective_target, faithful.selection) == ("jacobian", "hard")
 
 
-def test_balanced_is_the_growth_of_the_loss():
-    """At a linear model, with every pixel selected, R_S is that of its worst point."""
-    epsilon = 0.01
-    kernel = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    x, y = tf.random.stateless_uniform((8, 6), (0, 1)), tf.range(8) % 3
-
-    def loss(points):
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(y, points @ kernel)
-
+def test_balanced_is_the_loss_at_the_worst_point_of_the_ball():
+    """Of a linear network of two classes, exactly, and of the whole ball with every pixel."""
+    epsilon = 0.1
+    kernel = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    x, y = tf.random.stateless_uniform((8, 4), (0, 1)), np.arange(8) % 2
     with tf.GradientTape() as tape:
         tape.watch(x)
-        value = loss(x)
-    slope = tape.gradient(value, x)
-    growth = loss(x + epsilon * tf.sign(slope)) - value
+        z = x @ kernel
+    task = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
     weight = kj.JSIGRConfig.balanced(epsilon).selective_weight
-    first_order = weight / 1.2 * tf.reduce_sum(tf.abs(slope), axis=1)
-    np.testing.assert_allclose(growth, first_order, rtol=0.05)
+    penalty = kj.penalties.LinearizedLoss(weight, selection="all")
+    batch = kj.penalties.PenaltyBatch(tf.one_hot(y, 2), "softmax", [], [0, 1])
+    found = task + penalty(kj.penalties.Linearization([x], z, tape), batch)
+    corners = np.array(list(itertools.product((-epsilon, epsilon), repeat=4)), np.float32)
+    moved = (x[:, None] + corners) @ kernel
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(np.repeat(y[:, None], 16, 1), moved)
+    np.testing.assert_allclose(found, tf.reduce_max(loss, axis=1), rtol=1e-5)
 
 
-def test_presets_of_0_1_are_the_recipes():
-    for name in ("fast", "balanced", "faithful"):
+def test_presets_of_0_1_are_what_they_were():
+    expected = {
+        "fast": {"form": "guided", "jacobian_weight": 0.02, "selective_weight": 0.08},
+        "balanced": {
+            "form": "separate",
+            "jacobian_weight": 0.03,
+            "selective_weight": 0.12,
+            "noise_patches": (2, 4, 7),
+        },
+        "faithful": {"selection": "hard", "jacobian_weight": 0.005, "selective_weight": 0.015},
+    }
+    for name, settings in expected.items():
         with pytest.warns(DeprecationWarning, match="recipe='"):
             old = preset(name, epsilon=0.1)
-        assert old.pop("input_range") == (0.0, 1.0)
-        new = recipe({"faithful": "interpretable"}.get(name, name), 0.1)
-        translated = kj.JSIGRConfig.from_config({"form": "fused", **old})
-        assert translated.replace(epsilon=0.1) == new
+        assert old == {"input_range": (0.0, 1.0), "noise": 0.1} | {
+            k: pytest.approx(v) if isinstance(v, float) else v for k, v in settings.items()
+        }

@@ -204,7 +204,7 @@ def test_the_radius_is_in_units_of_the_range():
 
 
 def test_a_config_keeps_its_settings(capsys):
-    config = kj.JSIGRConfig.balanced(0.1).replace(class_score="margin")
+    config = kj.JSIGRConfig.balanced(0.1).replace(batch_share=1.0)
     assert kj.harden(net(), recipe=config).config == config
     assert capsys.readouterr().out == ""
     other = kj.harden(net(), 0.2, config)
@@ -293,11 +293,12 @@ def test_old_keywords_are_the_new_settings(data):
 
 
 @pytest.mark.filterwarnings("ignore:`preset` is deprecated:DeprecationWarning")
-def test_an_old_preset_trains_as_the_recipe():
+def test_an_old_preset_trains_as_it_did():
     with pytest.warns(DeprecationWarning, match="start_patch_sizes"):
         old = kj.harden(net(), **kj.preset("balanced", epsilon=0.1), verbose=0)
     assert old.epsilon == 0.1
-    assert old.config.replace(epsilon=0.1) == kj.JSIGRConfig.balanced(0.1)
+    assert (old.config.selective_target, old.config.linearized) == ("score", False)
+    assert old.config.selective_weight == pytest.approx(0.12)
 
 
 # What it says

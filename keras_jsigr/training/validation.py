@@ -31,9 +31,7 @@ def check_activity_losses(base: keras.Model) -> None:
         )
 
 
-def check_adversary(
-    adversary: Any, input_range: Scales, regularized: list[int]
-) -> None:
+def check_adversary(adversary: Any, input_range: Scales, regularized: list[int]) -> None:
     """Refuse an adversary that cannot perturb the inputs a model trains on."""
     if isinstance(adversary, type):
         raise TypeError(
