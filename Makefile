@@ -44,7 +44,7 @@ check: $(READY) ## style, types, spelling, structure, and the code blocks of the
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_code_blocks.py
 
-judges: $(READY) ## compare the attacks with ART, Foolbox and cleverhans (an hour)
+judges: $(READY) ## compare the attacks with ART, Foolbox, cleverhans, AutoAttack (an hour)
 	$(BIN)/python -m venv --clear $(JUDGES)
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r $(LOCK) -r requirements/judges.txt

@@ -70,7 +70,7 @@ def spread(values: list[float], digits: int) -> str:
 
 def lengths(changes: np.ndarray, norm: str) -> np.ndarray:
     """Measure perturbations, float `(N,)`."""
-    order = np.inf if norm == "linf" else 2
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     return np.linalg.norm(changes.reshape(len(changes), -1), order, axis=-1)
 
 

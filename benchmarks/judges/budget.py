@@ -17,8 +17,8 @@ class Budget:
     """The settings of one attack, as far as it has them.
 
     Attributes:
-        epsilon: Linf or L2 radius, in input units; unused by the minimum-norm ones.
-        norm: `"linf"` or `"l2"`.
+        epsilon: The radius, in input units; unused by the minimum-norm ones.
+        norm: `"linf"`, `"l2"` or, for AutoAttack, `"l1"`.
         steps: Gradient steps or queries.
         step_size: In input units.
         random_start: Whether to begin at a random point of the ball.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import keras
 import numpy as np
@@ -26,42 +26,41 @@ from keras_jsigr.attacks.losses import LossName
 from keras_jsigr.core import arguments
 from keras_jsigr.core.random import ALGORITHM, fold_in
 
+Array = np.ndarray[Any, Any]
 
-def bump(height: int, width: int) -> np.ndarray[Any, Any]:
-    """Build a hill that falls off from the centre in squares."""
+
+def bump(height: int, width: int, power: int = 2) -> Array:
+    """Build a hill that falls off from the centre in squares, for the L1 norm steeper."""
     rows = np.abs(np.arange(height) - height // 2)
     columns = np.abs(np.arange(width) - width // 2)
     distance = np.maximum(rows[:, None], columns)
-    terms = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** 2
-    hill: np.ndarray[Any, Any] = np.cumsum(terms[::-1])[::-1][distance]
-    return hill
+    terms = 1.0 / np.arange(1.0, max(height, width) // 2 + 2) ** (2 if power == 2 else 4)
+    return cast(Array, np.cumsum(terms[::-1])[::-1][distance])
 
 
-def dipole(height: int, width: int, *, across: bool = False) -> np.ndarray[Any, Any]:
-    """Build a hill beside a valley, of Euclidean length one."""
+def dipole(height: int, width: int, power: int = 2, *, across: bool = False) -> Array:
+    """Build a hill beside a valley, of length one in the norm of that power."""
     if height == width == 1:
         return np.ones((1, 1))
     if (across and width > 1) or height == 1:
-        upright: np.ndarray[Any, Any] = dipole(width, height).T
-        return upright
-    hill, valley = bump(height // 2, width), bump(height - height // 2, width)
-    hill, valley = (half / np.linalg.norm(half) for half in (hill, valley))
-    # Each half has length one.
-    both: np.ndarray[Any, Any] = np.concatenate([hill, -valley]) / np.sqrt(2.0)
-    return both
+        return dipole(width, height, power).T
+    halves = bump(height // 2, width, power), bump(height - height // 2, width, power)
+    # Each half has the same length.
+    hill, valley = (half / (2 * (half**power).sum()) ** (1 / power) for half in halves)
+    return np.concatenate([hill, -valley])
 
 
-def dipole_table(sides: list[tuple[int, int]], extent: tuple[int, int]) -> np.ndarray[Any, Any]:
+def dipole_table(sides: list[tuple[int, int]], extent: tuple[int, int], power: int = 2) -> Array:
     """List the dipoles of all window sizes for looking up single pixels."""
     table = np.zeros((len(sides), 2, *extent))
     for stage, (height, width) in enumerate(sides):
         for across in (0, 1):
-            window = dipole(height, width, across=bool(across))
+            window = dipole(height, width, power, across=bool(across))
             table[stage, across, :height, :width] = window
     return np.pad(table.reshape(len(sides), -1), [(0, 0), (0, 1)])
 
 
-def tiles(extent: tuple[int, int]) -> tuple[np.ndarray[Any, Any], ...]:
+def tiles(extent: tuple[int, int], power: int = 2) -> tuple[Array, ...]:
     """Lay dipoles on a grid of about five times five, both ways round."""
     sides = [max(length // 5, 1) for length in extent]
     counts = [extent[axis] // sides[axis] for axis in (0, 1)]
@@ -69,9 +68,8 @@ def tiles(extent: tuple[int, int]) -> tuple[np.ndarray[Any, Any], ...]:
     margins = [(rest // 2, rest - rest // 2) for rest in over]
     numbers = np.arange(counts[0] * counts[1]).reshape(counts)
     number = np.kron(numbers, np.ones(sides, "int64"))
-    above, beside = (
-        np.pad(np.tile(dipole(*sides, across=across), counts), margins) for across in (False, True)
-    )
+    both = (dipole(sides[0], sides[1], power, across=across) for across in (False, True))
+    above, beside = (np.pad(np.tile(tile, counts), margins) for tile in both)
     return above, beside, np.pad(number, margins, constant_values=-1)
 
 
@@ -360,13 +358,13 @@ class PowerMoves:
         self._context, self._seed = context, fold_in(seed, 0)
         self._windows = Windows(attack, context, fold_in(seed, 1), odd=True)
         self._power = {"l1": 1, "l2": 2}[attack.norm]
-        table = dipole_table(self._windows.sides, self._windows.extent)
+        table = dipole_table(self._windows.sides, self._windows.extent, self._power)
         self._table = tf.constant(table, context.origin.dtype)
 
     def start(self) -> tf.Tensor:
         """Return dipoles on a grid, scaled to the radius."""
         context, windows = self._context, self._windows
-        above, beside, number = tiles(windows.extent)
+        above, beside, number = tiles(windows.extent, self._power)
         shape = [tf.shape(context.x)[0], int(number.max()) + 1, 1 + windows.channels]
         u = tf.random.stateless_uniform(shape, self._seed, alg=ALGORITHM)
         # The margin has no dipole: any tile's numbers will do there.

@@ -142,37 +142,39 @@ def test_a_window_that_changes_nothing_is_recoloured():
     assert not changed[:, 0].any()
 
 
-def growing_boxes(height, width):
-    """The hill as a sum of boxes that grow from the centre."""
+def growing_boxes(height, width, power):
+    """The hill as a sum of boxes that grow from the centre, as AutoAttack's code has it."""
     hill = np.zeros((height, width))
     for k in range(max(height, width) // 2 + 1):
         rows = np.s_[max(height // 2 - k, 0) : height // 2 + k + 1]
-        hill[rows, max(width // 2 - k, 0) : width // 2 + k + 1] += 1 / (k + 1) ** 2
+        columns = np.s_[max(width // 2 - k, 0) : width // 2 + k + 1]
+        hill[rows, columns] += 1 / (k + 1) ** {1: 4, 2: 2}[power]
     return hill
 
 
 def test_bumps():
-    for sides in [(1, 1), (3, 3), (2, 7), (5, 3), (4, 9)]:
-        np.testing.assert_allclose(bump(*sides), growing_boxes(*sides))
-        height, width = sides
-        if height > 1:
-            hill = growing_boxes(height // 2, width)
-            valley = growing_boxes(height - height // 2, width)
-            expected = np.concatenate(
-                [hill / np.linalg.norm(hill), -valley / np.linalg.norm(valley)]
-            )
-            np.testing.assert_allclose(dipole(*sides), expected / np.sqrt(2))
-        assert np.linalg.norm(dipole(*sides, across=True)) == pytest.approx(1)
+    for power in [1, 2]:
+        for height, width in [(1, 1), (3, 3), (2, 7), (5, 3), (4, 9)]:
+            hill = growing_boxes(height, width, power)
+            np.testing.assert_allclose(bump(height, width, power), hill)
+            if height > 1:
+                sides = height // 2, height - height // 2
+                halves = [growing_boxes(side, width, power) for side in sides]
+                hill, valley = (half / np.linalg.norm(half.ravel(), power) for half in halves)
+                expected = np.concatenate([hill, -valley]) / 2 ** (1 / power)
+                np.testing.assert_allclose(dipole(height, width, power), expected)
+            across = dipole(height, width, power, across=True)
+            assert np.linalg.norm(across.ravel(), power) == pytest.approx(1)
 
 
 def test_tiles():
-    for extent in [(28, 28), (8, 8), (3, 1), (14, 33)]:
-        above, beside, number = tiles(extent)
+    for extent, power in [((28, 28), 1), ((28, 28), 2), ((8, 8), 1), ((3, 1), 2), ((14, 33), 2)]:
+        above, beside, number = tiles(extent, power)
         assert above.shape == beside.shape == number.shape == extent
         assert ((above != 0) == (number >= 0)).all()
         for tile in range(number.max() + 1):
-            assert np.linalg.norm(above[number == tile]) == pytest.approx(1)
-            assert np.linalg.norm(beside[number == tile]) == pytest.approx(1)
+            assert np.linalg.norm(above[number == tile], power) == pytest.approx(1)
+            assert np.linalg.norm(beside[number == tile], power) == pytest.approx(1)
 
 
 def numpy_carry(delta, shape, first, second, signs, epsilon, p):

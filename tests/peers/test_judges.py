@@ -7,6 +7,7 @@ import importlib.util
 from dataclasses import replace
 
 import keras
+import networks
 import numpy as np
 import pytest
 from figures import distances, still_correct
@@ -172,3 +173,70 @@ def test_deepfool(net, data, library, norm, images):
 def test_carlini_wagner(net, data, library, images):
     budget = Budget(norm="l2", steps=50, searches=4, rate=0.1, batch_size=200)
     check_not_farther(net, data, library, "CW-L2", budget, images)
+
+
+# ---- AutoAttack beside its authors' code, on a copy of the network in PyTorch
+
+JUDGED = 200
+
+
+AUTOATTACK_RADIUS = {"linf": 0.1, "l2": 1.0, "l1": 5.0}
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory):
+    """A network that single gradient steps were trained into, and images held out."""
+    pytest.importorskip("pyautoattack")
+    sample = kj.datasets.load("fashion_mnist", source="sample", verbose=False)
+    recipe = networks.RECIPES["pgd"] | {"defence": "FGSM-RS", "epochs": 6}
+    net = networks.train(recipe, sample, tmp_path_factory.mktemp("networks") / "net.keras")
+    return net, sample.x_test[:JUDGED], sample.y_test[:JUDGED]
+
+
+def left_by(attack, robust, norm):
+    net, x, y = robust
+    return still_correct(net, x, attack(x, y), y, AUTOATTACK_RADIUS[norm], norm)
+
+
+def both_ways(robust, norm, number):
+    """Survivors of our attack of that number in the suite (all: `None`), and of theirs."""
+    from judges import autoattack
+
+    net, epsilon = robust[0], AUTOATTACK_RADIUS[norm]
+    suite = kj.attacks.AutoAttack(epsilon, norm=norm, batch_size=JUDGED, verbose=0)
+    ours = suite if number is None else suite.attacks[number]
+    budget = Budget(epsilon=epsilon, norm=norm, batch_size=JUDGED)
+    theirs = (autoattack.suite if number is None else autoattack.square)(net, budget)
+    return left_by(lambda x, y: ours(net, x, y), robust, norm), left_by(theirs, robust, norm)
+
+
+def test_the_copy_of_the_network_has_its_logits(robust):
+    from judges import autoattack
+
+    net, x, _ = robust
+    copied = autoattack.logits(autoattack.as_torch(net), x)
+    np.testing.assert_allclose(copied, net.predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_autoattack_beside_its_authors(robust, norm):
+    ours, theirs = both_ways(robust, norm, None)
+    assert 0.2 < theirs.mean() < 0.75
+    # Starts and Square are random: one image in 200 may be found by the one alone.
+    only_theirs = np.flatnonzero(ours & ~theirs)
+    assert ours.sum() <= theirs.sum() + 1, f"only the authors' suite fools {only_theirs}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_square_beside_its_authors(robust, norm):
+    ours, theirs = both_ways(robust, norm, -1)
+    clean = left_by(lambda x, y: x, robust, norm)
+    only_theirs, only_ours = np.flatnonzero(ours & ~theirs), np.flatnonzero(theirs & ~ours)
+    # Both searches get somewhere, and neither fools all.
+    assert theirs.any()
+    assert (clean & ~theirs).sum() > 10
+    # Of images that one search alone fools, equal ones fool half each: three deviations.
+    chance = 3 * np.sqrt(len(only_theirs) + len(only_ours))
+    assert len(only_theirs) - len(only_ours) <= chance, f"only theirs fools {only_theirs}"
