@@ -31,7 +31,8 @@ from keras_jsigr.core.variables import unchanged
 Value = TypeVar("Value")
 # Operations that depend on what ran before: writes, hidden random states, Python code.
 _ORDERED = re.compile(
-    "Assign|Resource(Scatter|Apply|Sparse)|(Eager)?PyFunc|Print|Rng|(Random|Truncated|Multinomial|Parameterized|Stateful(?!PartitionedCall))"
+    "Assign|Resource(Scatter|Apply|Sparse)|(Eager)?PyFunc|Print|Rng|"
+    "(Random|Truncated|Multinomial|Parameterized|Stateful(?!PartitionedCall))"
 )
 # Three small batches at once: 2.2 times as fast at one image per batch, 1.3 at 64.
 _MOST_WORKERS = 4
