@@ -57,19 +57,21 @@ def write(folder, arrays, compress=False):
             (folder / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_a_folder_is_read_exactly(tmp_path, arrays, compress, capsys):
-    write(tmp_path, arrays, compress)
-    data = datasets.load("toys", source="idx", data_dir=tmp_path)
+def test_a_folder_is_read_exactly(tmp_path, arrays, capsys):
     expected = arrays["train-images-idx3-ubyte"][..., None] / np.float32(255)
-    np.testing.assert_array_equal(data.x_train, expected)
-    np.testing.assert_array_equal(data.y_test, arrays["t10k-labels-idx1-ubyte"])
-    assert data.x_train.dtype == np.float32
-    assert data.y_train.dtype == np.int64
-    assert data.class_names == ("0", "1", "2")
-    assert capsys.readouterr().out == (
-        f"keras_jsigr: toys: 12 training and 6 test images from IDX files in {tmp_path}\n"
-    )
+    for name, compress in (("plain", False), ("packed", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder, arrays, compress)
+        data = datasets.load("toys", source="idx", data_dir=folder)
+        np.testing.assert_array_equal(data.x_train, expected)
+        np.testing.assert_array_equal(data.y_test, arrays["t10k-labels-idx1-ubyte"])
+        assert data.x_train.dtype == np.float32
+        assert data.y_train.dtype == np.int64
+        assert data.class_names == ("0", "1", "2")
+        assert capsys.readouterr().out == (
+            f"keras_jsigr: toys: 12 training and 6 test images from IDX files in {folder}\n"
+        )
 
 
 def test_auto_takes_a_folder_before_the_sample(tmp_path, arrays):
@@ -168,10 +170,13 @@ def test_the_default_is_the_sample(capsys):
         "sample embedded in keras_jsigr\n"
     )
     assert "28x28x1, 10 classes" in repr(data)
+    assert (resources.files(keras_jsigr) / "py.typed").is_file()  # beside the files of data
 
 
 def test_quiet(capsys):
-    load(verbose=False)
+    # A dash is an underscore.
+    data = load("fashion-mnist", source="sample", verbose=False)
+    assert data.class_names[0] == "T-shirt/top"
     keras.config.disable_interactive_logging()
     try:
         load()
@@ -180,17 +185,14 @@ def test_quiet(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("name", "source"), [("cifar10", "auto"), ("fashion_mnist/9.9.9", "tfds")])
-def test_a_missing_set_fails_at_once_and_says_how_to_get_it(name, source, tmp_path):
-    start = time.perf_counter()
-    with pytest.raises(ValueError, match=f"tfds build {name}") as caught:
-        load(name, source=source)
-    assert time.perf_counter() - start < 2
-    assert str(tmp_path / "tfds") in str(caught.value)
-    assert ("IDX" in str(caught.value)) == (source == "auto")
-
-
-def test_a_folder_without_data_is_named(tmp_path):
+def test_a_missing_set_fails_at_once_and_says_how_to_get_it(tmp_path):
+    for name, source in (("cifar10", "auto"), ("fashion_mnist/9.9.9", "tfds")):
+        start = time.perf_counter()
+        with pytest.raises(ValueError, match=f"tfds build {name}") as caught:
+            load(name, source=source)
+        assert time.perf_counter() - start < 2
+        assert str(tmp_path / "tfds") in str(caught.value)
+        assert ("IDX" in str(caught.value)) == (source == "auto")
     with pytest.raises(ValueError, match="not on this machine") as caught:
         load("fashion_mnist", data_dir=tmp_path)
     assert str(caught.value).count(str(tmp_path)) == 2
@@ -225,17 +227,6 @@ def test_labels_outside_the_names_are_refused():
             name="toys",
             source="here",
         )
-
-
-def test_the_package_carries_types():
-    from importlib import resources
-
-    assert (resources.files(keras_jsigr) / "py.typed").is_file()
-
-
-def test_a_dash_is_an_underscore():
-    data = load("fashion-mnist", source="sample", verbose=False)
-    assert data.class_names[0] == "T-shirt/top"
 
 
 FOLDER = Path(str(resources.files("keras_jsigr"))) / "data" / "fashion_mnist"
@@ -289,14 +280,14 @@ def test_the_sample_is_stratified_mixed_and_has_the_known_checksums(data):
 
 
 @pytest.mark.skipif(OFFICIAL is None, reason="Debian's dataset-fashion-mnist is absent")
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_equal_to_the_official_files(data, split):
-    x, y = splits(data)[split]
-    index = np.load(FOLDER / f"{split}-index.npy", allow_pickle=False)
-    assert len(np.unique(index)) == len(index)
-    official = read_idx(OFFICIAL[f"x_{split}"])
-    np.testing.assert_array_equal(as_bytes(x)[..., 0], official[index])
-    np.testing.assert_array_equal(y, read_idx(OFFICIAL[f"y_{split}"])[index])
+def test_equal_to_the_official_files(data):
+    for split in ("train", "test"):
+        x, y = splits(data)[split]
+        index = np.load(FOLDER / f"{split}-index.npy", allow_pickle=False)
+        assert len(np.unique(index)) == len(index)
+        official = read_idx(OFFICIAL[f"x_{split}"])
+        np.testing.assert_array_equal(as_bytes(x)[..., 0], official[index])
+        np.testing.assert_array_equal(y, read_idx(OFFICIAL[f"y_{split}"])[index])
 
 
 def test_files_match_the_manifest_and_stay_small():
@@ -408,35 +399,33 @@ def test_the_default_folder(monkeypatch, tmp_path):
     assert default_data_dir().name == "tensorflow_datasets"
 
 
-@pytest.mark.parametrize(
-    ("file_format", "error", "message"),
-    [
-        ("array_record", None, "file_format=tfrecord"),
-        ("tfrecord", tf.errors.DataLossError(None, None, "{{a}} cut [Op:B]"), ": cut."),
-        ("tfrecord", AssertionError("0 examples"), ": 0 examples."),
-    ],
-)
-def test_what_cannot_be_read_is_named(tmp_path, monkeypatch, file_format, error, message):
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     """With a stand-in for the package, which need not be installed."""
-
-    def as_dataset(**_):
-        raise error
-
     features = {
         "image": SimpleNamespace(shape=(6, 5, 3), np_dtype=np.uint8),
         "label": SimpleNamespace(names=["cat"]),
     }
     info = SimpleNamespace(
-        file_format=SimpleNamespace(value=file_format),
+        file_format=SimpleNamespace(),
         features=features,
         splits=dict.fromkeys(("train", "test"), SimpleNamespace(num_examples=3)),
     )
-    builder = SimpleNamespace(info=info, as_dataset=as_dataset, name="toys", data_dir=tmp_path)
+    builder = SimpleNamespace(info=info, name="toys", data_dir=tmp_path)
     package = SimpleNamespace(builder_from_directory=lambda _: builder)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
     pretend(tmp_path / "toys", "1.0.0")
-    with pytest.raises(ValueError, match=message):
-        load("toys", data_dir=tmp_path)
+    for file_format, error, message in (
+        ("array_record", None, "file_format=tfrecord"),
+        ("tfrecord", tf.errors.DataLossError(None, None, "{{a}} cut [Op:B]"), ": cut."),
+        ("tfrecord", AssertionError("0 examples"), ": 0 examples."),
+    ):
+
+        def as_dataset(error=error, **_):
+            raise error
+
+        info.file_format.value, builder.as_dataset = file_format, as_dataset
+        with pytest.raises(ValueError, match=message):
+            load("toys", data_dir=tmp_path)
 
 
 @pytest.mark.skipif(INSTALLED, reason="tensorflow-datasets is installed")
@@ -492,17 +481,16 @@ def matched(x, y, images, labels):
 
 @pytest.mark.filterwarnings("default")
 @needs_tfds
-@pytest.mark.parametrize("source", ["auto", "tfds"])
-def test_a_prepared_set_is_read_exactly_without_network(tmp_path, source):
+def test_a_prepared_set_is_read_exactly_without_network(tmp_path):
     prepare(tmp_path)
-    data = load("toys", source=source, data_dir=tmp_path, verbose=False)
+    data = load("toys", data_dir=tmp_path, verbose=False)
     assert data.x_train.shape == (280, 6, 5, 3)
     assert data.x_train.dtype == np.float32
     assert data.y_test.dtype == np.int64
     assert data.class_names == ("cat", "dog", "owl")
     assert matched(data.x_train, data.y_train, IMAGES[:280], LABELS_TFDS[:280])
     assert matched(data.x_test, data.y_test, IMAGES[280:], LABELS_TFDS[280:])
-    again = load("toys", source=source, data_dir=tmp_path, verbose=False)
+    again = load("toys", source="tfds", data_dir=tmp_path, verbose=False)
     np.testing.assert_array_equal(again.x_train, data.x_train)
 
 
@@ -540,25 +528,19 @@ def test_validation_stands_in_for_test(tmp_path):
 
 @pytest.mark.filterwarnings("default")
 @needs_tfds
-def test_a_set_without_test_images_is_refused(tmp_path):
-    prepare(tmp_path, splits=("train",))
-    with pytest.raises(ValueError, match=r"got the splits \['train'\]"):
-        load("toys", data_dir=tmp_path)
-
-
-@pytest.mark.filterwarnings("default")
-@needs_tfds
-def test_images_of_no_fixed_shape_are_refused(tmp_path):
+def test_sets_that_are_no_image_classification_are_refused(tmp_path):
     import tensorflow_datasets as tfds
 
-    prepare(tmp_path, image=tfds.features.Image(shape=(None, None, 3)))
-    with pytest.raises(ValueError, match="expected 'image' of 8 bits with a fixed"):
-        load("toys", data_dir=tmp_path)
-
-
-@pytest.mark.filterwarnings("default")
-@needs_tfds
-def test_a_set_that_is_no_image_classification_is_refused(tmp_path):
-    prepare(tmp_path, extra={"other": np.int64})
-    with pytest.raises(ValueError, match="Choose an image classification set"):
-        load("toys", data_dir=tmp_path)
+    for number, (settings, message) in enumerate(
+        (
+            ({"splits": ("train",)}, r"got the splits \['train'\]"),
+            (
+                {"image": tfds.features.Image(shape=(None, None, 3))},
+                "expected 'image' of 8 bits with a fixed",
+            ),
+            ({"extra": {"other": np.int64}}, "Choose an image classification set"),
+        )
+    ):
+        prepare(tmp_path / str(number), **settings)
+        with pytest.raises(ValueError, match=message):
+            load("toys", data_dir=tmp_path / str(number))

@@ -23,12 +23,7 @@ from keras_jsigr.attacks.gradient_attack import (
     take_rows,
     where_rows,
 )
-from keras_jsigr.attacks.losses import (
-    LossName,
-    dlr_loss,
-    misclassified,
-    targeted_dlr_loss,
-)
+from keras_jsigr.attacks.losses import LossName, dlr_loss, misclassified, targeted_dlr_loss
 from keras_jsigr.attacks.norms import L1Ball, sparse_sign
 from keras_jsigr.core import arguments
 from keras_jsigr.core.random import fold_in
@@ -197,15 +192,13 @@ _WIDER, _EARLY, _ENOUGH = (3.0, 2.0), 0.3, 10
 class APGD(GradientAttack):
     """Take steps with momentum whose size nobody has to choose (arXiv 2003.01690).
 
-    Steps of twice the radius first; where they do not climb any more, steps of half the
-    size from the best point so far, per example. Under `norm="l1"` (arXiv 2103.01208),
-    steps along as few components as the best perturbation so far needs, in balls of
-    three times and twice the radius (0.3 of the steps each), then in the ball itself.
-    Other arguments are those of `GradientAttack`.
+    Steps of twice the radius first; where they do not climb any more, steps of half the size from
+    the best point so far, per example. Under `norm="l1"` (arXiv 2103.01208), steps along as few
+    components as the best perturbation so far needs, in balls of three times and twice the radius
+    (0.3 of the steps each), then in the ball itself. Other arguments are those of `GradientAttack`.
 
     Args:
-        step_size: The first, in input units; default `2 * epsilon`, under `"l1"`
-            `epsilon`.
+        step_size: The first, in input units; default `2 * epsilon`, under `"l1"` `epsilon`.
         loss: `"cross_entropy"` (APGD-CE), `"dlr"` (APGD-DLR) or `"margin"`.
 
     Example:
@@ -339,9 +332,7 @@ class TargetedAPGD(APGD):
         logits = context.logits(context.origin)
         classes = logits.shape[-1]
         best = BestPoint(
-            context.origin,
-            misclassified(logits, context.targets),
-            self.strength(logits, context),
+            context.origin, misclassified(logits, context.targets), self.strength(logits, context)
         )
         # The true class ranks last, and the last rank is never tried.
         true = tf.one_hot(tf.argmax(context.targets, axis=-1), classes, True, False)

@@ -77,6 +77,27 @@ def distance(x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str) -> npt.NDA
     return lengths
 
 
+def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
+    """Return the radius of the ball around any input that holds all others."""
+    width = input_range[1] - input_range[0]
+    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
+
+
+def _warn_if_wide(attack: Attack, x: Any) -> None:
+    """Warn of a radius, but infinity, that reaches beyond the range from everywhere."""
+    ends: Any = attack.input_range
+    radius: Any = attack.epsilon
+    widest = widest_radius(attack.norm, ends, math.prod(x.shape[1:]))
+    if widest * (1.0 + _RELATIVE) < radius < math.inf:
+        warnings.warn(
+            f"`epsilon` is wider than the inputs: got {radius:g} under {attack.norm} for inputs in "
+            f"[{ends[0]:g}, {ends[1]:g}], where {widest:g} lets any become any other. Pass it in "
+            "input units: 8/255 for inputs in 0..1.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
 def check_model(model: Any) -> Any:
     """Check that the model takes one input of floats; return it, if it is known."""
     model = base_model(owner_of(model))
@@ -130,8 +151,8 @@ def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) ->
     shape, rank = tuple(x.shape), 0 if known is None else len(known.shape)
     if len(shape) < 2 or 0 in shape or len(shape) == rank - 1:
         raise ValueError(
-            f"`x` has shape {shape}, expected a batch {known.shape if rank else ''}"
-            " (N, ...) with at least one example. Pass x[None] for a single example."
+            f"`x` has shape {shape}, expected a batch {known.shape if rank else '(N, ...)'} with "
+            "at least one example. Pass x[None] for a single example."
         )
     _check_values(x, input_range)
     return x
@@ -208,7 +229,8 @@ def _check_rows(labels: np.ndarray[Any, Any]) -> None:
     if bad.any():
         raise ValueError(
             f"`y` has a row that is no one-hot row: got {labels[bad][0]}, expected "
-            "values >= 0 of sum one. Multi-label targets are not supported."
+            "values >= 0 of sum one. Independent labels are attacked one at a time, as two "
+            "classes: pass `lambda x: model(x)[:, k : k + 1]` as the model and y[:, k]."
         )
 
 
@@ -290,6 +312,7 @@ def run_batches(
     radius: Any = attack.epsilon
     input_range: Any = attack.input_range
     x = check_inputs(x, input_range, model)
+    _warn_if_wide(attack, x)
     if attack.targeted and y is None:
         raise ValueError(
             "`targeted=True` needs `y`: got None, expected the class to reach for each "

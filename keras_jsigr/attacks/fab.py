@@ -88,8 +88,7 @@ class FAB(MinimumNormAttack):
 
     Args:
         steps: Number of steps per start (and class), >= 1.
-        restarts: Number of starts, >= 1: `x` itself, then random points at half the
-            distance known.
+        restarts: Number of starts, >= 1: `x` itself, then random points at half the distance known.
         target_classes: Number of classes taken one by one, >= 1, at most all others;
             `None` takes the nearest of all in every step.
         alpha_max: Largest share of the step from `x` instead of the iterate, 0 to 1.

@@ -412,13 +412,13 @@ class HopSkipJump(MinimumNormAttack):
             )
 
     def margin(self, logits: tf.Tensor, context: AttackContext) -> tf.Tensor:
-        """Return one where the decision fools and minus one elsewhere, `(B,)`."""
+        """Return a large number where the decision fools and minus one elsewhere, `(B,)`."""
         # All it knows is the decision. Probabilities that tie decide for the first class.
         fools = misclassified(logits, context.targets) != self.targeted
         ties = getattr(context.logits_fn, "resolution", 0.0)
         if ties > 0.0:
             fools &= super().margin(logits, context) > ties
-        return tf.where(fools, 1.0, -1.0)
+        return tf.where(fools, logits.dtype.max, -1.0)
 
     def approach(
         self, context: AttackContext, logits: tf.Tensor, known: Closest

@@ -99,14 +99,6 @@ def _l1_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
     return tf.gather(steps, tf.argsort(order, axis=-1), batch_dims=1)
 
 
-def _linf_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
-    return _even_steps(slope, tf.ones_like(slope), room, gap)
-
-
-def _l2_steps(slope: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
-    return _even_steps(slope, slope, room, gap)
-
-
 def _even_steps(slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Tensor) -> tf.Tensor:
     """Solve `sum_i slope_i * min(room_i, t * speed_i) = gap`; return the steps."""
     gain, reach, zero = slope * room, slope * speed, tf.zeros_like(room)
@@ -129,7 +121,11 @@ def _even_steps(slope: tf.Tensor, speed: tf.Tensor, room: tf.Tensor, gap: tf.Ten
     return tf.where(full, room, tf.minimum(t * speed, room))
 
 
-_STEPS = {"linf": _linf_steps, "l2": _l2_steps, "l1": _l1_steps}
+_STEPS: dict[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "linf": lambda slope, room, gap: _even_steps(slope, tf.ones_like(slope), room, gap),
+    "l2": lambda slope, room, gap: _even_steps(slope, slope, room, gap),
+    "l1": _l1_steps,
+}
 
 
 def top_other_classes(logits: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
@@ -417,7 +413,8 @@ class MinimumNormAttack(Attack):
         """Find the closest fooling points of one batch; see `Attack.search`."""
         origin = context.origin
         logits = context.logits(origin)
-        context = context._replace(least_margin=least_margin(context, logits))
+        if self.access == "white box":  # it takes a gradient
+            context = context._replace(least_margin=least_margin(context, logits))
         wrong = self.margin(logits, context) > safe_margin(logits, context)
         known = Closest.none(origin).or_closer(origin, wrong, origin, self.norm)
         closest, finite = self.approach(context, logits, known)

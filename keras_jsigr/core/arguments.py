@@ -106,7 +106,7 @@ def interval(name: str, value: Any) -> tuple[float, float]:
     if low >= high:
         raise ValueError(
             f"`{name}` is empty or reversed: got {value!r}, expected low < high. "
-            f"Pass ({high:g}, {low:g})?"
+            f"Pass {(high, low) if low > high else (0.0, 1.0)}, or the range of your inputs."
         )
     return low, high
 

@@ -242,13 +242,17 @@ def output_units(model: Any, probe: Any) -> int:
     """Count the outputs of a classifier, before one of them becomes two classes."""
     _check_callable(model)
     given = {"training": False} if isinstance(model, keras.Model) else {}
-    with stateless():
+    with told_in_words(), stateless():
         outputs = one_output(model(tf.convert_to_tensor(probe), **given))
     return int(outputs.shape[-1])
 
 
 def one_output(outputs: Any) -> tf.Tensor:
     """Take the class scores out of what a callable returns."""
+    if outputs is None:
+        raise TypeError(
+            "The model returned None, expected class scores (B, C). Let the callable return them."
+        )
     if isinstance(outputs, dict):
         outputs = [outputs["logits"]] if "logits" in outputs else [*outputs.values()]
     several = isinstance(outputs, list | tuple)

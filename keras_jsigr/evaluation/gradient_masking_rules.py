@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.base import AttackContext
+from keras_jsigr.attacks.base import AttackContext, widest_radius
 from keras_jsigr.attacks.gradient_attack import zero_nonfinite
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.losses import LossName, ascent_loss, attack_loss, misclassified
@@ -37,7 +37,7 @@ from keras_jsigr.evaluation.gradient_masking_context import (
     clearly_moved,
     standard_error,
 )
-from keras_jsigr.evaluation.run import chance, widest_radius
+from keras_jsigr.evaluation.run import chance
 
 
 class RuleResult(NamedTuple):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_jsigr.attacks.apgd import APGD
+from keras_jsigr.attacks.base import widest_radius
 from keras_jsigr.attacks.suite import attacks_of, by_name
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
@@ -33,15 +34,7 @@ from keras_jsigr.evaluation.robustness import (
     run_suite,
     working_attack,
 )
-from keras_jsigr.evaluation.run import (
-    Log,
-    Task,
-    by_class,
-    chance,
-    model_summary,
-    versions,
-    widest_radius,
-)
+from keras_jsigr.evaluation.run import Log, Task, by_class, chance, model_summary, versions
 from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
 from keras_jsigr.evaluation.subject import CountedModel, find_no_gradient
 from keras_jsigr.evaluation.transfer import TransferResult, run_transfer, transfer_record
@@ -226,7 +219,7 @@ def evaluate_robustness(
                 run_curve(task, curve_attack, radii, curve, stop_at, known)
         if others:
             with log.part("transfer"):
-                reach = [epsilon, 2.0 * epsilon]
+                reach = [epsilon, min(2.0 * epsilon, widest)]
                 run_transfer(task, about["name"], others, transfer, reach, transferred)
         with log.part("linearized"):
             found["linearized"] = linearize(task)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.attacks.base import widest_radius
 from keras_jsigr.attacks.norms import l2_norm
 from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core import arguments
@@ -25,7 +26,7 @@ from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import LogitsFn, innermost_line
 from keras_jsigr.evaluation.records import AttackRecord, CurvePoint, LinearizedRecord, Rate
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
-from keras_jsigr.evaluation.run import Task, widest_radius
+from keras_jsigr.evaluation.run import Task
 
 
 @dataclass

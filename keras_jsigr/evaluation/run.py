@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import platform
 import sys
 import time
@@ -150,12 +149,6 @@ class Task(Threat):
     def can_ask(self, questions: float) -> bool:
         """Tell whether the model may be asked so many questions more."""
         return self.counted is None or self.counted.can_answer(questions)
-
-
-def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
-    """Return the radius of the ball around any input that holds all others."""
-    width = input_range[1] - input_range[0]
-    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
 
 
 def by_class(task: Task, robust: npt.NDArray[np.bool_]) -> list[ClassRecord]:

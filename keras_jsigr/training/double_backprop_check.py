@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -178,7 +178,7 @@ def second_order(
     except (LookupError, tf.errors.OpError, NotImplementedError) as error:
         return Finding(None, first_line(error))
     if value == 0.0:
-        return Finding(None, "the outputs do not depend on the inputs")
+        return Finding(None, _NO_GRADIENT)
     moving = [everything] * _DIRECTIONS + list(groups)
     seconds = (time.monotonic() - started) * len(moving)
     if seconds > _WORTH_A_WORD:
@@ -189,6 +189,7 @@ def second_order(
 
 
 _WORTH_A_WORD = 5.0
+_NO_GRADIENT = "the outputs do not depend on the inputs"
 
 
 def _size(values: Any) -> float:
@@ -319,18 +320,32 @@ def check_second_order(
     normalizes = any(isinstance(x, keras.layers.BatchNormalization) for x in leaves)
     x = batch(_EXAMPLES_TO_NORMALIZE if normalizes else _EXAMPLES)
     network = of_one_input(lambda full: forward(full, True), x, index)
-    finding = _try(model, network, keras.tree.flatten(x)[index], verbose)
-    if finding.passed:
-        return
-    # Those of the user's own may hold others.
-    parts = [*leaves, *(x for x in all_layers(model)[1:] if _is_own(x) and x not in leaves)]
-    culprits = [layer for layer in parts if not layer_passes(layer)]
+    # Those of the user's own may hold others, and compute something else once unfrozen.
+    own = [layer for layer in all_layers(model)[1:] if _is_own(layer)]
+    parts = [*leaves, *(layer for layer in own if layer not in leaves)]
+    frozen = [layer for layer in own if not layer.trainable]
+    for unfrozen in ([], frozen) if frozen else ([],):
+        with altered_layers(unfrozen, lambda layer: {"_trainable": True}):
+            finding = _try(model, network, keras.tree.flatten(x)[index], verbose)
+            if not finding.passed:
+                culprits = [layer for layer in parts if not layer_passes(layer)]
+                _refuse(model, finding, culprits, ", once unfrozen," if unfrozen else "")
+
+
+def _refuse(
+    model: keras.Model, finding: Finding, culprits: list[keras.Layer], when: str
+) -> NoReturn:
+    where = (f" of {_named(culprits)}" if culprits else f" of `{model.name}`") + when
+    if finding.reason == _NO_GRADIENT:
+        raise ValueError(
+            f"The gradient{where} is zero at all inputs tried: J-SIGR has nothing to regularize. "
+            "Exchange the layer, or pass check_gradients=False if data of yours have one."
+        )
     what = (
         f"raises: {finding.reason}"
         if finding.error is None
         else f"is wrong by {finding.error:.0%}, silently"
     )
-    where = f" of {_named(culprits)}" if culprits else f" of `{model.name}`"
     way = "or exchange the layer"
     if not culprits and finding.error is not None:
         way = "or, as no layer fails alone, check_gradients=False if you know better"
@@ -425,17 +440,21 @@ def layer_passes(layer: keras.Layer) -> bool:
     start = rng.uniform(0.5, 1.5, x.shape[1:])
     scale = keras.Variable(start, dtype="float64", trainable=False, autocast=False)
 
-    def network(value: Any) -> Any:
-        inputs = tf.cast(tf.sin(value * scale.value), layer.compute_dtype)
-        with stateless():
-            y = tf.cast(layer(inputs, training=True), tf.float64)
-        return tf.reshape(tf.sin(y), (2, -1))
+    def passes(last: Callable[[Any], Any]) -> bool:
+        def network(value: Any) -> Any:
+            inputs = tf.cast(tf.sin(value * scale.value), layer.compute_dtype)
+            with stateless():
+                y = tf.cast(layer(inputs, training=True), tf.float64)
+            return tf.reshape(last(y), (2, -1))
 
-    try:
-        with smooth_stand_ins([layer]):
-            return _in_double_or_single(layer, network, x, [scale]).passed
-    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
-        return True
+        try:
+            with smooth_stand_ins([layer]):
+                return _in_double_or_single(layer, network, x, [scale]).passed
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+            return True
+
+    # Of what is quantized a sine makes steps, which hide a wrong derivative.
+    return passes(tf.sin) and passes(lambda y: y * tf.reduce_mean(scale.value))
 
 
 def check_forward_mode(

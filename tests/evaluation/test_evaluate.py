@@ -677,7 +677,7 @@ BAD = {
     "dtype": ({"x": (9 * X).astype(int)}, TypeError, "expected a float dtype"),
     "empty": ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one example"),
     "list": ({"x": X.tolist()}, TypeError, "expected one NumPy array"),
-    "no axes": ({"x": X[:, 0]}, ValueError, r"a batch .*\(N, ...\)"),
+    "no axes": ({"x": X[:, 0]}, ValueError, r"a batch \(N, ...\) with"),
     "lengths": ({"y": Y[:-1]}, ValueError, r"shape \(29,\) for 30 examples"),
     "no labels": ({"y": None}, ValueError, "`y` is None"),
     "labels": ({"y": Y + 1}, ValueError, "out of range: got 3.* 0 to 2"),
@@ -747,13 +747,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_bad_input(settings, monkeypatch, part):
+def test_bad_input(settings, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("an attack was run")
 
     monkeypatch.setattr(Attack, "__call__", never)
-    for changes, error, message in list(BAD.values())[part::4]:
+    for changes, error, message in BAD.values():
         with pytest.raises(error, match=message) as caught:
             evaluate(**{**settings, **changes})
         # Got, expected, what to do.
@@ -1021,9 +1020,8 @@ def test_under_check_numerics(net, surrogates, data):
         np.testing.assert_allclose(again[name], values, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
+def test_the_innermost_line_of_an_error():
+    for text, line in [
         ("ValueError: Got no x, expected y.", "ValueError: Got no x, expected y."),
         ("3 of 4 points were not finite", "3 of 4 points were not finite"),
         ("RuntimeError: ", "RuntimeError"),
@@ -1045,10 +1043,8 @@ def test_under_check_numerics(net, surrogates, data):
             "ZeroDivisionError: oh\n\n\t[[{{node PyFunc}}]]",
             "ZeroDivisionError: oh",
         ),
-    ],
-)
-def test_the_innermost_line_of_an_error(text, line):
-    assert innermost_line(text) == line
+    ]:
+        assert innermost_line(text) == line
 
 
 def test_names_in_reports_are_names_of_attacks():

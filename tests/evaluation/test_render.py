@@ -55,25 +55,25 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colors_can_be_told_apart(theme):
-    # Published examples: the lightest grey that reads on white, and pure red.
-    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
-    assert contrast("#ff0000", "#ffffff") == pytest.approx(4.0, abs=0.005)
-    colors = COLORS[theme]
-    for text in ("ink", "muted", "accent", "alarm"):
-        for ground in ("paper", "surface", "accent-soft", "alarm-soft"):
-            assert contrast(colors[text], colors[ground]) >= 4.5
-    for ground in ("paper", "surface"):
-        for color in (*LINES[theme], colors["edge"]):
-            assert contrast(color, colors[ground]) >= 3
-    cells = [heat(step / (STEPS - 1), theme) for step in range(STEPS)]
-    assert all(contrast(cell.ground, cell.text) >= 4.5 for cell in cells)
-    strength = [contrast(cell.ground, colors["paper"]) for cell in cells]
-    assert strength == sorted(strength, reverse=True)
-    assert strength[0] > 4 * strength[-1]
-    for share, step in ((0.04, 0.0), (0.06, 0.1), (0.96, 1.0)):
-        assert heat(share, theme) == heat(step, theme)
+def test_colors_can_be_told_apart():
+    for theme in ["light", "dark"]:
+        # Published examples: the lightest grey that reads on white, and pure red.
+        assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
+        assert contrast("#ff0000", "#ffffff") == pytest.approx(4.0, abs=0.005)
+        colors = COLORS[theme]
+        for text in ("ink", "muted", "accent", "alarm"):
+            for ground in ("paper", "surface", "accent-soft", "alarm-soft"):
+                assert contrast(colors[text], colors[ground]) >= 4.5
+        for ground in ("paper", "surface"):
+            for color in (*LINES[theme], colors["edge"]):
+                assert contrast(color, colors[ground]) >= 3
+        cells = [heat(step / (STEPS - 1), theme) for step in range(STEPS)]
+        assert all(contrast(cell.ground, cell.text) >= 4.5 for cell in cells)
+        strength = [contrast(cell.ground, colors["paper"]) for cell in cells]
+        assert strength == sorted(strength, reverse=True)
+        assert strength[0] > 4 * strength[-1]
+        for share, step in ((0.04, 0.0), (0.06, 0.1), (0.96, 1.0)):
+            assert heat(share, theme) == heat(step, theme)
 
 
 def test_css_has_every_theme_where_it_belongs():
@@ -490,32 +490,32 @@ def test_nothing_leaves_the_drawing(svg):
             assert 0 <= float(element.get(name, 0)) <= limit
 
 
-@pytest.mark.parametrize("width", [350, 1040])
-def test_labels_of_radii_and_guessing_do_not_overlap(width):
+def test_labels_of_radii_and_guessing_do_not_overlap():
     """Whatever is marked is named, once: what has no room of its own shares a label."""
-    rng = np.random.default_rng(width)
-    for count in (1, 2, 3, 4, 6) * 20:
-        marked = sorted({float(f"{v:.2g}") for v in rng.uniform(0.0, 0.4, count)})
-        chances = sorted({float(f"{v:.3f}") for v in rng.uniform(0.01, 0.5, count)})
-        line = [CurvePoint(epsilon=e, accuracy=Rate(1, 2)) for e in (0.0, 0.4)]
-        chart = Chart([("a", line)], marked, chances, width, 300)
-        ends = -np.inf
-        for text, place, anchor in chart.radius_labels():
-            length = 7.0 * len(text)
-            start = place - length * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
-            assert start > ends + 5
-            ends = start + length
-            assert start > -5
-            assert ends < width + 5
-        named = re.findall(r"[\d.]+", " ".join(t for t, *_ in chart.radius_labels()))
-        if not any(" to " in text for text, *_ in chart.radius_labels()):
-            assert [float(name) for name in named] == marked
-        assert {float(named[0]), float(named[-1])} == {marked[0], marked[-1]}
-        levels = chart.level_labels()
-        named = re.findall(r"[\d.]+", " ".join(text for text, _ in levels))
-        assert len(named) == len({f"{100 * chance:.1f}" for chance in chances})
-        heights = [chart.y(level) for _, level in levels]
-        assert all(below - above >= 18 for below, above in pairwise(heights))
+    for width in [350, 1040]:
+        rng = np.random.default_rng(width)
+        for count in (1, 2, 3, 4, 6) * 20:
+            marked = sorted({float(f"{v:.2g}") for v in rng.uniform(0.0, 0.4, count)})
+            chances = sorted({float(f"{v:.3f}") for v in rng.uniform(0.01, 0.5, count)})
+            line = [CurvePoint(epsilon=e, accuracy=Rate(1, 2)) for e in (0.0, 0.4)]
+            chart = Chart([("a", line)], marked, chances, width, 300)
+            ends = -np.inf
+            for text, place, anchor in chart.radius_labels():
+                length = 7.0 * len(text)
+                start = place - length * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+                assert start > ends + 5
+                ends = start + length
+                assert start > -5
+                assert ends < width + 5
+            named = re.findall(r"[\d.]+", " ".join(t for t, *_ in chart.radius_labels()))
+            if not any(" to " in text for text, *_ in chart.radius_labels()):
+                assert [float(name) for name in named] == marked
+            assert {float(named[0]), float(named[-1])} == {marked[0], marked[-1]}
+            levels = chart.level_labels()
+            named = re.findall(r"[\d.]+", " ".join(text for text, _ in levels))
+            assert len(named) == len({f"{100 * chance:.1f}" for chance in chances})
+            heights = [chart.y(level) for _, level in levels]
+            assert all(below - above >= 18 for below, above in pairwise(heights))
 
 
 def test_ticks_are_round_and_enough():
@@ -648,35 +648,35 @@ def test_equal_names_or_other_data_keep_reports_apart(report, two_reports):
     assert places == [0, 1]
 
 
-@pytest.mark.parametrize("other", ["other weights", ""])
-def test_sources_of_one_name_are_one_row_only_if_they_are_one_model(two_reports, other):
+def test_sources_of_one_name_are_one_row_only_if_they_are_one_model(two_reports):
     """Lists of callables are all called "surrogate 1", "surrogate 2", ..."""
+    for other in ["other weights", ""]:
 
-    def with_source(report, fingerprint):
-        transfer = [
-            dataclasses.replace(r, fingerprint=fingerprint) if r.source == "Wide" else r
-            for r in report.transfer
-        ]
-        return dataclasses.replace(report, transfer=transfer)
+        def with_source(report, fingerprint):
+            transfer = [
+                dataclasses.replace(r, fingerprint=fingerprint) if r.source == "Wide" else r
+                for r in report.transfer
+            ]
+            return dataclasses.replace(report, transfer=transfer)
 
-    one, two = two_reports
-    one = with_source(one, "some weights")
-    # Of one report alone nobody has to know.
-    two = dataclasses.replace(
-        two,
-        transfer=[
-            dataclasses.replace(r, source="Wide") if r.source == "Hardened" else r
-            for r in two.transfer
-        ],
-    )
-    apart = [place for place, _ in report_matrices([one, with_source(two, other)])]
-    assert apart == [0, 1]
-    together = report_matrices([one, with_source(two, "some weights")])
-    assert [place for place, _ in together] == [None]
-    # Not known of either: so in reports of earlier versions.
-    both = [with_source(one, other), with_source(two, other)]
-    places = [place for place, _ in report_matrices(both)]
-    assert places == ([0, 1] if other == "" else [None])
+        one, two = two_reports
+        one = with_source(one, "some weights")
+        # Of one report alone nobody has to know.
+        two = dataclasses.replace(
+            two,
+            transfer=[
+                dataclasses.replace(r, source="Wide") if r.source == "Hardened" else r
+                for r in two.transfer
+            ],
+        )
+        apart = [place for place, _ in report_matrices([one, with_source(two, other)])]
+        assert apart == [0, 1]
+        together = report_matrices([one, with_source(two, "some weights")])
+        assert [place for place, _ in together] == [None]
+        # Not known of either: so in reports of earlier versions.
+        both = [with_source(one, other), with_source(two, other)]
+        places = [place for place, _ in report_matrices(both)]
+        assert places == ([0, 1] if other == "" else [None])
 
 
 def test_a_target_without_its_white_box_row_is_not_taken_for_another(report):
@@ -719,6 +719,9 @@ def test_says_what_was_attacked_how(report):
     assert "41.2 % remain right (95 % interval 38.2\u201344.3 %)" in words
     assert "Attacks that were not run may break more" in words
     assert "not without errors: Square" in words
+    one = changed(report, clean=Rate(1, 1))
+    assert " on 1 example with" in one.summary()
+    assert "<span>1 example</span>" in html_page([one])
 
 
 def test_compares_with_guessing(make_report):
@@ -739,36 +742,36 @@ def test_says_what_transfer_means(report):
         assert words in changed(report, transfer=pair(foreign, home)).summary()
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_the_union_of_all_sources_is_no_match_for_one_attack(report, marked):
+def test_the_union_of_all_sources_is_no_match_for_one_attack(report):
     """Each source is weaker than access; only all of them together are not."""
-    shares = {"mine": 430, "one": 500, "two": 520, "ensemble": 540}
-    alone = [
-        TransferRecord(
-            source=source,
-            target="mine",
-            attack="PGD",
-            epsilon=0.1,
-            accuracy=Rate(correct, 1000),
+    for marked in [True, False]:
+        shares = {"mine": 430, "one": 500, "two": 520, "ensemble": 540}
+        alone = [
+            TransferRecord(
+                source=source,
+                target="mine",
+                attack="PGD",
+                epsilon=0.1,
+                accuracy=Rate(correct, 1000),
+            )
+            for source, correct in shares.items()
+        ]
+        # Earlier versions did not mark the row.
+        union = dataclasses.replace(
+            alone[0], source="any surrogate", accuracy=Rate(300, 1000), union=marked
         )
-        for source, correct in shares.items()
-    ]
-    # Earlier versions did not mark the row.
-    union = dataclasses.replace(
-        alone[0], source="any surrogate", accuracy=Rate(300, 1000), union=marked
-    )
-    found = changed(report, transfer=[*alone, union])
-    assert strongest_transfer(found).source == "any surrogate"
-    assert strongest_transfer(found, single=True).source == "one"
-    words = found.summary()
-    assert "30.0 % right at worst (PGD against any surrogate)" in words
-    assert "best single source 50.0 % (PGD against one); with access" in words
-    assert "Access makes the attack stronger, as it should." in words
-    assert "mislead" not in words
-    # Who calls a model so is not misunderstood.
-    only = changed(report, transfer=[alone[0], dataclasses.replace(union, union=False)])
-    assert strongest_transfer(only, single=True).source == "any surrogate"
-    assert "gradients mislead" in only.summary()
+        found = changed(report, transfer=[*alone, union])
+        assert strongest_transfer(found).source == "any surrogate"
+        assert strongest_transfer(found, single=True).source == "one"
+        words = found.summary()
+        assert "30.0 % right at worst (PGD against any surrogate)" in words
+        assert "best single source 50.0 % (PGD against one); with access" in words
+        assert "Access makes the attack stronger, as it should." in words
+        assert "mislead" not in words
+        # Who calls a model so is not misunderstood.
+        only = changed(report, transfer=[alone[0], dataclasses.replace(union, union=False)])
+        assert strongest_transfer(only, single=True).source == "any surrogate"
+        assert "gradients mislead" in only.summary()
 
 
 def test_transfer_below_the_suite_lowers_the_claim(report):

@@ -204,26 +204,26 @@ def test_no_number_is_no_praise():
     assert findings([old])[0].status == "skipped"
 
 
-@pytest.mark.parametrize("dark", [1, 20])
-def test_maps_without_numbers_are_left_out(dark):
+def test_maps_without_numbers_are_left_out():
     """The square root has no finite gradient at zero."""
-    x, y, _ = draw()
-    x[:dark, 0, 0] = 0.0
-    roots = [keras.Input((12, 12, 1)), keras.layers.Lambda(tf.sqrt)]
-    net = keras.Sequential([*roots, *detector().layers])
-    # The corner must matter: of zero times infinity not all kernels make NaN.
-    net.layers[-1].kernel.assign_add(0.01 * tf.ones((144, CLASSES)))
-    parts = ("sparsity", "uniform_noise", "sanity")
-    settings = SETTINGS | {"parts": parts, "method": Gradient(score="logit")}
-    record = evaluate_saliency({"net": net}, x, y, **settings)["net"]
-    for figure in record.figures:
-        if figure.metric != "Length of the perturbation":
-            assert (figure.images, figure.unknown) == (20 - dark, dark)
-            assert figure.mean is None if dark == 20 else np.isfinite(figure.mean)
-    (error,) = record.errors
-    assert f"Gini index {dark} of 20" in error
-    (finding,) = record.findings
-    assert finding.status == ("skipped" if dark == 20 else "ok")
+    for dark in [1, 20]:
+        x, y, _ = draw()
+        x[:dark, 0, 0] = 0.0
+        roots = [keras.Input((12, 12, 1)), keras.layers.Lambda(tf.sqrt)]
+        net = keras.Sequential([*roots, *detector().layers])
+        # The corner must matter: of zero times infinity not all kernels make NaN.
+        net.layers[-1].kernel.assign_add(0.01 * tf.ones((144, CLASSES)))
+        parts = ("sparsity", "uniform_noise", "sanity")
+        settings = SETTINGS | {"parts": parts, "method": Gradient(score="logit")}
+        record = evaluate_saliency({"net": net}, x, y, **settings)["net"]
+        for figure in record.figures:
+            if figure.metric != "Length of the perturbation":
+                assert (figure.images, figure.unknown) == (20 - dark, dark)
+                assert figure.mean is None if dark == 20 else np.isfinite(figure.mean)
+        (error,) = record.errors
+        assert f"Gini index {dark} of 20" in error
+        (finding,) = record.findings
+        assert finding.status == ("skipped" if dark == 20 else "ok")
 
 
 def test_what_has_no_value_is_not_tried_again(tmp_path, monkeypatch):
@@ -403,21 +403,21 @@ def test_bad_calls_are_refused():
             evaluate_robustness(net, x[:4], y[:4], 0.1, saliency=saliency)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_both_kinds_of_noise_are_as_long(dtype):
+def test_both_kinds_of_noise_are_as_long():
     """On images with many values at the ends of the range, as on black ones."""
-    x = np.clip(np.random.default_rng(7).uniform(-1, 2, (6, 5, 5, 1)), 0, 1).astype(dtype)
-    settings = SimpleNamespace(norm="linf", epsilon=0.3, input_range=(0, 1), seed=0)
-    context = SimpleNamespace(settings=settings, x=x)
-    lengths = []
-    for noise in (uniform_noise, gaussian_noise):
-        points = noise(context)
-        assert points.dtype == x.dtype
-        assert points.min() >= 0
-        assert points.max() <= 1
-        change = points.astype("float64") - x.astype("float64")
-        lengths.append(np.sqrt(np.square(change).sum((1, 2, 3))))
-    np.testing.assert_allclose(*lengths, rtol=2e-3 if dtype == "float16" else 1e-5)
+    for dtype in ["float16", "float32"]:
+        x = np.clip(np.random.default_rng(7).uniform(-1, 2, (6, 5, 5, 1)), 0, 1).astype(dtype)
+        settings = SimpleNamespace(norm="linf", epsilon=0.3, input_range=(0, 1), seed=0)
+        context = SimpleNamespace(settings=settings, x=x)
+        lengths = []
+        for noise in (uniform_noise, gaussian_noise):
+            points = noise(context)
+            assert points.dtype == x.dtype
+            assert points.min() >= 0
+            assert points.max() <= 1
+            change = points.astype("float64") - x.astype("float64")
+            lengths.append(np.sqrt(np.square(change).sum((1, 2, 3))))
+        np.testing.assert_allclose(*lengths, rtol=2e-3 if dtype == "float16" else 1e-5)
 
 
 def test_mean_and_error_are_those_of_scipy():
@@ -469,28 +469,28 @@ def x_kept_label_pgd():
     return np.random.default_rng(1).uniform(0.3, 0.7, (40, 6)).astype("float32")
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_stops_where_the_class_would_be_lost(x_kept_label_pgd, norm):
-    y = logits(x_kept_label_pgd).argmax(-1)
-    epsilon = {"linf": 0.05, "l2": 0.1}[norm]
-    settings = {"epsilon": epsilon, "norm": norm, "step_size": epsilon / 2}
-    expected = x_kept_label_pgd.copy()
-    for steps in range(1, 4):
-        # Not kept by the plain attack: its iterates, whether they fool or not.
-        point = BIM(steps=steps, **settings)(logits, x_kept_label_pgd, y)
-        kept = logits(point).argmax(-1) == y
-        expected[kept] = point[kept]
-    found = KeptLabelPGD(steps=3, **settings)(logits, x_kept_label_pgd, y)
-    assert np.all(logits(found).argmax(-1) == y)
-    safe = logits(BIM(steps=3, **settings)(logits, x_kept_label_pgd, y)).argmax(-1) == y
-    assert 5 < safe.sum() < 35
-    # Where the plain attack succeeds, it returns a point that fools, and not its last.
-    np.testing.assert_allclose(found[safe], expected[safe], atol=1e-6)
-    order = {"linf": np.inf, "l2": 2}[norm]
-    moved = np.linalg.norm(found - x_kept_label_pgd, order, axis=1)
-    assert np.all(moved <= epsilon * (1 + 1e-4))
-    assert np.all(moved[safe] > epsilon / 2)
-    assert np.mean(moved[~safe] > 0) > 0.3
+def test_stops_where_the_class_would_be_lost(x_kept_label_pgd):
+    for norm in ["linf", "l2"]:
+        y = logits(x_kept_label_pgd).argmax(-1)
+        epsilon = {"linf": 0.05, "l2": 0.1}[norm]
+        settings = {"epsilon": epsilon, "norm": norm, "step_size": epsilon / 2}
+        expected = x_kept_label_pgd.copy()
+        for steps in range(1, 4):
+            # Not kept by the plain attack: its iterates, whether they fool or not.
+            point = BIM(steps=steps, **settings)(logits, x_kept_label_pgd, y)
+            kept = logits(point).argmax(-1) == y
+            expected[kept] = point[kept]
+        found = KeptLabelPGD(steps=3, **settings)(logits, x_kept_label_pgd, y)
+        assert np.all(logits(found).argmax(-1) == y)
+        safe = logits(BIM(steps=3, **settings)(logits, x_kept_label_pgd, y)).argmax(-1) == y
+        assert 5 < safe.sum() < 35
+        # Where the plain attack succeeds, it returns a point that fools, and not its last.
+        np.testing.assert_allclose(found[safe], expected[safe], atol=1e-6)
+        order = {"linf": np.inf, "l2": 2}[norm]
+        moved = np.linalg.norm(found - x_kept_label_pgd, order, axis=1)
+        assert np.all(moved <= epsilon * (1 + 1e-4))
+        assert np.all(moved[safe] > epsilon / 2)
+        assert np.mean(moved[~safe] > 0) > 0.3
 
 
 def test_returns_the_input_where_the_first_step_loses_it():

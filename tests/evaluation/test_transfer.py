@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
+from keras_jsigr.attacks.base import widest_radius
 from keras_jsigr.attacks.ensemble import leave_one_family_out
 from keras_jsigr.evaluation.examples import (
     as_images,
@@ -17,7 +18,7 @@ from keras_jsigr.evaluation.examples import (
     spread,
 )
 from keras_jsigr.evaluation.robustness import default_radii
-from keras_jsigr.evaluation.run import Log, chance, in_words, widest_radius
+from keras_jsigr.evaluation.run import Log, chance, in_words
 from keras_jsigr.evaluation.transfer import transfer_matrix
 
 RNG = np.random.default_rng(8)

@@ -312,6 +312,37 @@ def forgetful(x):
     return tf.sin(x), lambda upstream: upstream * cosine
 
 
+class WrongOnceTrained(layers.Layer):
+    """A layer that has another path for training."""
+
+    def build(self, shape):
+        self.scale = self.add_weight((shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return (forgetful if self.trainable else tf.sin)(x * self.scale)
+
+
+def test_what_frozen_layers_compute_once_unfrozen_is_checked():
+    culprit = WrongOnceTrained(name="culprit")
+    culprit.trainable = False
+    with pytest.raises(ValueError, match=r"of `culprit`.*, once unfrozen, is wrong by"):
+        harden(image_net(culprit))
+    assert not culprit.trainable
+
+
+def test_quantizations_and_gradients_of_zero_are_named():
+    def quantized(x):
+        return tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), -3.0, 3.0)
+
+    for function, words in (
+        (quantized, r"second derivative of `culprit` \(Lambda\) is wrong by"),
+        (tf.sign, r"gradient of `culprit` \(Lambda\) is zero at all inputs tried"),
+    ):
+        middle = layers.Lambda(function, name="culprit")
+        with pytest.raises(ValueError, match=words):
+            harden(image_net(layers.Activation("silu"), middle))
+
+
 def test_second_order_measures_the_error():
     start = np.random.default_rng(0).standard_normal((3, 2))
     w = keras.Variable(start, dtype="float64")

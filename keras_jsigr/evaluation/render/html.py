@@ -129,7 +129,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "between", "number", "radius", "duration", "plain"):
+    for name in ("percent", "between", "examples", "number", "radius", "duration", "plain"):
         environment.filters[name] = getattr(tables, name)
     environment.filters |= {
         "heat_step": heat_step,

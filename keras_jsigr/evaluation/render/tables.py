@@ -52,6 +52,11 @@ def between(rate: Rate) -> str:
     return f"{percent(rate.low).removesuffix(' %')}{DASH}{percent(rate.high)}"
 
 
+def examples(count: int) -> str:
+    """Write how many examples there are."""
+    return f"{number(count)} example{'s' * (count != 1)}"
+
+
 def number(value: Any) -> str:
     """Write a number in at most four significant digits, whole ones in full."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -431,10 +436,9 @@ def mean(figure: SaliencyFigure | None) -> str:
 
 def spread(figure: SaliencyFigure) -> str:
     """Write the interval of a figure and the number of examples behind it."""
-    examples = f"{number(figure.images)} example{'s' * (figure.images != 1)}"
     if figure.low is None or figure.high is None:
-        return examples
-    return f"{_decimal(figure.low)} to {_decimal(figure.high)}, {examples}"
+        return examples(figure.images)
+    return f"{_decimal(figure.low)} to {_decimal(figure.high)}, {examples(figure.images)}"
 
 
 def saliency_words(report: ReportData) -> str:
@@ -443,7 +447,7 @@ def saliency_words(report: ReportData) -> str:
     if record is None:
         return ""
     suspect = [f.title for f in record.findings if f.status == "suspect"]
-    text = f"The {record.method} maps of {number(record.images)} examples were measured."
+    text = f"The {record.method} maps of {examples(record.images)} were measured."
     if suspect:
         text += f" Suspect: {listing(suspect)}."
     if record.errors:

@@ -15,6 +15,7 @@ from keras_jsigr.evaluation.render.tables import (
     compared,
     decided,
     duration,
+    examples,
     key_figures,
     labels,
     listing,
@@ -50,7 +51,7 @@ def report_tables(report: ReportData) -> list[TextTable]:
     curve = f"Accuracy by radius ({name})" if name else "Accuracy by radius"
     points = [[number(p.epsilon), rate(p.accuracy)] for p in report.curve]
     classes = [[c.name, rate(c.clean), rate(c.robust)] for c in report.classes]
-    examples = [
+    fooled = [
         [f"{e.index}", e.label, e.predicted, e.adversarial, e.attack, number(e.distance)]
         for e in report.examples
     ]
@@ -65,7 +66,7 @@ def report_tables(report: ReportData) -> list[TextTable]:
         TextTable("Diagnostics", _FINDING, [_finding(f) for f in report.findings]),
         _linearized(report),
         TextTable("Classes", ["Class", *rates], classes),
-        TextTable("Examples", columns, examples),
+        TextTable("Examples", columns, fooled),
         _saliency(report),
         TextTable("What the figures of the maps say", _FINDING, about_maps),
         _settings(report),
@@ -154,7 +155,7 @@ def sentences(report: ReportData) -> list[str]:
 
 
 def _attacked(report: ReportData) -> str:
-    model, examples = report.model, number(report.clean.total)
+    model, shown = report.model, examples(report.clean.total)
     counts = [key for key in ("parameters", "classes") if key in model]
     facts = [f"{number(model[key])} {key}" for key in counts]
     known = ", ".join([*facts, "hardened"] if model.get("hardened") else facts)
@@ -162,13 +163,13 @@ def _attacked(report: ReportData) -> str:
     names = [attack.name for attack in report.attacks if attack.accuracy]
     if not names:
         what = "No attack worked." if report.attacks else "No attack was run."
-        return f"{name} was shown {examples} examples. {what}"
+        return f"{name} was shown {shown}. {what}"
     threat = report.threat_model
     norm = NORMS.get(str(threat.get("norm")), str(threat.get("norm", "?")))
     reach = radius(threat.get("epsilon", math.nan), threat.get("input_range"))
     methods = "one attack" if len(names) == 1 else f"{len(names)} attacks"
     return (
-        f"{name} was attacked on {examples} examples with {methods}, {listing(names)}, "
+        f"{name} was attacked on {shown} with {methods}, {listing(names)}, "
         f"which may change an input by at most {reach} in the {norm} norm."
     )
 
