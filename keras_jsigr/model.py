@@ -23,11 +23,7 @@ from keras_jsigr.core.heads import (
 )
 from keras_jsigr.core.inputs import input_specs
 from keras_jsigr.core.keras_compat import exact_moments, uncompiled
-from keras_jsigr.core.scores import (
-    HeadKind,
-    class_targets,
-    ignore_class_weights,
-)
+from keras_jsigr.core.scores import HeadKind, class_targets, ignore_class_weights
 from keras_jsigr.core.variables import add_scalar_variable, read_scalar
 from keras_jsigr.penalties.base import Penalty, PenaltyBatch
 from keras_jsigr.penalties.objective import batch_mean, warmup_factor
@@ -38,12 +34,7 @@ from keras_jsigr.training.data_check import (
     check_training_data,
     replica_batches,
 )
-from keras_jsigr.training.input_scales import (
-    config_of,
-    input_scales,
-    probe_range,
-    scales_of,
-)
+from keras_jsigr.training.input_scales import config_of, input_scales, probe_range, scales_of
 from keras_jsigr.training.introspection import ModelSpec, inspect_model
 from keras_jsigr.training.model_files import (
     V0_1_SCALARS,
@@ -670,13 +661,7 @@ class JSIGRModel(keras.Model):
                 state.assign(found[f"{_RANDOM_STATE}{index}"])
 
     def _scalars(self) -> list[Any]:
-        own = (
-            "delay_steps",
-            "warmup_steps",
-            "steps_taken",
-            "mean_change",
-            "map_spread",
-        )
+        own = ("delay_steps", "warmup_steps", "steps_taken", "mean_change", "map_spread")
         constraint = ("penalty_factor", "reference_accuracy", "accuracy_slack")
         names = (*self._weight_names, *own, *constraint)
         return [getattr(self, name) for name in names]

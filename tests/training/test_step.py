@@ -502,3 +502,30 @@ def test_lengths_may_be_unknown_when_traced():
     np.testing.assert_array_equal(traced(x), patch_noise(x, SEED, (2, 4)))
     compiled = tf.function(lambda x: patch_noise(x, SEED, (2, 4)), jit_compile=True)
     np.testing.assert_array_equal(compiled(x), patch_noise(x, SEED, (2, 4)))
+
+
+class Adding(keras.layers.Layer):
+    """Adds a loss of its activations."""
+
+    def call(self, inputs):
+        self.add_loss(tf.reduce_mean(tf.square(inputs)))
+        return inputs
+
+
+def test_losses_of_activations_are_of_the_whole_batch(data_noise):
+    """Keras keeps those of the last pass: a batch in two parts would lose the first."""
+    x, y = data_noise
+    reported = []
+    for share in (1.0, 0.5):
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense(CLASSES, activity_regularizer=keras.regularizers.L2(0.1))
+        robust = compiled(
+            harden(keras.Sequential([keras.Input((FEATURES,)), dense]), batch_share=share)
+        )
+        reported.append(robust.train_on_batch(x, y, return_dict=True)["task_loss"])
+    assert reported[0] > 1.2
+    np.testing.assert_allclose(*reported, rtol=1e-5)
+    own = keras.Sequential([keras.Input((FEATURES,)), Adding(), keras.layers.Dense(CLASSES)])
+    with pytest.raises(ValueError, match="batch_share=1.0"):
+        compiled(harden(own, batch_share=0.5)).train_on_batch(x, y)
+    compiled(harden(own)).train_on_batch(x, y)
