@@ -314,10 +314,10 @@ class JSIGRConfig:
 
         With `r = epsilon / width of input_range`: `selective_target="mixed"`,
         `linearized=True`, `class_score="margin"`, `jacobian_weight=0.1 r`,
-        `selective_weight=r`, `batch_share=0.5`. The task loss and the selective term are
-        the loss at the worst point of the ball where the network is linear, over the
-        pixels that the map leaves unmarked. Steps are taken at random points of the
-        ball that differ from the example in patches of pixels.
+        `selective_weight=0.8 r`, `batch_share=0.5`. Task loss and selective term are the
+        loss at the worst point of a ball where the network is linear, over the pixels
+        that the map leaves unmarked. Steps are taken at random points of the ball of
+        radius epsilon that differ from the example in patches of pixels.
 
         Args:
             epsilon: Maximum-norm radius to withstand, in input units, > 0 and less than
@@ -332,14 +332,14 @@ class JSIGRConfig:
 
         Example:
             >>> import keras_jsigr as kj
-            >>> kj.JSIGRConfig.balanced(0.1).selective_weight
-            0.1
+            >>> kj.JSIGRConfig.balanced(0.1).start_patch_sizes
+            (2, 4, 7)
         """
         radius = _relative_radius(epsilon, input_range)
         return cls(
             epsilon=epsilon,
             jacobian_weight=0.1 * radius,
-            selective_weight=radius,
+            selective_weight=0.8 * radius,
             selective_target="mixed",
             linearized=True,
             class_score="margin",

@@ -191,7 +191,7 @@ def test_a_threat_model_that_cannot_be():
 def test_the_weights_that_were_measured():
     balanced, fast, faithful = (recipe(name, 0.1) for name in RECIPES)
     assert balanced.jacobian_weight == pytest.approx(0.01)
-    assert balanced.selective_weight == pytest.approx(0.1)
+    assert balanced.selective_weight == pytest.approx(0.08)
     assert (balanced.selective_target, balanced.linearized) == ("mixed", True)
     assert (balanced.batch_share, fast.batch_share) == (0.5, 0.25)
     assert fast.replace(batch_share=0.5) == balanced
@@ -200,7 +200,7 @@ def test_the_weights_that_were_measured():
     assert (faithful.selective_target, faithful.selection) == ("jacobian", "hard")
 
 
-def test_balanced_is_the_loss_at_the_worst_point_of_the_ball():
+def test_a_linearized_loss_is_that_of_the_worst_point_of_the_ball():
     """Of a linear network of two classes, exactly, and of the whole ball with every pixel."""
     epsilon = 0.1
     kernel = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
@@ -209,8 +209,7 @@ def test_balanced_is_the_loss_at_the_worst_point_of_the_ball():
         tape.watch(x)
         z = x @ kernel
     task = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
-    weight = kj.JSIGRConfig.balanced(epsilon).selective_weight
-    penalty = kj.penalties.LinearizedLoss(weight, selection="all")
+    penalty = kj.penalties.LinearizedLoss(epsilon, selection="all")
     batch = kj.penalties.PenaltyBatch(tf.one_hot(y, 2), "softmax", [], [0, 1])
     found = task + penalty(kj.penalties.Linearization([x], z, tape), batch)
     corners = np.array(list(itertools.product((-epsilon, epsilon), repeat=4)), np.float32)
