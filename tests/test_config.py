@@ -120,8 +120,10 @@ def test_repr_is_code_of_what_differs():
     assert "projection_std" not in repr(config)
     names = {"JSIGRConfig": kj.JSIGRConfig, "LiveMaps": kj.LiveMaps}
     again = eval(repr(config), names)
-    assert again.replace(jacobian_weight=config.jacobian_weight) == config
-    assert again.jacobian_weight == pytest.approx(config.jacobian_weight)
+    weights = {name: getattr(config, name) for name in ("jacobian_weight", "selective_weight")}
+    assert again.replace(**weights) == config
+    for name, weight in weights.items():
+        assert getattr(again, name) == pytest.approx(weight)
 
 
 PENALTIES = [
