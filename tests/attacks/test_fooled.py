@@ -285,6 +285,8 @@ def test_messages_name_the_cause_and_the_way_out():
     column = keras.Sequential([keras.Input((6, 1)), keras.layers.Flatten(), body])
     for attack in (fgsm, attacks.AutoAttack(0.1)):
         refused(column, x[0][:, None], y, r"a batch \(None, 6, 1\) with.*x\[None\]", attack)
+    python = lambda x: tf.py_function(np.asarray, [x], tf.float32)  # noqa: E731
+    refused(python, x, y, "cannot differentiate .*py_function.* Use Square")
     refused(lambda x: x, x[0], y, r"a batch \(N, ...\) with")
     for given, instead in (((1, 1), r"\(0.0, 1.0\)"), ((255, 0), r"\(0.0, 255.0\)")):
         with pytest.raises(ValueError, match=f"empty or reversed.*Pass {instead}"):
