@@ -411,17 +411,16 @@ def in_pairs(name):
 def test_all_settings_that_go_together_work(name):
     if name == "CleverHansAttack":
         pytest.importorskip("cleverhans")
-    rng = np.random.default_rng(3)
-    first, last = rng.normal(size=(6, 16)).astype("float32"), rng.normal(size=(16, 4))
+    net = classifier(4, head="linear")
 
     def model(x):  # not Keras': whose layers would be looked at for each attack
-        return tf.tanh(4.0 * (x - 0.5) @ first) @ tf.constant(last, tf.float32)
+        return net(x)
 
     def answers(x):
         return model(x).numpy().argmax(-1)
 
-    x, pool = rng.uniform(0.3, 0.7, (12, 6)), rng.uniform(size=(300, 6)).astype("float32")
-    x = x.astype("float32")
+    x = np.random.default_rng(3).uniform(0.3, 0.7, (12, 6)).astype("float32")
+    pool = np.random.default_rng(4).uniform(size=(300, 6)).astype("float32")
     y, reach = answers(x), answers(pool)
     target = np.array([reach[reach != label][0] for label in y])
     for attack in in_pairs(name):
