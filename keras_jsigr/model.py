@@ -171,7 +171,7 @@ class JSIGRModel(keras.Model):
         self.supports_masking = base.supports_masking
         self._takes_mask = "mask" in inspect.signature(base.call).parameters
         # Built from the start: an unbuilt wrapper loses its optimizer when loaded.
-        self.built = True
+        self.built = self._called = True
         # `tf.lite.TFLiteConverter.from_keras_model` reads the shapes of inputs here.
         shapes = keras.tree.map_structure(lambda spec: tuple(spec.shape), specs)
         self._build_shapes_dict = {"input_shape": shapes}
@@ -624,9 +624,9 @@ class JSIGRModel(keras.Model):
             result = super().load_weights(filepath, *args, **kwargs)
         except ValueError as error:
             raise ValueError(
-                "The file does not fit this hardened model. Weights of the plain "
-                "network are loaded by `model.base.load_weights(path)`; those of a "
-                f"hardened one need the same recipe. Keras says: {error}"
+                f"Keras does not load this file into a hardened model: {error} Weights of the "
+                "plain network are loaded by `model.base.load_weights(path)`; those of a "
+                "hardened one need the same recipe."
             ) from error
         after = {name: read_scalar(getattr(self, name)) for name in names}
         changed = [n for n in names if before[n] not in (after[n], _UNRESOLVED)]

@@ -25,9 +25,16 @@ from keras_jsigr.core.batching import (
     owner_of,
     parallel_batches,
     probe_rows,
+    runs_python,
     workers_for,
 )
-from keras_jsigr.core.logits import LogitsFn, base_model, known_epsilon, known_input_range
+from keras_jsigr.core.logits import (
+    LogitsFn,
+    as_logits,
+    base_model,
+    known_epsilon,
+    known_input_range,
+)
 from keras_jsigr.core.scores import check_class_indices, class_targets, predicted_targets
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
@@ -75,6 +82,39 @@ def distance(x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str) -> npt.NDA
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
     lengths: npt.NDArray[np.float64] = np.linalg.norm(difference.reshape(len(x), -1), order, axis=1)
     return lengths
+
+
+class NoGradient(NamedTuple):
+    """Why a model has no gradient; `python`: it runs code TensorFlow cannot see."""
+
+    reason: str
+    python: bool
+
+
+def find_no_gradient(model: Any, x: Any) -> NoGradient | None:
+    """Tell why no gradient reaches the input, or `None` if one does."""
+    probe = probe_rows(x)
+    logits_fn = as_logits(model, probe)
+    try:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(probe)
+            energy = tf.reduce_sum(tf.square(logits_fn(probe)))
+        gradient = tape.gradient(energy, probe)
+    except Exception:  # of an operation without a derivative, or of its code
+        gradient = None
+    # TensorFlow returns a scalar for a `tf.py_function` that its tape does not see.
+    if gradient is not None and gradient.shape == probe.shape:
+        return None
+    run = tf.function(logits_fn, autograph=False)
+    python = runs_python(run.get_concrete_function(open_batch(probe)))
+    reason = (
+        "The model has code that TensorFlow cannot differentiate (tf.numpy_function or "
+        "tf.py_function), so it has no gradient."
+        if python
+        else "No gradient passes through the model's operations (rounding, thresholds, "
+        "argmax, casts to integers)."
+    )
+    return NoGradient(reason, python)
 
 
 def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
@@ -325,6 +365,12 @@ def run_batches(
     extras = {name: value for name, value in given.items() if value is not None}
     key = (attack.program_key(), *extras)
     program = PROGRAMS.get(key, _search_of(attack, tuple(extras)), model, probe)
+    python = attack.access == "white box" and runs_python(program.compiled)
+    if python and (missing := find_no_gradient(model, x)):
+        raise ValueError(
+            f"{missing.reason} Got {attack.name}, expected an attack that needs none. Use Square, "
+            "SPSA or HopSkipJump, or attack a surrogate."
+        )
     if y is None:
         decide = PROGRAMS.get("decide", _decide, model, probe).run
     else:

@@ -169,8 +169,9 @@ def in_structure(x: Any, specs: Any) -> Any:
     """Arrange inputs the way the model lists them, with the axes it expects."""
     flat = keras.tree.flatten(specs)
     names = [spec.name for spec in flat]
-    by_name = isinstance(x, dict) and not isinstance(specs, dict)
-    if by_name and set(names) <= set(x):
+    if isinstance(x, dict) and isinstance(specs, dict) and set(specs) < set(x):
+        x = {name: x[name] for name in specs}  # of a table with more columns
+    elif isinstance(x, dict) and not isinstance(specs, dict) and set(names) <= set(x):
         x = keras.tree.pack_sequence_as(specs, [x[name] for name in names])
     leaves = keras.tree.flatten(x)
     if len(leaves) != len(flat):
@@ -181,12 +182,12 @@ def in_structure(x: Any, specs: Any) -> Any:
 
 def _with_last_axis(leaf: Any, spec: tf.TensorSpec) -> Any:
     shape = getattr(leaf, "shape", None)  # a dataset or a generator has none
-    if shape is None or spec.shape[-1:] != (1,):
-        return leaf
-    if tf.TensorShape(shape).rank != spec.shape.rank - 1:
+    more = 0 if shape is None else spec.shape.rank - (tf.TensorShape(shape).rank or 0)
+    if (more, *spec.shape[-1:]) != (1, 1) and (more, *(shape or ())[-1:]) != (-1, 1):
         return leaf
     # A column of a data frame is no array.
-    return (leaf if tf.is_tensor(leaf) else np.asarray(leaf))[..., None]
+    array = leaf if tf.is_tensor(leaf) else np.asarray(leaf)
+    return array[..., None] if more == 1 else array[..., 0]
 
 
 def with_known_sides(leaf: Any, spec: tf.TensorSpec) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackContext, target_rows
+from keras_jsigr.attacks.base import AttackContext, NoGradient, find_no_gradient, target_rows
 from keras_jsigr.attacks.norms import working_dtype
 from keras_jsigr.attacks.pgd import FGSM, PGD
 from keras_jsigr.attacks.suite import attacked
@@ -26,7 +26,6 @@ from keras_jsigr.core.batching import (
 )
 from keras_jsigr.core.logits import LogitsFn, as_logits
 from keras_jsigr.evaluation.run import AttackFailedError, Threat
-from keras_jsigr.evaluation.subject import NoGradient, find_no_gradient
 
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

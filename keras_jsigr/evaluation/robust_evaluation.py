@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.base import widest_radius
+from keras_jsigr.attacks.base import find_no_gradient, widest_radius
 from keras_jsigr.attacks.suite import attacks_of, by_name
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
@@ -36,7 +36,7 @@ from keras_jsigr.evaluation.robustness import (
 )
 from keras_jsigr.evaluation.run import Log, Task, by_class, chance, model_summary, versions
 from keras_jsigr.evaluation.saliency import check_nested_settings, measure_saliency
-from keras_jsigr.evaluation.subject import CountedModel, find_no_gradient
+from keras_jsigr.evaluation.subject import CountedModel
 from keras_jsigr.evaluation.transfer import TransferResult, run_transfer, transfer_record
 
 

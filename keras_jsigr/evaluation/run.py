@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_jsigr.attacks.base import NoGradient
 from keras_jsigr.core.arguments import tell
 from keras_jsigr.core.logits import base_model, innermost_line, is_hardened
 from keras_jsigr.evaluation.records import ClassRecord, Rate
 from keras_jsigr.evaluation.resume import ResultCache
-from keras_jsigr.evaluation.subject import CountedModel, NoGradient
+from keras_jsigr.evaluation.subject import CountedModel
 
 # With verbose="auto", progress is told after so many seconds.
 _LONG = 20.0

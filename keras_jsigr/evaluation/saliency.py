@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
@@ -83,7 +84,9 @@ def measure(
 
 def check_maps(model: Any, x: npt.NDArray[Any], settings: MapSettings) -> None:
     """Make one map, so that what cannot be explained is refused before any work."""
-    maps = _explainer(model, x, settings)(x[:1])
+    with warnings.catch_warnings():  # that the map is zero, as in a batch of one it may be
+        warnings.simplefilter("ignore", UserWarning)
+        maps = _explainer(model, x, settings)(x[:1])
     if maps.ndim > 3 or maps.shape[1:] != x.shape[1 : maps.ndim]:
         raise ValueError(
             f"The method {settings.method_name!r} gives maps of shape "

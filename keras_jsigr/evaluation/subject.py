@@ -1,48 +1,13 @@
-"""The model under evaluation: its gradient, and what it is asked."""
+"""The model under evaluation: what it is asked."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
-from keras_jsigr.core.batching import open_batch, probe_rows, runs_python
-from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.variables import OWN
-
-
-class NoGradient(NamedTuple):
-    """Why a model has no gradient; `python`: it runs code TensorFlow cannot see."""
-
-    reason: str
-    python: bool
-
-
-def find_no_gradient(model: Any, x: Any) -> NoGradient | None:
-    """Tell why no gradient reaches the input, or `None` if one does."""
-    probe = probe_rows(x)
-    logits_fn = as_logits(model, probe)
-    try:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(probe)
-            energy = tf.reduce_sum(tf.square(logits_fn(probe)))
-        gradient = tape.gradient(energy, probe)
-    except Exception:  # of an operation without a derivative, or of its code
-        gradient = None
-    # TensorFlow returns a scalar for a `tf.py_function` that its tape does not see.
-    if gradient is not None and gradient.shape == probe.shape:
-        return None
-    run = tf.function(logits_fn, autograph=False)
-    python = runs_python(run.get_concrete_function(open_batch(probe)))
-    reason = (
-        "The model has code that TensorFlow cannot differentiate (tf.numpy_function or "
-        "tf.py_function), so it has no gradient."
-        if python
-        else "No gradient passes through the model's operations (rounding, thresholds, "
-        "argmax, casts to integers)."
-    )
-    return NoGradient(reason, python)
 
 
 class CountedModel:

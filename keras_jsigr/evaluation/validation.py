@@ -125,7 +125,8 @@ def check_logits(model: Any, x: npt.NDArray[Any], batch_size: int) -> npt.NDArra
         if len(wanted) != len(shape) or any(w not in (None, got) for w, got in pairs):
             raise ValueError(
                 f"`x` does not fit the model: got examples of shape {shape}, expected "
-                f"{tuple(wanted)}. Reshape the data."
+                f"{tuple(wanted)}. "
+                + ("Pass x[None]." if len(wanted) == x.ndim else "Reshape the data.")
             )
     logits: npt.NDArray[np.float32] = predict_logits(model, x, batch_size)
     bad = int((~finite_rows(logits)).sum())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -165,9 +166,10 @@ def check_training_data(
     x = in_structure(x, specs)
     leaves, wanted = keras.tree.flatten(x), keras.tree.flatten(specs)
     if len(leaves) != len(wanted):
+        got = f"the columns {list(x)}" if isinstance(x, Mapping) else len(leaves)
         raise ValueError(
-            f"The model takes {len(wanted)} inputs: got {len(leaves)}. Pass them in "
-            "the structure the model was built with."
+            f"The model takes {len(wanted)} inputs, {[spec.name for spec in wanted]}: got {got}. "
+            "Pass them in the structure the model was built with."
         )
     if any(np.shape(leaf)[:1] == (0,) for leaf in leaves if not _is_sparse(leaf)):
         raise ValueError("The inputs are empty: got 0 examples, expected at least one.")
@@ -208,10 +210,13 @@ def _as_array(leaf: Any, name: str) -> np.ndarray[Any, Any]:
             "; a batch at a time where memory is short."
         )
     array = np.asarray(leaf)
-    if array.dtype == object or array.dtype.kind in "USO":
+    if array.dtype == object:  # columns of several types, as frames have them
+        with suppress(TypeError, ValueError):
+            array = array.astype(np.float32)
+    if array.dtype.kind in "USO":
         raise TypeError(
-            f"`{name}` is not numeric: got dtype {array.dtype}, expected floats or "
-            "integers. Encode strings and ragged rows first."
+            f"`{name}` is not numeric: got dtype {array.dtype}, expected floats or integers. "
+            "Encode strings and ragged rows first, and fill what is missing."
         )
     return array
 
@@ -221,7 +226,7 @@ def _check_shape(leaf: Any, spec: tf.TensorSpec) -> None:
     if not spec.shape.is_compatible_with(shape):
         raise ValueError(
             f"Input `{spec.name}` has the wrong shape: got {shape}, expected "
-            f"{tuple(spec.shape)}. Grey images need a channel axis: x[..., None]."
+            f"{tuple(spec.shape)}. A missing last axis is added by x[..., None]."
         )
 
 

@@ -203,12 +203,9 @@ _KINKED = {
 _layers = keras.layers
 _RECTIFIERS = (_layers.ReLU, _layers.LeakyReLU, _layers.PReLU)
 _POOLING = {
-    _layers.MaxPooling1D: _layers.AveragePooling1D,
-    _layers.MaxPooling2D: _layers.AveragePooling2D,
-    _layers.MaxPooling3D: _layers.AveragePooling3D,
-    _layers.GlobalMaxPooling1D: _layers.GlobalAveragePooling1D,
-    _layers.GlobalMaxPooling2D: _layers.GlobalAveragePooling2D,
-    _layers.GlobalMaxPooling3D: _layers.GlobalAveragePooling3D,
+    getattr(_layers, f"{kind}MaxPooling{rank}D"): getattr(_layers, f"{kind}AveragePooling{rank}D")
+    for kind in ("", "Global")
+    for rank in (1, 2, 3)
 }
 
 
@@ -239,6 +236,10 @@ def _smooth_activations(layer: keras.Layer) -> dict[str, Any]:
 
 def _grouped(layer: Any, call: Any, inputs: Any) -> Any:
     """Convolve group by group: Keras compiles a grouped convolution in every call."""
+    padding = layer.padding
+    if padding == "causal":
+        before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+        inputs, padding = tf.pad(inputs, [[0, 0], [before, 0], [0, 0]]), "valid"
     kernels = tf.split(tf.convert_to_tensor(layer.kernel), layer.groups, axis=-1)
     parts = tf.split(inputs, layer.groups, axis=-1)
     if len(parts) == inputs.shape[-1] and layer.rank == 2 and len(set(layer.strides)) == 1:
@@ -249,13 +250,13 @@ def _grouped(layer: Any, call: Any, inputs: Any) -> Any:
             inputs,
             depthwise,
             (1, *layer.strides, 1),
-            layer.padding.upper(),
+            padding.upper(),
             dilations=layer.dilation_rate,
         )
     else:
         convolved = [
             keras.ops.conv(
-                part, kernel, layer.strides, layer.padding, "channels_last", layer.dilation_rate
+                part, kernel, layer.strides, padding, "channels_last", layer.dilation_rate
             )
             for part, kernel in zip(parts, kernels, strict=True)
         ]
@@ -270,7 +271,6 @@ def _is_grouped(layer: keras.Layer) -> bool:
         type(layer) in (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
         and layer.groups > 1
         and layer.data_format == "channels_last"
-        and layer.padding in ("same", "valid")
     )
 
 

@@ -199,19 +199,13 @@ def check_loss(model: keras.Model, head: Head) -> None:
                 "and multiply the learning rate by the batch size if it was for that."
             )
         from_logits = _from_logits(loss)
-        if head.kind == "linear" and _function(loss) in _ALWAYS_PROBABILITIES:
-            raise ValueError(
-                f"Loss and head disagree: got '{name}', which reads probabilities, on a model that "
-                "returns logits. Give the last layer activation='softmax' (or 'sigmoid'), or use a "
-                "cross entropy with from_logits=True."
-            )
         if from_logits is None or from_logits == (head.kind == "linear"):
             continue
         if head.kind == "linear":
             raise ValueError(
-                f"Loss and head disagree: got '{name}' with from_logits=False on a "
-                "model that returns logits. Use from_logits=True in the loss, or give "
-                "the last layer activation='softmax' (or 'sigmoid')."
+                f"Loss and head disagree: got '{name}', which reads probabilities, on a model that "
+                "returns logits. Pass from_logits=True to a cross entropy, or give the last layer "
+                "activation='softmax' (or 'sigmoid')."
             )
         raise ValueError(
             f"Loss and head disagree: got '{name}' with from_logits=True on a model "
@@ -223,31 +217,29 @@ def check_loss(model: keras.Model, head: Head) -> None:
 _REGRESSION_FUNCTIONS = tuple(
     keras.losses.get(name) for name in ("mse", "mae", "mape", "msle", "huber", "log_cosh")
 )
-# No argument of theirs says so: of logits they make NaN, or a number without meaning.
-_ALWAYS_PROBABILITIES = (
+_LIKELIHOOD_FUNCTIONS = tuple(
+    keras.losses.get(name)
+    for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
+)
+# Without an argument that says otherwise: of logits they make NaN, or a number without meaning.
+_PROBABILITY_FUNCTIONS = (
+    *_LIKELIHOOD_FUNCTIONS,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
     keras.losses.categorical_generalized_cross_entropy,
     keras.losses.dice,
     keras.losses.kl_divergence,
     keras.losses.poisson,
     keras.losses.tversky,
 )
-_LIKELIHOOD_FUNCTIONS = tuple(
-    keras.losses.get(name)
-    for name in ("categorical_crossentropy", "sparse_categorical_crossentropy")
-)
-_PROBABILITY_FUNCTIONS = (
-    *_LIKELIHOOD_FUNCTIONS,
-    keras.losses.binary_crossentropy,
-    keras.losses.binary_focal_crossentropy,
-    keras.losses.categorical_focal_crossentropy,
-)
 
 
 def _from_logits(loss: Any) -> bool | None:
-    if isinstance(loss, keras.losses.Loss):
-        value = loss.get_config().get("from_logits")
-        return None if value is None else bool(value)
-    return False if loss in _PROBABILITY_FUNCTIONS else None
+    given = loss.get_config().get("from_logits") if isinstance(loss, keras.losses.Loss) else None
+    if given is not None:
+        return bool(given)
+    return False if _function(loss) in _PROBABILITY_FUNCTIONS else None
 
 
 def _function(loss: Any) -> Any:

@@ -823,20 +823,20 @@ def exact(x, y, norm):
     return np.array(best)
 
 
-def test_linear_model_within_the_box():
-    for norm, classes in [("linf", None), ("l2", 3), ("l1", None)]:
-        x = RNG_FAB.uniform(size=(20, 12)).astype("float32")
-        # Inputs at the very ends leave no room in half of the directions.
-        x[:5] = np.round(x[:5])
-        y = np.argmax(linear_fab(x), axis=1)
-        x_adv = FAB(norm=norm, steps=20, target_classes=classes)(linear_fab, x, y)
-        assert (np.argmax(linear_fab(x_adv), axis=1) != y).all()
-        assert (x_adv >= 0).all()
-        assert (x_adv <= 1).all()
-        distance = size_fab(x_adv.astype("float64") - x, norm)
-        best = exact(x.astype("float64"), y, norm)
-        assert (distance >= best - 1e-6).all()
-        np.testing.assert_allclose(distance, best, atol=1e-4 * (6 if norm == "l1" else 1))
+@pytest.mark.parametrize(("norm", "classes"), [("linf", None), ("l2", 3), ("l1", None)])
+def test_linear_model_within_the_box(norm, classes):
+    x = RNG_FAB.uniform(size=(20, 12)).astype("float32")
+    # Inputs at the very ends leave no room in half of the directions.
+    x[:5] = np.round(x[:5])
+    y = np.argmax(linear_fab(x), axis=1)
+    x_adv = FAB(norm=norm, steps=20, target_classes=classes)(linear_fab, x, y)
+    assert (np.argmax(linear_fab(x_adv), axis=1) != y).all()
+    assert (x_adv >= 0).all()
+    assert (x_adv <= 1).all()
+    distance = size_fab(x_adv.astype("float64") - x, norm)
+    best = exact(x.astype("float64"), y, norm)
+    assert (distance >= best - 1e-6).all()
+    np.testing.assert_allclose(distance, best, atol=1e-4 * (6 if norm == "l1" else 1))
 
 
 def test_inside_a_sphere():

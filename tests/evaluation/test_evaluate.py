@@ -727,6 +727,11 @@ BAD = {
     "resume": ({"resume": True}, TypeError, "`resume` is True"),
     "model": ({"model": "net.keras"}, TypeError, "expected a Keras model"),
     "shape": ({"model": sequential(inputs=7)}, ValueError, r"\(6,\), expected \(7,\)"),
+    "one": (
+        {"model": keras.Sequential([keras.Input((30, 6)), keras.layers.Flatten()]), "y": [0]},
+        ValueError,
+        r"expected \(30, 6\). Pass x\[None\]",
+    ),
     "two inputs": ({"model": two_inputs()}, ValueError, "takes 2 inputs"),
     "outputs": ({"model": lambda x: x[:, None]}, ValueError, r"expected \(B, C\)"),
     "nan outputs": (
