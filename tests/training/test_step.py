@@ -526,6 +526,6 @@ def test_losses_of_activations_are_of_the_whole_batch(data_noise):
     assert reported[0] > 1.2
     np.testing.assert_allclose(*reported, rtol=1e-5)
     own = keras.Sequential([keras.Input((FEATURES,)), Adding(), keras.layers.Dense(CLASSES)])
-    with pytest.raises(ValueError, match="batch_share=1.0"):
+    with pytest.raises(ValueError, match=r"batch_share=1\.0"):
         compiled(harden(own, batch_share=0.5)).train_on_batch(x, y)
     compiled(harden(own)).train_on_batch(x, y)
