@@ -6,9 +6,8 @@ import keras
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        f"keras_jsigr runs on TensorFlow: got the Keras backend "
-        f"'{keras.backend.backend()}'. Set KERAS_BACKEND=tensorflow before Keras is "
-        "imported."
+        f"keras_jsigr runs on TensorFlow: got the Keras backend '{keras.backend.backend()}'. Set "
+        "KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
 from keras_jsigr import (

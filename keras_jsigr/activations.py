@@ -155,10 +155,9 @@ class ModelCopy:
         _share_functions(layer, copy)
         if self._patch(copy) and any(map(has_relu, walk(type(copy).from_config(_config_of(copy))))):
             warnings.warn(
-                f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved "
-                "and loaded copy has it again. Call `with_smooth_activations` on the "
-                "loaded model, or make the activation an argument of the class that "
-                "`get_config` returns.",
+                f"`{type(copy).__name__}` builds its ReLU in its constructor: a saved and loaded "
+                "copy has it again. Call `with_smooth_activations` on the loaded model, or make "
+                "the activation an argument of the class that `get_config` returns.",
                 stacklevel=2,
             )
         return copy
@@ -349,10 +348,9 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
     old, new = model.weights, copy.weights
     if [(w.name, w.shape) for w in old] != [(w.name, w.shape) for w in new]:
         raise ValueError(
-            f"`{model.name}` cannot be rebuilt: its copy has {len(new)} weights of "
-            f"other names or shapes, expected the same {len(old)}. Its `get_config` "
-            "must return what its constructor needs, and its constructor or `build` "
-            "must make all weights."
+            f"`{model.name}` cannot be rebuilt: its copy has {len(new)} weights of other names or "
+            f"shapes, expected the same {len(old)}. Its `get_config` must return what its "
+            "constructor needs, and its constructor or `build` must make all weights."
         )
     copy.set_weights(model.get_weights())
     for layer in walk(copy):

@@ -471,9 +471,8 @@ class JSIGRConfig:
         unknown = sorted(set(config) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(
-                f"Unknown settings: got {unknown}, expected among "
-                f"{[f.name for f in fields(cls)]}. The file may come from a newer "
-                "version of keras_jsigr."
+                f"Unknown settings: got {unknown}, expected among {[f.name for f in fields(cls)]}. "
+                "The file may come from a newer version of keras_jsigr."
             )
         if isinstance(config.get("live_maps"), Mapping):
             config["live_maps"] = LiveMaps(**config["live_maps"])

@@ -26,7 +26,13 @@ from keras_jsigr.core.keras_compat import exact_moments, uncompiled
 from keras_jsigr.core.scores import HeadKind, class_targets, ignore_class_weights
 from keras_jsigr.core.variables import add_scalar_variable, read_scalar
 from keras_jsigr.penalties.base import Penalty, PenaltyBatch
-from keras_jsigr.penalties.objective import batch_mean, warmup_factor
+from keras_jsigr.penalties.objective import (
+    UNRESOLVED,
+    batch_mean,
+    checked_warmup,
+    resolve_warmup,
+    warmup_factor,
+)
 from keras_jsigr.training.data_check import (
     CheckedSteps,
     are_arrays,
@@ -55,9 +61,6 @@ from keras_jsigr.training.validation import (
     is_hinge,
 )
 
-# The warm-up where the steps of `fit` are not known.
-DEFAULT_WARMUP_STEPS = 200
-_UNRESOLVED = -1
 # Entries of a map, in 0..1, that differ by less are the same.
 _FLAT = 1e-3
 # In place of an accuracy, or of a difference of two.
@@ -136,7 +139,7 @@ class JSIGRModel(keras.Model):
         self.config = config
         self.penalties: list[Penalty] = config.build_penalties()
         self.multi_label = multi_label
-        self.warmup = _checked_warmup(warmup)
+        self.warmup = checked_warmup(warmup)
         self.seed = arguments.count("seed", seed, minimum=-(2**31))
         self.map_table = map_table
         check_precision(base, config)
@@ -205,7 +208,7 @@ class JSIGRModel(keras.Model):
         self._weight_names = tuple(weights)
         for name, value in weights.items():
             setattr(self, name, add_scalar_variable(self, name, value))
-        steps = _UNRESOLVED
+        steps = UNRESOLVED
         if isinstance(self.warmup, int) or self.warmup == 0.0:
             steps = int(self.warmup)
         self.delay_steps = add_scalar_variable(self, "delay_steps", 0, dtype="int64")
@@ -224,9 +227,8 @@ class JSIGRModel(keras.Model):
         exchanged = vars(self).get(name, value) is not value
         if exchanged and name == "config":
             raise TypeError(
-                "`config` holds the settings that the training steps were made of: got "
-                "others in their place. Harden `unwrap(model)` again with what shall "
-                "change."
+                "`config` holds the settings that the training steps were made of: got others in "
+                "their place. Harden `unwrap(model)` again with what shall change."
             )
         weights = vars(self).get("_weight_names", ())
         if exchanged and name in (*weights, "warmup_steps", "delay_steps"):
@@ -262,11 +264,10 @@ class JSIGRModel(keras.Model):
     def _refuse_columns(self, name: str) -> None:
         if isinstance(self._scales, dict):
             raise ValueError(
-                f"The columns of `{self.name}` have ranges of their own: got no single "
-                f"`{name}` for all, which attacks and evaluations ask for. "
-                "Pass epsilon= and input_range= in the units of the data to them; or "
-                "give them a callable on scaled inputs, lambda u: model(low + u * "
-                "width), with the epsilon of `harden`."
+                f"The columns of `{self.name}` have ranges of their own: got no single `{name}` "
+                "for all, which attacks and evaluations ask for. Pass epsilon= and input_range= "
+                "in the units of the data to them; or give them a callable on scaled inputs, "
+                "lambda u: model(low + u * width), with the epsilon of `harden`."
             )
 
     # What people ask of a Functional model, to cut or convert it.
@@ -343,7 +344,7 @@ class JSIGRModel(keras.Model):
         steps = ("delay_steps", "warmup_steps", "steps_taken")
         counts = {name: int(read_scalar(getattr(self, name))) for name in steps}
         state: dict[str, float | int | None] = {
-            name: None if count == _UNRESOLVED else count for name, count in counts.items()
+            name: None if count == UNRESOLVED else count for name, count in counts.items()
         }
         for name in (*self._weight_names, "penalty_factor", "reference_accuracy"):
             value = read_scalar(getattr(self, name))
@@ -438,19 +439,8 @@ class JSIGRModel(keras.Model):
                 self._check_data(x, y)
 
     def _resolve_warmup(self, params: Mapping[str, Any] | None, first: int) -> None:
-        if read_scalar(self.warmup_steps) >= 0:
-            return
-        params = params or {}
-        steps, epochs = params.get("steps"), params.get("epochs")
-        if steps is None or epochs is None:
-            arguments.tell(
-                f"the length of the data is unknown: the penalties grow in over "
-                f"{DEFAULT_WARMUP_STEPS} steps. Pass steps_per_epoch to `fit`, or "
-                "`harden(..., warmup=<steps>)`."
-            )
-            self.warmup_steps.assign(DEFAULT_WARMUP_STEPS)
-            return
-        self.warmup_steps.assign(round(self.warmup * steps * max(epochs - first, 1)))
+        if read_scalar(self.warmup_steps) < 0:
+            self.warmup_steps.assign(resolve_warmup(self.warmup, params or {}, first))
 
     def _warn_of_flat_maps(self) -> None:
         """Warn once where all entries of the maps are the same: nothing is selected."""
@@ -467,10 +457,9 @@ class JSIGRModel(keras.Model):
         )
 
     def _warmup_factor(self) -> Any:
-        steps = self.warmup_steps.value
-        steps = tf.where(steps < 0, tf.cast(DEFAULT_WARMUP_STEPS, steps.dtype), steps)
         # Not `optimizer.iterations`, which a new optimizer starts at zero.
-        return warmup_factor(self.steps_taken.value, self.delay_steps.value, steps)
+        steps = (self.steps_taken, self.delay_steps, self.warmup_steps)
+        return warmup_factor(*[variable.value for variable in steps])
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
@@ -629,7 +618,7 @@ class JSIGRModel(keras.Model):
                 "hardened one need the same recipe."
             ) from error
         after = {name: read_scalar(getattr(self, name)) for name in names}
-        changed = [n for n in names if before[n] not in (after[n], _UNRESOLVED)]
+        changed = [n for n in names if before[n] not in (after[n], UNRESOLVED)]
         if changed:
             told = ", ".join(f"{n} {before[n]:g} by {after[n]:g}" for n in changed)
             again = "; ".join(f"model.{n}.assign({before[n]:g})" for n in changed)
@@ -723,10 +712,3 @@ class _WarmupResolver(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model._warn_of_flat_maps()
-
-
-def _checked_warmup(warmup: Any) -> float | int:
-    try:
-        return arguments.count("warmup", warmup, minimum=0)
-    except TypeError:
-        return arguments.share("warmup", warmup)

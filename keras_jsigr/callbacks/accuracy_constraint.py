@@ -82,9 +82,8 @@ class AccuracyConstraint(keras.callbacks.Callback):
         """Refuse a model without penalties."""
         if not is_hardened(self.model) or not self.model.penalties:
             raise ValueError(
-                f"AccuracyConstraint moves the weights of penalties: got "
-                f"`{self.model.name}`, which has none. Train a model made by "
-                "keras_jsigr.harden, with a weight above 0."
+                f"AccuracyConstraint moves the weights of penalties: got `{self.model.name}`, "
+                "which has none. Train a model made by keras_jsigr.harden, with a weight above 0."
             )
         self._missed = 0.0
         # Anew: since the last training the loss may be another.
@@ -164,10 +163,9 @@ class AccuracyConstraint(keras.callbacks.Callback):
         """Say so if the bound was missed by more than the measurement's error."""
         if self._missed:
             arguments.tell(
-                f"the validation accuracy ends {100 * self._missed:.1f} points below "
-                "its bound, with a penalty factor of "
-                f"{read_scalar(self.model.penalty_factor):.3g}. Train longer, or allow "
-                "a larger `max_drop`.",
+                f"the validation accuracy ends {100 * self._missed:.1f} points below its bound, "
+                f"with a penalty factor of {read_scalar(self.model.penalty_factor):.3g}. Train "
+                "longer, or allow a larger `max_drop`.",
                 self.params.get("verbose"),
             )
 

@@ -178,10 +178,9 @@ def _too_large(penalty: Penalty, shares: Mapping[str, float], weight: float, of:
         wanted = weight * (1.0 - share) / share
         remedy += f" (now {weight:.2g}) to about {wanted:.2g}"
     return (
-        f"The penalties drown the task loss: they have {100.0 * held:.0f} % of the "
-        f"{of}, the {penalty.name} penalty alone {100.0 * share:.0f} %. The model gets "
-        f"flat before it gets right. {remedy}, or let the penalties grow in more "
-        "slowly with `warmup`."
+        f"The penalties drown the task loss: they have {100.0 * held:.0f} % of the {of}, the "
+        f"{penalty.name} penalty alone {100.0 * share:.0f} %. The model gets flat before it gets "
+        f"right. {remedy}, or let the penalties grow in more slowly with `warmup`."
     )
 
 
@@ -195,10 +194,9 @@ def score_advice(
         if takes_score and vanishes and weights[penalty.name] > 0.0:
             return {
                 "learned by heart": (
-                    "The model has learned its training images by heart: their mean "
-                    f"task loss is {task_loss:.2g}. The gradient of "
-                    "class_score='log_prob' vanishes there, and with it the effect of "
-                    f"the {penalty.name} penalty. Train with "
+                    "The model has learned its training images by heart: their mean task loss is "
+                    f"{task_loss:.2g}. The gradient of class_score='log_prob' vanishes there, and "
+                    f"with it the effect of the {penalty.name} penalty. Train with "
                     "recipe=config.replace(class_score='margin')."
                 )
             }

@@ -122,10 +122,9 @@ def find_head(model: keras.Model, probe: Any) -> Head:
     if looks_like_probabilities(outputs) or saturates(partial(_ask, model), probe, outputs):
         name = "softmax" if outputs.shape[1] > 1 else "sigmoid"
         raise ValueError(
-            f"`{model.name}` returns probabilities, but none of its layers ends in a "
-            f"{name}. Return logits, or make the {name} the activation of the last "
-            f"layer or a layer of its own; to attack or explain it as it is, pass "
-            "`lambda x: model(x)`."
+            f"`{model.name}` returns probabilities, but none of its layers ends in a {name}. "
+            f"Return logits, or make the {name} the activation of the last layer or a layer of its "
+            "own; to attack or explain it as it is, pass `lambda x: model(x)`."
         )
     return Head("linear")
 

@@ -68,9 +68,8 @@ def input_specs(model: keras.Model) -> Any:
     """Describe the inputs of a built model."""
     if not model.built:
         raise ValueError(
-            f"`{model.name}` is not built: got a model without weights, expected one "
-            "that knows its input shape. Call it once on a batch, or start it with "
-            "`keras.Input(shape)`."
+            f"`{model.name}` is not built: got a model without weights, expected one that knows "
+            "its input shape. Call it once on a batch, or start it with `keras.Input(shape)`."
         )
     tensors = getattr(model, "inputs", None)
     if tensors:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_jsigr.core import arguments
 from keras_jsigr.penalties.base import Linearization, Penalty, PenaltyBatch
+
+# The warm-up where the steps of `fit` are not known, and what stands for it until then.
+DEFAULT_WARMUP_STEPS = 200
+UNRESOLVED = -1
 
 
 def penalty_values(
@@ -49,7 +54,30 @@ def batch_mean(per_example: Any, sample_weight: Any, over_weights: bool = False)
     return tf.math.divide_no_nan(tf.reduce_sum(per_example), count)
 
 
+def checked_warmup(warmup: Any) -> float | int:
+    """Return a share of the steps of `fit`, or a number of steps."""
+    try:
+        return arguments.count("warmup", warmup, minimum=0)
+    except TypeError:
+        return arguments.share("warmup", warmup)
+
+
+def resolve_warmup(warmup: float, params: Mapping[str, Any], first_epoch: int) -> int:
+    """Return the steps of a share of `fit`, from what it tells its callbacks."""
+    steps, epochs = params.get("steps"), params.get("epochs")
+    if steps is None or epochs is None:
+        arguments.tell(
+            f"the length of the data is unknown: the penalties grow in over {DEFAULT_WARMUP_STEPS} "
+            "steps. Pass steps_per_epoch to `fit`, or `harden(..., warmup=<steps>)`."
+        )
+        return DEFAULT_WARMUP_STEPS
+    steps_of_all: int = steps * max(epochs - first_epoch, 1)
+    return round(warmup * steps_of_all)
+
+
 def warmup_factor(step: Any, delay_steps: Any, warmup_steps: Any) -> Any:
     """Compute `clip((step + 1 - delay) / max(warmup, 1), 0, 1)`."""
+    steps = tf.cast(warmup_steps, tf.float32)
+    steps = tf.where(steps < 0.0, float(DEFAULT_WARMUP_STEPS), steps)
     done = tf.cast(step, tf.float32) + 1.0 - tf.cast(delay_steps, tf.float32)
-    return tf.clip_by_value(done / tf.maximum(tf.cast(warmup_steps, tf.float32), 1.0), 0.0, 1.0)
+    return tf.clip_by_value(done / tf.maximum(steps, 1.0), 0.0, 1.0)

@@ -64,10 +64,9 @@ def find_feature_layer(model: Any, probe: Any, name: str | None = None) -> Featu
     if not candidates:
         which = "no layer with" if name is None else f"layer {name!r} without"
         raise ValueError(
-            f"Got `{model.name}`, {which} outputs (B, H, W, C) that lie as the image "
-            "does, expected feature maps of a convolution; tokens of attention are "
-            "none, nor is what a Dense layer mixed. Use 'gradient', 'occlusion' or "
-            "'rise', which need no such layer."
+            f"Got `{model.name}`, {which} outputs (B, H, W, C) that lie as the image does, "
+            "expected feature maps of a convolution; tokens of attention are none, nor is what a "
+            "Dense layer mixed. Use 'gradient', 'occlusion' or 'rise', which need no such layer."
         )
     # The sides of the last convolution's outputs, if possible not 1 x 1. One channel
     # is a gate, or an answer for every place, rather than features.

@@ -100,9 +100,8 @@ class SaliencyTargets:
                 )
             if (live_maps.samples or 1) > bank.size:
                 raise ValueError(
-                    f"More masks than there are: got LiveMaps(samples="
-                    f"{live_maps.samples}), expected at most {bank.size} for "
-                    f"`{flat[index].name}`. None takes them all."
+                    f"More masks than there are: got LiveMaps(samples={live_maps.samples}), "
+                    f"expected at most {bank.size} for `{flat[index].name}`. None takes them all."
                 )
             self._banks.append(bank)
 

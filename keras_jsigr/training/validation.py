@@ -25,9 +25,8 @@ def check_activity_losses(base: keras.Model) -> None:
     regularized = sum(v.regularizer is not None for v in base.trainable_variables)
     if len(base.losses) > regularized:
         raise ValueError(
-            f"Layers of `{base.name}` add losses of their activations: got a batch in two "
-            "parts, of which Keras would keep the losses of one. Use "
-            "`config.replace(batch_share=1.0)`."
+            f"Layers of `{base.name}` add losses of their activations: got a batch in two parts, "
+            "of which Keras would keep the losses of one. Use `config.replace(batch_share=1.0)`."
         )
 
 

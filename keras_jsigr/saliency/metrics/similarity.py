@@ -196,9 +196,8 @@ def ssim(maps: Any, others: Any) -> tf.Tensor:
     maps, others = tf.cast(maps, tf.float32), tf.cast(others, tf.float32)
     if maps.shape.rank != 3 or maps.shape[1:] != others.shape[1:]:
         raise ValueError(
-            f"Got maps of shapes {tuple(maps.shape)} and {tuple(others.shape)}, "
-            "expected the same shape (B, H, W). Use `rank_correlation` for maps of "
-            "other data."
+            f"Got maps of shapes {tuple(maps.shape)} and {tuple(others.shape)}, expected the same "
+            "shape (B, H, W). Use `rank_correlation` for maps of other data."
         )
     one, other = (
         tf.math.divide_no_nan(m, tf.reduce_max(tf.abs(m), [1, 2], keepdims=True))
