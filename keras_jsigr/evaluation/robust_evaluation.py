@@ -165,7 +165,7 @@ def evaluate_robustness(
         classes = validation.check_logits(model, probe, batch_size).shape[-1]
         x, y = validation.check_data(x, y, input_range, classes)
         if counted is not None:
-            model(probe)  # as it is: elsewhere what layers assign is discarded
+            model(probe_rows(x))  # as it is: elsewhere what layers assign is discarded
         no_gradient = find_no_gradient(model, x)
         if limit is not None and counted is not None:
             counted.limit = limit * len(x)

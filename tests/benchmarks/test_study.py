@@ -195,9 +195,12 @@ def test_trains(name, tmp_path):
 @pytest.mark.parametrize("name", RUNGS)
 def test_takes_its_images(name):
     rung = RUNGS[name]
-    shape = (64, 64, 3) if rung.recipe["source"] == "tiny_imagenet10" else (28, 28, 1)
-    net, _ = nets.untrained(nets.RECIPES["plain"] | rung.recipe)
-    assert net(np.zeros((2, *shape), np.float32)).shape == (2, 10)
+    shapes = {"tiny_imagenet10": (64, 64, 3), "gtsrb": (32, 32, 3), "clothing": (128, 128, 3)}
+    shape = shapes.get(rung.recipe["source"], (28, 28, 1))
+    recipe = {k: v for k, v in rung.recipe.items() if k != "pretrained"}
+    net, _ = nets.untrained(nets.RECIPES["plain"] | recipe)
+    classes = 43 if "gtsrb" in name else 10
+    assert net(np.zeros((2, *shape), np.float32)).shape == (2, classes)
     # What adversaries are given.
     assert rung.recipe.get("epsilon", nets.EPSILON) == rung.epsilon
 
@@ -405,3 +408,14 @@ def test_the_page_is_made_of_all_that_is_published(monkeypatch, tmp_path):
     assert held_out.cells["robust/plain/0"] == {"of": "held_out"}
     # The time of a step does not depend on the images.
     assert held_out.cells["step/plain/0"] == {"of": "study"}
+
+
+def test_pretrained_weights_are_those_of_the_file(tmp_path):
+    recipe = nets.RECIPES["plain"] | RUNGS["clothing"].recipe
+    with pytest.raises(ValueError, match="expected --weights mobilenet"):
+        nets.untrained(recipe)
+    other = nets.NETS["mobilenet"]("relu", 7).layers[1]
+    other.save_weights(tmp_path / "own.weights.h5")
+    net, _ = nets.untrained(recipe, weights=tmp_path / "own.weights.h5")
+    for found, expected in zip(net.layers[1].get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
