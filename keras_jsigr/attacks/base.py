@@ -365,7 +365,7 @@ def run_batches(
     extras = {name: value for name, value in given.items() if value is not None}
     key = (attack.program_key(), *extras)
     program = PROGRAMS.get(key, _search_of(attack, tuple(extras)), model, probe)
-    python = attack.access == "white box" and runs_python(program.compiled)
+    python = attack.access == "white box" and program.python
     if python and (missing := find_no_gradient(model, x)):
         raise ValueError(
             f"{missing.reason} Got {attack.name}, expected an attack that needs none. Use Square, "

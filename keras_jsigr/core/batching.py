@@ -100,6 +100,7 @@ class Program:
     ordered: bool
     # What it may assign, held while the variables are known.
     variables: Sequence[tf.Variable] = ()
+    python: bool = False
 
     @classmethod
     def of(cls, compiled: Any, classes: int = 0) -> Program:
@@ -107,7 +108,8 @@ class Program:
         python, ordered = runs_python(compiled), is_stateful(compiled)
         known = compiled.graph.variables if ordered else ()
         # Weights are trained, perhaps in another thread, and assigned by Python at most.
-        return cls(compiled, classes, ordered, [v for v in known if python or not v.trainable])
+        kept = [v for v in known if python or not v.trainable]
+        return cls(compiled, classes, ordered, kept, python)
 
     def run(self, *values: Any) -> Any:
         """Call the function."""
@@ -119,7 +121,7 @@ class Program:
         if not self.ordered:
             return nullcontext()
         # Python code that TensorFlow calls runs where `stateless` is not known.
-        return unchanged(*self.variables, model, layers=runs_python(self.compiled))
+        return unchanged(*self.variables, model, layers=self.python)
 
 
 Build = Callable[[LogitsFn, tf.Tensor, int], tuple[Callable[..., Any], list[Any]]]
