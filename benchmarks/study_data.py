@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -51,13 +52,29 @@ def load_data(
             raise ValueError(
                 f"Got no archive for {source!r}, expected --archive {ARCHIVES[source]}."
             )
-        readers = {"tiny_imagenet10": load_tiny_imagenet10, "gtsrb": load_gtsrb}
-        loaded = readers.get(source, load_clothing)(archive)
+        readers = {
+            "tiny_imagenet10": load_tiny_imagenet10,
+            "gtsrb": load_gtsrb,
+            "clothing": load_clothing,
+        }
+        loaded = readers[source](archive)
     else:
         kind = "sample" if quick else "idx"
         data = kj.datasets.load("fashion_mnist", source=kind, data_dir=data_dir, verbose=False)
         loaded = data, None
     return _validation(loaded, TRACK if source == "gtsrb" else 1) if validation else loaded
+
+
+def mixed(items: Any) -> Any:
+    """Mix classes in an order that stays, so that the first images are a sample."""
+    order = np.random.default_rng(0).permutation(len(items))
+    return items[order] if isinstance(items, np.ndarray) else [items[i] for i in order]
+
+
+def decoded(archive: zipfile.ZipFile, members: list[str]) -> np.ndarray:
+    """Read JPEG images of one size, uint8 `(N, H, W, 3)`."""
+    images = [tf.io.decode_jpeg(archive.read(name), channels=3).numpy() for name in members]
+    return np.stack(images)
 
 
 def _validation(loaded: Loaded, track: int) -> Loaded:
@@ -67,8 +84,7 @@ def _validation(loaded: Loaded, track: int) -> Loaded:
     for label in np.unique(data.y_train):
         members = np.flatnonzero(data.y_train == label)
         held[members[np.arange(len(members)) // track % HELD_BACK == 3]] = True
-    # Mixed, in an order that stays: so the first images are a sample.
-    order = np.random.default_rng(0).permutation(np.flatnonzero(held))
+    order = mixed(np.flatnonzero(held))
     return replace(
         data,
         x_train=data.x_train[~held],
@@ -92,7 +108,7 @@ def load_gtsrb(path: Path) -> Loaded:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     # The test images come in an order that says something of their size.
-    order = np.random.default_rng(0).permutation(len(arrays["x_test"]))
+    order = mixed(np.arange(len(arrays["x_test"])))
     data = kj.datasets.Dataset(
         x_train=kj.datasets.to_unit_range(arrays["x_train"]),
         y_train=arrays["y_train"].astype("int64"),
@@ -116,13 +132,9 @@ def load_clothing(path: Path) -> Loaded:
         The images; there are no boxes.
     """
     with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith((".jpg", ".jpeg")))
-        # Classes mixed, in an order that stays: so the first images are a sample.
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+        names = mixed(sorted(n for n in archive.namelist() if n.endswith((".jpg", ".jpeg"))))
         places = [name.split("/")[-3:-1] for name in names]
-        images = np.stack(
-            [tf.io.decode_jpeg(archive.read(name), channels=3).numpy() for name in names]
-        )
+        images = decoded(archive, names)
     classes = sorted({label for _, label in places})
     labels = np.array([classes.index(label) for _, label in places])
     test = np.array([split == "test" for split, _ in places])
@@ -172,17 +184,13 @@ def load_tiny_imagenet10(
     with zipfile.ZipFile(path) as archive:
         whole = f"{_ALL}/val/val_annotations.txt" in archive.namelist()
         files, corners = (_of_all if whole else _of_ten)(archive)
-        names = sorted(files)
-        # Classes mixed, in an order that stays: so the first images are a sample.
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+        names = mixed(sorted(files))
         splits = {}
         for split in ("train", "val"):
             chosen = [name for name in names if name.startswith(f"{split}/")]
-            images = [
-                tf.io.decode_jpeg(archive.read(files[name]), channels=3).numpy() for name in chosen
-            ]
+            images = decoded(archive, [files[name] for name in chosen])
             labels = np.array([classes.index(name.split("/")[1]) for name in chosen])
-            splits[split] = (chosen, np.stack(images), labels)
+            splits[split] = (chosen, images, labels)
     boxes = np.array([corners[name] for name in splits["val"][0]], np.float32)
     data = kj.datasets.Dataset(
         x_train=kj.datasets.to_unit_range(splits["train"][1]),

@@ -300,9 +300,13 @@ class Bank:
     @cached_property
     def _loaded(self) -> tuple[kj.datasets.Dataset, np.ndarray | None]:
         options = self._options
-        source = self.rung.recipe["source"]
-        own = (options.data_dir, options.archive, options.quick, options.validation)
-        return load_data(source, *own)
+        return load_data(
+            self.rung.recipe["source"],
+            options.data_dir,
+            options.archive,
+            options.quick,
+            options.validation,
+        )
 
     @cached_property
     def surrogates(self) -> Bank:

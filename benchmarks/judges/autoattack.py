@@ -51,10 +51,10 @@ def _with_weights(layer: Any) -> nn.Module:
     if isinstance(layer, keras.layers.Conv2D):
         sides, strides = layer.kernel_size, layer.strides
         # "same" pads both ends alike only where this holds for the length that comes in.
-        over = [(side - stride) % 2 for side, stride in zip(sides, strides, strict=True)]
-        if layer.padding != "same" or any(over):
+        spare = [side - stride for side, stride in zip(sides, strides, strict=True)]
+        if layer.padding != "same" or any(number % 2 for number in spare):
             raise ValueError(f"Got {layer.name} of {sides}, {strides}, {layer.padding!r}.")
-        padding = [(side - stride) // 2 for side, stride in zip(sides, strides, strict=True)]
+        padding = [number // 2 for number in spare]
         copy: Any = nn.Conv2d(*kernel.shape[2:], sides, strides, padding)
         kernel = kernel.permute(3, 2, 0, 1)
     elif isinstance(layer, keras.layers.Dense):
