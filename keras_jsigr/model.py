@@ -518,8 +518,9 @@ class JSIGRModel(keras.Model):
             task = self.compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
             )
-            rows = slice(tf.shape(point.logits)[0])
-            targets, y, sample_weight = rows_of((targets, y, sample_weight), rows)
+            if point.others is not None:
+                rows = slice(tf.shape(point.logits)[0])
+                targets, y, sample_weight = rows_of((targets, y, sample_weight), rows)
             with tape.stop_recording():
                 batch = self._penalty_batch(point, targets, seed)
             penalties = self._forward.penalty_values(point, batch)
@@ -527,9 +528,7 @@ class JSIGRModel(keras.Model):
             over_weights = averages_over_weights(self)
             means = {
                 name: batch_mean(
-                    value if share is None else share * value,
-                    sample_weight,
-                    over_weights,
+                    value if share is None else share * value, sample_weight, over_weights
                 )
                 for name, value in penalties.items()
             }

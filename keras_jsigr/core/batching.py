@@ -105,7 +105,8 @@ class Program:
     @classmethod
     def of(cls, compiled: Any, classes: int = 0) -> Program:
         """Describe a compiled function."""
-        python, ordered = runs_python(compiled), is_stateful(compiled)
+        ordered = is_stateful(compiled)
+        python = ordered and runs_python(compiled)  # which never is without an order
         known = compiled.graph.variables if ordered else ()
         # Weights are trained, perhaps in another thread, and assigned by Python at most.
         kept = [v for v in known if python or not v.trainable]

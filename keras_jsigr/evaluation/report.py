@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -19,14 +20,14 @@ from keras_jsigr.evaluation.render.text import markdown_page, summary
 SCHEMA = 1
 
 
-class _Savable:
+class _Savable(ABC):
     """What is written as JSON or as a page."""
 
-    def to_document(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def to_document(self) -> dict[str, Any]: ...
 
-    def _reports(self) -> Sequence[Report]:
-        raise NotImplementedError
+    @abstractmethod
+    def _reports(self) -> Sequence[Report]: ...
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as `.json`, or as one page: `.html`, `.md` or `.png`.

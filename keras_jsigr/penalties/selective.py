@@ -218,10 +218,9 @@ class LinearizedLoss(SelectiveInputGradient):
     def __init__(self, weight: float, name: str = "selective", **settings: Any) -> None:
         settings = {"target": "score", "class_score": "margin", **settings}
         super().__init__(weight, name, **settings)
-        wanted: dict[str, tuple[str, ...]]
-        wanted = {"norm": ("l1",), "class_score": ("margin",), "target": ("score", "mixed")}
-        for setting, options in wanted.items():
-            advice = "A linearized loss is of the margin in a ball of the maximum norm."
+        advice = "A linearized loss is of the margin in a ball of the maximum norm."
+        wanted = (("norm", ("l1",)), ("class_score", ("margin",)), ("target", ("score", "mixed")))
+        for setting, options in wanted:
             arguments.choice(setting, getattr(self, setting), options, advice=advice)
 
     def __call__(self, linearization: Linearization, batch: PenaltyBatch) -> Any:
