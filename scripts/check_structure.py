@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = "keras_jsigr"
-LIMITS = {"files": 110, "lines": 25_000, "circles": 0, "imports that point up": 0}
+LIMITS = {"files": 110, "lines": 28_000, "circles": 0, "imports that point up": 0}
 CLOSURES = {
     "attacks.pgd": 16,
     "attacks.square": 16,
