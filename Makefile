@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow coverage check judges explainers study format lock clean
+.PHONY: help quickstart test test-slow test-oldest test-newest coverage check judges explainers study format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,13 @@ test: $(READY) ## run the tests, but for the slow ones
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow tests
 
+# The lowest versions that pyproject.toml admits, and the newest that there are.
+test-oldest: ## run the tests with the lowest versions allowed (Python 3.11 or 3.12)
+	$(call TEST_WITH,.venv-oldest,--resolution lowest-direct)
+
+test-newest: ## run the tests with the newest versions that there are
+	$(call TEST_WITH,.venv-newest,--upgrade)
+
 coverage: $(READY) ## run the tests of `make test` and print what they cover
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" \
 	  --cov keras_jsigr --cov-branch --cov-report term:skip-covered
@@ -42,6 +49,7 @@ check: $(READY) ## style, types, spelling, structure, and the code blocks of the
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_structure.py
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --recursive keras_jsigr --severity-level medium
 	$(BIN)/python scripts/check_code_blocks.py
 
 judges: $(READY) ## compare the attacks with ART, Foolbox, cleverhans, AutoAttack (an hour)
@@ -90,11 +98,11 @@ lock: ## choose the newest allowed versions anew
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal \
 	  --fork-strategy fewest --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links \
-	  requirements/cpu.in --output-file $(LOCK); \
+	  requirements/cpu.in --group pyproject.toml:dev --output-file $(LOCK); \
 	rm -rf .venv-lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart search *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart search *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,4 +130,13 @@ if [ -z "$$python" ]; then \
   echo "no Python 3.11, 3.12 or 3.13 with venv found; name one: make PYTHON=..." >&2; \
   exit 1; \
 fi
+endef
+
+# An environment of its own, resolved by uv for the interpreter at hand.
+define TEST_WITH
+@$(FIND_PYTHON); "$$python" -m venv --clear $(1); \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv; \
+$(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2) \
+  -e ".[tensorflow-cpu,cleverhans]" --group test; \
+$(1)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 endef

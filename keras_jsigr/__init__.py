@@ -1,6 +1,13 @@
 """Robust, explainable Keras classifiers in one call: J-SIGR training for Keras 3."""
 
+import importlib.util
 import warnings
+
+if importlib.util.find_spec("tensorflow") is None:
+    raise ImportError(
+        "keras_jsigr needs TensorFlow, which is not installed. Run `pip install tensorflow-cpu` "
+        "(CPUs of type x86-64) or `pip install tensorflow` (GPUs and all others)."
+    )
 
 import keras
 
@@ -22,6 +29,7 @@ from keras_jsigr import (
 from keras_jsigr.activations import Swish, with_smooth_activations
 from keras_jsigr.config import JSIGRConfig, LiveMaps
 from keras_jsigr.config import preset as preset
+from keras_jsigr.core.keras_compat import untested_versions
 from keras_jsigr.evaluation import (
     Report,
     compare,
@@ -67,6 +75,10 @@ __all__ = [
     "unwrap",
     "with_smooth_activations",
 ]
+
+
+if _UNTESTED := untested_versions():
+    warnings.warn(_UNTESTED, RuntimeWarning, stacklevel=2)
 
 
 def __getattr__(name: str) -> object:

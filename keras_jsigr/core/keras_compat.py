@@ -28,6 +28,20 @@ _HOOKS: ContextVar[Mapping[int, tuple[Hook, ...]]] = ContextVar("hooks", default
 _STAND_INS: ContextVar[Mapping[int, Any]] = ContextVar("stand_ins", default=_NONE)
 _EXACT: ContextVar[bool] = ContextVar("exact_moments", default=False)
 _ORIGINAL = "_original_of_a_stand_in"
+# The newest releases that the tests ran with.
+TESTED = {"tensorflow": (2, 21), "keras": (3, 15)}
+
+
+def untested_versions(installed: Mapping[str, str] | None = None) -> str:
+    """Name releases newer than those that the tests ran with; empty if there are none."""
+    installed = installed or {"tensorflow": tf.__version__, "keras": keras.__version__}
+    newer = [
+        f"{name} {version} (tested: up to {'.'.join(map(str, TESTED[name]))})"
+        for name, version in installed.items()
+        if tuple(int(part) for part in version.split(".")[:2]) > TESTED[name]
+    ]
+    hint = "If something fails that worked before, install the tested one and report it."
+    return f"keras_jsigr was not tested with {' and '.join(newer)}. {hint}" if newer else ""
 
 
 @contextmanager

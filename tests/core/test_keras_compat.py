@@ -19,6 +19,7 @@ from keras_jsigr.core.keras_compat import (
     leaf_layers,
     moments,
     only_call,
+    untested_versions,
 )
 from keras_jsigr.core.variables import stateless
 
@@ -305,3 +306,17 @@ def test_undone_after_an_error(net):
     ):
         net(X)
     np.testing.assert_array_equal(net(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("installed", "told"),
+    [
+        ({"tensorflow": "2.18.1", "keras": "3.15.1"}, ()),
+        ({"tensorflow": "2.22.0rc0", "keras": "3.15.1"}, ("tensorflow 2.22.0rc0", "2.21")),
+        ({"tensorflow": "3.0.0", "keras": "4.0.1"}, ("tensorflow 3.0.0", "keras 4.0.1")),
+    ],
+)
+def test_releases_newer_than_tested_are_told(installed, told):
+    text = untested_versions(installed)
+    assert bool(text) == bool(told)
+    assert all(part in text for part in told)
