@@ -415,22 +415,22 @@ class JSIGRModel(keras.Model):
         return super().fit(**given)
 
     def _check_data(self, x: Any, y: Any) -> None:
+        self._maps.check_hits(check_training_data(x, y, **self._data_rules()))
+
+    def _data_rules(self) -> dict[str, Any]:
         kind = head_kind(self, self.head, self.classes)
         said = self.head.kind != "linear" or self.multi_label is not None
         known = said or kind_of_losses(self) is not None
-        seen = check_training_data(
-            x,
-            y,
-            specs=self.input_specs,
-            regularized=self.regularized,
-            classes=self.classes,
-            scales=self._forward.scales,
-            ignored=ignored_labels(self),
-            padding=self.padding,
-            exclusive=kind == "softmax" if known else None,
-            signed=is_hinge(self),
-        )
-        self._maps.check_hits(seen)
+        return {
+            "specs": self.input_specs,
+            "regularized": self.regularized,
+            "classes": self.classes,
+            "scales": self._forward.scales,
+            "ignored": ignored_labels(self),
+            "padding": self.padding,
+            "exclusive": kind == "softmax" if known else None,
+            "signed": is_hinge(self),
+        }
 
     def _check_batch(self, data: Any) -> None:
         for x, y in replica_batches(data):
@@ -464,19 +464,9 @@ class JSIGRModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on the task loss plus the penalties."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if not self._in_checked_steps:  # a loop of the user's own
-            if tf.executing_eagerly():
-                self._check_batch(data)
-            else:
-                x = assert_batch(
-                    x,
-                    y,
-                    specs=self.input_specs,
-                    regularized=self.regularized,
-                    scales=self._forward.scales,
-                    padding=self.padding,
-                    classes=self.classes,
-                )
+        if tf.executing_eagerly() and not self._in_checked_steps:  # a loop of the user's own
+            self._check_batch(data)
+        x = assert_batch(x, y, **self._data_rules())
         # Not from `optimizer.iterations`: those pause while gradients accumulate.
         seed = step_seed(self.seed, self.steps_taken.value)
         # A rematerialized layer runs its forward pass again in the backward pass.

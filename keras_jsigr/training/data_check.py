@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,16 @@ _SMALL_PART = 0.02
 _CHUNK = 8192
 # Of rows of soft labels in half precision.
 _ROUNDING = 1e-2
+_EXCLUSIVE = (
+    "for exclusive classes, as the head, the loss or multi_label=False says. For independent "
+    "ones end the model in a sigmoid, compile keras.losses.BinaryCrossentropy(from_logits=True), "
+    "or pass `harden(..., multi_label=True)`."
+)
+# Around what a compiled step says, so that it is found in TensorFlow's message.
+_MARK = "keras_jsigr:"
+# As compiled steps put them, and eager ones.
+_BETWEEN_PARTS = re.compile(r"""\] \[|['"]?\n(?:b['"])?""")
+_REFUSED = re.compile(rf"(?<={_MARK} )[^\0]*?(?= {_MARK})")
 
 
 def are_arrays(x: Any) -> bool:
@@ -83,6 +94,11 @@ class CheckedSteps:
         self._model._in_checked_steps = True
         try:
             return self._steps(iterator)
+        except tf.errors.InvalidArgumentError as error:
+            told = _REFUSED.search(error.message)
+            if told is None:
+                raise
+            raise ValueError(_BETWEEN_PARTS.sub(" ", told[0])) from error
         finally:
             self._model._in_checked_steps = False
 
@@ -115,11 +131,14 @@ def assert_batch(
     *,
     specs: Any,
     regularized: list[int],
-    scales: Sequence[InputScale],
-    padding: Sequence[Sequence[float]],
     classes: int,
+    scales: Sequence[InputScale],
+    ignored: Sequence[int] = (),
+    padding: Sequence[Sequence[float]] = (),
+    exclusive: bool | None = False,
+    signed: bool = False,
 ) -> Any:
-    """Refuse a batch inside of a compiled loop of the user's own; return the inputs."""
+    """Refuse a batch inside of a compiled step, by the same rules; return the inputs."""
     x = in_structure(x, specs)
     leaves = keras.tree.flatten(x)
     checks = []
@@ -134,19 +153,43 @@ def assert_batch(
         for value in values:
             fine |= leaf == value
         told: Any = (
-            "An input leaves the declared range, or holds NaN: got (lowest, highest)",
+            f"{_MARK} A batch leaves the declared range, or holds NaN: got lowest and highest",
             tf.reduce_min(leaf),
             tf.reduce_max(leaf),
-            "Declare the range with `harden(..., input_range=)`.",
+            f"expected {_told(low)} to {_told(high)}. Declare the range with `harden(..., "
+            f"input_range=)`, or mend the data. {_MARK}",
         )
         checks.append(tf.debugging.Assert(tf.reduce_all(fine), told))
-    labels = tf.convert_to_tensor(keras.tree.flatten(y)[0])
-    if labels.shape.rank == 1 or labels.shape[-1] != classes:
-        most = tf.cast(tf.reduce_max(labels), tf.float32)
-        told = ("Labels are out of range: got the label", most, "classes:", classes)
-        checks.append(tf.debugging.Assert(most < max(classes, 2), told))
+    labels = tf.cast(keras.tree.flatten(y)[0], tf.float32)
+    rows = labels.shape.rank == 2 and labels.shape[-1] == classes > 1
+    if rows or classes == 1:
+        lowest, highest = -1.0 if signed else 0.0, 1.0
+    else:
+        lowest, highest = 0.0, classes - 1.0
+        # A class that counts nowhere may have any number.
+        for number in ignored:
+            labels = tf.where(labels == float(number), lowest, labels)
+    told = (
+        f"{_MARK} Labels are out of range: got lowest and highest",
+        tf.reduce_min(labels),
+        tf.reduce_max(labels),
+        f"expected {lowest:g} to {highest:g} for a model with {classes} classes. {_MARK}",
+    )
+    checks.append(
+        tf.debugging.Assert(tf.reduce_all((labels >= lowest) & (labels <= highest)), told)
+    )
+    if rows and exclusive:
+        largest = tf.reduce_max(tf.reduce_sum(labels, -1))
+        told = (f"{_MARK} Rows of labels name several classes: got a sum of", largest)
+        told += (f"expected 1 {_EXCLUSIVE} {_MARK}",)
+        checks.append(tf.debugging.Assert(largest <= 1.0 + _ROUNDING, told))
     with tf.control_dependencies([check for check in checks if check is not None]):
         return keras.tree.map_structure(lambda leaf: leaf if leaf is None else tf.identity(leaf), x)
+
+
+def _told(end: Any) -> str:
+    """Write an end of a range, of all columns where there is one for each."""
+    return f"{float(end):g}" if np.ndim(end) == 0 else f"{np.round(np.ravel(end), 4).tolist()}"
 
 
 def check_training_data(
@@ -332,11 +375,8 @@ def _check_rows(largest: float, exclusive: bool | None) -> None:
         )
     if largest > 1.0 + _ROUNDING:
         raise ValueError(
-            f"Rows of labels name several classes: got a sum of {largest:g}, expected "
-            "1 for exclusive classes, as the head, the loss or multi_label=False says. "
-            "For independent ones end the model in a sigmoid, compile "
-            "keras.losses.BinaryCrossentropy(from_logits=True), or pass "
-            "`harden(..., multi_label=True)`."
+            f"Rows of labels name several classes: got a sum of {largest:g}, "
+            f"expected 1 {_EXCLUSIVE}"
         )
 
 

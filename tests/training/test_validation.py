@@ -452,6 +452,46 @@ def test_every_way_in_is_checked_before_weights_move():
             loop(*batch)
 
 
+@pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*ran out of data:UserWarning")
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_later_batch_of_a_stream_is_refused_too(eagerly):
+    good, labels = np.full((4, 4), 0.5, "float32"), np.arange(4) % 3
+    rows = np.eye(3, dtype="float32")[labels]
+    wrong = {
+        "leaves the declared range, or holds NaN: got .* 127.5 expected 0 to 1": (good * 255, rows),
+        "or holds NaN": (np.where(np.eye(4) > 0, np.nan, good), rows),
+        "out of range: got .* 2(.0)? expected 0 to 1 for a model with 3 classes": (good, 2 * rows),
+        "name several classes: got a sum of 2(.0)? expected 1 for exclusive": (good, 1 - rows),
+    }
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    undisturbed = classifier()
+    start = undisturbed.get_weights()
+    undisturbed.compile("sgd", loss, run_eagerly=eagerly)
+    undisturbed.fit(stream_of([(good, rows)] * 3), verbose=0)
+    for words, batch in wrong.items():
+        robust = classifier()
+        robust.set_weights(start)
+        robust.compile("sgd", loss, run_eagerly=eagerly)
+        with pytest.raises(ValueError, match=words) as raised:
+            robust.fit(stream_of([(good, rows)] * 3 + [batch]), verbose=0)
+        assert "keras_jsigr:" not in str(raised.value)
+        variables = robust.trainable_variables, undisturbed.trainable_variables
+        for weight, expected in zip(*variables, strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*ran out of data:UserWarning")
+def test_ignored_labels_may_be_anywhere_in_a_stream():
+    good, labels = np.full((4, 4), 0.5, "float32"), np.int64([0, 255, 1, 2])
+    robust = classifier()
+    robust.compile("adam", keras.losses.SparseCategoricalCrossentropy(True, ignore_class=255))
+    robust.fit(stream_of([(good, labels)] * 3), verbose=0)
+    with pytest.raises(ValueError, match="Labels are out of range"):
+        robust.fit(stream_of([(good, labels), (good, labels + 1)]), verbose=0)
+
+
 LOW, HIGH = np.float32([29, 126, 0]), np.float32([77, 564, 6])
 
 
