@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -36,6 +36,7 @@ from keras_jsigr.core.logits import (
     known_input_range,
 )
 from keras_jsigr.core.scores import check_class_indices, class_targets, predicted_targets
+from keras_jsigr.core.streams import Block, Blocks, is_stream
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 _ROWS = 256
@@ -165,17 +166,19 @@ def check_model(model: Any) -> Any:
 def check_inputs(x: Any, input_range: tuple[float, float], model: Any = None) -> Any:
     """Check a batch of examples and return it as an array or an eager tensor."""
     known = check_model(model)
-    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+    if is_stream(x):
         raise TypeError(
             f"`x` is a dataset, {type(x).__name__}: expected one array of examples. Collect its "
-            "batches, `x = np.concatenate([x for x, _ in dataset])`, and the labels alike."
+            "batches, `x = np.concatenate([x for x, _ in dataset])`, and the labels alike. Calls "
+            "of attacks, `explain` and the evaluations take datasets."
         )
     if isinstance(x, tf.Variable):
         x = tf.convert_to_tensor(x)
     if not isinstance(x, np.ndarray) and not tf.is_tensor(x):
         raise TypeError(
-            f"`x` is a {type(x).__name__}, expected one NumPy array or tensor (N, ...). Pass "
-            "np.asarray(x, 'float32'); models of several inputs are not supported."
+            f"`x` is a {type(x).__name__}, expected one NumPy array or tensor (N, ...), or a "
+            "tf.data.Dataset or keras.utils.PyDataset of batches. Pass np.asarray(x, 'float32'); "
+            "models of several inputs are not supported."
         )
     if tf.is_symbolic_tensor(x):
         raise TypeError(
@@ -381,7 +384,8 @@ def run_batches(
 
     def attack_batch(rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.convert_to_tensor(x[rows])
-        seed = tf.constant([attack.seed, rows.start // attack.batch_size], tf.int32)
+        number = attack.first_batch + rows.start // attack.batch_size
+        seed = tf.constant([attack.seed, number], tf.int32)
         more = [tf.convert_to_tensor(extra[rows], dtype) for extra in extras.values()]
         goal = decide(batch) if y is None else targets[rows]
         x_adv, finite = program.run(batch, goal, seed, epsilon, *more)
@@ -399,6 +403,42 @@ def run_batches(
                 bar.add(1)
     _warn_if_broken(tf.concat(healthy, axis=0))
     return join_batches(results, x)
+
+
+def attack_blocks(
+    attack: Any, model: Any, data: Any, y: Any = None, *, region: Any = None, **given: Any
+) -> Iterator[tuple[Block, Any]]:
+    """Attack the examples of a dataset block by block, as if they were one array."""
+    # A suite has no batch size: each of its attacks starts anew with every block.
+    size = getattr(attack, "batch_size", None)
+    blocks = Blocks(data, y, model=model, batch_size=size)
+    if region is not None:
+        try:
+            region = check_region(region, (1, *blocks.head.x.shape[1:]))
+        except ValueError as error:
+            what = f"{error} With a dataset, one region stands for all examples."
+            raise ValueError(what) from error
+    bar = None
+    if isinstance(attack, Attack):
+        long = size is not None and len(blocks.head.x) >= _BAR_BATCHES * size
+        bar = _progress_bar(attack, None if long else 1)
+        attack = attack.with_settings(verbose=0)
+    for block in blocks:
+        if isinstance(attack, Attack):
+            attack._set("first_batch", block.first // attack.batch_size)
+        yield block, attack(model, block.x, block.y, region=region, **given)
+        if bar is not None:
+            bar.update(block.first + len(block.x))
+    if bar is not None:
+        bar.update(block.first + len(block.x), finalize=True)
+
+
+def attack_dataset(attack: Any, *args: Any, epsilons: Any = None, **given: Any) -> Any:
+    """Return what an attack finds at all examples of a dataset, as arrays."""
+    found = [x for _, x in attack_blocks(attack, *args, epsilons=epsilons, **given)]
+    if epsilons is None:
+        return np.concatenate(found)
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _search_of(attack: Attack, extras: tuple[str, ...]) -> Any:
@@ -432,11 +472,12 @@ def _decide(logits_fn: LogitsFn, probe: tf.Tensor, classes: int) -> Any:
     return (lambda x: predicted_targets(logits_fn(x))), [open_batch(probe)]
 
 
-def _progress_bar(attack: Attack, batches: int) -> Any:
-    long = batches >= _BAR_BATCHES and attack.passes >= _BAR_PASSES
+def _progress_bar(attack: Attack, batches: int | None) -> Any:
+    """Return a bar of batches, or of examples where nobody knows how many there are."""
+    long = (batches is None or batches >= _BAR_BATCHES) and attack.passes >= _BAR_PASSES
     wanted = attack.verbose == 1 or (attack.verbose == "auto" and long)
     if wanted and arguments.is_verbose(1):
-        return keras.utils.Progbar(batches, unit_name="batch")
+        return keras.utils.Progbar(batches, unit_name="batch" if batches else "example")
     return None
 
 
@@ -455,7 +496,7 @@ def _warn_if_broken(healthy: tf.Tensor) -> None:
 # What an attack sees of the model: all of it, outputs, only decisions, or nothing.
 Access = Literal["white box", "black box", "decision", "noise"]
 # Settings that one program serves all values of.
-_NOT_TRACED = ("epsilon", "batch_size", "seed", "verbose")
+_NOT_TRACED = ("epsilon", "batch_size", "seed", "verbose", "first_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -474,6 +515,11 @@ class Attack(ABC):
     image may leave out its channels. Returns an array or tensor like `x`, the same for the same
     seed, in the ball and the range to 1e-6 (times the range's larger end if that is above one);
     with `epsilons` a list of them, one per radius, by the same compiled program.
+
+    `x` may also be a `tf.data.Dataset` or `keras.utils.PyDataset` of batches `(x, y)`,
+    `(x, y, weight)` (weights do not count) or `x`, with `y=None`. It is read once, in the memory of
+    a few batches; the result is a NumPy array of all examples in their order, the same as for
+    arrays. `batches` yields it piece by piece. `region` is one for all examples then.
 
     A new attack is a frozen dataclass with one method, `search(context)`: a pure
     function of tensors, see `AttackContext`. A gradient method derives from
@@ -512,6 +558,8 @@ class Attack(ABC):
     label: ClassVar[str] = ""
     # Whether the method knows a search without limit (minimum-norm attacks).
     unlimited: ClassVar[bool] = False
+    # The number of a call's first batch, by which what is random differs.
+    first_batch: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not (self.unlimited and self.epsilon == math.inf):
@@ -576,7 +624,33 @@ class Attack(ABC):
         region: Any = None,
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
+        if is_stream(x):
+            return attack_dataset(self, model, x, y, epsilons=epsilons, region=region)
         return self._run(model, x, y, epsilons=epsilons, region=region)
+
+    def batches(self, model: Any, data: Any, *, region: Any = None) -> Iterator[tuple[Any, Any]]:
+        """Attack a dataset and yield batches `(x_adv, y)`, made as they are asked for.
+
+        Args:
+            model: As in a call.
+            data: A `tf.data.Dataset` or `keras.utils.PyDataset`, as in a call.
+            region: As in a call.
+
+        Yields:
+            Adversarial examples, a NumPy array `(batch_size, *S)`, and their labels as in
+            the dataset or `None`; the last batch may be smaller.
+
+        Example:
+            >>> import tensorflow as tf, keras_jsigr as kj
+            >>> data = tf.data.Dataset.from_tensors(([[0.5, 0.75]], [1]))
+            >>> attack = kj.attacks.FGSM(0.25)
+            >>> [x_adv.tolist() for x_adv, y in attack.batches(lambda x: x, data)]
+            [[[0.75, 0.5]]]
+        """
+        for block, x_adv in attack_blocks(self, model, data, region=region):
+            for at in range(0, len(x_adv), self.batch_size):
+                rows = slice(at, at + self.batch_size)
+                yield x_adv[rows], None if block.y is None else block.y[rows]
 
     def _run(self, model: Any, x: Any, y: Any, *, epsilons: Any, **given: Any) -> Any:
         """Attack within one radius, or within each of several."""

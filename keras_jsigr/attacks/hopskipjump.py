@@ -12,7 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import Access, AttackContext, check_inputs, target_rows
+from keras_jsigr.attacks.base import (
+    Access,
+    AttackContext,
+    attack_dataset,
+    check_inputs,
+    target_rows,
+)
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     expand_dims_like,
@@ -35,6 +41,7 @@ from keras_jsigr.core.batching import (
 )
 from keras_jsigr.core.logits import has_valid_logits
 from keras_jsigr.core.random import ALGORITHM, fold_in
+from keras_jsigr.core.streams import is_stream
 
 # Takes points (B, *S), returns whether they fool the model, bool (B,).
 Decide = Callable[[tf.Tensor], tf.Tensor]
@@ -351,6 +358,9 @@ class HopSkipJump(MinimumNormAttack):
         """Attack `model` at `x`; see the class for arguments and result."""
         if isinstance(x, tf.Variable):
             x = tf.convert_to_tensor(x)
+        if is_stream(x):
+            more = {"epsilons": epsilons, "region": region, "starting_points": starting_points}
+            return attack_dataset(self, model, x, y, **more)
         starts = starting_points
         if starts is not None:
             starts = self._chosen(model, x, y, starts)

@@ -20,6 +20,7 @@ from keras_jsigr.attacks.apgd import APGD, TargetedAPGD
 from keras_jsigr.attacks.base import (
     Access,
     Attack,
+    attack_dataset,
     check_inputs,
     check_region,
     is_feasible,
@@ -38,6 +39,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import choice
 from keras_jsigr.core.batching import classified_rightly, predict_logits
 from keras_jsigr.core.files import to_json
+from keras_jsigr.core.streams import is_stream
 
 
 class Outcome(NamedTuple):
@@ -222,6 +224,8 @@ class AttackSuite:
         region: Any = None,
     ) -> Any:
         """Attack `model` at `x`; see the class for arguments and result."""
+        if is_stream(x):
+            return attack_dataset(self, model, x, y, epsilons=epsilons, region=region)
         if epsilons is not None:
             suites = [self.at(epsilon) for epsilon in epsilons]
             return [suite(model, x, y, region=region) for suite in suites]

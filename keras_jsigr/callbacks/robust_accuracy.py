@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+import zlib
 from abc import abstractmethod
 from typing import Any
 
@@ -12,6 +14,7 @@ from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
+from keras_jsigr.core.streams import Blocks, is_stream
 
 
 def check_arrays(callback: str, x: Any) -> None:
@@ -76,8 +79,9 @@ class RobustAccuracy(EpochMeasurement):
 
     Args:
         x: Validation inputs, float `(N, *S)`, as `fit` receives them. A few hundred
-            are enough to compare epochs by.
-        y: Their labels `(N,)` or one-hot.
+            are enough to compare epochs by. Or a batched `tf.data.Dataset` or
+            `keras.utils.PyDataset` of `(x, y)`, which is read once per measurement.
+        y: Their labels `(N,)` or one-hot; `None` with a dataset.
         epsilon: Radius in input units, >= 0; `None`: that of the hardened model, for
             `"linf"`.
         norm: `"linf"`, `"l2"` or `"l1"`, or `np.inf`, 2 or 1.
@@ -114,7 +118,7 @@ class RobustAccuracy(EpochMeasurement):
     def __init__(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         epsilon: float | None = None,
         norm: Any = "linf",
@@ -126,9 +130,10 @@ class RobustAccuracy(EpochMeasurement):
         seed: int = 0,
     ) -> None:
         super().__init__(every)
-        check_one_input("RobustAccuracy", x, y)
-        self.x = np.asarray(x, np.float32)
-        self.y = y
+        if not is_stream(x):
+            check_one_input("RobustAccuracy", x, y)
+            x = np.asarray(x, np.float32)
+        self.x, self.y = x, y
         self.name = name
         self.attack = PGD(
             epsilon,
@@ -142,25 +147,61 @@ class RobustAccuracy(EpochMeasurement):
         )
         self._given = self.attack
         self._programs = CompiledCache()
-        self._labels: Any = None
+        self._opened: Blocks | None = None
+        self._seen: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that the data fit the model."""
         super().on_train_begin(logs)
         check_model(self.model)
         self.attack = self._given.for_model(self.model)
-        check_inputs(self.x, self.attack.input_range or (0.0, 1.0))
-        classes = predict_logits(self.model, self.x[:1], programs=self._programs)
-        rows = target_rows(self.y, len(self.x), classes.shape[-1])
-        self._labels = np.asarray(rows).argmax(-1)
+        # The first measurement goes on from here: a generator may give its data once.
+        self._opened = self._blocks()
+        x, y = self._opened.head.x, self._opened.head.y
+        if not is_stream(self.x):
+            x, y = self.x, self.y
+        check_inputs(np.asarray(x, np.float32), self.attack.input_range or (0.0, 1.0))
+        self._labels(x, y)
 
     def measure(self, logs: dict[str, Any]) -> dict[str, float]:
         """Attack the slice with the present weights."""
-        right = self._right(self.x)
-        right &= self._right(self.attack(self.model, self.x, self._labels))
-        return {self.name: float(right.mean())}
+        blocks, self._opened = self._opened or self._blocks(), None
+        right = total = seen = 0
+        for block in blocks:
+            x, labels = np.asarray(block.x, np.float32), self._labels(block.x, block.y)
+            number = block.first // self.attack.batch_size
+            attack = self.attack.with_settings(first_batch=number)
+            robust = self._right(x, labels)
+            robust &= self._right(attack(self.model, x, labels), labels)
+            right, total = right + int(robust.sum()), total + len(x)
+            if is_stream(self.x):
+                seen += sum(zlib.crc32(row.tobytes()) for row in x)
+        if self._seen not in (None, seen):
+            warnings.warn(
+                "RobustAccuracy got other examples from its dataset than before, expected the same "
+                "in any order: figures of two epochs do not compare. Choose them before they are "
+                "shuffled or augmented, or keep them by `dataset.cache()`.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._seen = seen
+        return {self.name: right / total}
 
-    def _right(self, x: Any) -> Any:
+    def _blocks(self) -> Blocks:
+        return Blocks(self.x, self.y, model=self.model, batch_size=self.attack.batch_size)
+
+    def _labels(self, x: Any, y: Any) -> Any:
+        """Return the classes of labels, checked."""
+        if y is None:
+            raise ValueError(
+                "RobustAccuracy has no labels: got only inputs, expected (x, y). Pass `y`, or a "
+                "dataset of pairs."
+            )
+        some = np.asarray(x[:1], np.float32)
+        classes = predict_logits(self.model, some, programs=self._programs).shape[-1]
+        return np.asarray(target_rows(y, len(x), classes)).argmax(-1)
+
+    def _right(self, x: Any, labels: Any) -> Any:
         size = self.attack.batch_size
         logits = predict_logits(self.model, x, size, self._programs)
-        return classified_rightly(logits, self._labels)
+        return classified_rightly(logits, labels)

@@ -13,7 +13,6 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ import tensorflow as tf
 from keras_jsigr.core.inputs import as_float, finite_rows
 from keras_jsigr.core.logits import Logits, LogitsFn, as_logits, has_valid_logits, told_in_words
 from keras_jsigr.core.scores import check_class_indices
+from keras_jsigr.core.streams import Blocks, is_stream, parallel_map
 from keras_jsigr.core.variables import unchanged
 
 Value = TypeVar("Value")
@@ -74,14 +74,7 @@ def parallel_batches(
 ) -> Iterator[Value]:
     """Yield `call(rows)` per batch in order; workers need a stateless program."""
     batches = [slice(at, at + batch_size) for at in range(0, count, batch_size)]
-    if workers == 1 or len(batches) <= 1:
-        yield from map(call, batches)
-        return
-    pool = ThreadPoolExecutor(min(workers, len(batches)), thread_name_prefix="batch")
-    try:
-        yield from pool.map(call, batches)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from parallel_map(call, batches, min(workers, len(batches)))
 
 
 def join_batches(parts: Sequence[Any], like: Any) -> Any:
@@ -414,7 +407,14 @@ class BatchedExplainer:
         return self._core
 
     def __call__(self, x: Any, y: Any = None) -> Any:
-        """Return what `core` gives for all examples, NumPy for NumPy."""
+        """Return what `core` gives for all examples, NumPy for NumPy and datasets."""
+        if is_stream(x):
+            size = self.batch_size
+            blocks = x if isinstance(x, Blocks) else Blocks(x, y, batch_size=size)
+            return np.concatenate([self._explain(block.x, block.y) for block in blocks])
+        return self._explain(x, y)
+
+    def _explain(self, x: Any, y: Any) -> Any:
         columns = [as_fit_sees(x)] + ([] if y is None else [_as_labels(y)])
         count = check_lengths(*columns)
         if y is not None and self.classes is not None:

@@ -141,7 +141,7 @@ class Explainer(batching.BatchedExplainer):
             return self._prepare()
 
     def __call__(self, x: Any, y: Any = None) -> Any:
-        """Return the maps of all examples, NumPy for NumPy."""
+        """Return the maps of all examples, NumPy for NumPy and datasets."""
         maps = super().__call__(x, y)
         self.method.check_maps(maps)
         return maps

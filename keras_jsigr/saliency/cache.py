@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core import batching
-from keras_jsigr.core.arguments import BaselineName, ChangeName, is_verbose, tell
+from keras_jsigr.core.arguments import BaselineName, ChangeName, count, is_verbose, tell
 from keras_jsigr.core.batching import as_fit_sees, check_lengths, probe_of
 from keras_jsigr.core.files import local_path, read_cache_file, write_cache_file
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
+from keras_jsigr.core.streams import Block, Blocks, is_stream
 from keras_jsigr.saliency.base import decision_of
 from keras_jsigr.saliency.fingerprint import fingerprint_array, fingerprint_model
 from keras_jsigr.saliency.masks import Layout, MaskBank, interpolate, make_mask_bank
@@ -31,7 +33,12 @@ Codes = npt.NDArray[np.uint8]
 Keys = npt.NDArray[np.int64]
 PathLike = str | os.PathLike[str]
 Identity = Mapping[str, Any]
+# Of the examples of a build, by name.
+Columns = dict[str, npt.NDArray[Any]]
+# How the identity of data begins; before, it was a hash of their bytes.
+_BY_KEYS = "keys:"
 _SECONDS_BETWEEN_SAVES = 10.0
+_FEW = 16
 # Odd constants of SplitMix64 and MurmurHash3; any change makes old caches worthless.
 _SPREAD = np.array(0x9E3779B97F4A7C15, np.uint64).view(np.int64)
 _MIX = np.array(0xBF58476D1CE4E5B9, np.uint64).view(np.int64)
@@ -40,30 +47,65 @@ _FINAL = np.array(0x94D049BB133111EB, np.uint64).view(np.int64)
 
 def build_codes(
     explain: batching.BatchedExplainer,
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any] | None,
+    blocks: Iterable[Block],
     partial: Path | None,
     identity: Identity,
     verbose: int = 1,
-) -> Codes:
-    """Compute the codes of all examples in order, resuming from a partial file."""
-    parts = _resume(partial, identity, verbose)
-    done, saved = sum(map(len, parts)), time.monotonic()
-    shown = int(is_verbose(verbose))
-    bar = keras.utils.Progbar(len(x), verbose=shown, unit_name="example")
+    total: int | None = None,
+) -> Columns:
+    """Compute codes and keys of all examples in order, resuming from a partial file."""
+    found, parts = _resume(partial, identity), []
+    done, kept, saved = 0, len(found.get("codes", ())), time.monotonic()
+    bar = keras.utils.Progbar(total, verbose=int(is_verbose(verbose)), unit_name="example")
     try:
-        while done < len(x):
-            batch = slice(done, done + explain.batch_size)
-            parts.append(quantize(explain(x[batch], None if y is None else y[batch])))
-            done += len(parts[-1])
+        for block in blocks:
+            part = keys_of(block)
+            old = {name: column[done : done + len(block.x)] for name, column in found.items()}
+            if {*old} != {*part, "codes"} or not all(
+                np.array_equal(old[name], keys[: len(old[name])]) for name, keys in part.items()
+            ):
+                found, old = {}, {}  # of other data
+            if kept and not done and old:
+                tell(f"Going on with {kept} examples from '{partial}'.", verbose)
+            codes = [old["codes"]] if old else []
+            if (known := sum(map(len, codes))) < len(block.x):
+                y = None if block.y is None else block.y[known:]
+                codes.append(quantize(explain(block.x[known:], y)))
+            parts.append({**part, "codes": np.concatenate(codes)})
+            done += len(block.x)
             bar.update(done)
-            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+            if done > kept and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 parts, saved = _save(partial, identity, parts), time.monotonic()
     except BaseException:
-        if parts:
+        if done > kept:
             _save(partial, identity, parts)
         raise
-    return np.concatenate(parts)
+    if total is None:
+        bar.update(done, finalize=True)
+    return _joined(parts)
+
+
+def keys_of(block: Block) -> Columns:
+    """Return two keys of each example, and one of its labels, by their contents."""
+    x = np.asarray(as_fit_sees(block.x))
+    mirrored = x.reshape(len(x), -1)[:, ::-1]
+    keys = {"keys": hashed_examples(x), "twins": hashed_examples(mirrored)}
+    return keys if block.y is None else {**keys, "labels": hashed_examples(block.y)}
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _data_identity(columns: Columns) -> dict[str, str]:
+    """Identify data by the keys of their examples and labels, in any order."""
+    keys, labels = columns["keys"], columns.get("labels")
+    order = np.argsort(keys) if labels is None else np.lexsort((labels, keys))
+    about = {"data": keys, "labels": labels}
+    return {
+        name: "none" if values is None else _BY_KEYS + fingerprint_array(values[order])
+        for name, values in about.items()
+    }
 
 
 def quantize(coefficients: npt.ArrayLike) -> Codes:
@@ -78,23 +120,20 @@ def quantize(coefficients: npt.ArrayLike) -> Codes:
     return codes
 
 
-def _save(partial: Path | None, identity: Identity, parts: list[Codes]) -> list[Codes]:
-    codes = np.concatenate(parts)
+def _save(partial: Path | None, identity: Identity, parts: list[Columns]) -> list[Columns]:
+    joined = _joined(parts)
     if partial is not None:
-        write_cache_file(partial, identity, {"codes": codes})
-    return [codes]
+        write_cache_file(partial, identity, joined)
+    return [joined]
 
 
-def _resume(partial: Path | None, identity: Identity, verbose: int) -> list[Codes]:
-    """Return the rows of an interrupted build, if it was a build of the same cache."""
+def _resume(partial: Path | None, identity: Identity) -> Columns:
+    """Return the rows of an interrupted build by the same teacher and settings."""
     try:
         header, arrays = read_cache_file(partial) if partial else ({}, {})
     except (FileNotFoundError, ValueError):
-        return []
-    if not partial or header != identity:
-        return []
-    tell(f"Going on with {len(arrays['codes'])} examples from '{partial}'.", verbose)
-    return [arrays["codes"]]
+        return {}
+    return arrays if header == identity else {}
 
 
 def _check_identity(found: Identity, wanted: Identity, path: Path) -> None:
@@ -222,11 +261,14 @@ class PerturbationCache:
 
         Args:
             teacher: A Keras classifier, a hardened model or a callable.
-            x: Data `(N, *S)` as the training step will get it: not augmented.
-            y: Labels `(N,)` or `(N, C)`; `None` takes the teacher's decisions.
+            x: Data `(N, *S)` as the training step will get it: not augmented. Or a batched
+                `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` or `x`, which is read
+                once: memory holds a few batches, and 50 to 100 bytes per example.
+            y: Labels `(N,)` or `(N, C)`; `None` takes the teacher's decisions, and with a
+                dataset its labels, if it has some.
             path: A `.npz` file to keep the cache in. A build that was killed goes on
                 from `<path>.partial`; a finished file of the same teacher, data and
-                settings is loaded instead.
+                settings is loaded instead, in whatever order the data come.
             grid: As `Perturbation`.
             baseline: As `Perturbation`.
             score: As `Perturbation`.
@@ -244,30 +286,42 @@ class PerturbationCache:
                 settings, if it is damaged, or if an argument is out of range.
             TypeError: If `x` is not one array of numbers.
         """
-        x, y = np.asarray(as_fit_sees(x)), None if y is None else np.asarray(y)
-        check_lengths(x, y)
-        probe = probe_of(x)
-        bank = make_mask_bank(x.shape[1:], grid, layout=layout)
+        size, total = count("batch_size", batch_size), None
+        if is_stream(x):
+            # A few examples at least, to know a callable teacher by its answers.
+            blocks = Blocks(x, y, model=teacher, size=size * math.ceil(_FEW / size))
+            first = np.asarray(as_fit_sees(blocks.head.x))
+        else:
+            first = x = np.asarray(as_fit_sees(x))
+            y = None if y is None else np.asarray(y)
+            total = check_lengths(x, y)
+            blocks = Blocks(x, y, size=size)
+        probe = probe_of(first)
+        bank = make_mask_bank(first.shape[1:], grid, layout=layout)
         kind = decision_of(teacher, probe, kind).kind
         settings: dict[str, Any] = {"baseline": baseline, "score": score, "kind": kind}
         explain = perturbation_explainer(
-            teacher, probe, bank, batch_size=batch_size, maps=False, **settings
+            teacher, probe, bank, batch_size=size, maps=False, **settings
         )
         identity = {
             "bank": bank.get_config(),
             **settings,
-            "teacher": fingerprint_model(teacher, as_logits(teacher, probe), x),
-            "data": fingerprint_array(x),
-            "labels": fingerprint_array(y),
+            "teacher": fingerprint_model(teacher, as_logits(teacher, probe), first),
         }
         path = None if path is None else local_path(path)
         if path is not None and path.exists() and not overwrite:
             cache = cls.load(path)
             _check_identity(cache.identity, identity, path)
+            if is_stream(x) or str(cache.identity.get("data")).startswith(_BY_KEYS):
+                data = _data_identity(_joined([keys_of(block) for block in blocks]))
+            else:
+                data = {"data": fingerprint_array(x), "labels": fingerprint_array(y)}
+            _check_identity(cache.identity, data, path)
             tell(f"Loaded the maps of {cache.size} examples from '{path}'.", verbose)
             return cache
         partial = None if path is None else Path(f"{path}.partial")
-        codes = build_codes(explain, x, y, partial, identity, verbose)
+        built = build_codes(explain, blocks, partial, identity, verbose, total)
+        codes, keys = built["codes"], built["keys"]
         if (codes == codes[:, :1]).all():
             warnings.warn(
                 f"All {len(codes)} maps are {'constant' if codes.any() else 'zero'}: "
@@ -275,9 +329,9 @@ class PerturbationCache:
                 "are the inputs constant, or of a single feature?",
                 stacklevel=2,
             )
-        keys = hashed_examples(x)
-        rows = sorted_rows(keys, x)
-        cache = cls(keys[rows], codes[rows], bank, identity)
+        # The second key stands for the content, which a dataset shows only once.
+        rows = sorted_rows(keys, built["twins"][:, np.newaxis])
+        cache = cls(keys[rows], codes[rows], bank, {**identity, **_data_identity(built)})
         if path is not None and partial is not None:
             cache.save(path)
             partial.unlink(missing_ok=True)
@@ -419,5 +473,6 @@ class RefreshedCodes:
 
     def __call__(self, verbose: int = 0) -> Codes:
         """Return the codes by the model's current weights, in the table's order."""
-        codes = build_codes(self._explain, self._x, self._y, None, {}, verbose)
+        blocks = Blocks(self._x, self._y, size=self._explain.batch_size)
+        codes = build_codes(self._explain, blocks, None, {}, verbose, len(self._x))["codes"]
         return codes[self._rows]

@@ -6,8 +6,9 @@ import warnings
 from dataclasses import fields
 from typing import Any
 
-from keras_jsigr.core.arguments import choice
+from keras_jsigr.core.arguments import choice, count
 from keras_jsigr.core.batching import as_fit_sees, probe_of
+from keras_jsigr.core.streams import Blocks, is_stream
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.grad_cam import GradCAM
 from keras_jsigr.saliency.gradients import (
@@ -50,8 +51,10 @@ def explain(
 
     Args:
         model: A Keras classifier, a hardened model or a callable.
-        x: Data `(B, *S)`.
-        y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision.
+        x: Data `(B, *S)`, or a batched `tf.data.Dataset` or `keras.utils.PyDataset` of
+            `(x, y)` or `x`, which is read once; memory holds a few batches, and the maps.
+        y: Labels `(B,)` or `(B, C)`; `None` explains the model's own decision. `None`
+            with a dataset: its labels are explained, if it has some.
         method: A key of `METHODS`, or a method with its settings, such as
             `SmoothGrad(samples=20)`.
         batch_size: Examples per compiled call.
@@ -59,7 +62,7 @@ def explain(
 
     Returns:
         Float32 maps `(B, *map_shape)`, or the shape of `x` with `reduce=False`: a
-        tensor if `x` is one, else a NumPy array.
+        tensor if `x` is one, else a NumPy array, in the order of the examples.
 
     Raises:
         TypeError: If the method has no such setting, or `model` cannot be called.
@@ -76,8 +79,12 @@ def explain(
         warnings.warn("`targets` is `y` now", DeprecationWarning, stacklevel=2)
         y = settings.pop("targets")
     chosen = _method(method, settings)
-    x = as_fit_sees(x)
-    return chosen.explainer(model, probe_of(x), batch_size)(x, y)
+    if is_stream(x):
+        x, y = Blocks(x, y, model=model, batch_size=count("batch_size", batch_size)), None
+        probe = as_fit_sees(x.head.x)
+    else:
+        probe = x = as_fit_sees(x)
+    return chosen.explainer(model, probe_of(probe), batch_size)(x, y)
 
 
 def explainer(
