@@ -48,7 +48,7 @@ from keras_jsigr.training.model_files import (
     refuse_h5,
     without_compile_config,
 )
-from keras_jsigr.training.saliency_targets import SaliencyTargets
+from keras_jsigr.training.saliency_targets import SaliencyTargets, is_flat, warn_of_flat_maps
 from keras_jsigr.training.step import Forward, TapedForward, rows_of, step_seed
 from keras_jsigr.training.validation import (
     adds_activity_losses,
@@ -61,8 +61,6 @@ from keras_jsigr.training.validation import (
     is_hinge,
 )
 
-# Entries of a map, in 0..1, that differ by less are the same.
-_FLAT = 1e-3
 # In place of an accuracy, or of a difference of two.
 UNMEASURED = -2.0
 _RANDOM_STATE = "random_state_"
@@ -444,17 +442,10 @@ class JSIGRModel(keras.Model):
 
     def _warn_of_flat_maps(self) -> None:
         """Warn once where all entries of the maps are the same: nothing is selected."""
-        if self._told_of_maps or not 0.0 <= read_scalar(self.map_spread) < _FLAT:
+        if self._told_of_maps or not is_flat(read_scalar(self.map_spread)):
             return
         self._told_of_maps = True
-        warnings.warn(
-            "The saliency maps mark nothing: got the same value everywhere, so that "
-            "the selective penalty is that of all inputs. Right after a start the "
-            "inference answers of a network with BatchNormalization do not differ yet: "
-            "train it some epochs first, or take a smaller momentum. Else choose "
-            "another live_maps.baseline, or look at the cached maps.",
-            stacklevel=2,
-        )
+        warn_of_flat_maps()
 
     def _warmup_factor(self) -> Any:
         # Not `optimizer.iterations`, which a new optimizer starts at zero.

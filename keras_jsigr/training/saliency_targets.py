@@ -23,6 +23,8 @@ from keras_jsigr.training.step import Forward, TapedForward
 _DECAY = 0.98
 # Below this share of samples with a cached map, warn.
 _FEW_HITS = 0.9
+# Entries of a map, in 0..1, that differ by less are the same.
+_FLAT = 1e-3
 
 
 class SaliencyTargets:
@@ -204,6 +206,22 @@ class SaliencyTargets:
                 f"for the others nothing is salient. {advice}",
                 stacklevel=2,
             )
+
+
+def is_flat(spread: float) -> bool:
+    """Tell whether a measured spread of maps is that of equal entries."""
+    return 0.0 <= spread < _FLAT
+
+
+def warn_of_flat_maps() -> None:
+    """Warn that nothing is selected."""
+    warnings.warn(
+        "The saliency maps mark nothing: got the same value everywhere, so that the selective "
+        "penalty is that of all inputs. Right after a start the inference answers of a network "
+        "with BatchNormalization do not differ yet: train it some epochs first, or take a smaller "
+        "momentum. Else choose another live_maps.baseline, or look at the cached maps.",
+        stacklevel=3,
+    )
 
 
 def _spread(maps: list[Any]) -> Any:
