@@ -103,12 +103,10 @@ def is_stream(data: Any) -> bool:
 
 
 def block_size(x: Any, batch_size: int | None = None) -> int:
-    """Return how many examples like those in `x` to hold at once."""
+    """Return how many examples like those in `x` to hold at once, by their size alone."""
     width = x.itemsize if isinstance(x, np.ndarray) else x.dtype.size
     bytes_each = math.prod(x.shape[1:]) * width
     most: int = min(max(_BLOCK_BYTES // max(bytes_each, 1), _LEAST), _MOST)
-    # A multiple of 512, by which data are fingerprinted.
-    most -= most % _LEAST
     if batch_size is None:
         return most
     return batch_size * min(max(most // batch_size, 1), _BATCHES)

@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,11 @@ def data_identity(x: Any, y: Any) -> str:
     """Hash examples and labels."""
     parts = fingerprint_array(x) + fingerprint_array(y)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def join_identities(parts: Sequence[str]) -> str:
+    """Hash the identities of the blocks of data; that of a single block is its own."""
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def class_fingerprint(kind: type) -> dict[str, str]:

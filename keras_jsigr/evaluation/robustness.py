@@ -22,7 +22,6 @@ from keras_jsigr.core.batching import (
     predict_logits,
     probe_rows,
 )
-from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import LogitsFn, innermost_line
 from keras_jsigr.evaluation.records import AttackRecord, CurvePoint, LinearizedRecord, Rate
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
@@ -349,8 +348,8 @@ _DUAL = {
 RIVALS = 9
 
 
-def linearize(task: Task) -> LinearizedRecord | None:
-    """Summarize the linearized robustness of the rightly classified examples."""
+def linearize(task: Task) -> Linearized | None:
+    """Compute the linearized robustness of the rightly classified examples."""
     if task.no_gradient or not task.right.any():
         return None
 
@@ -359,14 +358,17 @@ def linearize(task: Task) -> LinearizedRecord | None:
     def compute() -> CachedResult:
         some = (task.model, task.x[task.right])
         values = linearized_robustness(*some, batch_size=task.batch_size, **about)
-        record = to_json(linearized_record(values, task.norm))
-        lost = int(np.isnan(values.robustness).sum())
-        return CachedResult({}, {"record": record, "not_finite": lost})
+        return CachedResult(values._asdict(), {})
 
-    settings = {**about, "rows": array_digest(task.right)}
-    info = task.cache.get_or_compute("linearized", settings, compute).info
-    if lost := info["not_finite"]:
-        of = f"{lost} of {int(task.right.sum())} examples, which are left out."
+    settings = {**about, "rows": array_digest(task.right), "values": True}
+    return Linearized(**task.cache.get_or_compute("linearized", settings, compute).arrays)
+
+
+def summarize_linearized(task: Task, values: Linearized | None) -> LinearizedRecord | None:
+    """Summarize the linearized robustness of examples, and say where it is not known."""
+    if values is None:
+        return None
+    if lost := int(np.isnan(values.robustness).sum()):
+        of = f"{lost} of {len(values.robustness)} examples, which are left out."
         task.log.fail("linearized", f"the gradient is NaN or infinite at {of}")
-    record: LinearizedRecord = from_json(LinearizedRecord, to_json(info["record"]))
-    return record
+    return linearized_record(values, task.norm)

@@ -46,7 +46,7 @@ class Log:
         except Exception as error:
             self.fail(name, in_words(error))
         finally:
-            self.seconds[name] = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def fail(self, what: str, why: str) -> None:
         """Note that something failed; what failed for one reason is told together."""

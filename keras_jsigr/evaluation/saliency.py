@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.logits import as_logits
+from keras_jsigr.core.streams import Blocks, is_stream
 from keras_jsigr.core.variables import unchanged
 from keras_jsigr.evaluation import validation
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
@@ -25,7 +27,9 @@ from keras_jsigr.evaluation.resume import (
     array_digest,
     class_fingerprint,
     data_identity,
+    join_identities,
     model_identity,
+    short_hash,
 )
 from keras_jsigr.evaluation.run import Log, Task, chance, model_summary, versions
 from keras_jsigr.evaluation.saliency_measures import (
@@ -39,6 +43,11 @@ from keras_jsigr.evaluation.saliency_measures import (
 from keras_jsigr.saliency.base import Explainer, SaliencyMethod
 from keras_jsigr.saliency.explain import explainer
 
+_NONE_RIGHT = (
+    "No example is classified rightly by every model, expected at least one. Train the models, or "
+    "check the labels."
+)
+
 
 def measure(
     model: Any,
@@ -51,10 +60,7 @@ def measure(
 ) -> SaliencyRecord:
     """Measure the maps of one model, part by part; a crash loses its part alone."""
     if not used.any():
-        raise ValueError(
-            "No example is classified rightly by every model, expected at least one. "
-            "Train the models, or check the labels."
-        )
+        raise ValueError(_NONE_RIGHT)
     log = Log(verbose)
     x = x[used]
     context = MapContext(
@@ -155,7 +161,7 @@ class SaliencyOptions(TypedDict, total=False):
 def evaluate_saliency(  # noqa: D417
     models: Mapping[str, Any],
     x: Any,
-    y: Any,
+    y: Any = None,
     epsilon: float | None = None,
     *,
     norm: str = "linf",
@@ -184,7 +190,8 @@ def evaluate_saliency(  # noqa: D417
         method: A name that `keras_jsigr.saliency.explain` takes, or a method with
             settings, such as `SmoothGrad(samples=20)`.
         teacher: Another model of the same classes, trained by itself, or `None`.
-        boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`.
+        boxes: Real `(N, 4)`, `[x0, y0, x1, y1]` of the object in pixels, or `None`; for
+            arrays alone.
         parts: What to measure; `None`: all of `"faithfulness"`, `"agreement"`, `"sparsity"`,
             `"alignment"`, `"localisation"`, `"smoothness"`, `"pgd"`, `"uniform_noise"`,
             `"gaussian_noise"`, `"sanity"` and, nearly half of the time, `"saliency_attack"`.
@@ -214,6 +221,10 @@ def evaluate_saliency(  # noqa: D417
     validation.check_models(models)
     validation.check_options("evaluate_saliency", SaliencyOptions, options)
     known = (epsilon, norm, input_range, *models.values())
+    if streamed := is_stream(x):
+        refuse_boxes(boxes)
+        blocks = Blocks(x, y, model=next(iter(models.values())))
+        x, y = blocks.head.x, blocks.head.y
     x, limits = validation.check_threat_model(x, *known)
     x = np.asarray(x)
     settings = MapSettings(
@@ -225,24 +236,44 @@ def evaluate_saliency(  # noqa: D417
         **options,
     )
     PROGRAMS.forget(*models.values())
-    size = settings.batch_size
-    logits = {n: validation.check_logits(m, x, size) for n, m in models.items()}
-    classes = next(iter(logits.values())).shape[-1]
-    x, labels = validation.check_data(x, y, settings.input_range, classes)
+    first = next(iter(models.values()))
+    classes = validation.check_logits(first, np.asarray(probe_rows(x)), 128).shape[-1]
+    x, y = validation.check_data(x, y, settings.input_range, classes)
     for name, model in [*models.items(), ("teacher", teacher)]:
         if model is not None:
             validation.class_count(f"model '{name}'", model, x, classes)
     for model in models.values():
         check_maps(model, x, settings)
-    right = {name: classified_rightly(z, labels) for name, z in logits.items()}
-    used = np.all(list(right.values()), axis=0)
-    data: dict[str, Any] = {"images": len(x), "explained": int(used.sum())}
-    data["fingerprint"] = data_identity(x, labels)
+    prints: list[str] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    right: dict[str, int] = dict.fromkeys(models, 0)
+    records: dict[str, list[SaliencyRecord]] = {name: [] for name in models}
+    for block in blocks if streamed else Blocks(x, y):
+        x, y = block.x, block.y
+        if streamed:
+            x, y = validation.check_block(block, settings.input_range, classes)
+        part, size = of_block(settings, block.first, len(x)), settings.batch_size
+        logits = {n: validation.check_logits(m, x, size) for n, m in models.items()}
+        rows = {name: classified_rightly(z, y) for name, z in logits.items()}
+        used = np.all(list(rows.values()), axis=0)
+        for name, model in models.items():
+            right[name] += int(rows[name].sum())
+            if used.any():
+                with unchanged(model, teacher):
+                    record = measure(model, x, y, part, used=used, verbose=verbose)
+                records[name].append(record)
+        prints.append(data_identity(x, y))
+        labels.append(y)
+    if not all(records.values()):
+        raise ValueError(_NONE_RIGHT)
+    y = np.concatenate(labels)
+    explained = sum(record.images for record in next(iter(records.values())))
+    data: dict[str, Any] = {"images": len(y), "explained": explained}
+    data["fingerprint"] = join_identities(prints)
     reports = []
     for name, model in models.items():
-        with unchanged(model, teacher):
-            record = measure(model, x, labels, settings, used=used, verbose=verbose)
-        clean, total = Rate(int(right[name].sum()), len(x)), record.seconds["total"]
+        record = join_maps(records[name])
+        clean, total = Rate(right[name], len(y)), record.seconds["total"]
         about = to_json(model_summary(model, x.shape[1:], classes), "its settings")
         report = Report(
             title=name,
@@ -250,7 +281,7 @@ def evaluate_saliency(  # noqa: D417
             data=data,
             clean=clean,
             robust=clean,
-            chance=chance(labels, classes),
+            chance=chance(y, classes),
             versions=versions(),
             seconds={"saliency": total, "total": total},
             saliency=record,
@@ -259,8 +290,68 @@ def evaluate_saliency(  # noqa: D417
     return SaliencyReport(tuple(reports))
 
 
+def of_block(settings: MapSettings, first: int, count: int) -> MapSettings:
+    """Return settings with the boxes of a block."""
+    if settings.boxes is None:
+        return settings
+    return dataclasses.replace(settings, boxes=settings.boxes[first : first + count])
+
+
+def join_maps(records: Sequence[SaliencyRecord]) -> SaliencyRecord:
+    """Add up what was measured in the blocks of data."""
+    if len(records) == 1:
+        return records[0]
+    groups: dict[tuple[str, str, str], list[SaliencyFigure]] = {}
+    errors: list[str] = []
+    for record in records:
+        for figure in record.figures:
+            groups.setdefault((figure.group, figure.metric, figure.condition), []).append(figure)
+        told = unknown_values(record.figures)
+        errors += [error for error in record.errors if error not in [*told, *errors]]
+    figures = [_joined_figure(group) for group in groups.values()]
+    examples = " ".join(record.settings["examples"] for record in records)
+    return dataclasses.replace(
+        records[0],
+        images=sum(record.images for record in records),
+        figures=figures,
+        findings=findings(figures),
+        settings={**records[0].settings, "examples": short_hash(examples)},
+        seconds={
+            name: sum(record.seconds.get(name, 0.0) for record in records)
+            for name in records[0].seconds
+        },
+        errors=[*errors, *unknown_values(figures)],
+    )
+
+
+def _joined_figure(parts: Sequence[SaliencyFigure]) -> SaliencyFigure:
+    """Return mean and standard error over the examples of several figures."""
+    known = [(p.images, p.mean, p.error or 0.0) for p in parts if p.mean is not None]
+    n, mean, error = sum(images for images, *_ in known), None, None
+    if n:
+        mean = sum(images * value for images, value, _ in known) / n
+        squares = [i * ((i - 1) * e**2 + (value - mean) ** 2) for i, value, e in known]
+        error = math.sqrt(sum(squares) / (n - 1) / n) if n > 1 else None
+    unknown = sum(part.unknown for part in parts)
+    return dataclasses.replace(parts[0], mean=mean, error=error, images=n, unknown=unknown)
+
+
+def refuse_boxes(boxes: Any) -> None:
+    """Refuse boxes of a dataset: nothing says which belongs to which example."""
+    if boxes is not None:
+        raise ValueError(
+            "`boxes` beside a dataset: got no way to match them with its examples, expected "
+            "arrays. Pass `x` and `y` as arrays in the order of the boxes."
+        )
+
+
 def check_nested_settings(
-    saliency: bool | Mapping[str, Any], model: Any, x: Any, threat: Mapping[str, Any]
+    saliency: bool | Mapping[str, Any],
+    model: Any,
+    x: Any,
+    threat: Mapping[str, Any],
+    *,
+    streamed: bool = False,
 ) -> MapSettings | None:
     """Check what `evaluate_robustness` got as `saliency`."""
     if saliency is False:
@@ -279,6 +370,8 @@ def check_nested_settings(
     known = sorted({f.name for f in dataclasses.fields(MapSettings)} - set(threat))
     for name in chosen:
         arguments.choice("saliency", name, known)
+    if streamed:
+        refuse_boxes(chosen.get("boxes"))
     chosen["boxes"] = check_boxes(chosen.get("boxes"), x)
     settings = MapSettings(**threat, **chosen)
     check_maps(model, x, settings)

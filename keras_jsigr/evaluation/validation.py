@@ -15,6 +15,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, predict_logits, probe_rows
 from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
+from keras_jsigr.core.streams import Block
 from keras_jsigr.evaluation.run import model_name
 
 
@@ -104,7 +105,10 @@ def check_data(
     """Check examples and labels; return arrays and class indices."""
     x = np.asarray(check_inputs(x, input_range))
     if y is None:
-        raise ValueError("`y` is None, expected the true label of each example.")
+        raise ValueError(
+            "`y` is None, expected the true label of each example. Pass `y`, or a dataset of "
+            "(x, y)."
+        )
     if np.asarray(y).dtype.kind in "OSU":
         raise TypeError(
             f"`y` holds names such as {str(np.asarray(y).flat[0])!r}, expected class "
@@ -112,6 +116,15 @@ def check_data(
         )
     rows = np.asarray(target_rows(y, len(x), classes))
     return x, rows.argmax(-1).astype(np.int64)
+
+
+def check_block(block: Block, input_range: tuple[float, float], classes: int) -> tuple[Any, Any]:
+    """Check a block of a dataset; errors name the examples."""
+    try:
+        return check_data(block.x, block.y, input_range, classes)
+    except (TypeError, ValueError) as error:
+        places = f"{block.first} to {block.first + len(block.x) - 1}"
+        raise type(error)(f"In the dataset's examples {places}: {error}") from error
 
 
 def check_logits(model: Any, x: npt.NDArray[Any], batch_size: int) -> npt.NDArray[np.float32]:
