@@ -297,7 +297,7 @@ _MOVES_PIXELS = tuple(
     if hasattr(keras.layers, f"Random{move}")  # Keras keeps adding to them
 )
 # Of two examples of one pixel batch normalization makes +-1, without a gradient.
-_EXAMPLES, _EXAMPLES_TO_NORMALIZE = 2, 8
+_EXAMPLES, _EXAMPLES_TO_NORMALIZE = 2, 4
 
 
 def check_second_order(
