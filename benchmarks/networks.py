@@ -312,12 +312,15 @@ def adversary(name: str, epsilon: float) -> Any:
 
     Args:
         name: `"FGSM"` (no random start), `"FGSM-RS"` (a random one, step
-            `1.25 epsilon`), or `"PGD-k"` (step `2.5 epsilon / k`).
+            `1.25 epsilon`), `"N-FGSM"` (step `epsilon` from a random point within
+            twice the radius, arXiv 2202.01181), or `"PGD-k"` (step `2.5 epsilon / k`).
         epsilon: Linf radius, inputs in 0..1.
 
     Returns:
         An attack of keras_jsigr.
     """
+    if name == "N-FGSM":  # what sets it apart is where it starts
+        return kj.attacks.FGSM(epsilon=epsilon)
     if name.startswith("FGSM"):
         return kj.attacks.FGSM(epsilon=epsilon, random_start=name == "FGSM-RS")
     return kj.attacks.PGD(epsilon=epsilon, steps=int(name.removeprefix("PGD-")))
@@ -363,6 +366,8 @@ def untrained(
     if defence != "harden":
         # Without penalties a step is the adversary's gradients and the plain step.
         attack = defence
+    if attack == "N-FGSM":
+        config = config.replace(start_radius=2.0 * epsilon)
     steps = recipe["epochs"] * -(-recipe.get("images", 12_000) // recipe["batch"])
     return net, kj.harden(
         net,
@@ -414,11 +419,13 @@ def train(
     net, model = untrained(recipe, maps, weights)
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)
-    model.compile(
-        keras.optimizers.Adam(rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if "label_smoothing" in recipe:
+        share, classes = recipe["label_smoothing"], net.output_shape[-1]
+        # In the rows, not in the loss: the penalties' score is of the same labels.
+        y = (1.0 - share) * np.eye(classes, dtype=np.float32)[y] + share / classes
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer_of(recipe, rate), loss, metrics=["accuracy"])
     backup = keras.callbacks.BackupAndRestore(str(path.with_suffix("")) + "-backup")
     start = time.perf_counter()
     model.fit(
@@ -435,6 +442,28 @@ def train(
     net.save(temporary)
     temporary.replace(path)
     return net
+
+
+def optimizer_of(recipe: Recipe, rate: Any) -> keras.optimizers.Optimizer:
+    """Make Adam with what a recipe adds to it.
+
+    Args:
+        recipe: `"ema"` is the momentum of averaged weights, which `fit` leaves in the
+            network at its end, `"clipnorm"` limits the norm of the whole gradient, and
+            `"weight_decay"` is that of AdamW.
+        rate: The learning rate.
+
+    Returns:
+        The optimizer.
+    """
+    more: dict[str, Any] = {}
+    if "ema" in recipe:
+        more |= {"use_ema": True, "ema_momentum": recipe["ema"]}
+    if "clipnorm" in recipe:
+        more |= {"global_clipnorm": recipe["clipnorm"]}
+    if "weight_decay" in recipe:
+        return keras.optimizers.AdamW(rate, weight_decay=recipe["weight_decay"], **more)
+    return keras.optimizers.Adam(rate, **more)
 
 
 def file_of(name: str, recipe: Recipe, cache: Path) -> Path:
