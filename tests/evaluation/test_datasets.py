@@ -128,6 +128,7 @@ def test_the_same_report_as_of_arrays(several, request):
 @pytest.mark.usefixtures("few")
 def test_blocks_add_up_to_the_whole(monkeypatch):
     """What draws nothing is the same for any size of the blocks."""
+    monkeypatch.setattr(robust_evaluation, "APGD", lambda epsilon, **_: FGSM(epsilon))
     settings = {"attacks": [FGSM(EPSILON)], "saliency": {"parts": ["sparsity"]}}
     settings |= {"surrogates": EVERYTHING["surrogates"], "epsilons": [EPSILON / 2, EPSILON]}
     whole = evaluate(X, Y, **settings)
