@@ -55,6 +55,12 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def file_sha256(path: Path) -> str:
+    """Hash a file, a megabyte at a time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 # JSON has no infinity: it is written as `{"$float": "inf"}` and read back as a float.
 _FLOAT = "$float"
 _LARGEST = sys.float_info.max

@@ -18,7 +18,15 @@ from keras_jsigr.core.logits import is_hardened
 from keras_jsigr.core.scores import ScoreName
 from keras_jsigr.saliency.masks import Layout
 from keras_jsigr.serving.endpoints import EndpointFn, make_endpoints, requested_specs
-from keras_jsigr.serving.model_card import CARD_NAME, check_threat_model, model_card
+from keras_jsigr.serving.model_card import (
+    CARD_NAME,
+    check_threat_model,
+    checksums,
+    model_card,
+)
+
+# Formats of files, by their suffixes.
+_FILES = {".onnx": "onnx", ".tflite": "litert", ".xml": "openvino"}
 
 
 def export(
@@ -90,6 +98,11 @@ def export(
             "`keras_jsigr.harden` first, or export it with `keras.Model.export`."
         )
     target = local_path(path).absolute()
+    if target.suffix in _FILES:
+        raise ValueError(
+            f"Cannot export to '{target}': got the name of a file and the format 'tf_saved_model', "
+            f"which is a folder. Pass format='{_FILES[target.suffix]}', or the name of a folder."
+        )
     check_target(target, overwrite)
     check_threat_model(threat_model)  # now, not after minutes of tracing
     endpoints = make_endpoints(model, explain_score, layout, input_signature)
@@ -98,6 +111,7 @@ def export(
         signatures = _write_saved_model(model, endpoints, specs, folder)
         inputs = signatures["serving_default"]["inputs"]
         card = model_card(model, inputs, signatures, threat_model)
+        card["files"] = checksums(folder)
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         (folder / CARD_NAME).write_text(text, encoding="utf-8")
     arguments.tell(f"exported {', '.join(endpoints)} to '{target}'.", verbose)

@@ -7,13 +7,14 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.core.files import local_path
+from keras_jsigr.core.files import file_sha256, local_path
 from keras_jsigr.core.heads import head_kind
 from keras_jsigr.core.logits import known_epsilon
 from keras_jsigr.saliency.fingerprint import fingerprint_weights
@@ -124,6 +125,62 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of an export but the card, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in files
+        if path != folder / CARD_NAME
+    }
+
+
+def verify(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Check that the files of an export are those that its model card was written for.
+
+    It finds damage and files that were exchanged, added or lost by accident. Who can
+    write the files can write the card, too: compare the card with one that you keep.
+
+    Args:
+        path: The folder of the export.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: If there is no card, it has no checksums, or a file differs.
+
+    Example:
+        >>> import tempfile, keras, keras_jsigr as kj
+        >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        >>> robust = kj.harden(net, 0.1, warmup=0, verbose=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kj.serving.export(robust, folder + "/1", verbose=0).name
+        ...     kj.serving.verify(folder + "/1")["classes"]
+        'model_card.json'
+        2
+    """
+    folder = local_path(path)
+    card = read_model_card(folder)
+    stated = card.get("files")
+    if not isinstance(stated, dict):
+        raise ValueError(
+            f"'{folder}' cannot be verified: got a card without checksums, as version 0.1 wrote "
+            "them. Export the model again."
+        )
+    found = checksums(folder)
+    differing = sorted(name for name in {*stated, *found} if stated.get(name) != found.get(name))
+    if differing:
+        lost = {name: "missing" for name in stated if name not in found}
+        words = {name: "added" for name in found if name not in stated} | lost
+        kinds = [f"{name} ({words.get(name, 'changed')})" for name in differing[:5]]
+        raise ValueError(
+            f"'{folder}' is not what was exported: {len(differing)} of {len({*stated, *found})} "
+            f"files differ: {', '.join(kinds)}. Copy the export again from where it was made."
+        )
+    return card
 
 
 def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -519,6 +519,36 @@ def test_urls_of_stores_are_refused(
     assert names(tmp_path) == []
 
 
+def test_a_file_name_is_no_folder(model: JSIGRModel, tmp_path: Path) -> None:
+    for name, format in (("m.onnx", "onnx"), ("m.tflite", "litert")):
+        with pytest.raises(ValueError, match=f"Pass format='{format}'"):
+            model.export(tmp_path / name)
+    assert names(tmp_path) == []
+
+
+def test_files_are_verified_by_the_card(model: JSIGRModel, tmp_path: Path) -> None:
+    folder = tmp_path / "1"
+    model.export(folder, verbose=0)
+    assert kj.serving.verify(folder)["files"].keys() > {"saved_model.pb"}
+    graph, card = folder / "saved_model.pb", folder / "model_card.json"
+    whole, text = graph.read_bytes(), card.read_text(encoding="utf-8")
+    graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (folder / "assets").mkdir(exist_ok=True)
+    (folder / "assets" / "more.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"2 of .* assets/more.txt \(added\), saved_model.pb \(ch"):
+        kj.serving.verify(folder)
+    (folder / "assets" / "more.txt").unlink()
+    graph.unlink()
+    with pytest.raises(ValueError, match=r"saved_model.pb \(missing\)"):
+        kj.serving.verify(folder)
+    graph.write_bytes(whole)
+    kj.serving.verify(folder)
+    old = {name: part for name, part in json.loads(text).items() if name != "files"}
+    card.write_text(json.dumps(old), encoding="utf-8")
+    with pytest.raises(ValueError, match="without checksums"):
+        kj.serving.verify(folder)
+
+
 @pytest.fixture
 def keras_export(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let Keras' exporter write two small files, and return what it was asked."""
