@@ -1,6 +1,8 @@
 """Evaluations of datasets: the report of the same examples as arrays, block by block."""
 
 import dataclasses
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -318,3 +320,47 @@ def test_figures_of_blocks_add_up():
     assert len(joined.errors) == 2
     empty = join_maps([record(values[3:4])] * 2).figures[0]
     assert (empty.mean, empty.error, empty.images, empty.unknown) == (None, None, 0, 2)
+
+
+MEMORY = """
+import resource, sys
+import keras, numpy as np
+import keras_jsigr as kj
+
+class Images(keras.utils.PyDataset):
+    def __init__(self, count):
+        super().__init__(workers=2)
+        self.count = count
+
+    def __len__(self):
+        return self.count // 250
+
+    def __getitem__(self, number):
+        rng = np.random.default_rng(number)
+        return rng.random((250, 28, 28, 1), "float32"), rng.integers(0, 10, 250)
+
+def evaluate(count):
+    data = (Images(count),)
+    if sys.argv[1] == "arrays":
+        data = map(np.concatenate, zip(*data[0]))
+    settings = {"epsilon": 0.1, "epsilons": [0.1], "diagnostics": False, "verbose": 0}
+    report = kj.evaluate_robustness(net, *data, attacks=["fgsm"], **settings)
+    return report, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+net = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+before = evaluate(5000)[1]
+report, after = evaluate(60_000)
+assert report.clean.total == 60_000, report
+print(after - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_memory_is_bounded(kind):
+    """60,000 images are 188 MB: the rise of the peak over that for 5,000."""
+    command = [sys.executable, "-c", MEMORY, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rise = float(done.stdout.split()[-1])
+    print(f"{kind}: {rise:.0f} MB")
+    assert (rise < 120) == (kind == "dataset")
