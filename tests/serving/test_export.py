@@ -608,3 +608,23 @@ def test_tensorflow_lite_converts_a_hardened_model(tmp_path: Path) -> None:
         lite.invoke()
         got = lite.get_tensor(lite.get_output_details()[0]["index"])
         np.testing.assert_allclose(got, net(x), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the future `np.object`")  # of tf2onnx
+def test_onnx_answers_as_the_model(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx", reason="tf2onnx is missing")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is missing")
+    net = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            L.Conv2D(4, 3, strides=2, activation="silu"),
+            L.Flatten(),
+            L.Dense(3, activation="softmax"),
+        ]
+    )
+    x = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")
+    path = JSIGRModel(net, PLAIN).export(tmp_path / "m.onnx", format="onnx", verbose=0)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(got, net(x), atol=1e-5)
