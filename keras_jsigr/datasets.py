@@ -1,4 +1,4 @@
-"""Load image classification data from this machine; nothing is downloaded."""
+"""Image classification data from this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.core.arguments import choice, tell
+from keras_jsigr.core.arguments import choice, share, tell
 from keras_jsigr.core.files import local_path
 
 FloatArray = npt.NDArray[np.float32]
@@ -111,6 +112,130 @@ def load(
         verbose,
     )
     return data
+
+
+def available(data_dir: Folder | None = None) -> dict[str, str]:
+    """List the data sets that `load` finds on this machine, without reading them.
+
+    Args:
+        data_dir: Folder of sets prepared by TensorFlow Datasets; `None`: its default.
+
+    Returns:
+        Where each set is, by its name.
+
+    Example:
+        >>> import keras_jsigr as kj
+        >>> kj.datasets.available("no such folder")["fashion_mnist"]
+        'a sample, embedded in keras_jsigr'
+    """
+    root = local_path(data_dir) if data_dir is not None else default_data_dir()
+    prepared = {
+        file.parent.parent.relative_to(root).as_posix(): f"prepared in {root}"
+        for file in sorted(root.glob("*/**/dataset_info.json"))
+        if VERSION.fullmatch(file.parent.name)
+    }
+    folders = sorted(DEBIAN_FOLDER.glob("*")) if DEBIAN_FOLDER.is_dir() else []
+    files = {
+        folder.name.replace("-", "_"): f"IDX files in {folder}"
+        for folder in folders
+        if find_idx_files(folder) is not None
+    }
+    embedded = "a sample, embedded in keras_jsigr"
+    if EMBEDDED in files:
+        embedded += f"; all images by source='idx', in {debian_folder(EMBEDDED)}"
+    return {**prepared, **files, EMBEDDED: embedded}
+
+
+def from_folder(
+    folder: Folder,
+    image_size: tuple[int, int],
+    *,
+    color_mode: Literal["rgb", "grayscale", "rgba"] = "rgb",
+    test_share: float = 0.2,
+    crop_to_aspect_ratio: bool = False,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Dataset:
+    """Read images of your own, in one subfolder per class, into memory.
+
+    `keras.utils.image_dataset_from_directory` reads them. A folder with `train` and
+    `test` (or `validation`) inside is taken as it is split; any other is split here.
+
+    Args:
+        folder: Holds a subfolder of JPEG, PNG, BMP or GIF files for every class.
+        image_size: `(height, width)` in pixels that images are resized to.
+        color_mode: `"rgb"`, `"grayscale"` or `"rgba"`: 3, 1 or 4 channels.
+        test_share: Share of the images to test on, between 0 and 1, where the folder
+            is not split.
+        crop_to_aspect_ratio: Whether to cut images to the shape of `image_size` rather than
+            distort them.
+        seed: Of the split.
+        verbose: Whether to print one line that says what was read.
+
+    Returns:
+        The data; images are float32 `(N, H, W, C)` in [0, 1], classes in the order of
+        the subfolders' names. `x_test` of a split folder is `test`, else `validation`.
+
+    Raises:
+        ValueError: If there is no image, fewer than two classes, or a damaged file.
+
+    Example:
+        >>> import tempfile, pathlib, keras, numpy as np, keras_jsigr as kj
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         (pathlib.Path(folder) / name).mkdir()
+        ...         for i in range(5):
+        ...             file = f"{folder}/{name}/{i}.png"
+        ...             keras.utils.save_img(file, np.ones((9, 9, 3)), scale=False)
+        ...     kj.datasets.from_folder(folder, (8, 8), verbose=False).class_names
+        ('cat', 'dog')
+    """
+    root = local_path(folder)
+    if not root.is_dir():
+        raise ValueError(f"`folder`: got {str(root)!r}; expected a folder of images.")
+    share("test_share", test_share, ends="()")
+    parts = {p.name.lower(): p for p in root.iterdir() if p.is_dir()}
+    held = next((parts[name] for name in ("test", "validation", "val") if name in parts), None)
+    options: dict[str, Any] = {
+        "label_mode": "int",
+        "color_mode": color_mode,
+        "image_size": tuple(image_size),
+        "crop_to_aspect_ratio": crop_to_aspect_ratio,
+        "batch_size": None,
+        "verbose": False,
+    }
+    read = keras.utils.image_dataset_from_directory
+    try:
+        if "train" in parts and held is not None:
+            streams = [read(each, shuffle=False, **options) for each in (parts["train"], held)]
+        else:
+            split = {"validation_split": test_share, "subset": "both", "seed": seed}
+            streams = list(read(root, **split, **options))
+        names = [tuple(stream.class_names) for stream in streams]
+        if names[0] != names[1] or len(names[0]) < 2:
+            raise ValueError(
+                f"got the classes {sorted(set(names[0]) ^ set(names[1])) or names[0]} in one part "
+                "or alone; expected the same two or more in both"
+            )
+        train, test = (_stacked(stream) for stream in streams)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(getattr(error, "message", error)).split())
+        raise ValueError(
+            f"The images in '{root}' cannot be read: {reason}. Expected a subfolder of JPEG, PNG, "
+            "BMP or GIF files per class; remove damaged files."
+        ) from error
+    data = Dataset(*train, *test, names[0], root.name, f"the folder {root}")
+    tell(
+        f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test images of "
+        f"{len(names[0])} classes from {data.source}",
+        verbose,
+    )
+    return data
+
+
+def _stacked(stream: tf.data.Dataset) -> tuple[FloatArray, IntArray]:
+    images, labels = zip(*stream.as_numpy_iterator(), strict=True)
+    return np.stack(images).astype(np.float32) / np.float32(255.0), np.array(labels, np.int64)
 
 
 def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:

@@ -291,6 +291,9 @@ class JSIGRModel(keras.Model):
         one = isinstance(self.base, keras.Sequential)
         return self.outputs[0] if one else self.base.output
 
+    input_shape = property(lambda self: self.base.input_shape)
+    output_shape = property(lambda self: self.base.output_shape)
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """Return a layer of the base."""
         if name is not None and name == self.base.name:

@@ -1,0 +1,542 @@
+"""The command line `keras-jsigr`: harden, attack, evaluate, explain, export, verify."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import click
+import keras
+import numpy as np
+import numpy.typing as npt
+
+import keras_jsigr as kj
+from keras_jsigr.attacks.suite import attack_names, named_attack
+from keras_jsigr.core.files import json_text, write_whole
+from keras_jsigr.core.logits import is_hardened, known_input_range
+from keras_jsigr.saliency.explain import METHODS
+
+BELOW, FAILED = 1, 2
+Array = npt.NDArray[Any]
+
+
+class Images(NamedTuple):
+    """The images of a task, in the range of the model."""
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    class_names: list[str] | None
+    source: str
+
+
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A number, or a ratio such as 8/255."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        try:
+            return float(Fraction(str(value).replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"got {value!r}, expected a number such as 0.03 or 8/255", param, ctx)
+
+
+class Refused(click.ClickException):
+    """What a user can mend."""
+
+    exit_code = FAILED
+
+
+class Commands(click.Group):
+    """Commands whose errors are one sentence and whose runs can be repeated."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; tell errors of arguments and files without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            if os.environ.get("KERAS_JSIGR_TRACEBACK"):
+                raise
+            raise Refused(" ".join(str(error).split())) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kj.__version__, prog_name="keras-jsigr")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file that --record wrote: its settings stand where the command line names none.",
+)
+@click.pass_context
+def main(ctx: click.Context, config: str | None) -> None:
+    """Robust, explainable Keras classifiers without a line of Python.
+
+    DATA is a folder with a subfolder of images per class, an .npz file with x_train, y_train,
+    x_test and y_test (or x and y), or the name of a data set on this machine (see `datasets`).
+
+    \b
+    keras-jsigr harden net.keras photos/ --epsilon 4/255 --epochs 10 --out robust.keras
+    keras-jsigr evaluate robust.keras photos/ --out report.html --fail-under 0.5
+    keras-jsigr export robust.keras served/1
+
+    Exit codes: 0 done, 1 accuracy below --fail-under, 2 an error. Completion in bash:
+    eval "$(_KERAS_JSIGR_COMPLETE=bash_source keras-jsigr)"; zsh_source and fish_source, too.
+    """
+    if config is not None:
+        recorded = json.loads(Path(config).read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict) or not isinstance(recorded.get("settings"), dict):
+            raise ValueError(f"'{config}' is no record: got a file without settings.")
+        ctx.default_map = {recorded["command"]: recorded["settings"]}
+
+
+def _file(**more: Any) -> click.Path:
+    return click.Path(exists=True, dir_okay=False, **more)
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that all commands with data have."""
+    for option in (
+        click.option("--record", type=click.Path(dir_okay=False), help="Write what was run here."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else."),
+        click.option("--seed", default=0, show_default=True, help="Of everything random."),
+        click.option(
+            "--input-range",
+            type=(Number(), Number()),
+            help="Lowest and highest input of the model [that of a hardened model, or 0 1].",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@main.command()
+@click.argument("model", type=_file())
+@click.argument("data")
+@click.option("--out", default="robust.keras", show_default=True, help="The .keras file to write.")
+@click.option("--epsilon", type=Number(), help="Radius to withstand [8/255 of the range].")
+@click.option(
+    "--recipe",
+    type=click.Choice(["balanced", "fast", "interpretable"]),
+    default="balanced",
+    show_default=True,
+)
+@click.option("--epochs", default=10, show_default=True)
+@click.option("--batch-size", default=128, show_default=True)
+@click.option("--learning-rate", type=Number(), default=1e-3, show_default=True)
+@common
+def harden(
+    model: str,
+    data: str,
+    out: str,
+    epsilon: float | None,
+    recipe: Any,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    **options: Any,
+) -> None:
+    """Train MODEL on DATA so that it withstands adversarial examples.
+
+    MODEL is a .keras file, trained or new; Adam with a cosine decay trains all of it that
+    is trainable. The hardened model is loaded as any other: keras.models.load_model.
+
+    \b
+    keras-jsigr harden net.keras photos/ --epsilon 4/255 --epochs 20 --learning-rate 5e-4
+    """
+    run = Run("harden", options)
+    net = load_model(model)
+    images = run.read(data, net)
+    keras.utils.set_random_seed(options["seed"])
+    robust = kj.harden(
+        net, epsilon, recipe, input_range=run.range, seed=options["seed"], verbose=run.verbose
+    )
+    logits = robust.head.kind == "linear"
+    binary = robust.head.kind == "sigmoid" or robust.classes == 1
+    name = "BinaryCrossentropy" if binary else "SparseCategoricalCrossentropy"
+    y_train, y_test = images.y_train, images.y_test
+    if binary and robust.classes > 1:
+        y_train, y_test = np.eye(robust.classes)[y_train], np.eye(robust.classes)[y_test]
+    steps = epochs * -(-len(y_train) // batch_size)
+    robust.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
+        getattr(keras.losses, name)(from_logits=logits),
+        metrics=["accuracy"],
+    )
+    history = robust.fit(
+        images.x_train,
+        y_train,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_data=(images.x_test, y_test),
+        verbose=run.verbose,
+    )
+    robust.save(out)
+    run.tell(
+        {
+            "model": out,
+            "epsilon": robust.epsilon,
+            "recipe": recipe,
+            "images": len(y_train),
+            "accuracy": round(float(history.history["val_accuracy"][-1]), 4),
+        },
+        f"{out}: {{accuracy:.1%}} of {len(y_test)} test images right. Next: keras-jsigr evaluate",
+    )
+
+
+@main.command()
+@click.argument("model", type=_file())
+@click.argument("data")
+@click.option("--attack", "name", type=click.Choice(attack_names()), default="pgd")
+@click.option("--epsilon", type=Number(), help="Radius [that of a hardened model].")
+@click.option("--steps", type=int, help="Of an attack that has steps.")
+@click.option("--images", default=500, show_default=True, help="How many to attack.")
+@click.option("--out", help="An .npz file for the adversarial examples (x) and labels (y).")
+@common
+def attack(
+    model: str,
+    data: str,
+    name: str,
+    epsilon: float | None,
+    steps: int | None,
+    images: int,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Attack MODEL on the test images of DATA with one attack.
+
+    \b
+    keras-jsigr attack robust.keras photos/ --attack pgd --epsilon 8/255 --out adversarial.npz
+    """
+    run = Run("attack", options)
+    net = load_model(model)
+    _, _, x, y, *_ = run.read(data, net)
+    x, y = x[:images], y[:images]
+    settings: dict[str, Any] = {"epsilon": epsilon, "steps": steps, "input_range": run.range}
+    given = {key: value for key, value in settings.items() if value is not None}
+    adversarial = np.asarray(named_attack(name, **given, verbose=run.verbose)(net, x, y))
+    if out is not None:
+        with open(out, "wb") as file:
+            np.savez_compressed(file, x=adversarial, y=y)
+    moved = np.abs(adversarial - x).reshape(len(x), -1).max(-1)
+    run.tell(
+        {
+            "attack": name,
+            "images": len(x),
+            "clean_accuracy": accuracy(net, x, y),
+            "accuracy": accuracy(net, adversarial, y),
+            "largest_change": float(moved.max()),
+            "out": out,
+        },
+        "{clean_accuracy:.1%} of {images} images right, {accuracy:.1%} under {attack}",
+    )
+
+
+@main.command()
+@click.argument("model", type=_file())
+@click.argument("data")
+@click.option("--epsilon", type=Number(), help="Radius [that of a hardened model].")
+@click.option(
+    "--attack", "names", multiple=True, type=click.Choice(attack_names()),
+    help="Instead of the standard suite; several times for several.",
+)  # fmt: skip
+@click.option("--images", default=1000, show_default=True, help="How many to evaluate on.")
+@click.option("--out", "outs", multiple=True, help="A report: .html, .json, .md or .png.")
+@click.option("--resume", help="A folder with which a killed evaluation goes on.")
+@click.option("--diagnostics/--no-diagnostics", default=True, help="Look for gradient masking.")
+@click.option("--fail-under", type=Number(), help="Exit with 1 if fewer are right under attack.")
+@common
+def evaluate(
+    model: str,
+    data: str,
+    epsilon: float | None,
+    names: tuple[str, ...],
+    images: int,
+    outs: tuple[str, ...],
+    resume: str | None,
+    diagnostics: bool,
+    fail_under: float | None,
+    **options: Any,
+) -> None:
+    """Measure how robust MODEL is on the test images of DATA, and write reports.
+
+    \b
+    keras-jsigr evaluate robust.keras photos/ --out report.html --out report.json
+    keras-jsigr evaluate robust.keras photos/ --attack pgd --fail-under 0.5 --json
+    """
+    run = Run("evaluate", options)
+    net = load_model(model)
+    data_read = run.read(data, net)
+    report = kj.evaluate_robustness(
+        net,
+        data_read.x_test[:images],
+        data_read.y_test[:images],
+        epsilon,
+        input_range=run.range,
+        attacks=list(names) or "standard",
+        diagnostics=diagnostics,
+        resume=resume,
+        class_names=data_read.class_names,
+        seed=options["seed"],
+        verbose=run.verbose,
+    )
+    for path in outs:
+        report.save(path)
+    if not run.as_json:
+        click.echo(report.summary())
+    threat = report.threat_model
+    run.tell(
+        {
+            "clean_accuracy": report.clean.accuracy,
+            "robust_accuracy": report.robust.accuracy,
+            "attacks": [each.name for each in report.attacks],
+            "norm": threat["norm"],
+            "epsilon": threat["epsilon"],
+            "images": report.data["images"],
+            "errors": len(report.errors),
+            "reports": list(outs),
+        },
+    )
+    if fail_under is not None and report.robust.accuracy < fail_under:
+        click.echo(
+            f"{report.robust.accuracy:.1%} right under attack, less than {fail_under:.1%}", err=True
+        )
+        sys.exit(BELOW)
+
+
+@main.command()
+@click.argument("model", type=_file())
+@click.argument("data")
+@click.option("--method", type=click.Choice(sorted(METHODS)), default="gradient", show_default=True)
+@click.option("--images", default=8, show_default=True, help="How many, from the first.")
+@click.option("--out", default="maps.png", show_default=True, help="A .png picture or .npz arrays.")
+@common
+def explain(model: str, data: str, method: str, images: int, out: str, **options: Any) -> None:
+    """Draw saliency maps: what MODEL looks at in the test images of DATA.
+
+    \b
+    keras-jsigr explain robust.keras photos/ --method occlusion --out maps.png
+    """
+    run = Run("explain", options)
+    net = load_model(model)
+    read = run.read(data, net)
+    x, y = read.x_test[:images], read.y_test[:images]
+    maps = np.asarray(kj.explain(net, x, method=method))
+    if Path(out).suffix == ".npz":
+        with open(out, "wb") as file:
+            np.savez_compressed(file, x=x, y=y, maps=maps)
+    else:
+        figure = kj.plot_saliency(
+            x,
+            {method: maps},
+            y,
+            None if is_logits(net) else net.predict(x, verbose=0),
+            class_names=read.class_names,
+            input_range=run.range_of(net),
+        )
+        figure.savefig(out)
+    run.tell({"out": out, "method": method, "images": len(x)}, "{out}: {images} maps by {method}")
+
+
+@main.command()
+@click.argument("model", type=_file())
+@click.argument("out")
+@click.option(
+    "--format",
+    type=click.Choice(["tf_saved_model", "litert", "onnx", "openvino"]),
+    default="tf_saved_model",
+    show_default=True,
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+@common
+def export(model: str, out: str, format: str, overwrite: bool, **options: Any) -> None:
+    """Write hardened MODEL for a server: predictions, logits and explanations.
+
+    \b
+    keras-jsigr export robust.keras served/photos/1
+    keras-jsigr export robust.keras robust.tflite --format litert
+    """
+    run = Run("export", options)
+    net = load_model(model)
+    if not is_hardened(net):
+        raise ValueError(
+            f"'{model}' is not hardened: got a {type(net).__name__}. Export it with Keras: "
+            "keras.models.load_model(...).export(...)."
+        )
+    made = net.export(out, format=format, overwrite=overwrite, verbose=0)
+    run.tell({"out": str(made), "format": format}, "wrote {out}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the model card as JSON.")
+def verify(folder: str, as_json: bool) -> None:
+    """Check that the files of an export are those that its model card tells of.
+
+    \b
+    keras-jsigr verify served/photos/1
+    """
+    card = kj.serving.verify(folder)
+    if as_json:
+        click.echo(json_text(card), nl=False)
+        return
+    threat = card["threat_model"]
+    click.echo(f"{folder}: {len(card['files'])} files as exported on {card['created']}")
+    click.echo(f"{card['name']}, {card['classes']} classes, radius {threat.get('epsilon')}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def datasets(as_json: bool) -> None:
+    """List the data sets on this machine; nothing is downloaded."""
+    found = kj.datasets.available()
+    if as_json:
+        click.echo(json_text(found), nl=False)
+        return
+    for name, source in found.items():
+        click.echo(f"{name:24s} {source}")
+
+
+@main.command()
+@click.option("--out", default="quickstart", show_default=True, help="The folder to write to.")
+@click.option("--epochs", default=5, show_default=True)
+@click.pass_context
+def quickstart(ctx: click.Context, out: str, epochs: int) -> None:
+    """Harden a small network on Fashion-MNIST, then attack, explain and export it."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    convolutions = [
+        layers.Conv2D(filters, 4, 2, padding="same", activation="silu") for filters in (16, 32)
+    ]
+    head = [layers.Flatten(), layers.Dense(100, "silu"), layers.Dense(10, "softmax")]
+    net = keras.Sequential([keras.Input((28, 28, 1)), *convolutions, *head])
+    plain, robust = str(folder / "plain.keras"), str(folder / "robust.keras")
+    net.save(plain)
+    data, served = "fashion_mnist", folder / "served" / "1"
+    ctx.invoke(
+        harden, model=plain, data=data, out=robust, epsilon=0.1, epochs=epochs, learning_rate=2e-3
+    )
+    ctx.invoke(attack, model=robust, data=data)
+    ctx.invoke(explain, model=robust, data=data, out=str(folder / "maps.png"))
+    ctx.invoke(export, model=robust, out=str(served), overwrite=True)
+    ctx.invoke(verify, folder=str(served))
+
+
+class Run:
+    """What the commands share: options, data, and the way results are told."""
+
+    def __init__(self, command: str, options: dict[str, Any]) -> None:
+        self.as_json: bool = options["as_json"]
+        self.verbose: Literal[0, 1] = 0 if self.as_json else 1
+        self.range: tuple[float, float] | None = options["input_range"]
+        self._seed: int = options["seed"]
+        self._record: str | None = options["record"]
+        self._command, self._started = command, time.perf_counter()
+        if self.as_json:
+            keras.config.disable_interactive_logging()
+
+    def range_of(self, net: Any) -> tuple[float, float]:
+        """Return the range of inputs: what was said, else what a hardened model knows."""
+        if self.range is None:
+            self.range = known_input_range(net) or (0.0, 1.0)
+        return self.range
+
+    def read(self, source: str, net: Any) -> Images:
+        """Read images by a folder, a file or a name, in the shape and range of a model."""
+        low, high = self.range_of(net)
+        path, shape = Path(source).expanduser(), net.input_shape[1:]
+        if path.suffix == ".npz":
+            return read_arrays(path, shape)
+        if path.is_dir():
+            if len(shape) != 3 or None in shape:
+                raise ValueError(
+                    f"A folder of images is for models of images of one size: got inputs {shape}. "
+                    "Make an .npz file of arrays."
+                )
+            modes = {1: "grayscale", 3: "rgb", 4: "rgba"}
+            data = kj.datasets.from_folder(
+                path,
+                (shape[0], shape[1]),
+                color_mode=modes.get(shape[2], "rgb"),  # type: ignore[arg-type]
+                seed=self._seed,
+                verbose=not self.as_json,
+            )
+        else:
+            data = kj.datasets.load(source, verbose=not self.as_json)
+        (x, y), (x_test, y_test) = data.as_tuples()
+        x, x_test = (low + (high - low) * part for part in (x, x_test))
+        return Images(x, y, x_test, y_test, list(data.class_names), data.source)
+
+    def tell(self, result: dict[str, Any], sentence: str = "") -> None:
+        """Print the result as JSON or in a sentence, and record the run."""
+        result = {**result, "seconds": round(time.perf_counter() - self._started, 1)}
+        if self.as_json:
+            click.echo(json_text(result), nl=False)
+        elif sentence:
+            click.echo(sentence.format(**result))
+        if self._record is not None:
+            given = {
+                name: value
+                for name, value in click.get_current_context().params.items()
+                if name != "record" and value is not None
+            }
+            record = {"command": self._command, "settings": given, "result": result}
+            write_whole(Path(self._record), (json_text(record)).encode())
+
+
+def read_arrays(path: Path, shape: tuple[int | None, ...]) -> Images:
+    """Read an .npz file with training and test arrays, or with `x` and `y` alone."""
+    with np.load(path, allow_pickle=False) as file:
+        names = set(file.files)
+        if {"x_train", "y_train", "x_test", "y_test"} <= names:
+            parts = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+        elif {"x", "y"} <= names:
+            parts = [file["x"], file["y"]] * 2
+        else:
+            raise ValueError(
+                f"'{path}' has the arrays {sorted(names)}: expected x_train, y_train, x_test and "
+                "y_test, or x and y."
+            )
+        titles = [str(name) for name in file["class_names"]] if "class_names" in names else None
+    for x in parts[::2]:
+        if len(x.shape[1:]) != len(shape) or any(
+            want not in (None, got) for want, got in zip(shape, x.shape[1:], strict=True)
+        ):
+            raise ValueError(f"'{path}': got inputs {x.shape[1:]}, expected {shape} of the model.")
+    x, y, x_test, y_test = parts
+    x, x_test = x.astype(np.float32), x_test.astype(np.float32)
+    return Images(x, y.reshape(-1), x_test, y_test.reshape(-1), titles, str(path))
+
+
+def load_model(path: str) -> Any:
+    """Load a model file in Keras' safe mode."""
+    return keras.models.load_model(path)
+
+
+def is_logits(net: Any) -> bool:
+    """Tell whether `predict` returns logits."""
+    if is_hardened(net):
+        return bool(net.head.kind == "linear")
+    return getattr(net.layers[-1], "activation", None) is keras.activations.linear
+
+
+def accuracy(net: Any, x: Array, y: Array) -> float:
+    """Return the share of examples that a model decides right."""
+    outputs = net.predict(x, verbose=0)
+    if outputs.shape[-1] == 1:
+        decided = (outputs[:, 0] > (0.0 if is_logits(net) else 0.5)).astype(int)
+    else:
+        decided = outputs.argmax(-1)
+    return round(float(np.mean(decided == y)), 4)
