@@ -8,7 +8,7 @@
     python benchmarks/study.py --held-out   # on test images that nothing was chosen on
     python benchmarks/study.py --skip 1000 --out other.json # on others
     python benchmarks/study.py --quick          # a smoke run
-    python benchmarks/study.py --table          # docs/study.md from what is there
+    python benchmarks/study.py --table          # docs/results/study.md from what is there
 
 15 epochs, or as many as the rung says, Adam, cosine decay from 2e-3, batches of 128;
 inputs in 0..1. The methods are those of methods.json. Per network:

@@ -172,7 +172,7 @@ def write_page(judged: list[Judged], methods: dict[str, Method], docs: Path) -> 
     )
     sections = "\n".join(section(each, methods, docs / "images") for each in judged)
     text = TEXT.format(sections=sections, methods=described)
-    write(docs / "study.md", f"{text.rstrip()}\n")
+    write(docs / "results" / "study.md", f"{text.rstrip()}\n")
 
 
 def section(judged: Judged, methods: dict[str, Method], images: Path) -> str:
@@ -206,7 +206,7 @@ def draw(rung: Rung, cells: Cells, methods: dict[str, Method], folder: Path) -> 
             path = folder / f"study-{rung.name}-{name}.svg"
             up = f"worst case, Linf {rung.words} (%)"
             scatter(found, path, (across, up), log=name == "cost")
-            links.append(f"![{title}](images/{path.name})")
+            links.append(f"![{title}](../images/{path.name})")
     return "\n\n".join(links)
 
 
