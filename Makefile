@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-oldest test-newest coverage check judges explainers study format lock clean
+.PHONY: help quickstart test test-slow test-oldest test-newest coverage docs check judges explainers study format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,7 +42,10 @@ coverage: $(READY) ## run the tests of `make test` and print what they cover
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" \
 	  --cov keras_jsigr --cov-branch --cov-report term:skip-covered
 
-check: $(READY) ## style, types, spelling, structure, and the code blocks of the docs
+docs: $(READY) ## build the documentation site into build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+
+check: $(READY) docs ## style, types, spelling, structure, documentation and its code blocks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict keras_jsigr

@@ -25,6 +25,8 @@ import tensorflow as tf
 from keras_jsigr.core.arguments import choice, share, tell
 from keras_jsigr.core.files import local_path
 
+__all__ = ["Dataset", "available", "from_folder", "load"]
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
