@@ -40,6 +40,7 @@ from keras_jsigr.training.data_check import (
     check_training_data,
     replica_batches,
 )
+from keras_jsigr.training.distribution import reducible, symbolic_batch
 from keras_jsigr.training.input_scales import config_of, input_scales, probe_range, scales_of
 from keras_jsigr.training.introspection import ModelSpec, inspect_model
 from keras_jsigr.training.model_files import (
@@ -478,10 +479,8 @@ class JSIGRModel(keras.Model):
                 scaled = self.optimizer.scale_loss(loss)
             self._apply(tape, scaled)
         self._track(loss * replicas, parts._replace(task=parts.task * replicas))
-        results: dict[str, Any] = self.compute_metrics(
-            x, y, parts.y_pred, sample_weight=sample_weight
-        )
-        return results
+        metrics = self.compute_metrics(x, y, parts.y_pred, sample_weight=sample_weight)
+        return reducible(metrics)
 
     @contextmanager
     def recorded_loss(
@@ -553,7 +552,11 @@ class JSIGRModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate as the base does, without the parts of the training loss."""
         results = super().test_step(data)
-        return {k: v for k, v in results.items() if k not in self._trackers}
+        return reducible({k: v for k, v in results.items() if k not in self._trackers})
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        found = symbolic_batch(self.distribute_strategy, iterator, data_batch)
+        super()._maybe_symbolic_build(*found)
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> Any:
         """Write a SavedModel with prediction, logits and explanation endpoints.
@@ -567,11 +570,9 @@ class JSIGRModel(keras.Model):
         Returns:
             The path of the model card, or of the file.
         """
-        from keras_jsigr.serving.export import export, export_base
+        from keras_jsigr.serving.export import export_as
 
-        if format != "tf_saved_model":
-            return export_base(self, filepath, format, **kwargs)
-        return export(self, filepath, **kwargs)
+        return export_as(self, filepath, format, **kwargs)
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Save as Keras does, in its `.keras` format."""

@@ -146,6 +146,15 @@ def _entry(name: str, spec: tf.TensorSpec) -> dict[str, Any]:
     return {"name": name, "dtype": spec.dtype.name, "shape": spec.shape.as_list()}
 
 
+def export_as(
+    model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model", **settings: Any
+) -> Path:
+    """Export in the format of that name, as `JSIGRModel.export` does."""
+    if format != "tf_saved_model":
+        return export_base(model, path, format, **settings)
+    return export(model, path, **settings)
+
+
 def export_base(
     model: Any,
     path: str | os.PathLike[str],

@@ -16,6 +16,7 @@ from keras_jsigr.core.random import named_seed
 from keras_jsigr.core.scores import HeadKind
 from keras_jsigr.saliency.masks import LONGEST_AXIS, MaskBank, make_mask_bank
 from keras_jsigr.saliency.perturbation import expected_map, sampled_map
+from keras_jsigr.training.distribution import ratio_of_means
 from keras_jsigr.training.input_scales import InputScale
 from keras_jsigr.training.step import Forward, TapedForward
 
@@ -177,7 +178,7 @@ class SaliencyTargets:
                 samples=live_maps.samples,
                 **common,
             )
-        share = tf.math.divide_no_nan(mean, tf.reduce_mean(evidence))
+        share = ratio_of_means(mean, evidence)
         # A batch that overflows, as float16 may, must not be remembered.
         share = tf.where(tf.math.is_finite(share), share, self._mean_change.value)
         self._mean_change.assign(self._mean_change.value * _DECAY + share * (1.0 - _DECAY))

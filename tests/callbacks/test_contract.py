@@ -21,6 +21,10 @@ CALLBACKS = {
         lambda x, y, folder: callbacks.AccuracyConstraint(reference=0.9),
         True,
     ),
+    "DistributedBackup": (
+        lambda x, y, folder: callbacks.DistributedBackup(folder / "backup"),
+        False,
+    ),
     "PenaltyMonitor": (lambda x, y, folder: callbacks.PenaltyMonitor(x, y), False),
     "RefreshMaps": (
         lambda x, y, folder: callbacks.RefreshMaps(x, y, every=1, start=1),
