@@ -420,7 +420,7 @@ def attack_blocks(
             raise ValueError(what) from error
     bar = None
     if isinstance(attack, Attack):
-        long = size is not None and len(blocks.head.x) >= _BAR_BATCHES * size
+        long = len(blocks.head.x) >= _BAR_BATCHES * attack.batch_size
         bar = _progress_bar(attack, None if long else 1)
         attack = attack.with_settings(verbose=0)
     for block in blocks:

@@ -415,7 +415,7 @@ class BatchedExplainer:
         return self._explain(x, y)
 
     def _explain(self, x: Any, y: Any) -> Any:
-        columns = [as_fit_sees(x)] + ([] if y is None else [_as_labels(y)])
+        columns = [as_fit_sees(x)] + ([] if y is None else [as_labels(y)])
         count = check_lengths(*columns)
         if y is not None and self.classes is not None:
             labels = np.asarray(columns[1])
@@ -425,7 +425,7 @@ class BatchedExplainer:
         return self._run(*columns)
 
 
-def _as_labels(y: Any) -> Any:
+def as_labels(y: Any) -> Any:
     """Return labels as `fit` hands them on; refuse names, and one for all."""
     if not tf.is_tensor(y):
         values = np.asarray(y)

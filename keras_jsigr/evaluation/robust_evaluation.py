@@ -169,8 +169,7 @@ def evaluate_robustness(
     for key, text in (("title", title), ("resume", resume)):
         if text is not None and not isinstance(text, str | os.PathLike):
             raise TypeError(f"`{key}` is {text!r}, expected a string or None.")
-    streamed = is_stream(x)
-    if streamed:
+    if streamed := is_stream(x):
         blocks = Blocks(x, y, model=model)
         x, y = blocks.head.x, blocks.head.y
     x, limits = validation.check_threat_model(x, epsilon, norm, input_range, model)
@@ -217,9 +216,7 @@ def evaluate_robustness(
 
         def task_of(block: Block) -> Task:
             """Check a block and look at it without attack."""
-            x, y = block.x, block.y
-            if streamed:
-                x, y = validation.check_block(block, input_range, classes)
+            x, y = validation.check_block(block, input_range, classes)
             if limit is not None and counted is not None:
                 counted.limit = (counted.limit or 0) + limit * len(x)
             logits = validation.check_logits(model, x, batch_size)

@@ -249,9 +249,7 @@ def evaluate_saliency(  # noqa: D417
     right: dict[str, int] = dict.fromkeys(models, 0)
     records: dict[str, list[SaliencyRecord]] = {name: [] for name in models}
     for block in blocks if streamed else Blocks(x, y):
-        x, y = block.x, block.y
-        if streamed:
-            x, y = validation.check_block(block, settings.input_range, classes)
+        x, y = validation.check_block(block, settings.input_range, classes)
         part, size = of_block(settings, block.first, len(x)), settings.batch_size
         logits = {n: validation.check_logits(m, x, size) for n, m in models.items()}
         rows = {name: classified_rightly(z, y) for name, z in logits.items()}

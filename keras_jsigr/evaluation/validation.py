@@ -119,7 +119,7 @@ def check_data(
 
 
 def check_block(block: Block, input_range: tuple[float, float], classes: int) -> tuple[Any, Any]:
-    """Check a block of a dataset; errors name the examples."""
+    """Check a block of examples; errors, of datasets alone at this point, name them."""
     try:
         return check_data(block.x, block.y, input_range, classes)
     except (TypeError, ValueError) as error:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from keras_jsigr.core import batching
 from keras_jsigr.core.arguments import BaselineName, ChangeName, count, is_verbose, tell
-from keras_jsigr.core.batching import as_fit_sees, check_lengths, probe_of
+from keras_jsigr.core.batching import as_fit_sees, as_labels, check_lengths, probe_of
 from keras_jsigr.core.files import local_path, read_cache_file, write_cache_file
 from keras_jsigr.core.logits import as_logits
 from keras_jsigr.core.scores import HeadKind
@@ -90,7 +90,7 @@ def keys_of(block: Block) -> Columns:
     x = np.asarray(as_fit_sees(block.x))
     mirrored = x.reshape(len(x), -1)[:, ::-1]
     keys = {"keys": hashed_examples(x), "twins": hashed_examples(mirrored)}
-    return keys if block.y is None else {**keys, "labels": hashed_examples(block.y)}
+    return keys if block.y is None else {**keys, "labels": hashed_examples(as_labels(block.y))}
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:
