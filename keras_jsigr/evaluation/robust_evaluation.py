@@ -277,7 +277,7 @@ def evaluate_robustness(
         elif diagnostics:
             with log.part("diagnostics"):
                 for each in sample.diagnose(task, whole.suite, others):
-                    given = {"examples_given": total} if each.figures else {}
+                    given = {"examples_given": total} if "examples" in each.figures else {}
                     findings.append(replace(each, figures=each.figures | given))
         shown: list[ExampleRecord] = []
         with log.part("examples"):
