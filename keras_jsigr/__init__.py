@@ -35,6 +35,7 @@ from keras_jsigr.evaluation import (
     compare,
     evaluate_robustness,
     evaluate_saliency,
+    plot_history,
 )
 from keras_jsigr.harden import harden, unwrap
 from keras_jsigr.model import JSIGRModel
@@ -69,6 +70,7 @@ __all__ = [
     "harden",
     "penalties",
     "perturbation_map",
+    "plot_history",
     "plot_saliency",
     "saliency",
     "serving",

@@ -6,6 +6,7 @@ from typing import Any
 from keras_jsigr.attacks.ensemble import leave_one_family_out
 from keras_jsigr.evaluation.gradient_masking import diagnostics
 from keras_jsigr.evaluation.records import Rate, SaliencyFigure, SaliencyRecord
+from keras_jsigr.evaluation.render.figures import plot_history
 from keras_jsigr.evaluation.report import Comparison, Report, compare
 from keras_jsigr.evaluation.robust_evaluation import evaluate_robustness
 from keras_jsigr.evaluation.robustness import linearized_robustness
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_saliency",
     "leave_one_family_out",
     "linearized_robustness",
+    "plot_history",
     "transfer_matrix",
 ]
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from keras_jsigr.core.files import from_json, json_text, local_path, to_json, write_whole
-from keras_jsigr.evaluation.records import ReportData, SaliencyRecord
-from keras_jsigr.evaluation.render.figures import png_figure
+from keras_jsigr.evaluation.records import Rate, ReportData, SaliencyRecord
+from keras_jsigr.evaluation.render.figures import figure_of, png_figure
 from keras_jsigr.evaluation.render.html import html_page
 from keras_jsigr.evaluation.render.tables import mismatches
 from keras_jsigr.evaluation.render.text import markdown_page, summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA = 1
 
@@ -52,6 +56,26 @@ class _Savable(ABC):
                 f"{['.json', *_PAGES]}. Rename the file."
             )
         write_whole(path, data)
+
+    def plot(self) -> Figure:
+        """Draw what `save("report.png")` writes.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which pyplot does not know.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        return figure_of(self._reports())
+
+    def _repr_html_(self) -> str | None:
+        """Show the page in a notebook, in a frame of its own; text without jinja2."""
+        try:
+            page = html_page(self._reports())
+        except ImportError:
+            return None
+        frame = 'style="width:100%;height:640px;border:0" sandbox="allow-scripts"'
+        return f'<iframe {frame} srcdoc="{html.escape(page)}"></iframe>'
 
 
 _PAGES: dict[str, Callable[[Sequence[ReportData]], bytes]] = {
@@ -134,6 +158,39 @@ class Report(_Savable, ReportData):
     def summary(self) -> str:
         """Say the result in a few sentences."""
         return summary(self)
+
+    def to_dataframe(self) -> Any:
+        """Return the accuracies as a pandas data frame.
+
+        Returns:
+            A row for "clean", each attack, and "worst case": `name`, `access`, `accuracy` and
+            its 95 % interval `low` to `high` (0..1, NaN where an attack did not finish),
+            `images`, `seconds`, `error`.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(f"{error}; a data frame needs it: pip install pandas") from error
+        rows: list[tuple[str, str, Rate | None, float, str | None]]
+        rows = [("clean", "", self.clean, 0.0, None)]
+        rows += [(a.name, a.access, a.accuracy, a.seconds, a.error) for a in self.attacks]
+        rows += [("worst case", "", self.robust, self.seconds.get("total", 0.0), None)]
+        rates = [row[2] for row in rows]
+        return pandas.DataFrame(
+            {
+                "name": [row[0] for row in rows],
+                "access": [row[1] for row in rows],
+                "accuracy": [rate and rate.accuracy for rate in rates],
+                "low": [rate and rate.low for rate in rates],
+                "high": [rate and rate.high for rate in rates],
+                "images": [rate and rate.total for rate in rates],
+                "seconds": [row[3] for row in rows],
+                "error": [row[4] for row in rows],
+            }
+        )
 
     def _reports(self) -> Sequence[Report]:
         return [self]

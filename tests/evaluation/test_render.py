@@ -3,9 +3,11 @@
 import base64
 import dataclasses
 import hashlib
+import html
 import io
 import re
 import sys
+import types
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -16,6 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+import keras_jsigr as kj
 from keras_jsigr.evaluation.records import CurvePoint, Rate, TransferRecord
 from keras_jsigr.evaluation.render.figures import (
     COLORS,
@@ -831,3 +834,44 @@ def test_labels_are_unique(make_report):
     assert labels([report, report]) == ["1. A", "2. A"]
     twin = changed(make_report("B"), title="A")
     assert labels([report, twin]) == ["A", "B"]
+
+
+def test_a_report_in_a_notebook(report, monkeypatch):
+    figure = report.plot()
+    assert [axes.get_title(loc="left") for axes in figure.axes][:1] == ["Accuracy by radius"]
+    shown = report._repr_html_()
+    (source,) = re.findall(r'srcdoc="([^"]*)"', shown)
+    assert html.unescape(source) == html_page([report])
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert report._repr_html_() is None
+
+
+def test_a_report_as_a_data_frame(report):
+    pandas = pytest.importorskip("pandas")
+    frame = report.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["name"]) == ["clean", *(a.name for a in report.attacks), "worst case"]
+    assert frame["accuracy"].iloc[-1] == report.robust.accuracy
+
+
+def test_plot_history():
+    logs = {
+        **{"loss": [2.0, 1.0], "task_loss": [1.0, 0.8], "jacobian_penalty": [9.0, 1.0]},
+        **{"accuracy": [0.2, 0.6], "val_robust_accuracy": [0.1, 0.3], "learning_rate": [1, 1]},
+    }
+    figure = kj.plot_history(types.SimpleNamespace(history=logs), title="$x$")
+    drawn = {
+        axes.get_title(loc="left"): {
+            line.get_label(): list(line.get_ydata()) for line in axes.lines
+        }
+        for axes in figure.axes
+    }
+    assert drawn == {
+        "accuracy": {n: logs[n] for n in ("accuracy", "val_robust_accuracy")},
+        "loss": {n: logs[n] for n in ("loss", "task_loss")},
+        "penalty": {"jacobian_penalty": [9.0, 1.0]},
+    }
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        kj.plot_history({"lr": [1.0]})
+    with pytest.raises(TypeError, match="got list"):
+        kj.plot_history([1.0])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from keras_jsigr.evaluation.records import CurvePoint, ReportData
 from keras_jsigr.evaluation.render.tables import (
@@ -18,6 +18,9 @@ from keras_jsigr.evaluation.render.tables import (
     percent,
     report_matrices,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # ---- colors
 
@@ -323,10 +326,8 @@ def _literal(texts: Sequence[Any]) -> None:
         text.set_parse_math(False)
 
 
-def png_figure(reports: Sequence[ReportData]) -> bytes:
-    """Draw the curves, the accuracy after each attack, and transfer matrices."""
-    if not reports:
-        raise ValueError("Nothing to show: got no report, expected at least one.")
+def _new_figure(width: float, height: float) -> Figure:
+    """Make a figure that pyplot does not know."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -334,10 +335,25 @@ def png_figure(reports: Sequence[ReportData]) -> bytes:
         raise ImportError(
             f"{error}; the picture needs the package matplotlib: pip install matplotlib"
         ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_figure(reports: Sequence[ReportData]) -> bytes:
+    """Draw reports as a PNG file."""
+    file = io.BytesIO()
+    figure_of(reports).savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+def figure_of(reports: Sequence[ReportData]) -> Figure:
+    """Draw the curves, the accuracy after each attack, and transfer matrices."""
+    if not reports:
+        raise ValueError("Nothing to show: got no report, expected at least one.")
     matrices = _chosen(reports)
     upper, lower = 4.4, max((1.3 + 0.5 * len(m.sources) for m in matrices), default=0.0)
-    figure = Figure(figsize=(11, upper + lower), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(11, upper + lower)
     title = "Comparison of models" if len(reports) > 1 else reports[0].title
     figure.suptitle(drawable(title, 70), color=INK, weight="bold", parse_math=False)
     heights = [upper, lower][: 1 + bool(matrices)]
@@ -349,9 +365,7 @@ def png_figure(reports: Sequence[ReportData]) -> bytes:
         cells = rows[1].subgridspec(1, len(matrices))
         for place, matrix in enumerate(matrices):
             draw_matrix(figure.add_subplot(cells[place]), matrix)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    return file.getvalue()
+    return figure
 
 
 def _chosen(reports: Sequence[ReportData]) -> list[Matrix]:
@@ -360,3 +374,65 @@ def _chosen(reports: Sequence[ReportData]) -> list[Matrix]:
     limits = [report.threat_model.get("epsilon") for report in reports]
     at_limit = [m for m in found if m.epsilon in limits]
     return (at_limit or found)[:3]
+
+
+# What `plot_history` draws apart from each other, by the ends of the names.
+_PANELS = ("accuracy", "loss", "penalty")
+
+
+def plot_history(history: Any, title: str = "") -> Figure:
+    """Draw what `fit` logged: accuracies, clean and robust, losses, and penalties.
+
+    pyplot does not know the figure: show it as the last line of a notebook cell, or call
+    `figure.savefig("history.png")`.
+
+    Args:
+        history: What `fit` returned, or its `history`: numbers per epoch by name.
+        title: Written above the figure.
+
+    Returns:
+        A `matplotlib.figure.Figure` with a panel per kind that was logged.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        TypeError: If `history` is neither.
+        ValueError: If nothing of it can be drawn.
+
+    Example:
+        >>> import keras_jsigr as kj
+        >>> figure = kj.plot_history({"loss": [2.0, 1.0], "val_robust_accuracy": [0.3, 0.5]})
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
+        ['accuracy', 'loss']
+    """
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise TypeError(
+            f"`history`: got {type(history).__name__}, expected what `fit` returned, or a "
+            "dictionary of numbers per epoch."
+        )
+    panels = {
+        kind: {name: values for name, values in logs.items() if name.endswith(kind)}
+        for kind in _PANELS
+    }
+    panels = {kind: lines for kind, lines in panels.items() if lines}
+    if not panels:
+        raise ValueError(
+            f"Nothing to draw: got the logs {sorted(logs)}, expected names that end in "
+            f"{', '.join(_PANELS)}. Compile with metrics=['accuracy']."
+        )
+    figure = _new_figure(4.0 * len(panels), 3.6)
+    figure.suptitle(drawable(title, 70), color=INK, weight="bold", parse_math=False)
+    for place, (kind, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        for name, values in lines.items():
+            style = "--" if name.startswith("val_") else "-"
+            axes.plot(range(1, len(values) + 1), values, style, label=name, marker=".")
+        _frame(axes, kind)
+        axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
+        if kind == "accuracy":
+            axes.set_ylim(0.0, 1.0)
+        else:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.legend(fontsize=8, frameon=False)
+    return figure
