@@ -423,8 +423,11 @@ class MapTable(keras.layers.Layer):
         del input_shape
         fixed = {"initializer": "zeros", "trainable": False, "autocast": False}
         shape = (self.size, self.bank.size)
+        # Workers broadcast new variables, TensorFlow no uint8; float16 holds 0..255 exactly.
+        many = isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+        dtype = "float16" if many else "uint8"
         self.keys = self.add_weight((self.size,), dtype="int64", name="keys", **fixed)
-        self.codes = self.add_weight(shape, dtype="uint8", name="codes", **fixed)
+        self.codes = self.add_weight(shape, dtype=dtype, name="codes", **fixed)
         self.built = True
 
     def assign(self, cache: PerturbationCache) -> None:
