@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from map_controls import controlled
 
 import keras_jsigr as kj
 
@@ -403,7 +404,7 @@ def train(
         path: The `.keras` file to keep the network in.
         callbacks: Further Keras callbacks.
         teacher: Makes the network whose perturbation maps a recipe with
-            `"maps": "cached"` trains with; not called otherwise.
+            `"maps"` trains with, see `map_controls`; not called otherwise.
         weights: As for `untrained`.
 
     Returns:
@@ -414,8 +415,8 @@ def train(
     path.parent.mkdir(parents=True, exist_ok=True)
     x, y = data.x_train[: recipe.get("images")], data.y_train[: recipe.get("images")]
     maps = None
-    if recipe.get("maps") == "cached":
-        maps = kj.PerturbationCache.build(teacher(), x, y, verbose=0)
+    if "maps" in recipe:
+        maps = controlled(recipe["maps"], teacher(), x, y, recipe["seed"])
     net, model = untrained(recipe, maps, weights)
     steps = recipe["epochs"] * -(-len(x) // recipe["batch"])
     rate = keras.optimizers.schedules.CosineDecay(recipe["rate"], steps)

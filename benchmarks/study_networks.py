@@ -209,6 +209,11 @@ RUNGS = {
             **_SLOW,
         ),
         Rung(
+            "decoy",
+            "the reference network where a patch tells the label, in training only",
+            {**_IDX, "source": "decoy"},
+        ),
+        Rung(
             "gtsrb",
             "conv4x4-s2(16, 32) + fc100, SiLU, German traffic signs",
             {**_GTSRB, "net": "reference gtsrb", "epochs": 12},
@@ -397,7 +402,7 @@ class Bank:
         The long ones first: nothing waits at the end for one that started last.
         """
         members = list(members)
-        pupils = [m for m in members if self.recipe_of(*m).get("maps") == "cached"]
+        pupils = [m for m in members if "maps" in self.recipe_of(*m)]
         teachers = [("plain", seed) for _, seed in pupils]
         others = [m for m in members if m not in pupils]
         for stage in ([*teachers, *others], pupils):

@@ -262,7 +262,7 @@ def test_the_page_is_made_of_the_figures(tmp_path):
     }
     judged = [page.Judged(RUNGS["reference"], cells, skip) for skip in (0, 3000)]
     page.write_page(judged, METHODS, tmp_path)
-    text = (tmp_path / "study.md").read_text()
+    text = (tmp_path / "results" / "study.md").read_text()
     _, first, held_out = text.split("\n## ")[:3]
     title = METHODS["j_sigr"].title
     row = next(line for line in first.splitlines() if line.startswith(f"| {title} |"))
