@@ -452,8 +452,8 @@ def as_fit_sees(data: Any) -> Any:
     if data.dtype.kind in "OSU" or data.ndim == 0:
         raise TypeError(
             f"Got {kind}, expected one array or tensor of numbers with a batch axis. "
-            "Collect a dataset into an array; for a model of several inputs pass a "
-            "callable of the one to explain."
+            "Pass a dataset to `explain`, or collect it into an array; for a model of several "
+            "inputs pass a callable of the one to explain."
         )
     narrow = data.dtype == np.float64 or tf.as_dtype(data.dtype) in _HALF
     return data.astype(np.float32) if narrow else data

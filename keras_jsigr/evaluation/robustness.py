@@ -23,6 +23,7 @@ from keras_jsigr.core.batching import (
     probe_rows,
 )
 from keras_jsigr.core.logits import LogitsFn, innermost_line
+from keras_jsigr.core.streams import is_stream
 from keras_jsigr.evaluation.records import AttackRecord, CurvePoint, LinearizedRecord, Rate
 from keras_jsigr.evaluation.resume import CachedResult, array_digest, class_fingerprint
 from keras_jsigr.evaluation.run import Task
@@ -262,6 +263,8 @@ def linearized_robustness(  # noqa: D417
     norm = arguments.norm(norm)
     rivals = None if rivals is None else arguments.count("rivals", rivals)
     batch_size = arguments.count("batch_size", batch_size)
+    if is_stream(x):
+        raise TypeError("`x` is a dataset, expected an array. Pass it to `evaluate_robustness`.")
     if not len(x) or not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(
             f"Got `x` of dtype {tf.as_dtype(x.dtype).name} and shape {tuple(x.shape)}, expected at "

@@ -229,6 +229,18 @@ def test_a_limit_of_questions_grows_with_the_examples():
     assert found[0].robust.correct < found[0].clean.correct
 
 
+def test_calls_that_take_arrays_alone_say_so():
+    data, matrix = dataset(), kj.evaluation.transfer_matrix
+    for call in (
+        lambda: kj.evaluation.linearized_robustness(NET, data),
+        lambda: kj.evaluation.diagnostics(NET, data, None, EPSILON),
+        lambda: matrix({"net": NET}, data, None, epsilons=[EPSILON]),
+        lambda: kj.saliency.gradient_map(NET, data),
+    ):
+        with pytest.raises(TypeError, match="array"):
+            call()
+
+
 def test_errors_name_the_place():
     late = X.copy()
     late[50] += 1.0
