@@ -134,7 +134,7 @@ def train_with_backups(strategy, folder, index):
     backup = kj.callbacks.DistributedBackup(folder / "backup")
     first = backup.restore(robust)
 
-    def tell(*_):
+    def tell(batch, logs=None):
         (folder / f"steps {index}").write_text(str(int(robust.steps_taken.numpy())))
 
     def order(epoch):
