@@ -11,6 +11,7 @@ from keras_jsigr.attacks.ensemble import LogitsEnsemble
 from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.gradient_attack import GradientAttack, StepState
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
+from keras_jsigr.attacks.images import save_images
 from keras_jsigr.attacks.minimum_norm import DeepFool, MinimumNormAttack
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
 from keras_jsigr.attacks.patch import Patch
@@ -64,6 +65,8 @@ __all__ = [
     "AttackSuite",
     "AutoAttack",
     "CleverHansAttack",
+    # Files.
+    "save_images",
     # To write one.
     "Attack",
     "AttackContext",

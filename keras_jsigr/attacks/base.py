@@ -15,8 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.losses import LossName, attack_loss
-from keras_jsigr.attacks.norms import BALLS, SPACING, Ball, round_towards, working_dtype
+from keras_jsigr.attacks.losses import LossName, attack_loss, margin_loss
+from keras_jsigr.attacks.norms import (
+    BALLS,
+    SPACING,
+    Ball,
+    level_candidates,
+    round_towards,
+    working_dtype,
+)
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import (
     PROGRAMS,
@@ -220,6 +227,21 @@ def _check_values(x: Any, input_range: tuple[float, float]) -> None:
         )
 
 
+def check_levels(x: Any, input_range: tuple[float, float], levels: int) -> None:
+    """Check that inputs have the values that a number of levels allows."""
+    low, high = input_range
+    step = (high - low) / (levels - 1)
+    rounding = SPACING.get(tf.as_dtype(x.dtype), 0.0) / 2 * max(abs(low), abs(high)) / step
+    for block in Blocks(x):
+        places = (np.asarray(block.x, np.float64) - low) / step
+        if np.abs(places - np.round(places)).max() > 0.01 + rounding:
+            raise ValueError(
+                f"`x` has other values than `levels` allows: got {levels} levels in [{low:g}, "
+                f"{high:g}], expected multiples of {step:.5g} above {low:g}. Round `x` to them "
+                "first, as images of 8 bits are for levels=256, or leave `levels` out."
+            )
+
+
 def check_region(region: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Check where inputs may change and return it in the shape of the inputs."""
     values = np.asarray(region)
@@ -359,6 +381,8 @@ def run_batches(
     input_range: Any = attack.input_range
     x = check_inputs(x, input_range, model)
     _warn_if_wide(attack, x)
+    if attack.levels is not None:
+        check_levels(x, input_range, attack.levels)
     if attack.targeted and y is None:
         raise ValueError(
             "`targeted=True` needs `y`: got None, expected the class to reach for each "
@@ -456,7 +480,8 @@ def _search_of(attack: Attack, extras: tuple[str, ...]) -> Any:
         ) -> Any:
             context = AttackContext(logits_fn, x, targets, epsilon, seed, *limits)
             extra = dict(zip(extras, more, strict=True))
-            return attack.search(context._replace(**extra))
+            x_adv, finite = attack.search(context._replace(**extra))
+            return attack.round_to_levels(x_adv, context), finite
 
         signature = [
             open_batch(probe),
@@ -540,6 +565,10 @@ class Attack(ABC):
         batch_size: Number of examples worked on at once.
         seed: Of everything random; an int >= 0.
         verbose: 1 shows a progress bar, 0 none, `"auto"` one for long runs.
+        levels: Number of values that inputs may have, 256 for images of 8 bits; `None`: any.
+            What a call finds is rounded to them inside ball and range: to the nearest, or outwards
+            or inwards where only that still fools the model (three more queries). `x` has to
+            consist of such values, `low + k * (high - low) / (levels - 1)`.
 
     Example:
         >>> from keras_jsigr.attacks import PGD
@@ -556,6 +585,7 @@ class Attack(ABC):
     batch_size: int = 128
     seed: int = 0
     verbose: Literal["auto", 0, 1] = "auto"
+    levels: int | None = None
     access: ClassVar[Access] = "white box"
     # The name in reports, if it is not that of the class.
     label: ClassVar[str] = ""
@@ -570,6 +600,7 @@ class Attack(ABC):
         self._normalize(arguments.interval, "input_range")
         self._normalize(arguments.count, "batch_size")
         self._normalize(arguments.count, "seed", minimum=0)
+        self._normalize(arguments.count, "levels", minimum=2)
         self._set("norm", arguments.norm(self.norm))
         arguments.choice("loss", self.loss, get_args(LossName))
         arguments.choice("targeted", self.targeted, (False, True))
@@ -616,6 +647,23 @@ class Attack(ABC):
         Returns `x_adv`, like `context.x`, and bool `(B,)`: the gradient was finite. The
         radius is `context.epsilon`; `self.epsilon` is `None` or infinity here.
         """
+
+    def round_to_levels(self, x_adv: tf.Tensor, context: AttackContext) -> tf.Tensor:
+        """Round what a search found to `levels` values, so that it fools if it can."""
+        if self.levels is None:
+            return x_adv
+        limits = (context.origin, context.epsilon, self.norm, context.input_range, self.levels)
+        nearest, *others = level_candidates(tf.cast(x_adv, context.origin.dtype), *limits)
+
+        def fools(point: tf.Tensor) -> tf.Tensor:
+            return self.sign * margin_loss(context.logits(point), context.targets) > 0.0
+
+        best, done = nearest, fools(nearest)
+        for other in others:
+            better = fools(other) & ~done
+            rows = tf.reshape(better, [-1] + [1] * (best.shape.rank - 1))
+            best, done = tf.where(rows, other, best), done | better
+        return context.to_model_input(best)
 
     def __call__(
         self,
@@ -716,6 +764,8 @@ class Attack(ABC):
         config = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         if config.get("epsilon") == math.inf:
             config["epsilon"] = None
+        if self.levels is None:
+            del config["levels"]  # as in reports of before there were levels
         return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
     @classmethod

@@ -439,6 +439,8 @@ class MinimumNormAttack(Attack):
         """Attack within one radius, or once without limit for all of several."""
         if epsilons is None:
             return run_batches(self, model, x, y, **given)
+        if self.levels is not None:  # rounded points cannot be projected onto a ball
+            return [run_batches(self.at(e), model, x, y, **given) for e in epsilons]
         limited = [self.at(epsilon).for_model(model) for epsilon in epsilons]
         x_adv = run_batches(self.at(math.inf), model, x, y, **given)
         return [attack._into_ball(x, x_adv) for attack in limited]

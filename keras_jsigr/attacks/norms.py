@@ -269,3 +269,32 @@ def round_towards(x: tf.Tensor, origin: tf.Tensor, dtype: Any) -> tf.Tensor:
     # The gradient is that of `near`. Neighbours differ exactly, so the sum is `back`.
     # No custom gradient: TensorFlow would keep its function, and the graph, for ever.
     return near + tf.stop_gradient(tf.where(farther, back - near, tf.zeros_like(near)))
+
+
+def level_candidates(
+    x: tf.Tensor,
+    origin: tf.Tensor,
+    epsilon: Any,
+    norm: str,
+    input_range: tuple[float, float],
+    levels: int,
+) -> list[tf.Tensor]:
+    """Round `x` to evenly spaced values in ball and range: nearest, outwards, inwards."""
+    low, high = input_range
+    step = (high - low) / (levels - 1)
+    moved, radius = (x - origin) / step, tf.cast(epsilon, x.dtype) / step
+    # 7.99999 steps are 8: the tolerances are those of float32, and less than `is_feasible` has.
+    inwards = tf.sign(moved) * tf.floor(tf.abs(moved) + 1e-4)
+    outwards = tf.sign(moved) * tf.math.ceil(tf.abs(moved) - 1e-4)
+    found = []
+    for steps in (tf.round(moved), outwards, inwards):
+        if norm == "linf":
+            most = tf.floor(radius * (1.0 + 5e-5))
+            steps = tf.clip_by_value(steps, -most, most)
+        else:
+            sizes = tf.abs(steps)
+            length = l2_norm(sizes) if norm == "l2" else tf.reduce_sum(sizes, _sample_axes(x), True)
+            steps = tf.where(length <= radius * (1.0 + 5e-5), steps, inwards)
+        number = tf.clip_by_value(tf.round((origin - low) / step) + steps, 0.0, levels - 1.0)
+        found.append(tf.where(steps == 0.0, origin, low + step * number))
+    return found

@@ -279,6 +279,7 @@ def AutoAttack(  # noqa: N802
     batch_size: int = 128,
     seed: int = 0,
     verbose: Literal["auto", 0, 1] = "auto",
+    levels: int | None = None,
 ) -> AttackSuite:
     """Make the suite of AutoAttack: two gradients, a boundary and no gradient at all.
 
@@ -300,6 +301,7 @@ def AutoAttack(  # noqa: N802
         "batch_size": batch_size,
         "seed": seed,
         "verbose": verbose,
+        "levels": levels,
     }
     sparse = arguments.norm(norm) == "l1"
     restarts = _L1_RESTARTS if sparse else 1
@@ -370,6 +372,7 @@ def attacks_of(
     input_range: tuple[float, float],
     batch_size: int,
     seed: int,
+    levels: int | None = None,
     transfer: bool = False,
     argument: str = "attacks",
 ) -> list[Attack]:
@@ -412,6 +415,8 @@ def attacks_of(
         to_json(attack.get_config(), f"{attack.name}.get_config()")
         _check_threat(attack, epsilon, norm, input_range, any_radius=transfer)
         changed: dict[str, Any] = {"input_range": input_range}
+        if levels is not None:
+            changed["levels"] = levels
         if transfer and getattr(attack, "early_stop", False):
             changed["early_stop"] = False
         made.append(attack.with_settings(**changed).at(epsilon))

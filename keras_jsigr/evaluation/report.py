@@ -92,7 +92,7 @@ class Report(_Savable, ReportData):
     Attributes:
         title: What the page is called.
         model: `name`, `parameters`, `classes`, `input_shape`, `hardened`, `settings`.
-        threat_model: `norm`, `epsilon`, `input_range`.
+        threat_model: `norm`, `epsilon`, `input_range`, and `levels` if inputs were rounded.
         data: `images` (their number) and `fingerprint`.
         clean: Accuracy without attack.
         robust: Accuracy under the per-example worst case, the headline.

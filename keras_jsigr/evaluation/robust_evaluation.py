@@ -73,6 +73,7 @@ class EvaluationOptions(TypedDict, total=False):
     examples: int
     batch_size: int
     max_queries: int | None
+    levels: int | None
     seed: int
     title: str | None
 
@@ -129,8 +130,9 @@ def evaluate_robustness(
             at `epsilon` and twice that (default: MI-FGSM, and for images its combination with
             diverse inputs); `class_names`: one per class; `examples`: how many fooled examples to
             show, 12; `batch_size`, 128; `max_queries`: a callable may be asked about so many inputs
-            per example in all, 50 or more; `seed` of everything random, 0; `title` of the report
-            (default: the name of the model).
+            per example in all, 50 or more; `levels`: attacks return inputs of so many values, 256
+            for files of 8 bits, and are judged by these; `seed` of everything random, 0; `title`
+            of the report (default: the name of the model).
 
     Returns:
         The report: headline, attacks, classes, accuracy over the radius, transfer,
@@ -175,15 +177,18 @@ def evaluate_robustness(
     x, limits = validation.check_threat_model(x, epsilon, norm, input_range, model)
     epsilon, norm, input_range = limits.values()
     threat: dict[str, Any] = {**limits, "batch_size": batch_size, "seed": seed}
-    suite = attacks_of(attacks, **threat)
+    levels = options.get("levels")
+    suite = attacks_of(attacks, levels=levels, **threat)
     if (moved := options.get("transfer_attacks")) is None:
         moved = ["mi-fgsm", "di-fgsm"] if len(x.shape) == 4 else ["mi-fgsm"]
-    transfer = attacks_of(moved, transfer=True, argument="transfer_attacks", **threat)
+    transfer = attacks_of(
+        moved, transfer=True, argument="transfer_attacks", levels=levels, **threat
+    )
     widest = widest_radius(norm, input_range, math.prod(x.shape[1:]))
     radii = default_radii(epsilon, widest)
     if (chosen := options.get("epsilons")) is not None:
         radii = validation.check_radii("epsilons", chosen)
-    curve_attack: Any = APGD(steps=50, early_stop=True, verbose=0, **threat)
+    curve_attack: Any = APGD(steps=50, early_stop=True, verbose=0, levels=levels, **threat)
 
     # Settings of a model that are no weights may be others than in an earlier call.
     PROGRAMS.forget(model)
@@ -292,7 +297,7 @@ def evaluate_robustness(
     return Report(
         title=about["name"] if title is None else str(title),
         model=about,
-        threat_model=limits,
+        threat_model=limits if levels is None else {**limits, "levels": levels},
         data={"images": total, "fingerprint": fingerprint},
         clean=Rate(int(whole.right.sum()), total),
         robust=Rate(int(whole.robust.sum()), total),

@@ -123,6 +123,7 @@ def mismatches(reports: Sequence[ReportData]) -> list[str]:
         ("norm", "threat_model", "norm"),
         ("epsilon", "threat_model", "epsilon"),
         ("input range", "threat_model", "input_range"),
+        ("levels", "threat_model", "levels"),
         ("data", "data", "fingerprint"),
     ):
         values = [getattr(report, part).get(key) for report in reports]

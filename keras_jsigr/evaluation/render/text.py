@@ -167,10 +167,12 @@ def _attacked(report: ReportData) -> str:
     threat = report.threat_model
     norm = NORMS.get(str(threat.get("norm")), str(threat.get("norm", "?")))
     reach = radius(threat.get("epsilon", math.nan), threat.get("input_range"))
+    levels = threat.get("levels")
+    rounded = "" if levels is None else f", rounded to {levels} values"
     methods = "one attack" if len(names) == 1 else f"{len(names)} attacks"
     return (
         f"{name} was attacked on {shown} with {methods}, {listing(names)}, "
-        f"which may change an input by at most {reach} in the {norm} norm."
+        f"which may change an input by at most {reach} in the {norm} norm{rounded}."
     )
 
 
