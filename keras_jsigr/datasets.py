@@ -171,12 +171,13 @@ def from_folder(
             is not split.
         crop_to_aspect_ratio: Whether to cut images to the shape of `image_size` rather than
             distort them.
-        seed: Of the split.
+        seed: Of the split, and of the order of the images.
         verbose: Whether to print one line that says what was read.
 
     Returns:
-        The data; images are float32 `(N, H, W, C)` in [0, 1], classes in the order of
-        the subfolders' names. `x_test` of a split folder is `test`, else `validation`.
+        The data; images are float32 `(N, H, W, C)` in [0, 1], in a random order; classes
+        in the order of the subfolders' names. `x_test` of a split folder is `test`, else
+        `validation`.
 
     Raises:
         ValueError: If there is no image, fewer than two classes, or a damaged file.
@@ -219,7 +220,7 @@ def from_folder(
                 f"got the classes {sorted(set(names[0]) ^ set(names[1])) or names[0]} in one part "
                 "or alone; expected the same two or more in both"
             )
-        train, test = (_stacked(stream) for stream in streams)
+        train, test = (_stacked(stream, seed) for stream in streams)
     except (ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())
         raise ValueError(
@@ -235,9 +236,14 @@ def from_folder(
     return data
 
 
-def _stacked(stream: tf.data.Dataset) -> tuple[FloatArray, IntArray]:
+def _stacked(stream: tf.data.Dataset, seed: int) -> tuple[FloatArray, IntArray]:
+    """Collect images in a random order, so that the first ones are of all classes."""
     images, labels = zip(*stream.as_numpy_iterator(), strict=True)
-    return np.stack(images).astype(np.float32) / np.float32(255.0), np.array(labels, np.int64)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    x = np.empty((len(labels), *images[0].shape), np.float32)
+    for place, row in enumerate(order):
+        np.divide(images[row], np.float32(255), out=x[place])
+    return x, np.array(labels, np.int64)[order]
 
 
 def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
