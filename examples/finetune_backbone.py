@@ -6,8 +6,8 @@
 folders of such. `--weights` names a file of `keras.applications.MobileNet(alpha=0.25,
 include_top=False)`, or "imagenet", which Keras downloads. First a new head is trained on
 the frozen backbone, as ever; then all of it is hardened at epsilon 2/255 (maximum norm,
-pictures in 0..1) and trained on. Writes `robust.keras`, a report of 200 test pictures and
-the served model to the output folder, and prints accuracies before and after.
+pictures in 0..1) and trained on. Writes both models, a report of 200 test pictures and the
+served model to the output folder, and prints accuracies before and after.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> None:
     backbone.trainable = False
     train(model, data, 1e-3, options.head_epochs)
     backbone.trainable = True
+    model.save(out / "plain.keras")
     print_accuracy("plain", model, data, options)
 
     print("\n2. Hardened: all layers, a smaller learning rate")
@@ -67,9 +68,10 @@ def read(photos: Path, size: int) -> kj.datasets.Dataset:
     """Read a folder of pictures, or an archive of one, in a random order."""
     if not zipfile.is_zipfile(photos):
         return kj.datasets.from_folder(photos, (size, size))
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(photos) as archive:
+    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(photos) as archive:
+        folder = Path(temporary) / photos.stem
         archive.extractall(folder)
-        inside = [path for path in Path(folder).iterdir() if path.is_dir()]
+        inside = [path for path in folder.iterdir() if path.is_dir()]
         return kj.datasets.from_folder(inside[0] if len(inside) == 1 else folder, (size, size))
 
 

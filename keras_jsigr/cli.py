@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 import keras_jsigr as kj
 from keras_jsigr.attacks.suite import attack_names, named_attack
+from keras_jsigr.core.arguments import share
 from keras_jsigr.core.files import json_text, write_whole
 from keras_jsigr.core.logits import is_hardened, known_input_range
 from keras_jsigr.saliency.explain import METHODS
@@ -109,6 +110,7 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--record", type=click.Path(dir_okay=False), help="Write what was run here."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else."),
+        click.option("--download", is_flag=True, help="Let TensorFlow Datasets fetch a set."),
         click.option("--seed", default=0, show_default=True, help="Of everything random."),
         click.option(
             "--input-range",
@@ -134,6 +136,13 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--learning-rate", type=Number(), default=1e-3, show_default=True)
+@click.option(
+    "--validation",
+    type=Number(),
+    default=0.1,
+    show_default=True,
+    help="Share of the training images to validate on after each epoch.",
+)
 @common
 def harden(
     model: str,
@@ -144,6 +153,7 @@ def harden(
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    validation: float,
     **options: Any,
 ) -> None:
     """Train MODEL on DATA so that it withstands adversarial examples.
@@ -164,21 +174,24 @@ def harden(
     logits = robust.head.kind == "linear"
     binary = robust.head.kind == "sigmoid" or robust.classes == 1
     name = "BinaryCrossentropy" if binary else "SparseCategoricalCrossentropy"
-    y_train, y_test = images.y_train, images.y_test
+    y = images.y_train
     if binary and robust.classes > 1:
-        y_train, y_test = np.eye(robust.classes)[y_train], np.eye(robust.classes)[y_test]
-    steps = epochs * -(-len(y_train) // batch_size)
+        y = np.eye(robust.classes)[y]
+    # The order of a file may be that of its classes.
+    order = np.random.default_rng(options["seed"]).permutation(len(y))
+    held, kept = np.split(order, [round(share("validation", validation, ends="[)") * len(y))])
+    steps = epochs * -(-len(kept) // batch_size)
     robust.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
         getattr(keras.losses, name)(from_logits=logits),
         metrics=["accuracy"],
     )
-    history = robust.fit(
-        images.x_train,
-        y_train,
+    robust.fit(
+        images.x_train[kept],
+        y[kept],
         epochs=epochs,
         batch_size=batch_size,
-        validation_data=(images.x_test, y_test),
+        validation_data=(images.x_train[held], y[held]) if len(held) else None,
         verbose=run.verbose,
     )
     robust.save(out)
@@ -187,10 +200,11 @@ def harden(
             "model": out,
             "epsilon": robust.epsilon,
             "recipe": recipe,
-            "images": len(y_train),
-            "accuracy": round(float(history.history["val_accuracy"][-1]), 4),
+            "images": len(kept),
+            "accuracy": accuracy(robust, images.x_test, images.y_test),
         },
-        f"{out}: {{accuracy:.1%}} of {len(y_test)} test images right. Next: keras-jsigr evaluate",
+        f"{out}: {{accuracy:.1%}} of {len(images.y_test)} test images right. Next: keras-jsigr "
+        f"evaluate {out} {data}",
     )
 
 
@@ -201,7 +215,10 @@ def harden(
 @click.option("--epsilon", type=Number(), help="Radius [that of a hardened model].")
 @click.option("--steps", type=int, help="Of an attack that has steps.")
 @click.option("--images", default=500, show_default=True, help="How many to attack.")
-@click.option("--out", help="An .npz file for the adversarial examples (x) and labels (y).")
+@click.option("--levels", type=int, help="Values of an input: 256 for images of 8 bits.")
+@click.option(
+    "--out", help="An .npz file of x and y, or a folder of PNG files (with --levels 256)."
+)
 @common
 def attack(
     model: str,
@@ -210,6 +227,7 @@ def attack(
     epsilon: float | None,
     steps: int | None,
     images: int,
+    levels: int | None,
     out: str | None,
     **options: Any,
 ) -> None:
@@ -217,17 +235,25 @@ def attack(
 
     \b
     keras-jsigr attack robust.keras photos/ --attack pgd --epsilon 8/255 --out adversarial.npz
+    keras-jsigr attack robust.keras photos/ --levels 256 --out adversarial/
     """
     run = Run("attack", options)
+    arrays = out is not None and Path(out).suffix == ".npz"
+    if out is not None and not arrays and levels != 256:
+        raise ValueError(f"--out {out} is a folder of PNG files: got no --levels 256, expected it.")
     net = load_model(model)
-    _, _, x, y, *_ = run.read(data, net)
-    x, y = x[:images], y[:images]
-    settings: dict[str, Any] = {"epsilon": epsilon, "steps": steps, "input_range": run.range}
+    _, _, x, y, names, _ = run.read(data, net)
+    x, y = run.rounded(x[:images], levels), y[:images]
+    settings: dict[str, Any] = {"epsilon": epsilon, "steps": steps, "levels": levels}
+    settings |= {"input_range": run.range, "seed": options["seed"]}
     given = {key: value for key, value in settings.items() if value is not None}
     adversarial = np.asarray(named_attack(name, **given, verbose=run.verbose)(net, x, y))
-    if out is not None:
+    if out is not None and arrays:
         with open(out, "wb") as file:
             np.savez_compressed(file, x=adversarial, y=y)
+    elif out is not None:
+        titles = [f"{names[k] if names else k}/{n}" for n, k in enumerate(y)]
+        kj.attacks.save_images(out, adversarial, run.range_of(net), names=titles)
     moved = np.abs(adversarial - x).reshape(len(x), -1).max(-1)
     run.tell(
         {
@@ -254,6 +280,7 @@ def attack(
 @click.option("--out", "outs", multiple=True, help="A report: .html, .json, .md or .png.")
 @click.option("--resume", help="A folder with which a killed evaluation goes on.")
 @click.option("--diagnostics/--no-diagnostics", default=True, help="Look for gradient masking.")
+@click.option("--levels", type=int, help="Values of an input: 256 for images of 8 bits.")
 @click.option("--fail-under", type=Number(), help="Exit with 1 if fewer are right under attack.")
 @common
 def evaluate(
@@ -265,6 +292,7 @@ def evaluate(
     outs: tuple[str, ...],
     resume: str | None,
     diagnostics: bool,
+    levels: int | None,
     fail_under: float | None,
     **options: Any,
 ) -> None:
@@ -279,12 +307,13 @@ def evaluate(
     data_read = run.read(data, net)
     report = kj.evaluate_robustness(
         net,
-        data_read.x_test[:images],
+        run.rounded(data_read.x_test[:images], levels),
         data_read.y_test[:images],
         epsilon,
         input_range=run.range,
         attacks=list(names) or "standard",
         diagnostics=diagnostics,
+        levels=levels,
         resume=resume,
         class_names=data_read.class_names,
         seed=options["seed"],
@@ -307,6 +336,9 @@ def evaluate(
             "reports": list(outs),
         },
     )
+    failed = [each.name for each in report.attacks if each.error]
+    if fail_under is not None and failed:
+        raise ValueError(f"--fail-under judges finished attacks: got errors in {failed}.")
     if fail_under is not None and report.robust.accuracy < fail_under:
         click.echo(
             f"{report.robust.accuracy:.1%} right under attack, less than {fail_under:.1%}", err=True
@@ -441,7 +473,7 @@ class Run:
         self.as_json: bool = options["as_json"]
         self.verbose: Literal[0, 1] = 0 if self.as_json else 1
         self.range: tuple[float, float] | None = options["input_range"]
-        self._seed: int = options["seed"]
+        self._download: bool = options["download"]
         self._record: str | None = options["record"]
         self._command, self._started = command, time.perf_counter()
         if self.as_json:
@@ -452,6 +484,14 @@ class Run:
         if self.range is None:
             self.range = known_input_range(net) or (0.0, 1.0)
         return self.range
+
+    def rounded(self, x: Array, levels: int | None) -> Array:
+        """Round images to a number of values, as resized ones of files are not."""
+        if levels is None or self.range is None:
+            return x
+        (low, high), steps = self.range, max(levels, 2) - 1
+        places = np.round((x - low) * (steps / (high - low)))
+        return (low + places * ((high - low) / steps)).astype(x.dtype)
 
     def read(self, source: str, net: Any) -> Images:
         """Read images by a folder, a file or a name, in the shape and range of a model."""
@@ -470,11 +510,10 @@ class Run:
                 path,
                 (shape[0], shape[1]),
                 color_mode=modes.get(shape[2], "rgb"),  # type: ignore[arg-type]
-                seed=self._seed,
                 verbose=not self.as_json,
             )
         else:
-            data = kj.datasets.load(source, verbose=not self.as_json)
+            data = kj.datasets.load(source, download=self._download, verbose=not self.as_json)
         (x, y), (x_test, y_test) = data.as_tuples()
         x, x_test = (low + (high - low) * part for part in (x, x_test))
         return Images(x, y, x_test, y_test, list(data.class_names), data.source)

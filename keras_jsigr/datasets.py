@@ -1,4 +1,4 @@
-"""Image classification data from this machine; nothing is downloaded."""
+"""Image classification data from this machine; downloaded only where that is asked for."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ def load(
     *,
     source: Source = "auto",
     data_dir: Folder | None = None,
+    download: bool = False,
     verbose: bool = True,
 ) -> Dataset:
-    """Load an image classification data set from this machine; nothing is downloaded.
+    """Load an image classification data set from this machine.
 
     Args:
         name: Name of the data set. `"fashion_mnist"` ships inside the package as a
@@ -76,6 +77,8 @@ def load(
             sample for `"fashion_mnist"` without `data_dir`; else IDX files if there are any, else a
             prepared set.
         data_dir: Folder of the IDX files or of the prepared sets.
+        download: Whether TensorFlow Datasets may download and prepare what is not here. `False`:
+            the network is not asked.
         verbose: Whether to print one line that says what was read.
 
     Returns:
@@ -84,8 +87,8 @@ def load(
     Raises:
         ImportError: If a prepared set is read without tensorflow-datasets.
         TypeError: If `name` is not a string.
-        ValueError: If the data is not on this machine, is damaged, or is not image
-            classification data; the message says what was tried.
+        ValueError: If the data is not on this machine or cannot be downloaded, is damaged, or is
+            not image classification data; the message says what was tried.
 
     Example:
         >>> from keras_jsigr import datasets
@@ -107,7 +110,13 @@ def load(
     # "fashion-mnist" is fine too; names of configurations may have hyphens.
     first, *configuration = name.split("/")
     known = "/".join([first.replace("-", "_"), *configuration])
-    data = _read(known, source, data_dir)
+    choice("download", download, (False, True))
+    if download and source not in ("auto", "tfds"):
+        raise ValueError(
+            f"`download`: got True with source={source!r}; expected 'auto' or 'tfds'. Leave out "
+            "`source`: only TensorFlow Datasets downloads."
+        )
+    data = _read(known, source, data_dir, download)
     tell(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test "
         f"images from {data.source}",
@@ -246,7 +255,7 @@ def _stacked(stream: tf.data.Dataset, seed: int) -> tuple[FloatArray, IntArray]:
     return x, np.array(labels, np.int64)[order]
 
 
-def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
+def _read(name: str, source: Source, data_dir: Folder | None, download: bool) -> Dataset:
     embedded = name == EMBEDDED and data_dir is None
     if source == "sample" and not embedded:
         raise ValueError(
@@ -265,14 +274,16 @@ def _read(name: str, source: Source, data_dir: Folder | None) -> Dataset:
     if source in ("auto", "tfds"):
         root = data_dir if data_dir is not None else default_data_dir()
         prepared = find_prepared(name, root)
+        if prepared is None and download:
+            prepared = prepare(name, root)
         if prepared is not None:
             return load_prepared(name, prepared)
         tried.append(f"a set prepared by TensorFlow Datasets in {root}")
     raise ValueError(
-        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. Nothing is "
-        "downloaded here: prepare it where there is a network with `pip install "
-        f"tensorflow-datasets importlib_resources` and `tfds build {name}`, or set `data_dir` to a "
-        f"folder that holds it. load({EMBEDDED!r}) needs no files."
+        f"the data set {name!r} is not on this machine; tried {', then '.join(tried)}. Nothing was "
+        "downloaded: pass `download=True`, or prepare it where there is a network with `pip "
+        f"install tensorflow-datasets importlib_resources` and `tfds build {name}`, or set "
+        f"`data_dir` to a folder that holds it. load({EMBEDDED!r}) needs no files."
     )
 
 
@@ -496,12 +507,32 @@ def find_prepared(name: str, root: Folder) -> Path | None:
     return None
 
 
-def load_prepared(name: str, folder: Folder) -> Dataset:
-    """Load an image classification set from its prepared folder."""
+def prepare(name: str, root: Folder) -> Path:
+    """Download a set and prepare it in a folder, as TFRecord files."""
+    tfds = _tensorflow_datasets()
+    try:
+        builder = tfds.builder(name, data_dir=os.fspath(local_path(root)), file_format="tfrecord")
+        builder.download_and_prepare()
+    except Exception as error:  # of the network, of the disk or of the code of the set
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(
+            f"{name}: TensorFlow Datasets cannot prepare it in {root}: {reason.rstrip('.')}. Check "
+            f"the name and the network, or prepare it elsewhere with `tfds build {name}`."
+        ) from error
+    return Path(builder.data_dir)
+
+
+def _tensorflow_datasets() -> Any:
     try:
         import tensorflow_datasets
     except ImportError as error:
         raise ImportError(f"{error}; {INSTALL_HINT}") from error
+    return tensorflow_datasets
+
+
+def load_prepared(name: str, folder: Folder) -> Dataset:
+    """Load an image classification set from its prepared folder."""
+    tensorflow_datasets = _tensorflow_datasets()
     try:
         builder = tensorflow_datasets.builder_from_directory(os.fspath(folder))
     except Exception as error:  # of JSON, protocol buffers or TensorFlow Datasets

@@ -95,6 +95,16 @@ def test_attack_and_evaluate(robust, photos, tmp_path):
         model = keras.models.load_model(robust)
         right = model.predict(arrays["x"], verbose=0).argmax(-1) == arrays["y"]
     assert told["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+    pictures = tmp_path / "pictures"
+    assert (
+        "--levels 256" in run("attack", robust, photos, "--out", pictures, code=2, out=False).stderr
+    )
+    told = run("attack", robust, photos, "--levels", 256, "--out", pictures, "--json")
+    names = [path.name for path in sorted(pictures.iterdir())]
+    assert names == ["dark", "light"]
+    again = kj.datasets.from_folder(pictures, (8, 8), test_share=0.5, verbose=False)
+    both = [model.predict(x, verbose=0).argmax(-1) == y for x, y in again.as_tuples()]
+    assert np.concatenate(both).mean() == pytest.approx(told["accuracy"], abs=1e-4)
     report = tmp_path / "report.json"
     words = ("evaluate", robust, photos, "--attack", "pgd", "--no-diagnostics", "--out", report)
     told = run(*words, "--fail-under", 0.0, "--json")

@@ -544,3 +544,103 @@ def test_sets_that_are_no_image_classification_are_refused(tmp_path):
         prepare(tmp_path / str(number), **settings)
         with pytest.raises(ValueError, match=message):
             load("toys", data_dir=tmp_path / str(number))
+
+
+def test_a_download_is_asked_for(tmp_path, monkeypatch):
+    """With a stand-in for the package, as there is no network here."""
+    asked = []
+
+    class Builder:
+        info = SimpleNamespace(
+            file_format=SimpleNamespace(value="tfrecord"),
+            features={
+                "image": SimpleNamespace(shape=(6, 5, 3), np_dtype=np.uint8),
+                "label": SimpleNamespace(names=["cat", "dog"]),
+            },
+            splits=dict.fromkeys(("train", "test"), SimpleNamespace(num_examples=2)),
+        )
+        name, data_dir = "toys", str(tmp_path / "toys" / "1.0.0")
+
+        def download_and_prepare(self):
+            if "offline" in asked[-1]:
+                raise ConnectionError("no route to host")
+            pretend(tmp_path / "toys", "1.0.0")
+
+        def as_dataset(self, **_):
+            images, labels = np.full((2, 6, 5, 3), 51, np.uint8), np.arange(2)
+            return tf.data.Dataset.from_tensor_slices({"image": images, "label": labels})
+
+    def builder(name, *, data_dir, file_format):
+        asked.append((name, data_dir, file_format))
+        return Builder()
+
+    package = SimpleNamespace(builder=builder, builder_from_directory=lambda _: Builder())
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    with pytest.raises(ValueError, match="download=True"):
+        load("toys", data_dir=tmp_path)
+    assert not asked
+    for _ in range(2):
+        data = load("toys", data_dir=tmp_path, download=True, verbose=False)
+        np.testing.assert_allclose(data.x_train, np.full((2, 6, 5, 3), 0.2), rtol=1e-6)
+    assert asked == [("toys", str(tmp_path), "tfrecord")]  # once: then it is there
+    with pytest.raises(ValueError, match="no route to host"):
+        load("offline", data_dir=tmp_path, download=True)
+    with pytest.raises(ValueError, match="Leave out"):
+        load("toys", source="idx", data_dir=tmp_path, download=True)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Write a picture of one grey per file: the first digits of its name are its value."""
+
+    def write(folder, count=10, names=("cat", "dog")):
+        for label, name in enumerate(names):
+            path = tmp_path / folder / name
+            path.mkdir(parents=True)
+            for i in range(count):
+                grey = np.full((6, 9, 3), 20 * i + label, np.uint8)
+                keras.utils.save_img(path / f"{i}.png", grey, scale=False)
+        return tmp_path / folder.split("/")[0]
+
+    return write
+
+
+def test_a_folder_of_pictures_is_split_once_and_mixed(pictures, capsys):
+    folder = pictures("photos")
+    data = datasets.from_folder(folder, (6, 9), test_share=0.3)
+    assert "14 training and 6 test images of 2 classes" in capsys.readouterr().out
+    assert data.x_train.shape == (14, 6, 9, 3)
+    assert data.x_train.dtype == np.float32
+    values = [np.rint(x[:, 0, 0, 0] * 255).astype(int) for x in (data.x_train, data.x_test)]
+    assert sorted(np.concatenate(values)) == [20 * i + k for i in range(10) for k in range(2)]
+    for value, y in zip(values, (data.y_train, data.y_test), strict=True):
+        np.testing.assert_array_equal(value % 2, y)  # the label of its own folder
+    assert 0 < data.y_train[:7].mean() < 1  # not class by class
+    again = datasets.from_folder(folder, (6, 9), test_share=0.3, verbose=False)
+    np.testing.assert_array_equal(again.x_test, data.x_test)
+
+
+def test_a_folder_that_is_split_stays_so(pictures):
+    pictures("photos/train", 4)
+    folder = pictures("photos/validation", 2)
+    data = datasets.from_folder(folder, (3, 3), color_mode="grayscale", verbose=False)
+    assert data.x_train.shape == (8, 3, 3, 1)
+    assert sorted(data.y_test) == [0, 0, 1, 1]
+    (folder / "validation" / "dog").rename(folder / "validation" / "wolf")
+    with pytest.raises(ValueError, match="wolf"):
+        datasets.from_folder(folder, (3, 3))
+
+
+def test_folders_that_hold_no_data_are_refused(pictures, tmp_path):
+    with pytest.raises(ValueError, match="expected a folder"):
+        datasets.from_folder(tmp_path / "none", (3, 3))
+    with pytest.raises(ValueError, match="cannot be read"):
+        datasets.from_folder(tmp_path, (3, 3))
+    with pytest.raises(ValueError, match="two or more"):
+        datasets.from_folder(pictures("alone", names=("cat",)), (3, 3))
+    folder = pictures("damaged")
+    (folder / "cat" / "3.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="remove damaged files"):
+        datasets.from_folder(folder, (3, 3))
+    with pytest.raises(ValueError, match="test_share"):
+        datasets.from_folder(folder, (3, 3), test_share=1.0)

@@ -74,7 +74,8 @@ def test_several_radii_and_another_range(cnn, photos, labels):
     x = photos * 2 - 1
     for attack in (attacks.PGD, attacks.FAB):
         method = attack(levels=256, steps=2, norm="linf", input_range=(-1, 1))
-        for radius, x_adv in zip((0.03, 0.06), method(model, x, labels, epsilons=[0.03, 0.06])):
+        found = method(model, x, labels, epsilons=[0.03, 0.06])
+        for radius, x_adv in zip((0.03, 0.06), found, strict=True):
             assert off_grid(x_adv, -1.0) < 1e-3
             assert np.abs(x_adv - x).max() <= radius + 1e-6
 
