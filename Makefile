@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 LOCK := requirements/cpu.lock
 JUDGES := .venv-judges
 EXPLAINERS := .venv-explainers
+SERVING := .venv-serving
 
 # Warnings and errors of TensorFlow's native part only.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-oldest test-newest coverage docs check judges explainers study format lock clean
+.PHONY: help quickstart test test-slow test-oldest test-newest test-distributed serve serve-test load-test coverage docs check judges explainers study format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,30 @@ test-oldest: ## run the tests with the lowest versions allowed (Python 3.11 or 3
 
 test-newest: ## run the tests with the newest versions that there are
 	$(call TEST_WITH,.venv-newest,--upgrade)
+
+test-distributed: $(READY) ## train on 2 and 3 worker processes and on 2 devices, kill one (10 minutes)
+	$(BIN)/python -m pytest -m slow tests/training/test_distribution.py
+
+# KServe needs another protobuf than the lock file has: an environment of its own.
+$(SERVING)/.ready: $(LOCK) pyproject.toml
+	@$(FIND_PYTHON); "$$python" -m venv --clear $(SERVING)
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  "kserve>=0.21" "locust>=2.40"
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation -e .
+	@touch $@
+
+MODEL ?= served/fashion
+
+serve: $(SERVING)/.ready ## serve the exports MODEL/1, MODEL/2 ... by KServe on 127.0.0.1:8080
+	$(SERVING)/bin/python -m keras_jsigr.serving.server $(MODEL)
+
+serve-test: $(SERVING)/.ready ## test the model server: answers, versions, malformed requests
+	$(SERVING)/bin/python -m pytest tests/serving/test_server.py
+
+load-test: $(SERVING)/.ready ## measure the model server under load (3 minutes)
+	$(SERVING)/bin/python tests/serving/load.py
 
 coverage: $(READY) ## run the tests of `make test` and print what they cover
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" \
@@ -105,7 +130,7 @@ lock: ## choose the newest allowed versions anew
 	rm -rf .venv-lock
 
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) .venv-oldest .venv-newest $(JUDGES) $(EXPLAINERS) .venv-lock build dist quickstart search *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest $(JUDGES) $(EXPLAINERS) $(SERVING) .venv-lock build dist quickstart search *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
