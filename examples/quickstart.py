@@ -58,7 +58,7 @@ def main() -> None:
         }
 
     print("\n4. Explanations, and the model served from a process of its own")
-    draw_maps(plain, robust, x, out / "maps.png")
+    draw_maps(plain, robust, data, out / "maps.png")
     served = out / "served" / "1"
     robust.export(served, overwrite=True)
     np.save(out / "example.npy", x[:1])
@@ -140,15 +140,19 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
     return round(float(np.mean(predicted == y)), 4)
 
 
-def draw_maps(plain: keras.Model, robust: keras.Model, x: np.ndarray, to: Path) -> None:
+def draw_maps(plain: keras.Model, robust: keras.Model, data: kj.datasets.Dataset, to: Path) -> None:
     """Draw images beside the gradient maps of both models and the perturbation map."""
-    x = x[:6]
+    x, y = data.x_test[:6], data.y_test[:6]
     maps = {
         "plain": kj.gradient_map(plain, x),
         "hardened": kj.gradient_map(robust, x),
         "occlusion": kj.perturbation_map(robust, x, grid=7),
     }
-    kj.plot_saliency(x, maps, title="What both networks look at").savefig(to, dpi=110)
+    said = robust.predict(x, verbose=0)
+    title = "What both networks look at, and what the hardened one says"
+    kj.plot_saliency(x, maps, y, said, class_names=data.class_names, title=title).savefig(
+        to, dpi=110
+    )
 
 
 FRESH = """

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
-import keras
-import numpy as np
-import numpy.typing as npt
 
-import keras_jsigr as kj
-from keras_jsigr.attacks.suite import attack_names, named_attack
-from keras_jsigr.core.arguments import share
-from keras_jsigr.core.files import json_text, write_whole
-from keras_jsigr.core.logits import is_hardened, known_input_range
-from keras_jsigr.saliency.explain import METHODS
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import numpy.typing as npt
 
-BELOW, FAILED = 1, 2
-Array = npt.NDArray[Any]
+    import keras_jsigr as kj
+    from keras_jsigr.attacks import suite
+    from keras_jsigr.core import arguments, files
+    from keras_jsigr.core import logits as heads
+
+    Array = npt.NDArray[Any]
+else:
+
+    class Lazy:
+        """A module that is imported when it is used: help and completion need no TensorFlow."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(importlib.import_module(self._name), attribute)
+
+    keras, np, kj = Lazy("keras"), Lazy("numpy"), Lazy("keras_jsigr")
+    suite, files = Lazy("keras_jsigr.attacks.suite"), Lazy("keras_jsigr.core.files")
+    arguments, heads = Lazy("keras_jsigr.core.arguments"), Lazy("keras_jsigr.core.logits")
+
+# fmt: off
+ATTACKS = (
+    "fgsm", "bim", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "deepfool",
+    "carlini-wagner", "square", "spsa", "hopskipjump", "uniform-noise", "gaussian-noise",
+    "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm", "si-fgsm", "vmi-fgsm",
+)
+METHODS = (
+    "grad_cam", "gradient", "gradient_x_input", "integrated_gradients", "occlusion",
+    "perturbation", "rise", "sarfa", "smoothgrad", "vargrad",
+)
+# fmt: on
+BELOW, FAILED, INTERRUPTED = 1, 2, 130
 
 
 class Images(NamedTuple):
@@ -63,17 +91,24 @@ class Commands(click.Group):
     """Commands whose errors are one sentence and whose runs can be repeated."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; tell errors of arguments and files without a traceback."""
+        """Run a command; tell errors in a sentence. Python's own exit code would be 1."""
         try:
             return super().invoke(ctx)
-        except (ValueError, TypeError, ImportError, OSError) as error:
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except Exception as error:
             if os.environ.get("KERAS_JSIGR_TRACEBACK"):
-                raise
-            raise Refused(" ".join(str(error).split())) from error
+                traceback.print_exc()
+            told = " ".join(str(error).split())
+            if not isinstance(error, ValueError | TypeError | ImportError | OSError):
+                told = f"{type(error).__name__}: {told[:300]}. See all: KERAS_JSIGR_TRACEBACK=1."
+            raise Refused(told) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(kj.__version__, prog_name="keras-jsigr")
+@click.version_option(package_name="keras-jsigr")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False),
@@ -179,7 +214,9 @@ def harden(
         y = np.eye(robust.classes)[y]
     # The order of a file may be that of its classes.
     order = np.random.default_rng(options["seed"]).permutation(len(y))
-    held, kept = np.split(order, [round(share("validation", validation, ends="[)") * len(y))])
+    held, kept = np.split(
+        order, [round(arguments.share("validation", validation, ends="[)") * len(y))]
+    )
     steps = epochs * -(-len(kept) // batch_size)
     robust.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
@@ -211,7 +248,7 @@ def harden(
 @main.command()
 @click.argument("model", type=_file())
 @click.argument("data")
-@click.option("--attack", "name", type=click.Choice(attack_names()), default="pgd")
+@click.option("--attack", "name", type=click.Choice(ATTACKS), default="pgd")
 @click.option("--epsilon", type=Number(), help="Radius [that of a hardened model].")
 @click.option("--steps", type=int, help="Of an attack that has steps.")
 @click.option("--images", default=500, show_default=True, help="How many to attack.")
@@ -247,7 +284,7 @@ def attack(
     settings: dict[str, Any] = {"epsilon": epsilon, "steps": steps, "levels": levels}
     settings |= {"input_range": run.range, "seed": options["seed"]}
     given = {key: value for key, value in settings.items() if value is not None}
-    adversarial = np.asarray(named_attack(name, **given, verbose=run.verbose)(net, x, y))
+    adversarial = np.asarray(suite.named_attack(name, **given, verbose=run.verbose)(net, x, y))
     if out is not None and arrays:
         with open(out, "wb") as file:
             np.savez_compressed(file, x=adversarial, y=y)
@@ -273,7 +310,7 @@ def attack(
 @click.argument("data")
 @click.option("--epsilon", type=Number(), help="Radius [that of a hardened model].")
 @click.option(
-    "--attack", "names", multiple=True, type=click.Choice(attack_names()),
+    "--attack", "names", multiple=True, type=click.Choice(ATTACKS),
     help="Instead of the standard suite; several times for several.",
 )  # fmt: skip
 @click.option("--images", default=1000, show_default=True, help="How many to evaluate on.")
@@ -349,7 +386,7 @@ def evaluate(
 @main.command()
 @click.argument("model", type=_file())
 @click.argument("data")
-@click.option("--method", type=click.Choice(sorted(METHODS)), default="gradient", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="gradient", show_default=True)
 @click.option("--images", default=8, show_default=True, help="How many, from the first.")
 @click.option("--out", default="maps.png", show_default=True, help="A .png picture or .npz arrays.")
 @common
@@ -400,13 +437,13 @@ def export(model: str, out: str, format: str, overwrite: bool, **options: Any) -
     """
     run = Run("export", options)
     net = load_model(model)
-    if not is_hardened(net):
+    if not heads.is_hardened(net):
         raise ValueError(
             f"'{model}' is not hardened: got a {type(net).__name__}. Export it with Keras: "
             "keras.models.load_model(...).export(...)."
         )
     made = net.export(out, format=format, overwrite=overwrite, verbose=0)
-    run.tell({"out": str(made), "format": format}, "wrote {out}")
+    run.tell({"out": out, "format": format, "model_card": str(made)}, "wrote {out}")
 
 
 @main.command()
@@ -420,11 +457,13 @@ def verify(folder: str, as_json: bool) -> None:
     """
     card = kj.serving.verify(folder)
     if as_json:
-        click.echo(json_text(card), nl=False)
+        click.echo(files.json_text(card), nl=False)
         return
     threat = card["threat_model"]
     click.echo(f"{folder}: {len(card['files'])} files as exported on {card['created']}")
-    click.echo(f"{card['name']}, {card['classes']} classes, radius {threat.get('epsilon')}")
+    click.echo(
+        f"{card['name']}, {card['classes']} classes, radius {threat.get('epsilon') or 0:.4g}"
+    )
 
 
 @main.command()
@@ -433,7 +472,7 @@ def datasets(as_json: bool) -> None:
     """List the data sets on this machine; nothing is downloaded."""
     found = kj.datasets.available()
     if as_json:
-        click.echo(json_text(found), nl=False)
+        click.echo(files.json_text(found), nl=False)
         return
     for name, source in found.items():
         click.echo(f"{name:24s} {source}")
@@ -476,13 +515,15 @@ class Run:
         self._download: bool = options["download"]
         self._record: str | None = options["record"]
         self._command, self._started = command, time.perf_counter()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        importlib.import_module("keras_jsigr")  # Keras loads hardened models by it
         if self.as_json:
             keras.config.disable_interactive_logging()
 
     def range_of(self, net: Any) -> tuple[float, float]:
         """Return the range of inputs: what was said, else what a hardened model knows."""
         if self.range is None:
-            self.range = known_input_range(net) or (0.0, 1.0)
+            self.range = heads.known_input_range(net) or (0.0, 1.0)
         return self.range
 
     def rounded(self, x: Array, levels: int | None) -> Array:
@@ -522,7 +563,7 @@ class Run:
         """Print the result as JSON or in a sentence, and record the run."""
         result = {**result, "seconds": round(time.perf_counter() - self._started, 1)}
         if self.as_json:
-            click.echo(json_text(result), nl=False)
+            click.echo(files.json_text(result), nl=False)
         elif sentence:
             click.echo(sentence.format(**result))
         if self._record is not None:
@@ -532,7 +573,7 @@ class Run:
                 if name != "record" and value is not None
             }
             record = {"command": self._command, "settings": given, "result": result}
-            write_whole(Path(self._record), (json_text(record)).encode())
+            files.write_whole(Path(self._record), (files.json_text(record)).encode())
 
 
 def read_arrays(path: Path, shape: tuple[int | None, ...]) -> Images:
@@ -566,7 +607,7 @@ def load_model(path: str) -> Any:
 
 def is_logits(net: Any) -> bool:
     """Tell whether `predict` returns logits."""
-    if is_hardened(net):
+    if heads.is_hardened(net):
         return bool(net.head.kind == "linear")
     return getattr(net.layers[-1], "activation", None) is keras.activations.linear
 

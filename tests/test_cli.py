@@ -13,9 +13,12 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import keras_jsigr as kj
-from keras_jsigr.cli import main
+from keras_jsigr.attacks.suite import attack_names
+from keras_jsigr.cli import ATTACKS, METHODS, main
+from keras_jsigr.saliency.explain import METHODS as EXPLAINED
 
 CLASSES = ("dark", "light")
+ROOT = Path(__file__).parents[1]
 
 
 def run(*words, code=0, out=True):
@@ -161,6 +164,24 @@ def test_errors_are_one_sentence(robust, photos, tmp_path):
         assert "Traceback" not in result.stderr
 
 
+def test_no_error_looks_like_a_low_accuracy(robust, photos, tmp_path, monkeypatch):
+    """Exit code 1 says that the accuracy is below the threshold, and nothing else."""
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(robust.read_bytes()[:500])
+    assert "Traceback" not in run("attack", damaged, photos, code=2, out=False).stderr
+    for error, code in ((RuntimeError("out of memory"), 2), (KeyboardInterrupt(), 130)):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("keras_jsigr.cli.load_model", fail)
+        told = run("evaluate", robust, photos, "--fail-under", 0.5, code=code, out=False).stderr
+        assert ("RuntimeError: out of memory" in told) == (code == 2)
+    monkeypatch.setenv("KERAS_JSIGR_TRACEBACK", "1")
+    monkeypatch.setattr("keras_jsigr.cli.load_model", lambda _: 1 / 0)
+    assert "Traceback" in run("attack", robust, photos, code=2, out=False).stderr
+
+
 def test_data_sets_and_help():
     assert "embedded" in run("datasets")
     assert "fashion_mnist" in run("datasets", "--json")
@@ -169,15 +190,40 @@ def test_data_sets_and_help():
         assert name in ("datasets", "quickstart") or f"keras-jsigr {name}" in text
 
 
+def test_help_completion_and_usage_need_no_tensorflow():
+    look = (
+        "import sys, keras_jsigr_cli\n"
+        "try:\n    keras_jsigr_cli.main()\n"
+        "finally:\n    print([m for m in ('keras_jsigr', 'tensorflow') if m in sys.modules])"
+    )
+    complete = {"_KERAS_JSIGR_COMPLETE": "bash_complete", "COMP_WORDS": "keras-jsigr ha"}
+    for words, more, told in (
+        (["evaluate", "--help"], {}, "--fail-under"),
+        (["attack", "none.keras", "x"], {}, ""),
+        ([], {**complete, "COMP_CWORD": "1"}, "harden"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", look, *words], cwd=ROOT, capture_output=True, text=True,
+            check=False, env={**os.environ, **more},
+        )  # fmt: skip
+        assert told in done.stdout, done.stderr
+        assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+def test_the_choices_are_those_of_the_package():
+    assert list(ATTACKS) == attack_names()
+    assert tuple(sorted(EXPLAINED)) == METHODS
+
+
 @pytest.mark.slow
 def test_from_a_folder_to_a_served_model_without_python(photos, robust, tmp_path):
     """As a shell runs it: every step a process of its own."""
 
     def shell(*words):
-        command = [sys.executable, "-c", "from keras_jsigr.cli import main; main()", *words]
         done = subprocess.run(
-            [*map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            [*map(str, (sys.executable, "-m", "keras_jsigr_cli", *words))],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
