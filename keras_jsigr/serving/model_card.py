@@ -211,7 +211,7 @@ def read_model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = path / CARD_NAME if path.is_dir() else path
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"'{path}' is no model card: {error}. Give the folder that `export` wrote."
         ) from error
