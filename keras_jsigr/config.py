@@ -328,7 +328,7 @@ class JSIGRConfig:
             The settings.
 
         Reference:
-            Measured by `benchmarks/study.py`, docs/how-to/recipes.md.
+            Measured by `benchmarks/study.py`, docs/results/recipes.md.
 
         Example:
             >>> import keras_jsigr as kj
