@@ -232,7 +232,7 @@ def test_from_a_folder_to_a_served_model_without_python(photos, robust, tmp_path
     shell("evaluate", "robust.keras", photos, "--images", 8, "--out", "report.html")
     shell("export", "robust.keras", "served/1")
     assert "files as exported" in shell("verify", "served/1")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "<!doctype html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     served = tf.saved_model.load(tmp_path / "served" / "1")
     (name,) = served.signatures["serving_default"].structured_input_signature[1]
     answer = served.signatures["serving_default"](**{name: tf.zeros((2, 8, 8, 3))})
