@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import json
 import os
 import threading
 from collections.abc import Mapping
@@ -308,9 +309,11 @@ def _kserve_model(kserve: Any, name: str, export: ServedExport) -> Any:
 
     async def answer(payload: Any, endpoint: str | None = None) -> Any:
         try:
+            if isinstance(payload, bytes):  # of a client that does not call it JSON, as curl
+                payload = json.loads(payload)
             # TensorFlow lets other requests run meanwhile.
             return await asyncio.to_thread(export.answer, payload, endpoint)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise kserve.errors.InvalidInput(str(error)) from error
 
     class Served(kserve.Model):

@@ -239,6 +239,9 @@ def test_malformed_requests_get_4xx(address: int) -> None:
     assert ask(address, PREDICT, b" " * (LARGEST + 1))[0] == 413
     assert ask(address, PREDICT, good, **{"ce-id": "1", "ce-type": "x"})[0] in (200, 400)
     assert ask(address, "/v2/repository/models/net/unload")[0] in (400, 404)
+    form = {"content-type": "application/x-www-form-urlencoded"}  # as curl -d sends it
+    assert ask(address, PREDICT, b"[" * 100_000, **form)[0] == 400
+    assert ask(address, PREDICT, good, **form)[0] == 200
     assert ask(address, PREDICT, good)[0] == 200
 
 
