@@ -136,7 +136,7 @@ def available(data_dir: Folder | None = None) -> dict[str, str]:
 
     Example:
         >>> import keras_jsigr as kj
-        >>> kj.datasets.available("no such folder")["fashion_mnist"]
+        >>> kj.datasets.available("no such folder")["fashion_mnist"][:33]
         'a sample, embedded in keras_jsigr'
     """
     root = local_path(data_dir) if data_dir is not None else default_data_dir()
@@ -218,24 +218,29 @@ def from_folder(
     }
     read = keras.utils.image_dataset_from_directory
     try:
-        if "train" in parts and held is not None:
-            streams = [read(each, shuffle=False, **options) for each in (parts["train"], held)]
-        else:
-            split = {"validation_split": test_share, "subset": "both", "seed": seed}
-            streams = list(read(root, **split, **options))
+        whole = [root] if held is None or "train" not in parts else [parts["train"], held]
+        streams = [read(each, shuffle=False, **options) for each in whole]
         names = [tuple(stream.class_names) for stream in streams]
-        if names[0] != names[1] or len(names[0]) < 2:
+        if names[0] != names[-1] or len(names[0]) < 2:
             raise ValueError(
-                f"got the classes {sorted(set(names[0]) ^ set(names[1])) or names[0]} in one part "
+                f"got the classes {sorted(set(names[0]) ^ set(names[-1])) or names[0]} in one part "
                 "or alone; expected the same two or more in both"
             )
-        train, test = (_stacked(stream, seed) for stream in streams)
+        train, *tests = (_stacked(stream, seed) for stream in streams)
     except (ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())
         raise ValueError(
             f"The images in '{root}' cannot be read: {reason}. Expected a subfolder of JPEG, PNG, "
             "BMP or GIF files per class; remove damaged files."
         ) from error
+    if tests:
+        (test,) = tests
+    else:
+        # Not by Keras, which prints what it splits.
+        count = max(1, round(test_share * len(train[1])))
+        test, train = (
+            (train[0][rows], train[1][rows]) for rows in (slice(count), slice(count, None))
+        )
     data = Dataset(*train, *test, names[0], root.name, f"the folder {root}")
     tell(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test images of "

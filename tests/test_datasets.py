@@ -617,6 +617,7 @@ def test_a_folder_of_pictures_is_split_once_and_mixed(pictures, capsys):
         np.testing.assert_array_equal(value % 2, y)  # the label of its own folder
     assert 0 < data.y_train[:7].mean() < 1  # not class by class
     again = datasets.from_folder(folder, (6, 9), test_share=0.3, verbose=False)
+    assert not capsys.readouterr().out
     np.testing.assert_array_equal(again.x_test, data.x_test)
 
 
