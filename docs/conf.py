@@ -24,9 +24,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 # As GitHub makes them, so that links to headings work in both places.
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
-# Files of the repository that are no pages of the site: code, the log, contributing.
 myst_url_schemes = ("http", "https", "mailto")
-suppress_warnings = ["myst.xref_missing"] if os.environ.get("KERAS_JSIGR_DRAFT") else []
 
 # Docstrings write code in single backticks.
 default_role = "code"
