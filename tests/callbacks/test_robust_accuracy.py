@@ -28,6 +28,7 @@ class Batches(keras.utils.PyDataset):
         return X[rows], np.eye(3)[Y[rows]]
 
 
+@pytest.mark.slow
 def test_the_same_figures_as_of_arrays(plain, fit):
     watches = [
         RobustAccuracy(*data, **SETTINGS, name=name)

@@ -249,6 +249,7 @@ def test_keras_alone_still_fails_on_several_workers(tmp_path, task, told):
     assert told in logs
 
 
+@pytest.mark.slow
 def test_backups_go_on_where_they_stopped(tmp_path):
     x, y = digits()
     settings = {"epochs": 3, "batch_size": BATCH, "shuffle": False, "verbose": 0}
