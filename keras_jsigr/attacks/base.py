@@ -12,16 +12,18 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.losses import LossName, attack_loss, margin_loss
 from keras_jsigr.attacks.norms import (
     BALLS,
+    RELATIVE_SLACK,
     SPACING,
     Ball,
     level_candidates,
+    range_slack,
     round_towards,
+    widest_radius,
     working_dtype,
 )
 from keras_jsigr.core import arguments
@@ -42,54 +44,8 @@ from keras_jsigr.core.logits import (
     known_epsilon,
     known_input_range,
 )
-from keras_jsigr.core.scores import check_class_indices, class_targets, predicted_targets
+from keras_jsigr.core.scores import predicted_targets, target_rows
 from keras_jsigr.core.streams import Block, Blocks, is_stream
-
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-6
-_ROWS = 256
-
-
-def is_feasible(
-    x_adv: npt.NDArray[Any],
-    x: npt.NDArray[Any],
-    epsilon: float,
-    norm: str,
-    input_range: tuple[float, float],
-) -> npt.NDArray[np.bool_]:
-    """Tell per example whether a point is in the ball and the range, up to rounding."""
-    if x_adv.shape != x.shape:
-        raise ValueError(
-            f"the attack returned shape {x_adv.shape}, expected {x.shape}. Return one "
-            "point per example."
-        )
-    low, high = input_range
-    reach = epsilon * (1.0 + _RELATIVE) + range_slack(np.float32, input_range)
-    # An end of the range that the dtype of the inputs lacks is one of its neighbours.
-    slack = range_slack(x.dtype, input_range)
-    valid = np.zeros(len(x), bool)
-    # In parts: float64 copies of all examples at once would be many times their size.
-    for start in range(0, len(x), _ROWS):
-        rows = slice(start, start + _ROWS)
-        near = distance(x_adv[rows], x[rows], norm) <= reach
-        flat = x_adv[rows].reshape(len(near), -1).astype(np.float64)
-        allowed = (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
-        valid[rows] = near & allowed
-    return valid
-
-
-def range_slack(dtype: Any, input_range: tuple[float, float]) -> float:
-    """Return how far rounding alone may put values outside of their range."""
-    largest = max(map(abs, input_range))
-    rounding = SPACING.get(tf.as_dtype(dtype), 0.0) / 2 * largest
-    return max(_ABSOLUTE * max(1.0, largest), rounding)
-
-
-def distance(x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str) -> npt.NDArray[np.float64]:
-    """Return the length of each perturbation."""
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
-    difference = x_adv.astype(np.float64) - x.astype(np.float64)
-    lengths: npt.NDArray[np.float64] = np.linalg.norm(difference.reshape(len(x), -1), order, axis=1)
-    return lengths
 
 
 class NoGradient(NamedTuple):
@@ -119,16 +75,9 @@ def find_no_gradient(model: Any, x: Any) -> NoGradient | None:
         "The model has code that TensorFlow cannot differentiate (tf.numpy_function or "
         "tf.py_function), so it has no gradient."
         if python
-        else "No gradient passes through the model's operations (rounding, thresholds, "
-        "argmax, casts to integers)."
+        else "No gradient passes through the model's operations (rounding, argmax, casts)."
     )
     return NoGradient(reason, python)
-
-
-def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
-    """Return the radius of the ball around any input that holds all others."""
-    width = input_range[1] - input_range[0]
-    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
 
 
 def _warn_if_wide(attack: Attack, x: Any) -> None:
@@ -136,7 +85,7 @@ def _warn_if_wide(attack: Attack, x: Any) -> None:
     ends: Any = attack.input_range
     radius: Any = attack.epsilon
     widest = widest_radius(attack.norm, ends, math.prod(x.shape[1:]))
-    if widest * (1.0 + _RELATIVE) < radius < math.inf:
+    if widest * (1.0 + RELATIVE_SLACK) < radius < math.inf:
         warnings.warn(
             f"`epsilon` is wider than the inputs: got {radius:g} under {attack.norm} for inputs in "
             f"[{ends[0]:g}, {ends[1]:g}], where {widest:g} lets any become any other. Pass it in "
@@ -264,42 +213,6 @@ def check_region(region: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         f"`region` has shape {values.shape}, expected {shape}, {shape[:-1]} or one "
         "that broadcasts to them. Give one region per example."
     )
-
-
-def target_rows(y: Any, examples: int, classes: int) -> tf.Tensor:
-    """Check labels and bring them to the form of the logits."""
-    labels = np.asarray(y)
-    if labels.dtype.kind in "SU" or any(isinstance(v, str) for v in labels.flat[:1]):
-        raise TypeError(
-            f"`y` holds names, such as '{labels.flat[0]}': expected class indices. "
-            "Pass [class_names.index(name) for name in y]."
-        )
-    if labels.ndim == 0 or len(labels) != examples:
-        raise ValueError(
-            f"`y` does not match `x`: got shape {labels.shape} for {examples} "
-            "examples, expected one label per example. Select the same rows of both."
-        )
-    if labels.shape in ((examples,), (examples, 1)):
-        check_class_indices(labels, classes)
-    elif labels.shape == (examples, classes):
-        _check_rows(labels)
-    else:
-        raise ValueError(
-            f"`y` has shape {labels.shape}, expected ({examples},), ({examples}, 1) "
-            f"or ({examples}, {classes}). Pass class indices or one-hot rows."
-        )
-    return class_targets(labels.astype("float32"), tf.zeros((1, classes)))
-
-
-def _check_rows(labels: np.ndarray[Any, Any]) -> None:
-    values = labels.astype("float64")
-    bad = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1.0) < 1e-3))
-    if bad.any():
-        raise ValueError(
-            f"`y` has a row that is no one-hot row: got {labels[bad][0]}, expected "
-            "values >= 0 of sum one. Independent labels are attacked one at a time, as two "
-            "classes: pass `lambda x: model(x)[:, k : k + 1]` as the model and y[:, k]."
-        )
 
 
 class AttackContext(NamedTuple):

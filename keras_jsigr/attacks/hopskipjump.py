@@ -12,13 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import (
-    Access,
-    AttackContext,
-    attack_dataset,
-    check_inputs,
-    target_rows,
-)
+from keras_jsigr.attacks.base import Access, AttackContext, attack_dataset, check_inputs
 from keras_jsigr.attacks.gradient_attack import (
     BestPoint,
     expand_dims_like,
@@ -41,6 +35,7 @@ from keras_jsigr.core.batching import (
 )
 from keras_jsigr.core.logits import has_valid_logits
 from keras_jsigr.core.random import ALGORITHM, fold_in
+from keras_jsigr.core.scores import target_rows
 from keras_jsigr.core.streams import is_stream
 
 # Takes points (B, *S), returns whether they fool the model, bool (B,).

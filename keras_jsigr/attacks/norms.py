@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.core.random import ALGORITHM, fold_in
@@ -298,3 +301,57 @@ def level_candidates(
         number = tf.clip_by_value(tf.round((origin - low) / step) + steps, 0.0, levels - 1.0)
         found.append(tf.where(steps == 0.0, origin, low + step * number))
     return found
+
+
+# What rounding alone may put a point beyond the ball and the range.
+RELATIVE_SLACK, _ABSOLUTE = 1e-4, 1e-6
+_ROWS = 256
+
+
+def is_feasible(
+    x_adv: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    epsilon: float,
+    norm: str,
+    input_range: tuple[float, float],
+) -> npt.NDArray[np.bool_]:
+    """Tell per example whether a point is in the ball and the range, up to rounding."""
+    if x_adv.shape != x.shape:
+        raise ValueError(
+            f"the attack returned shape {x_adv.shape}, expected {x.shape}. Return one "
+            "point per example."
+        )
+    low, high = input_range
+    reach = epsilon * (1.0 + RELATIVE_SLACK) + range_slack(np.float32, input_range)
+    # An end of the range that the dtype of the inputs lacks is one of its neighbours.
+    slack = range_slack(x.dtype, input_range)
+    valid = np.zeros(len(x), bool)
+    # In parts: float64 copies of all examples at once would be many times their size.
+    for start in range(0, len(x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        near = distance(x_adv[rows], x[rows], norm) <= reach
+        flat = x_adv[rows].reshape(len(near), -1).astype(np.float64)
+        allowed = (flat >= low - slack).all(-1) & (flat <= high + slack).all(-1)
+        valid[rows] = near & allowed
+    return valid
+
+
+def range_slack(dtype: Any, input_range: tuple[float, float]) -> float:
+    """Return how far rounding alone may put values outside of their range."""
+    largest = max(map(abs, input_range))
+    rounding = SPACING.get(tf.as_dtype(dtype), 0.0) / 2 * largest
+    return max(_ABSOLUTE * max(1.0, largest), rounding)
+
+
+def distance(x_adv: npt.NDArray[Any], x: npt.NDArray[Any], norm: str) -> npt.NDArray[np.float64]:
+    """Return the length of each perturbation."""
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    difference = x_adv.astype(np.float64) - x.astype(np.float64)
+    lengths: npt.NDArray[np.float64] = np.linalg.norm(difference.reshape(len(x), -1), order, axis=1)
+    return lengths
+
+
+def widest_radius(norm: str, input_range: tuple[float, float], size: int) -> float:
+    """Return the radius of the ball around any input that holds all others."""
+    width = input_range[1] - input_range[0]
+    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]

@@ -17,20 +17,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD, TargetedAPGD
-from keras_jsigr.attacks.base import (
-    Access,
-    Attack,
-    attack_dataset,
-    check_inputs,
-    check_region,
-    is_feasible,
-    target_rows,
-)
+from keras_jsigr.attacks.base import Access, Attack, attack_dataset, check_inputs, check_region
 from keras_jsigr.attacks.carlini_wagner import CarliniWagner
 from keras_jsigr.attacks.fab import FAB
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.minimum_norm import DeepFool
 from keras_jsigr.attacks.noise import GaussianNoise, UniformNoise
+from keras_jsigr.attacks.norms import is_feasible
 from keras_jsigr.attacks.pgd import BIM, FGSM, PGD
 from keras_jsigr.attacks.spsa import SPSA
 from keras_jsigr.attacks.square import Square
@@ -39,6 +32,7 @@ from keras_jsigr.core import arguments
 from keras_jsigr.core.arguments import choice
 from keras_jsigr.core.batching import classified_rightly, predict_logits
 from keras_jsigr.core.files import to_json
+from keras_jsigr.core.scores import target_rows
 from keras_jsigr.core.streams import is_stream
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_jsigr.attacks.base import check_inputs, check_model, target_rows
+from keras_jsigr.attacks.base import check_inputs, check_model
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import CompiledCache, classified_rightly, predict_logits
+from keras_jsigr.core.scores import target_rows
 from keras_jsigr.core.streams import Blocks, is_stream
 
 

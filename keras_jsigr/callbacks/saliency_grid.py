@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import check_model, target_rows
+from keras_jsigr.attacks.base import check_model
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.callbacks.penalty_monitor import shares_of_epoch
 from keras_jsigr.callbacks.robust_accuracy import check_one_input
@@ -34,6 +34,7 @@ from keras_jsigr.core.scores import (
     ScoreName,
     check_class_names,
     predicted_targets,
+    target_rows,
 )
 from keras_jsigr.penalties.base import Linearization, per_example_sum, safe_sqrt
 from keras_jsigr.penalties.jacobian import exact, projected

@@ -63,6 +63,42 @@ def class_targets(y: Any, logits: tf.Tensor) -> tf.Tensor:
     )
 
 
+def target_rows(y: Any, examples: int, classes: int) -> tf.Tensor:
+    """Check labels and bring them to the form of the logits."""
+    labels = np.asarray(y)
+    if labels.dtype.kind in "SU" or any(isinstance(v, str) for v in labels.flat[:1]):
+        raise TypeError(
+            f"`y` holds names, such as '{labels.flat[0]}': expected class indices. "
+            "Pass [class_names.index(name) for name in y]."
+        )
+    if labels.ndim == 0 or len(labels) != examples:
+        raise ValueError(
+            f"`y` does not match `x`: got shape {labels.shape} for {examples} "
+            "examples, expected one label per example. Select the same rows of both."
+        )
+    if labels.shape in ((examples,), (examples, 1)):
+        check_class_indices(labels, classes)
+    elif labels.shape == (examples, classes):
+        _check_rows(labels)
+    else:
+        raise ValueError(
+            f"`y` has shape {labels.shape}, expected ({examples},), ({examples}, 1) "
+            f"or ({examples}, {classes}). Pass class indices or one-hot rows."
+        )
+    return class_targets(labels.astype("float32"), tf.zeros((1, classes)))
+
+
+def _check_rows(labels: np.ndarray[Any, Any]) -> None:
+    values = labels.astype("float64")
+    bad = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1.0) < 1e-3))
+    if bad.any():
+        raise ValueError(
+            f"`y` has a row that is no one-hot row: got {labels[bad][0]}, expected "
+            "values >= 0 of sum one. Independent labels are attacked one at a time, as two "
+            "classes: pass `lambda x: model(x)[:, k : k + 1]` as the model and y[:, k]."
+        )
+
+
 def predicted_targets(logits: tf.Tensor, kind: HeadKind = "softmax") -> tf.Tensor:
     """Turn logits into the targets of the model's own decision."""
     logits = tf.stop_gradient(logits)

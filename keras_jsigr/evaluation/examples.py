@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import distance
+from keras_jsigr.attacks.norms import distance
 from keras_jsigr.core.batching import predict_logits
 from keras_jsigr.core.logits import has_valid_logits
 from keras_jsigr.evaluation.records import ExampleRecord

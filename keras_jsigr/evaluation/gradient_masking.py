@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.base import check_model, is_feasible
+from keras_jsigr.attacks.base import check_model
+from keras_jsigr.attacks.norms import is_feasible
 from keras_jsigr.core import arguments
 from keras_jsigr.core.files import from_json, to_json
 from keras_jsigr.core.variables import unchanged

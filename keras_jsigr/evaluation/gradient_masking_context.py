@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import AttackContext, NoGradient, find_no_gradient, target_rows
+from keras_jsigr.attacks.base import AttackContext, NoGradient, find_no_gradient
 from keras_jsigr.attacks.norms import working_dtype
 from keras_jsigr.attacks.pgd import FGSM, PGD
 from keras_jsigr.attacks.suite import attacked
@@ -25,6 +25,7 @@ from keras_jsigr.core.batching import (
     probe_rows,
 )
 from keras_jsigr.core.logits import LogitsFn, as_logits
+from keras_jsigr.core.scores import target_rows
 from keras_jsigr.evaluation.run import AttackFailedError, Threat
 
 Bools = npt.NDArray[np.bool_]

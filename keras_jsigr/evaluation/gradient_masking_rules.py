@@ -17,11 +17,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.base import AttackContext, widest_radius
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import zero_nonfinite
 from keras_jsigr.attacks.hopskipjump import HopSkipJump
 from keras_jsigr.attacks.losses import LossName, ascent_loss, attack_loss, misclassified
-from keras_jsigr.attacks.norms import safe_normalize
+from keras_jsigr.attacks.norms import safe_normalize, widest_radius
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.square import Square
 from keras_jsigr.attacks.transfer import MIFGSM

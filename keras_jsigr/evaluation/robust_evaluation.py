@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_jsigr.attacks.apgd import APGD
-from keras_jsigr.attacks.base import find_no_gradient, widest_radius
+from keras_jsigr.attacks.base import find_no_gradient
+from keras_jsigr.attacks.norms import widest_radius
 from keras_jsigr.attacks.suite import attacks_of, by_name
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, probe_rows

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_jsigr.attacks.base import widest_radius
-from keras_jsigr.attacks.norms import l2_norm
+from keras_jsigr.attacks.norms import l2_norm, widest_radius
 from keras_jsigr.attacks.suite import attacked
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import (

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_jsigr.activations import has_relu, walk, with_smooth_activations
-from keras_jsigr.attacks.base import AttackContext, distance
+from keras_jsigr.attacks.base import AttackContext
 from keras_jsigr.attacks.gradient_attack import where_rows, zero_nonfinite
 from keras_jsigr.attacks.losses import misclassified
-from keras_jsigr.attacks.norms import BALLS, round_towards, working_dtype
+from keras_jsigr.attacks.norms import BALLS, distance, round_towards, working_dtype
 from keras_jsigr.attacks.pgd import PGD
 from keras_jsigr.attacks.saliency_attack import SaliencyAttack, SmoothSecondOrder
 from keras_jsigr.core import arguments

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.base import check_inputs, is_feasible
+from keras_jsigr.attacks.base import check_inputs
 from keras_jsigr.attacks.ensemble import LogitsEnsemble
+from keras_jsigr.attacks.norms import is_feasible
 from keras_jsigr.attacks.suite import attacked, attacks_of, by_name, free_name
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, classified_rightly, predict_logits

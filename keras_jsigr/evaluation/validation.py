@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_jsigr.attacks.base import check_inputs, check_model, target_rows, widest_radius
+from keras_jsigr.attacks.base import check_inputs, check_model
+from keras_jsigr.attacks.norms import widest_radius
 from keras_jsigr.core import arguments
 from keras_jsigr.core.batching import PROGRAMS, predict_logits, probe_rows
 from keras_jsigr.core.inputs import finite_rows
 from keras_jsigr.core.logits import base_model, known_epsilon, known_input_range
+from keras_jsigr.core.scores import target_rows
 from keras_jsigr.core.streams import Block
 from keras_jsigr.evaluation.run import model_name
 

@@ -21,8 +21,8 @@ from keras_jsigr.attacks import (
     GradientAttack,
     Square,
 )
-from keras_jsigr.attacks.base import is_feasible
 from keras_jsigr.attacks.losses import attack_loss, misclassified
+from keras_jsigr.attacks.norms import is_feasible
 
 RNG = np.random.default_rng(5)
 

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD
-from keras_jsigr.attacks.base import range_slack
 from keras_jsigr.attacks.losses import (
     ascent_loss,
     attack_loss,
@@ -19,6 +18,7 @@ from keras_jsigr.attacks.norms import (
     l2_norm,
     mean_normalize,
     project_l1,
+    range_slack,
     round_towards,
     safe_normalize,
     sparse_sign,

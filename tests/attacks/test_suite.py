@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, PGD, Attack, AttackSuite, AutoAttack
-from keras_jsigr.attacks.base import is_feasible
+from keras_jsigr.attacks.norms import is_feasible
 
 # One feature and two classes: class 1 wherever it is above one half.
 X = np.array([[0.1], [0.2], [0.3], [0.4], [0.45], [0.6]], "float32")

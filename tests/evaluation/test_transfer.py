@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_jsigr.attacks import FGSM, MIFGSM, PGD
-from keras_jsigr.attacks.base import widest_radius
 from keras_jsigr.attacks.ensemble import leave_one_family_out
+from keras_jsigr.attacks.norms import widest_radius
 from keras_jsigr.evaluation.examples import (
     as_images,
     difference_picture,
