@@ -335,7 +335,7 @@ def test_figures_of_blocks_add_up():
 
 
 MEMORY = """
-import resource, sys
+import sys
 import keras, numpy as np
 import keras_jsigr as kj
 
@@ -357,7 +357,9 @@ def evaluate(count):
         data = map(np.concatenate, zip(*data[0]))
     settings = {"epsilon": 0.1, "epsilons": [0.1], "diagnostics": False, "verbose": 0}
     report = kj.evaluate_robustness(net, *data, attacks=["fgsm"], **settings)
-    return report, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this program alone: `getrusage` goes on with the peak of the one that started it.
+    (peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return report, int(peak.split()[1]) / 1024
 
 net = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
 before = evaluate(5000)[1]
@@ -368,11 +370,12 @@ print(after - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["arrays", "dataset"])
-def test_memory_is_bounded(kind):
+def test_memory_is_bounded():
     """60,000 images are 188 MB: the rise of the peak over that for 5,000."""
-    command = [sys.executable, "-c", MEMORY, kind]
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the peak is read from /proc")
+    command = [sys.executable, "-c", MEMORY, "dataset"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rise = float(done.stdout.split()[-1])
-    print(f"{kind}: {rise:.0f} MB")
-    assert (rise < 120) == (kind == "dataset")
+    print(f"{rise:.0f} MB")
+    assert rise < 120
