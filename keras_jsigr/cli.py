@@ -232,16 +232,21 @@ def harden(
         verbose=run.verbose,
     )
     robust.save(out)
+    x_test, y_test, measured = images.x_test, images.y_test, "test"
+    if x_test is images.x_train:  # a file of `x` and `y` alone
+        rows, measured = (held, "validation") if len(held) else (kept, "training")
+        x_test, y_test = x_test[rows], y_test[rows]
     run.tell(
         {
             "model": out,
             "epsilon": robust.epsilon,
             "recipe": recipe,
             "images": len(kept),
-            "accuracy": accuracy(robust, images.x_test, images.y_test),
+            "accuracy": accuracy(robust, x_test, y_test),
+            "measured_on": f"{len(y_test)} {measured} images",
         },
-        f"{out}: {{accuracy:.1%}} of {len(images.y_test)} test images right. Next: keras-jsigr "
-        f"evaluate {out} {data}",
+        f"{out}: {{accuracy:.1%}} of {{measured_on}} right. Next: keras-jsigr evaluate {out} "
+        + (data if measured == "test" else "TEST_DATA"),
     )
 
 
@@ -590,14 +595,20 @@ def read_arrays(path: Path, shape: tuple[int | None, ...]) -> Images:
                 "y_test, or x and y."
             )
         titles = [str(name) for name in file["class_names"]] if "class_names" in names else None
-    for x in parts[::2]:
+    for x, y in zip(parts[::2], parts[1::2], strict=True):
         if len(x.shape[1:]) != len(shape) or any(
             want not in (None, got) for want, got in zip(shape, x.shape[1:], strict=True)
         ):
             raise ValueError(f"'{path}': got inputs {x.shape[1:]}, expected {shape} of the model.")
-    x, y, x_test, y_test = parts
-    x, x_test = x.astype(np.float32), x_test.astype(np.float32)
-    return Images(x, y.reshape(-1), x_test, y_test.reshape(-1), titles, str(path))
+        if y.shape not in ((len(x),), (len(x), 1)) or y.dtype.kind not in "iu":
+            raise ValueError(
+                f"'{path}': got labels of shape {y.shape} and dtype {y.dtype}, expected "
+                f"{len(x)} integers. Save numbers of classes, of one-hot rows `y.argmax(-1)`."
+            )
+    x, y = parts[0].astype(np.float32), parts[1].reshape(-1)
+    if parts[2] is parts[0]:
+        return Images(x, y, x, y, titles, str(path))
+    return Images(x, y, parts[2].astype(np.float32), parts[3].reshape(-1), titles, str(path))
 
 
 def load_model(path: str) -> Any:

@@ -142,6 +142,9 @@ def test_arrays_from_a_file(robust, tmp_path):
     np.savez(file, x=x, y=y)
     told = run("attack", robust, file, "--attack", "uniform-noise", "--json")
     assert told["clean_accuracy"] == 1.0
+    np.savez(file, x=x, y=np.eye(2)[y])
+    wrong = run("attack", robust, file, code=2, out=False)
+    assert "got labels of shape (6, 2)" in wrong.stderr
     np.savez(file, x=x[:, :7], y=y)
     wrong = run("attack", robust, file, code=2, out=False)
     assert "got inputs (7, 8, 3), expected (8, 8, 3)" in wrong.stderr
@@ -149,6 +152,16 @@ def test_arrays_from_a_file(robust, tmp_path):
     assert "expected x_train" in run("attack", robust, file, code=2, out=False).stderr
     np.savez(file, x=np.array([{}]), y=y)  # a pickle
     assert "pickle" in run("attack", robust, file, code=2, out=False).stderr
+
+
+@pytest.mark.slow
+def test_accuracy_on_training_images_is_not_told_as_that_on_test_images(robust, tmp_path):
+    x = np.random.default_rng(0).random((10, 8, 8, 3))
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(10) % 2)
+    words = ("harden", robust.with_name("net.keras"), tmp_path / "data.npz", "--epochs", 1)
+    words += ("--out", tmp_path / "out.keras", "--json")
+    assert run(*words, "--validation", 0.2)["measured_on"] == "2 validation images"
+    assert run(*words, "--validation", 0)["measured_on"] == "10 training images"
 
 
 def test_errors_are_one_sentence(robust, photos, tmp_path):
