@@ -76,7 +76,9 @@ class Number(click.ParamType):  # type: ignore[type-arg]
     ) -> float:
         """Return the number."""
         try:
-            return float(Fraction(str(value).replace(" ", "")))
+            parts = [Fraction(part.strip()) for part in str(value).split("/")]
+            above, below = parts if len(parts) > 1 else (parts[0], Fraction(1))
+            return float(above / below)
         except (ValueError, ZeroDivisionError):
             self.fail(f"got {value!r}, expected a number such as 0.03 or 8/255", param, ctx)
 

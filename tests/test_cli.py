@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import keras
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 import keras_jsigr as kj
 from keras_jsigr.attacks.suite import attack_names
-from keras_jsigr.cli import ATTACKS, METHODS, main
+from keras_jsigr.cli import ATTACKS, METHODS, Number, main
 from keras_jsigr.saliency.explain import METHODS as EXPLAINED
 
 CLASSES = ("dark", "light")
@@ -193,6 +194,19 @@ def test_no_error_looks_like_a_low_accuracy(robust, photos, tmp_path, monkeypatc
     monkeypatch.setenv("KERAS_JSIGR_TRACEBACK", "1")
     monkeypatch.setattr("keras_jsigr.cli.load_model", lambda _: 1 / 0)
     assert "Traceback" in run("attack", robust, photos, code=2, out=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("8/255", 8 / 255), ("0.5 / 255", 0.5 / 255), ("1e-3", 1e-3), (3, 3.0)]
+)
+def test_numbers(text, number):
+    assert Number().convert(text, None, None) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("text", ["8/", "8/0", "1/2/3", "nan", "inf", "eight", ""])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(click.UsageError, match="8/255"):
+        Number().convert(text, None, None)
 
 
 def test_data_sets_and_help():
