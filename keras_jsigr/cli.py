@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import keras_jsigr as kj
     from keras_jsigr.attacks import suite
-    from keras_jsigr.core import arguments, files
+    from keras_jsigr.core import arguments, batching, files
     from keras_jsigr.core import logits as heads
 
     Array = npt.NDArray[Any]
@@ -40,6 +40,7 @@ else:
     keras, np, kj = Lazy("keras"), Lazy("numpy"), Lazy("keras_jsigr")
     suite, files = Lazy("keras_jsigr.attacks.suite"), Lazy("keras_jsigr.core.files")
     arguments, heads = Lazy("keras_jsigr.core.arguments"), Lazy("keras_jsigr.core.logits")
+    batching = Lazy("keras_jsigr.core.batching")
 
 # fmt: off
 ATTACKS = (
@@ -293,8 +294,7 @@ def attack(
     given = {key: value for key, value in settings.items() if value is not None}
     adversarial = np.asarray(suite.named_attack(name, **given, verbose=run.verbose)(net, x, y))
     if out is not None and arrays:
-        with open(out, "wb") as file:
-            np.savez_compressed(file, x=adversarial, y=y)
+        write_arrays(out, x=adversarial, y=y)
     elif out is not None:
         titles = [f"{names[k] if names else k}/{n}" for n, k in enumerate(y)]
         kj.attacks.save_images(out, adversarial, run.range_of(net), names=titles)
@@ -409,8 +409,7 @@ def explain(model: str, data: str, method: str, images: int, out: str, **options
     x, y = read.x_test[:images], read.y_test[:images]
     maps = np.asarray(kj.explain(net, x, method=method))
     if Path(out).suffix == ".npz":
-        with open(out, "wb") as file:
-            np.savez_compressed(file, x=x, y=y, maps=maps)
+        write_arrays(out, x=x, y=y, maps=maps)
     else:
         figure = kj.plot_saliency(
             x,
@@ -618,6 +617,12 @@ def load_model(path: str) -> Any:
     return keras.models.load_model(path)
 
 
+def write_arrays(path: str, **arrays: Any) -> None:
+    """Write an .npz file, whole or not at all."""
+    with files.atomic_write(Path(path)) as file:
+        np.savez_compressed(file, **arrays)
+
+
 def is_logits(net: Any) -> bool:
     """Tell whether `predict` returns logits."""
     if heads.is_hardened(net):
@@ -627,9 +632,5 @@ def is_logits(net: Any) -> bool:
 
 def accuracy(net: Any, x: Array, y: Array) -> float:
     """Return the share of examples that a model decides right."""
-    outputs = net.predict(x, verbose=0)
-    if outputs.shape[-1] == 1:
-        decided = (outputs[:, 0] > (0.0 if is_logits(net) else 0.5)).astype(int)
-    else:
-        decided = outputs.argmax(-1)
-    return round(float(np.mean(decided == y)), 4)
+    right = batching.classified_rightly(batching.predict_logits(net, x), y)
+    return round(float(right.mean()), 4)

@@ -162,6 +162,8 @@ class RobustAccuracy(EpochMeasurement):
         if not is_stream(self.x):
             x, y = self.x, self.y
         check_inputs(np.asarray(x, np.float32), self.attack.input_range or (0.0, 1.0))
+        some = np.asarray(x[:1], np.float32)
+        self._classes = predict_logits(self.model, some, programs=self._programs).shape[-1]
         self._labels(x, y)
 
     def measure(self, logs: dict[str, Any]) -> dict[str, float]:
@@ -198,9 +200,7 @@ class RobustAccuracy(EpochMeasurement):
                 "RobustAccuracy has no labels: got only inputs, expected (x, y). Pass `y`, or a "
                 "dataset of pairs."
             )
-        some = np.asarray(x[:1], np.float32)
-        classes = predict_logits(self.model, some, programs=self._programs).shape[-1]
-        return np.asarray(target_rows(y, len(x), classes)).argmax(-1)
+        return np.asarray(target_rows(y, len(x), self._classes)).argmax(-1)
 
     def _right(self, x: Any, labels: Any) -> Any:
         size = self.attack.batch_size
