@@ -61,7 +61,7 @@ serve-test: $(SERVING)/.ready ## test the model server: answers, versions, malfo
 	$(SERVING)/bin/python -m pytest tests/serving/test_server.py
 
 load-test: $(SERVING)/.ready ## measure the model server under load (3 minutes)
-	$(SERVING)/bin/python tests/serving/load.py
+	$(SERVING)/bin/python benchmarks/server_load.py
 
 coverage: $(READY) ## run the tests of `make test` and print what they cover
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" \

@@ -1,6 +1,6 @@
 """Load the model server with Locust: throughput and latency of a plain and a hardened network.
 
-    python tests/serving/load.py --users 4 --seconds 15
+    python benchmarks/server_load.py --users 4 --seconds 15
 
 exports a small network, hardened, and the same network by Keras alone, serves both in one
 process by KServe and asks with a fixed number of users who do not pause. The plain network is
@@ -73,20 +73,11 @@ def serve(folder: Path, port: int) -> None:
 def export(folder: Path) -> None:
     """Write the network twice: by `keras.Model.export`, and hardened."""
     import keras
+    from networks import reference_net
 
     import keras_jsigr as kj
 
-    keras.utils.set_random_seed(0)
-    net = keras.Sequential(
-        [
-            keras.Input((28, 28, 1), name="image"),
-            keras.layers.Conv2D(16, 4, strides=2, activation="silu"),
-            keras.layers.Conv2D(32, 4, strides=2, activation="silu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(100, activation="silu"),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
+    net = keras.Sequential([reference_net("silu", 0), keras.layers.Softmax()])
     net.export(folder / "plain", verbose=False)
     kj.harden(net, epsilon=0.1, verbose=0).export(folder / "net" / "1", verbose=0)
 
